@@ -1,10 +1,10 @@
-"""`make bench-analytics`: what a dashboard's questions cost on a large history.
+"""`make bench-analytics`: the cost of a dashboard's queries on a large history.
 
-The history is made by SQL: runs of a fixed number of steps, evenly over the days, with durations
-that are lognormal around each node's own; one step in twenty was skipped, and has no start.
-Payloads are left out: no question reads them. The refresh of the rollups, the size of what is
-stored and every question are measured; one that takes longer than `--limit` fails the benchmark.
-Each index that only answers need is shown with what it costs a load, and what it is for.
+SQL generates the history: runs with a fixed number of steps, spread evenly over the days, with
+lognormal durations around each node's own. One step in twenty is skipped and has no start. There
+are no payloads, because no query reads them. The benchmark measures the refresh of the rollups, the
+stored size and every query; a query that takes longer than `--limit` fails it. For each index that
+only queries need, it shows the cost of a load with it, and which query needs it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.postgres_fixture import new_home
 from tests.support import query
 
 WORKFLOWS, NODES, DAYS = 10, 5, 90
-# What a server of two cores is commonly given; the rest is PostgreSQL's defaults.
+# The usual memory settings of a server with two cores; everything else is PostgreSQL's default.
 SERVER = {
     "shared_buffers": "2GB",
     "max_wal_size": "8GB",
@@ -105,7 +105,7 @@ _STEPS = """
     ) AS made
 """
 
-# What the service knows of these runs, for the views that show how it is doing.
+# The service's data on these runs, for the views that show its own condition.
 _LEDGER = """
     INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time,
                                           listed_sweep, due_at,
@@ -121,7 +121,7 @@ _SWEEPS = """
     SELECT id, 1, 1, now(), now(), 100 FROM orchestra.workflows
 """
 
-# One that changes; one of the three models has none.
+# Prices: one changes over time, and one of the three models has none.
 _PRICES = """
     INSERT INTO orchestra.prices (model, valid_from, valid_until, currency, input_per_million,
                                   output_per_million, source)
@@ -132,27 +132,27 @@ _PRICES = """
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "analytics.md"
 CHUNK = 100_000
-"""Runs made in one statement."""
+"""The number of runs that one statement creates."""
 
 
 class Question(NamedTuple):
-    """What a dashboard asks."""
+    """A query of a dashboard."""
 
     name: str
     sql: str
 
 
 class Answer(NamedTuple):
-    """What it cost."""
+    """The cost of a query."""
 
     name: str
     rows: int
     milliseconds: float
-    """The median of the repetitions, the first left out: it reads from the disk what stays in memory then."""
+    """The median of the repetitions without the first, which reads from the disk."""
     slowest_milliseconds: float
 
 
-# What a copy of the tables asks for (see docs/how-to/analytics.md).
+# The query of a copy of the tables (see docs/how-to/analytics.md).
 _CHANGED = (
     "SELECT count(*), max(updated_at) FROM orchestra.{}"
     " WHERE updated_at >= now() - interval '3 hours'"
@@ -227,7 +227,7 @@ QUESTIONS = [
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
     ),
     Question(
-        "softly failed runs of a workflow by its name, 7 days",
+        "soft-failed runs of a workflow by its name, 7 days",
         """SELECT * FROM orchestra.run_summary
            WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
@@ -240,7 +240,8 @@ QUESTIONS = [
     Question("health of the pipeline", "SELECT * FROM orchestra.pipeline_health"),
     Question(
         "kinds of failures seen in 7 days",
-        """SELECT * FROM orchestra.failure_groups WHERE last_time > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
+        """SELECT * FROM orchestra.failure_groups
+           WHERE last_time > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
     ),
     Question(
         "kinds of failures counted over 7 days",
@@ -262,7 +263,7 @@ QUESTIONS = [
 
 
 def documented() -> list[Question]:
-    """The queries of docs/how-to/analytics.md; an analyst may wait for one."""
+    """Return the queries of docs/how-to/analytics.md, for which an analyst may wait."""
     sections = re.findall(
         r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
     )
@@ -274,7 +275,7 @@ def documented() -> list[Question]:
 
 
 def make(url: str, runs: int) -> None:
-    """Make the history."""
+    """Create the history."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
         given: dict[str, int] = {"workflows": WORKFLOWS, "nodes": NODES, "days": DAYS, "runs": runs}
@@ -291,7 +292,7 @@ def make(url: str, runs: int) -> None:
 
 
 def ask(url: str, question: Question, repetitions: int) -> Answer:
-    """Time a question."""
+    """Time a query."""
     times = []
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -303,7 +304,7 @@ def ask(url: str, question: Question, repetitions: int) -> Answer:
 
 
 def _build(url: str, runs: int) -> dict[str, object]:
-    """Make a history of so many runs and refresh the rollups; what that took."""
+    """Create a history of that many runs, refresh the rollups, and return what that cost."""
     upgrade(url)
     begun = time.perf_counter()
     make(url, runs)
@@ -327,22 +328,25 @@ def _build(url: str, runs: int) -> dict[str, object]:
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """What the command line says of the history and of the repetitions."""
+    """Parse the command line's size of the history and number of repetitions."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=2_000_000)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--limit", type=float, default=1.0, help="seconds that a question may take (default: 1)"
+        "--limit", type=float, default=1.0, help="limit for a query, in seconds (default: 1)"
     )
     parser.add_argument(
-        "--home", type=Path, help="keep the database here, and use it again if it is there"
+        "--home", type=Path, help="keep the database in this folder, and reuse an existing one"
     )
     return parser.parse_args()
 
 
 @contextmanager
 def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, object]]]:
-    """The URL of a database with so many runs, and what is known of it; one that `home` keeps is not made again."""
+    """Provide the URL of a database with that many runs, and the figures of its creation.
+
+    A database that `home` keeps is not created again.
+    """
     folder = home or new_home()
     kept = home is not None and (home / "made").exists()
     folder.mkdir(exist_ok=True)
@@ -368,7 +372,11 @@ def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, objec
 
 
 def show(found: dict[str, object], answers: Sequence[Answer], limit: float) -> None:
-    """Print the result as a table. Raises SystemExit where a question took over `limit` seconds."""
+    """Print the result as a table.
+
+    Raises:
+        SystemExit: if a query took longer than `limit` seconds.
+    """
     print(json.dumps(found, default=str))
     print_answers(answers)
     if slow := [one.name for one in answers if one.milliseconds > limit * 1000]:
@@ -376,7 +384,7 @@ def show(found: dict[str, object], answers: Sequence[Answer], limit: float) -> N
 
 
 def print_answers(answers: Sequence[Answer]) -> None:
-    """Print what questions took."""
+    """Print the cost of the queries."""
     width = max(len(one.name) for one in answers) + 1
     print(f"{'question':{width}}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
     for one in answers:

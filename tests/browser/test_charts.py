@@ -1,7 +1,7 @@
-"""Every chart of every dashboard is compared with SQL over the tables, never with the views that it reads.
+"""Every chart of every dashboard equals SQL over the tables, never over the views that it reads.
 
-What a call is, and what it costs, is asked of the same functions as the views ask: other tests
-compare these with plain Python.
+Both use the same SQL functions for what counts as a call and for its cost. Other tests compare
+these functions with plain Python.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tests.browser.dashboards import (
 from tests.browser.troubles import MESSAGES, NODE
 from tests.support import query
 
-# `now`: when the chart was asked for. `since`: when its time begins. `run`: the run of the
-# dashboard of runs.
+# Placeholders: `now` is the time of the chart's query, `since` the start of its time range, `run`
+# the run of the run dashboard.
 FACTS = """
     WITH every_run AS (
         SELECT r.*, w.name AS workflow_name, COALESCE(r.start_time, r.first_seen_at) AS at,
@@ -97,12 +97,14 @@ FACTS = """
 """
 RATE = """
     count(*) FILTER (WHERE outcome_label = 'Succeeded')
-    / nullif(count(*) FILTER (WHERE outcome_label IN ('Succeeded', 'Soft-failed', 'Failed')), 0)::float
+    / nullif(count(*) FILTER (
+        WHERE outcome_label IN ('Succeeded', 'Soft-failed', 'Failed')
+    ), 0)::float
 """
 TIMED = "outcome_label = 'Succeeded' AND duration_ms >= 0"
-"""What percentiles are of."""
+"""The runs and steps that percentiles count."""
 BUSY_SECONDS = 15
-"""How much later than the database Superset may say that it asked."""
+"""By how many seconds Superset's time of a query may be later than the database's."""
 FAILURE_KINDS = "Kinds of failure: click one to see its failures below"
 
 
@@ -123,7 +125,11 @@ class Tile(NamedTuple):
     dashboard: str
     title: str
     format: str
-    """As Python writes it; `duration`, `2 %` where the duration comes from a histogram, `passes` where it is the time since."""
+    """The format of the number.
+
+    It is a Python format, `duration`, `2 %` for a duration from a histogram, or `passes` for the
+    time since an event.
+    """
     sql: str
 
 
@@ -190,10 +196,13 @@ class Chart(NamedTuple):
     dashboard: str
     title: str
     keys: tuple[str, ...]
-    """Columns that tell the rows apart; (x, "series") for a chart with a series for each value of a column."""
+    """Columns that identify a row; (x, "series") for a chart with one series per value."""
     sql: str
     at_most: int | None = None
-    """How many of the slowest the chart shows. Which ones is for its histograms to say: two may be as slow."""
+    """The number of slowest rows that the chart shows.
+
+    Its histograms decide which ones, since two may be equally slow.
+    """
 
 
 CHARTS = (
@@ -316,20 +325,16 @@ CHARTS = (
                    node_type AS node_type_shown,
                    {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
                    count(*) AS total_steps, {RATE} AS success_rate,
-                   {
-            _count(
-                steps_failed="'Failed'",
-                steps_soft_failed="'Soft-failed'",
-                steps_skipped="'Skipped'",
-            )
-        }
+                   {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")},
+                   {_count(steps_skipped="'Skipped'")}
             FROM steps GROUP BY 1, 2, 3""",
     ),
     Chart(
         "nodes",
         "Failed and soft-failed steps by hour",
         ("hour",),
-        f"""SELECT hour, {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")} FROM steps GROUP BY hour""",
+        f"""SELECT hour, {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")}
+            FROM steps GROUP BY hour""",
     ),
     Chart(
         "nodes",
@@ -391,8 +396,8 @@ CHARTS = (
         "Tokens by kind",
         ("hour",),
         """SELECT hour,
-                  COALESCE(sum(input_tokens - COALESCE(cached_input_tokens,
-                                                       0) - COALESCE(cache_write_tokens, 0)), 0)
+                  COALESCE(sum(input_tokens - COALESCE(cached_input_tokens, 0)
+                               - COALESCE(cache_write_tokens, 0)), 0)
                       AS plain_input,
                   COALESCE(sum(cached_input_tokens), 0) AS plain_cached,
                   COALESCE(sum(cache_write_tokens), 0) AS plain_written,
@@ -413,12 +418,11 @@ CHARTS = (
                   sum(media) FILTER (WHERE has_media) AS tokens_media,
                   sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd,
                   count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
-           FROM (SELECT *,
-                 num_nonnulls(input_audio_tokens, input_image_tokens, input_video_tokens,
-                              output_audio_tokens,
+           FROM (SELECT *, num_nonnulls(input_audio_tokens, input_image_tokens,
+                                        input_video_tokens, output_audio_tokens,
                                         output_image_tokens, output_video_tokens) > 0 AS has_media,
-                        COALESCE(input_audio_tokens, 0) + COALESCE(input_image_tokens,
-                                                                   0) + COALESCE(input_video_tokens, 0)
+                        COALESCE(input_audio_tokens, 0) + COALESCE(input_image_tokens, 0)
+                        + COALESCE(input_video_tokens, 0)
                         + COALESCE(output_audio_tokens, 0) + COALESCE(output_image_tokens, 0)
                         + COALESCE(output_video_tokens, 0) AS media
                  FROM calls) AS calls GROUP BY 1, 2""",
@@ -549,14 +553,14 @@ def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[st
 
 
 def _displayed(column: str, value: Any) -> Any:
-    """A value of a column of names as the dashboards write it."""
+    """Return a value of a column of names as the dashboards write it."""
     if not isinstance(value, str):
         return value
     if column == "node" or (column == "series" and " · " in value):
         return displayed(value, most=56, kept=48, mark="… ", digits=4)
     if column in ("model_label", "series", "workflow_shown"):
         return displayed(value)
-    # No chart has these, only tables.
+    # Only tables have these columns, no chart.
     return (
         displayed(value, markup=False)
         if column == "provider_label" or column.endswith("_shown")
@@ -572,7 +576,7 @@ def _name(one: Tile | Chart) -> str:
 def test_a_big_number_is_that_of_the_tables(
     tile: Tile, shown: Callable[[str], Shown], history_url: str, failed_run: str
 ) -> None:
-    """The number that the page shows is what SQL over the tables says, for exactly the time of the dashboard."""
+    """A big number equals SQL over the tables for exactly the dashboard's time range."""
     dashboard = shown(tile.dashboard)
     [row] = _ask(history_url, dashboard, tile.title, failed_run, tile.sql)
     [value] = row.values()
@@ -581,7 +585,7 @@ def test_a_big_number_is_that_of_the_tables(
         passed = (dashboard.asked_at[tile.title] - value).total_seconds()
         assert milliseconds(written) / 1000 == pytest.approx(passed, abs=BUSY_SECONDS)
     elif tile.format == "2 %":
-        # 2 % of the histogram, and the last digit that is written.
+        # The tolerance is 2 % for the histogram, and the last written digit.
         assert milliseconds(written) == pytest.approx(
             value, rel=0, abs=0.02 * value + (100 if value > 1000 else 1)
         )
@@ -596,7 +600,7 @@ def test_a_big_number_is_that_of_the_tables(
 def test_a_chart_is_that_of_the_tables(
     chart: Chart, shown: Callable[[str], Shown], history_url: str, failed_run: str
 ) -> None:
-    """Every row or bucket that a chart got is what SQL over the tables says, and a table has drawn as many rows."""
+    """Every row or bucket of a chart equals SQL over the tables, and a table shows as many rows."""
     dashboard = shown(chart.dashboard)
     rows = dashboard.rows[chart.title]
     expected = _ask(history_url, dashboard, chart.title, failed_run, chart.sql)
@@ -607,7 +611,7 @@ def test_a_chart_is_that_of_the_tables(
         rows = _unfolded(rows, chart.keys[0])
     found = _by_key(rows, chart.keys)
     wanted = _by_key(expected, chart.keys)
-    # Hours in which nothing failed are drawn as such.
+    # The chart shows hours without a failure too.
     empty = {
         key
         for key, row in found.items()
@@ -619,14 +623,14 @@ def test_a_chart_is_that_of_the_tables(
         wanted = {key: row for key, row in wanted.items() if key in found}
     for key, row in wanted.items():
         if key not in found and not row.get("value", 1):
-            continue  # nothing to draw
+            continue  # There is nothing to draw.
         for column, value in row.items():
             assert found[key][column] == _near(column, value, chart.title), (key, column)
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
-    """Every chart of a dashboard gets rows and shows neither error nor warning, and no other host is asked for anything."""
+    """Every chart of a dashboard gets rows, without an error, a warning or a foreign host."""
     dashboard = shown(name)
     assert dashboard.errors == []
     assert [title for title, rows in dashboard.rows.items() if not rows] == []
@@ -640,9 +644,9 @@ def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
 def test_markup_in_data_is_shown_as_text(
     shown: Callable[[str], Shown], name: str, title: str
 ) -> None:
-    """Messages and names of nodes that hold markup stand in the tables as they are written, and none becomes an element."""
+    """Markup in messages and node names appears as text in the tables, never as an element."""
     cells = [cell for row in shown(name).table(title) for cell in row]
-    # A kind of failure leaves out what is quoted, and numbers.
+    # The pattern of a failure leaves out quoted text and numbers.
     assert [
         message
         for message in MESSAGES[2 if title == FAILURE_KINDS else 0 :]
@@ -654,10 +658,9 @@ def test_markup_in_data_is_shown_as_text(
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> None:
-    """No chart of a dashboard gets a name with control characters, invisible ones or overrides of the direction, and where
-    there is one it is marked."""
+    """A chart gets no control, invisible or bidirectional characters, only marked names."""
     rows = [row for title, rows in shown(name).rows.items() for row in rows]
-    # The id in a hidden column is what a click filters by.
+    # A click filters by the id in a hidden column.
     texts = {
         text
         for row in rows
@@ -673,7 +676,7 @@ def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> Non
 def test_links_lead_from_each_dashboard_to_each(
     shown: Callable[[str], Shown], superset: Superset
 ) -> None:
-    """Every dashboard links to the other four, and nothing that a dashboard links to is anything else."""
+    """Every dashboard links to the other four and to nothing else."""
     addresses = {
         name: f"{superset.address}/superset/dashboard/orchestra-{name}/" for name in DASHBOARDS
     }
@@ -682,7 +685,7 @@ def test_links_lead_from_each_dashboard_to_each(
 
 
 def test_a_node_without_a_duration_comes_last(shown: Callable[[str], Shown]) -> None:
-    """The table of nodes begins with the slowest, and a node of which no step has ended stands at its end."""
+    """The table of nodes begins with the slowest, and ends with a node without an ended step."""
     durations = [row["p95_ms"] for row in shown("nodes").rows["Nodes"]]
     assert durations[-1] is None
     ended = [duration for duration in durations if duration is not None]
@@ -690,7 +693,7 @@ def test_a_node_without_a_duration_comes_last(shown: Callable[[str], Shown]) -> 
 
 
 def test_no_chart_is_left_out(shown: Callable[[str], Shown]) -> None:
-    """Each chart of each dashboard stands in one of the lists above."""
+    """Each chart of each dashboard is in one of the lists above."""
     for name in DASHBOARDS:
         compared = {one.title for one in (*TILES, *CHARTS) if one.dashboard == name}
         assert shown(name).rows.keys() == compared
@@ -708,10 +711,10 @@ def _unfolded(rows: Iterable[Mapping[str, Any]], x: str) -> list[dict[str, Any]]
 def _by_key(
     rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The rows by these columns; times in milliseconds since 1970, as a chart has them."""
+    """Return the rows by these columns, with times in milliseconds since 1970, as in a chart."""
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
     found = {tuple(row[key] for key in keys): row for row in plain}
-    assert len(found) == len(plain), "two rows of one key"
+    assert len(found) == len(plain), "two rows with the same key"
     return found
 
 
@@ -729,7 +732,7 @@ def _near(column: str, value: Any, title: str) -> Any:
     if column.startswith(("p50", "p95", "usual_p95")) or title.startswith("p95"):
         return pytest.approx(float(value), rel=0.02, abs=0.6)
     if column in ("age_ms", "elapsed_ms"):
-        # Of what has not ended it is the time until now.
+        # For a run or step that has not ended, this is the time until now.
         return pytest.approx(
             float(value), rel=1e-6, abs=BUSY_SECONDS * 1000 if float(value) > 30_000 else 1
         )

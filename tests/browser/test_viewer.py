@@ -1,4 +1,4 @@
-"""The viewer sees every dashboard, and gets nothing else: asked by requests, not by menus."""
+"""The viewer sees every dashboard and gets nothing else: tested by requests, not by menus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Body = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, superset: Superset) -> Iterator[Page]:
-    """A page that has signed in as viewer."""
+    """Provide a page that has signed in as viewer."""
     page = sign_in(browser, superset, "viewer")
     yield page
     page.close()
@@ -53,14 +53,17 @@ def page(browser: Browser, superset: Superset) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def viewer(page: Page, superset: Superset) -> Iterator[httpx.Client]:
-    """A client with the cookies of the viewer's browser: Superset's older addresses know no tokens."""
+    """Provide a client with the cookies of the viewer's browser.
+
+    Superset's older addresses accept no tokens.
+    """
     with client_of(superset, cookies=page.context.cookies()) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
-    """A client with the cookies of admin's browser."""
+    """Provide a client with the cookies of admin's browser."""
     page = sign_in(browser, superset)
     with client_of(superset, cookies=page.context.cookies()) as client:
         yield client
@@ -69,7 +72,7 @@ def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
-    """What the viewer's browser asks for the overview's charts, by title, and for its filter of workflows."""
+    """Provide the viewer's requests for the overview's charts, by title, and for its filter."""
     charts = page.request.get(
         f"{superset.address}/api/v1/dashboard/orchestra-overview/charts"
     ).json()["result"]
@@ -93,7 +96,7 @@ def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_chart_follows_every_filter(page: Page, superset: Superset, name: str) -> None:
-    """Each dashboard is drawn for the viewer, and again with a choice in each of its filters, and nothing is refused."""
+    """The viewer sees each dashboard, plain and with a choice in each filter, without a refusal."""
     assert open_dashboard(page, superset, name).errors == []
 
     def filter_() -> None:
@@ -106,7 +109,7 @@ def test_every_chart_follows_every_filter(page: Page, superset: Superset, name: 
 
 
 def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
-    """The viewer sorts a long table, turns its page, and narrows the dashboard to one kind of failure."""
+    """The viewer can sort a long table, turn its page, and choose one kind of failure."""
     shown = open_dashboard(page, superset, "failures")
     others = shown.rows.keys() - {"Latest failures"}
     latest = shown.chart("Latest failures")
@@ -124,7 +127,7 @@ def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
 
 
 def test_a_viewer_takes_rows_along(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
-    """The rows of a chart come as CSV, too."""
+    """The viewer can download the rows of a chart as CSV."""
     answer = _ask(viewer, {**asked["Workflows"], "result_format": "csv"})
 
     assert answer.status_code == 200
@@ -242,7 +245,8 @@ QUERY: Mapping[str, tuple[str, Body]] = {
                                          {"columns": [{**AXIS,
                                                        "sqlExpression": "organization_id"}]}),
     "Jinja that runs": ("Workflows",
-                        {"extras": {"having": "{% for i in range(9) %}{{ metric('total_runs', 1) }}{% endfor %}"}}),
+                        {"extras": {"having": "{% for i in range(9) %}"
+                                              "{{ metric('total_runs', 1) }}{% endfor %}"}}),
     "where in a comment": ("Model cost by workflow",
                            {"extras": {"where": "(currency = 'USD') -- \n OR true"}}),
     "a filter's column that is SQL": ("Workflows", {"filters": [{"col": "1 = 1) OR (true",
@@ -257,8 +261,10 @@ QUERY: Mapping[str, tuple[str, Body]] = {
 def test_a_viewer_asks_nothing_else_of_a_chart(
     viewer: httpx.Client, asked: Mapping[str, Body], history_url: str, what: str
 ) -> None:
-    """A query that differs from its chart's, or its filter's, in anything but values, order and page is refused; the
-    chart's own is not."""
+    """A query that differs from its chart's or filter's query is refused; the chart's own is not.
+
+    Only values, order and page may differ.
+    """
     title, change = QUERY[what]
 
     assert _ask(viewer, _changed(asked[title], change)).status_code in (400, 403)
@@ -306,7 +312,7 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
 def test_a_viewer_asks_in_no_other_name(
     viewer: httpx.Client, asked: Mapping[str, Body], what: str
 ) -> None:
-    """The query of one chart is refused in the name of another, or of none, and so is another result of it."""
+    """A chart's query is refused under another chart's name or none, or for another result."""
     assert _ask(viewer, CONTEXT[what](asked["Workflows"])).status_code in (400, 403, 404)
 
 
@@ -323,7 +329,7 @@ def test_a_viewer_asks_in_no_other_name(
     ],
 )
 def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
-    """The control: what is refused to the viewer is answered to admin, so it is the viewer's limit that refuses it."""
+    """Queries that are refused to the viewer work for admin, so the viewer's limit refuses them."""
     title, change = QUERY[what]
 
     assert _ask(admin, _changed(asked[title], change)).status_code == 200
@@ -345,7 +351,10 @@ def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], wh
 def test_no_user_calls_such_functions(
     admin: httpx.Client, asked: Mapping[str, Body], call: str
 ) -> None:
-    """A chart of admin's own that runs SQL of a text, locks, sleeps or reads files is refused before it reaches PostgreSQL."""
+    """A chart of admin's that runs SQL from text, locks, sleeps or reads files is refused.
+
+    The query never reaches PostgreSQL.
+    """
     answer = _ask(admin, _changed(asked["Workflows"], {"metrics": [_sql(call)]}))
 
     assert answer.status_code != 200
@@ -354,32 +363,42 @@ def test_no_user_calls_such_functions(
 
 OPEN = {
     "GET": """
-        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health /healthcheck /ping /version /login/
+        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health
+        /healthcheck /ping /version /login/
         /lang/<string:locale> /register/
         /api/v1/chart/ /api/v1/chart/<id_or_uuid> /api/v1/chart/_info /api/v1/chart/favorite_status/
         /api/v1/chart/<int:pk>/data/
-        /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info /api/v1/dashboard/favorite_status/
-        /api/v1/dashboard/<id_or_slug>/charts /api/v1/dashboard/<id_or_slug>/datasets /api/v1/dashboard/<id_or_slug>/tabs
+        /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info
+        /api/v1/dashboard/favorite_status/
+        /api/v1/dashboard/<id_or_slug>/charts /api/v1/dashboard/<id_or_slug>/datasets
+        /api/v1/dashboard/<id_or_slug>/tabs
         /api/v1/dashboard/permalink/<string:key> /api/v1/database/oauth2/
-        /api/v1/log/recent_activity/ /api/v1/me/ /api/v1/me/roles/ /api/v1/menu/ /api/v1/security/csrf_token/
+        /api/v1/log/recent_activity/ /api/v1/me/ /api/v1/me/roles/ /api/v1/menu/
+        /api/v1/security/csrf_token/
         /api/v1/time_range/ /api/v1/user/<int:user_id>/avatar.png
-        /superset/dashboard/<dashboard_id_or_slug>/ /superset/language_pack/<lang>/ /superset/welcome/ /superset/file-handler
+        /superset/dashboard/<dashboard_id_or_slug>/ /superset/language_pack/<lang>/
+        /superset/welcome/ /superset/file-handler
     """,
     "POST": """
-        /login/ /api/v1/security/login /api/v1/security/refresh /api/v1/chart/data /api/v1/chart/<pk>/favorites/
-        /api/v1/dashboard/<pk>/favorites/ /api/v1/dashboard/<pk>/permalink /api/v1/dashboard/<int:pk>/filter_state
+        /login/ /api/v1/security/login /api/v1/security/refresh /api/v1/chart/data
+        /api/v1/chart/<pk>/favorites/
+        /api/v1/dashboard/<pk>/favorites/ /api/v1/dashboard/<pk>/permalink
+        /api/v1/dashboard/<int:pk>/filter_state
         /superset/log/
     """,
     "PUT": "/api/v1/dashboard/<int:pk>/filter_state/<string:key>",
     "DELETE": "/api/v1/chart/<pk>/favorites/ /api/v1/dashboard/<pk>/favorites/",
 }
-"""Every address of Superset's that a viewer may call: signing in, the dashboards and charts as they are stored, one's own
-favourites, choices of filters and links, and the check of a query. The tests above are of the
-data."""
+"""Every address of Superset's that a viewer may call.
+
+These are the sign-in, the stored dashboards and charts, the viewer's own favourites, filter choices
+and links, and the check of a query. The tests above cover the data.
+"""
 ROUTES = """
 import json, sys
 from superset.app import create_app
-rules = [[rule.rule, sorted(rule.methods - {"HEAD", "OPTIONS"})] for rule in create_app().url_map.iter_rules()]
+rules = [[rule.rule, sorted(rule.methods - {"HEAD", "OPTIONS"})]
+         for rule in create_app().url_map.iter_rules()]
 json.dump(rules, open(sys.argv[1], "w"))
 """
 
@@ -387,7 +406,7 @@ json.dump(rules, open(sys.argv[1], "w"))
 def test_every_other_address_is_closed(
     viewer: httpx.Client, superset: Superset, tmp_path: Path
 ) -> None:
-    """Of all addresses that Superset has, whatever its version adds, no other one is answered."""
+    """Every other address of Superset's is closed, including those that a new version adds."""
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -402,8 +421,8 @@ def test_every_other_address_is_closed(
     )
     answered, closed = set(), 0
     for rule, methods in json.loads(found.read_text()):
-        # The lists of users, roles and groups have no actions: any name of one is an error, whoever
-        # calls it.
+        # The lists of users, roles and groups have no actions: any name of one is an error for
+        # every caller.
         if (
             rule.startswith(("/static/", "/users/action", "/roles/action", "/groups/action"))
             or "logout" in rule
@@ -433,8 +452,10 @@ def test_every_other_address_is_closed(
 def test_what_a_viewer_reads_holds_no_secret(
     viewer: httpx.Client, admin: httpx.Client, superset: Superset
 ) -> None:
-    """Charts, dashboards and what they say of their datasets hold no password, key or address of the database, and no list
-    shows a column that it does not offer."""
+    """Responses to a viewer hold no password, key or database address.
+
+    No list shows a column that it does not offer.
+    """
     paths = [
         "/api/v1/chart/",
         "/api/v1/dashboard/",
@@ -465,7 +486,7 @@ def test_what_a_viewer_reads_holds_no_secret(
 
 
 def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Body]) -> None:
-    """Who signs in as viewer by the API, without a browser, gets what the chart asks, and nothing else."""
+    """A viewer who signs in through the API gets the charts' queries and nothing else."""
     with httpx.Client(base_url=superset.address, timeout=60) as client:
         credentials = {
             "username": "viewer",
@@ -488,7 +509,7 @@ def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Bod
 def test_a_file_has_the_same_limits(
     viewer: httpx.Client, asked: Mapping[str, Body], form: str
 ) -> None:
-    """A download, which a browser asks for by a form, holds what the chart asks, and nothing else."""
+    """A download, which a browser requests by a form, holds the chart's query and nothing else."""
     plain = {**asked["Workflows"], "result_format": form}
 
     refused = viewer.post(
@@ -501,7 +522,7 @@ def test_a_file_has_the_same_limits(
 def test_a_chart_of_a_draft_is_the_editors_own(
     viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
 ) -> None:
-    """A chart that stands on no published dashboard is refused to a viewer, and answered once it does."""
+    """A chart without a published dashboard is refused to a viewer until it has one."""
     dataset = asked["Workflows"]["datasource"]["id"]
     settings = {"viz_type": "table", "query_mode": "raw", "all_columns": ["organization_id"]}
     chart = {
@@ -535,7 +556,7 @@ def test_a_chart_of_a_draft_is_the_editors_own(
 def test_a_stored_query_has_the_same_limits(
     viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
 ) -> None:
-    """A query that an editor has stored with a chart is answered as the chart's own, and not as samples or SQL."""
+    """A query stored with a chart works as the chart's own, but not as samples or SQL."""
     [chart] = {asked["Workflows"]["form_data"]["slice_id"]}
     address = f"/api/v1/chart/{chart}"
     stored = admin.put(address, json={"query_context": json.dumps(asked["Workflows"])})
@@ -589,7 +610,8 @@ REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
     (
         "GET",
         "/datasource/external_metadata_by_name/"
-        "?q=(datasource_type:table,database_name:orchestra-etl,schema_name:orchestra,table_name:steps)",
+        "?q=(datasource_type:table,database_name:orchestra-etl,schema_name:orchestra,"
+        "table_name:steps)",
         None,
     ),
     ("POST", "/datasource/samples?datasource_type=table&datasource_id=1", {}),
@@ -636,7 +658,7 @@ REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
 def test_a_viewer_has_no_other_way(
     viewer: httpx.Client, method: str, path: str, body: Body | None
 ) -> None:
-    """Every other way to data, to what Superset knows of the database, and to a change is closed."""
+    """Every other way to data, to Superset's metadata of the database, or to a change is closed."""
     assert viewer.request(method, path, json=body).status_code == 403
 
 
@@ -645,7 +667,7 @@ def _ask(client: httpx.Client, body: Body) -> httpx.Response:
 
 
 def _changed(body: Body, change: Body) -> Body:
-    """The same request, with another first query."""
+    """Return the same request with another first query."""
     [first, *others] = body["queries"]
     extras = {"extras": {**first["extras"], **change["extras"]}} if "extras" in change else {}
     return {**body, "queries": [{**first, **change, **extras}, *others]}

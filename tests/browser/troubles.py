@@ -1,4 +1,4 @@
-"""What the simulator's history lacks: other organisations and currencies, runs of long ago, that go on, and of unusual names."""
+"""What the simulator's history lacks: organisations, currencies, very old, open and odd runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 ODD = """odd/run #1'!&<b>?~ü"""
-"""A run with 120 steps, every tenth of them skipped; its id has all that an address or a page might take for its own."""
+"""A run with 120 steps, every tenth skipped; its id has characters special to URLs and pages."""
 LONG_AGO = "run of long ago"
 OPEN = "run that goes on"
 STALE = "run given up"
@@ -20,7 +20,7 @@ MESSAGES = (
     "a &lt;b&gt; & c",
 )
 EVIL = "x\u202e\x1b[31m" + 400 * "N"
-"""The first node of the run of long ago: an override of the direction, a control character, and more than fits."""
+"""The first node of the old run: a bidirectional override, a control character, and 400 letters."""
 NODE = "node <i>of</i> markup"
 DISGUISED = "run with disguised names"
 DISGUISES = {
@@ -29,7 +29,10 @@ DISGUISES = {
     "node": "sen\u2066d\u00ad",
     "model": "gpt\u202e4\u200f",
 }
-"""Names that a terminal or a browser shows as others: overrides of the direction, invisible and control characters, markup."""
+"""Names that a terminal or a browser displays as other names.
+
+They hold bidirectional overrides, invisible and control characters, and markup.
+"""
 
 _RUN = """
     INSERT INTO orchestra.runs ({columns})
@@ -146,7 +149,7 @@ def make_trouble(url: str) -> None:
             " WHERE run_id = %s AND position = 0",
             [DISGUISES["node"], DISGUISES["model"], Jsonb("no\u202ereason"), DISGUISED],
         )
-        # The newest runs, so that they stand on the first page of their tables.
+        # The newest runs, so that they appear on the first page of their tables.
         newest = execute(
             "SELECT id FROM orchestra.runs WHERE tracking = 'final'"
             " AND state = 'succeeded' AND id <> %s"

@@ -1,7 +1,7 @@
-"""What providers answer, as their public pages describe it, in words and numbers of our own, and the usage that each body tells.
+"""Providers' responses as their public pages describe them, with the usage that each contains.
 
-`extractor` names the way in which genai-prices reads such a body, where it has one: (provider,
-flavor).
+The words and numbers are invented. `extractor` names genai-prices' way to read such a body, if it
+has one: (provider, flavor).
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 
 class Sample(NamedTuple):
-    """A response body and what it tells."""
+    """A response body and its meaning."""
 
     name: str
     source: str
-    """The public page that says what its numbers mean."""
+    """The public page that explains its numbers."""
     body: Any
     usage: dict[str, Any]
     """The fields of `Usage` that are not None, without `usage_kinds`."""
@@ -277,13 +277,14 @@ SAMPLES = (
                                     {"modality": "TEXT", "tokenCount": 100}],
             "cacheTokensDetails": [{"modality": "VIDEO", "tokenCount": 750},
                                    {"modality": "TEXT", "tokenCount": 50}]}},
-        # Of the video, what was not read from the cache.
+        # The video tokens that were not read from the cache.
         _told(1_000, 5, 1_005, cached_input_tokens=800, input_video_tokens=150), "gemini-2.5-flash",
     ),
     Sample(
         "Gemini embeddings", "https://ai.google.dev/api/embeddings",
-        {"embedding": {"values": [0.1]}, "usageMetadata": {"promptTokenCount": 7,
-                                                           "promptTokenDetails": [{"modality": "TEXT", "tokenCount": 7}]}},
+        {"embedding": {"values": [0.1]},
+         "usageMetadata": {"promptTokenCount": 7,
+                           "promptTokenDetails": [{"modality": "TEXT", "tokenCount": 7}]}},
         _told(7), None, None, ("google", "default"),
     ),
     Sample(

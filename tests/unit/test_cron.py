@@ -1,4 +1,4 @@
-"""Cron lines: the days and minutes that cron itself would choose, found again by looking at every minute."""
+"""Cron lines against a search of every minute: the days and minutes that cron would choose."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _fires(line: str, count: int) -> list[datetime]:
 
 
 def _minutes(due: Callable[[datetime], bool], count: int) -> Iterator[datetime]:
-    """The first minutes that are due, from the next on."""
+    """Yield the first `count` due minutes after START."""
     minute = START.replace(second=0) + timedelta(minutes=1)
     while count:
         if due(minute):
@@ -64,7 +64,7 @@ def _minutes(due: Callable[[datetime], bool], count: int) -> Iterator[datetime]:
     ],
 )  # fmt: skip
 def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
-    """Sunday is 0 and 7, Monday 1; names, lists, steps and ranges over the end of the week mean what they say."""
+    """Sunday is 0 and 7, Monday is 1; names, lists, steps and ranges mean what cron means."""
     assert {f"{fire:%a}" for fire in _fires(line, 30)} == set(weekdays)
 
 
@@ -86,13 +86,16 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
 def test_where_both_days_are_given_either_is_enough(
     line: str, due: Callable[[datetime], bool]
 ) -> None:
-    """A day of the month and a weekday that are both restricted are two chances, as in cron; else both must hold."""
+    """A restricted day of the month or a restricted weekday suffices, as in cron.
+
+    If only one of them is restricted, it must match.
+    """
     expected = list(_minutes(lambda at: at.hour == at.minute == 0 and due(at), 5))
     assert _fires(line, 5) == expected
 
 
 def test_any_line_against_every_minute() -> None:
-    """Lines made of random sets come due in exactly the minutes that a plain look at each of them finds."""
+    """Lines of random sets are due in exactly the minutes that a search of every minute finds."""
     chance = Random(11)
 
     def values(first: int, last: int, most: int) -> list[int]:
@@ -133,7 +136,7 @@ def test_any_line_against_every_minute() -> None:
     [
         ("* * * * *", 60), ("*/15 * * * *", 900), ("30 4 * * *", 86_400), ("@hourly", 3600),
         ("@daily", 86_400),
-        # From Friday evening to Monday morning, whatever day it is now.
+        # From Friday evening to Monday morning, on every day of the week.
         ("*/5 9-17 * * 1-5", 2 * 86_400 + (24 - 17 + 9) * 3600 - 55 * 60),
         ("0 9 * * 1", 7 * 86_400),
         ("0 0 31 * *", 61 * 86_400), ("0 0 1 * mon", 7 * 86_400), ("@yearly", 366 * 86_400),
@@ -141,7 +144,7 @@ def test_any_line_against_every_minute() -> None:
     ],
 )  # fmt: skip
 def test_the_longest_pause(line: str, pause: int) -> None:
-    """Nights, weekends and short months count, however often a line comes due just now."""
+    """The longest pause covers nights, weekends and short months."""
     found = {
         cron.parse(line).longest_interval(date(2026, 2, 26) + timedelta(days=day))
         for day in range(7)
@@ -167,7 +170,7 @@ def test_the_longest_pause(line: str, pause: int) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_cron_line_is_said(line: str, problem: str) -> None:
-    """A line that cron would not take names the field and what it may hold."""
+    """An invalid line is refused with the name of the field and its allowed values."""
     with pytest.raises(ValueError, match=r"is (no|a) cron line") as error:
         cron.parse(line)
     assert problem in str(error.value)

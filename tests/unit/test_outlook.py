@@ -1,4 +1,4 @@
-"""What happens to a run next: told rightly in every state of the ledger."""
+"""The next read of a run, as reported in every state of the ledger."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _entry(**more: Any) -> Entry:
     ],
 )  # fmt: skip
 def test_a_run_that_is_read_again(fields: dict[str, Any], has_steps: bool, reason: str) -> None:
-    """The time is that of the ledger, and the reason is that of the run's state."""
+    """The reported time is the ledger's, and the reason is that of the run's state."""
     found = outlook(_entry(**fields), NOON, has_steps=has_steps, give_up_after=60)
     assert (found.action, found.at) == ("read", NOON + MINUTE)
     assert reason in found.reason
@@ -67,14 +67,14 @@ def test_a_run_that_is_read_again(fields: dict[str, Any], has_steps: bool, reaso
     ],
 )
 def test_a_run_that_is_not_read_again(fields: dict[str, Any], reason: str) -> None:
-    """Final, gone, given up and removed runs say so, and have no time."""
+    """Final, gone, stale and removed runs are reported as such, without a time."""
     found = outlook(_entry(due_at=None, **fields), NOON, has_steps=True, give_up_after=60)
     assert (found.action, found.at, found.gives_up_at) == ("none", None, None)
     assert reason in found.reason
 
 
 def test_a_run_that_is_being_read() -> None:
-    """While a claim stands, the time is the end of the claim."""
+    """While a claim is held, the reported time is the end of its lease."""
     claimed = _entry(due_at=NOON - MINUTE, leased_until=NOON + MINUTE)
     found = outlook(claimed, NOON, has_steps=False, give_up_after=60)
     assert (found.action, found.at) == ("being_read", NOON + MINUTE)

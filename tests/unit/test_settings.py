@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused and in which words, and that secrets stay secret."""
+"""Settings: their sources, the refusals and their texts, and the secrecy of secrets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(tmp_path: Path, toml: str = "", **environment: str) -> Settings:
 
 
 def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
-    """The one line that this TOML with this environment is refused with."""
+    """Return the one line with which this TOML and this environment are refused."""
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, toml, **environment)
     line = str(caught.value)
@@ -40,7 +40,7 @@ def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
 
 
 def test_the_example_says_what_the_defaults_are() -> None:
-    """Every value in the shipped file is the built-in default, the embedded database too."""
+    """Every value in the shipped file is the built-in default, including the embedded database."""
     example = load(EXAMPLE, {}).masked()
     built_in = Settings().masked()
     assert built_in["database"]["url"] == "embedded"
@@ -48,12 +48,12 @@ def test_the_example_says_what_the_defaults_are() -> None:
 
 
 def test_every_setting_stands_in_the_example() -> None:
-    """No setting is hidden: each key of each section is in the shipped file, if only as a comment."""
+    """Each key of each section is in the shipped file, at least as a comment."""
     text = EXAMPLE.read_text(encoding="utf-8")
     shown = Settings().masked()
     sections = ("api", "database", "polling", "retention", "redaction", "service", "logs")
     missing = [key for section in sections for key in shown[section] if f"{key} = " not in text]
-    # The keys themselves must not stand there; the rules stand as tables.
+    # The keys themselves must not be in it; the rules are tables.
     assert missing == ["api_key", "key", "rules"]
     assert "[[redaction.rules]]" in text
     assert "[[prices]]" in text
@@ -87,7 +87,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
-    """Compose files pass unset variables on as empty ones; these change nothing."""
+    """An empty variable changes nothing, because Compose files pass unset variables as empty."""
     settings = read(
         tmp_path,
         '[database]\nurl = "embedded"\n',
@@ -99,7 +99,7 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
 
 
 def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
-    """A JSON list in one variable replaces the file's workflows, so that a container needs no file."""
+    """A JSON list in one variable replaces the file's workflows, so a container needs no file."""
     settings = read(
         tmp_path,
         '[[workflows]]\nid = "old"\n',
@@ -114,7 +114,10 @@ def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument, ORCHESTRA_ETL_CONFIG, ./config/etl.toml, then the user's own; never one of an installation."""
+    """The file is the argument, ORCHESTRA_ETL_CONFIG, ./config/etl.toml, or the user's own.
+
+    It is never a file of an installation.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -163,7 +166,7 @@ def test_durations_are_read_with_their_units(tmp_path: Path, text: str, seconds:
     "text", ['"90"', "90", '"-5s"', '""', '"0s"', '"1y"', '"s"', '"9999999d"', "true", '"1.2.3s"']
 )
 def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
-    """A bare number is ambiguous and a negative or endless duration is nonsense: each is one clear line."""
+    """A duration without a unit, negative or endless is refused with one clear line."""
     assert refusal(tmp_path, f"[polling]\nlease = {text}\n").startswith("FILE: polling.lease: ")
 
 
@@ -192,7 +195,7 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, toml: str, line: str) -> None:
-    """A misspelt key is an error that says what was probably meant."""
+    """A misspelt key is an error with the nearest known key."""
     assert refusal(tmp_path, toml) == f"FILE: {line}"
 
 
@@ -207,7 +210,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, toml: str, l
     ],
 )
 def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: str) -> None:
-    """A misspelt variable is not passed over in silence, and its value is not shown."""
+    """A misspelt variable is an error that does not show its value."""
     line = refusal(tmp_path, **{name: SECRET})
     assert line.startswith(f"{name}: ")
     assert meant in line
@@ -268,7 +271,7 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
 def test_a_wrong_value_is_one_line_that_names_the_place(
     tmp_path: Path, toml: str, words: str
 ) -> None:
-    """Every mistake in the file is one line with the file, the key and what is wrong, never with a secret."""
+    """Every mistake in the file is one line with file, key and reason, without a secret."""
     line = refusal(tmp_path, toml)
     assert line.startswith("FILE: ")
     assert words in line
@@ -323,7 +326,7 @@ def test_a_wrong_value_is_one_line_that_names_the_place(
 def test_a_wrong_variable_is_named_and_its_value_is_not(
     tmp_path: Path, name: str, value: str, words: str
 ) -> None:
-    """A mistake in the environment names the variable, not the file, and shows nothing of what it holds."""
+    """A mistake in the environment names the variable, not the file, without the value."""
     line = refusal(tmp_path, **{name: value})
     assert line.startswith(f"{name}: ")
     assert words in line
@@ -367,12 +370,12 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
 def test_a_setting_that_is_given_twice_names_who_gives_it(
     tmp_path: Path, toml: str, environment: dict[str, str], place: str
 ) -> None:
-    """What two places say together is blamed on these places, whether variables or the file, and on no other."""
+    """A conflict between two sources, variables or the file, names exactly these sources."""
     assert refusal(tmp_path, toml, **environment).startswith(place)
 
 
 def test_a_section_in_json_goes_with_single_variables_and_the_file(tmp_path: Path) -> None:
-    """A variable for a section, one for another setting of it and the file are put together: each sets what it names."""
+    """A section's variable, a setting's variable and the file combine: each sets what it names."""
     settings = read(
         tmp_path,
         "[api]\nattempts = 7\nconcurrency = 3",
@@ -383,7 +386,7 @@ def test_a_section_in_json_goes_with_single_variables_and_the_file(tmp_path: Pat
 
 
 def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    """A key loses its trailing newline; a key file is read anew, so that a renewed key takes effect by itself."""
+    """A key loses its trailing newline, and a key file is re-read when its key changes."""
     assert read(tmp_path, ORCHESTRA_API_KEY=f"{SECRET}\n").read_api_key() == SECRET
     (tmp_path / "key").write_text("first\r\n", encoding="utf-8")
     settings = read(tmp_path, '[api]\napi_key_file = "key"\n')
@@ -418,7 +421,7 @@ def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
 def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str) -> None:
-    """Each of the usual spellings gives the same libpq URI, from the environment and from a file."""
+    """Each usual spelling gives the same libpq URI, from the environment and from a file."""
     url = f"{scheme}://user:pass@host:5433/name?sslmode=disable"
     expected = "postgresql://user:pass@host:5433/name?sslmode=disable"
     assert read(tmp_path, DATABASE_URL=url).database_url() == expected
@@ -430,7 +433,7 @@ def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str
 
 
 def test_without_a_database_it_is_the_embedded_one(tmp_path: Path) -> None:
-    """One default, with a file and without: the embedded database."""
+    """The default database is the embedded one, with a file and without."""
     assert read(tmp_path).database_url() == "embedded"
     assert load(None, {}).database_url() == "embedded"
 
@@ -447,7 +450,10 @@ def test_without_a_database_it_is_the_embedded_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_that_libpq_refuses_is_not_quoted(tmp_path: Path, url: str) -> None:
-    """libpq quotes what it does not understand, mostly a piece of the password; our line does not."""
+    """The error for a URL that libpq refuses does not quote it, unlike libpq's own text.
+
+    libpq quotes what it does not understand, mostly a piece of the password.
+    """
     settings = read(tmp_path, DATABASE_URL=f"postgresql://{url}")
     with pytest.raises(ConfigurationError, match="is not understood") as caught:
         settings.database_url()
@@ -455,7 +461,7 @@ def test_a_url_that_libpq_refuses_is_not_quoted(tmp_path: Path, url: str) -> Non
 
 
 def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
-    """Neither what `config show` prints nor the representation of the settings holds a key or password."""
+    """Neither `config show` nor the settings' representation shows a key or password."""
     settings = read(
         tmp_path,
         ORCHESTRA_API_KEY=SECRET,
@@ -505,18 +511,18 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
     ],
 )
 def test_passwords_in_urls_are_masked_in_every_form(url: str, masked: str) -> None:
-    """Also a password that should have been percent-encoded, and one given as a parameter."""
+    """A password in a URL is masked even if it is not percent-encoded, or is a parameter."""
     assert mask_url(url) == masked
 
 
 def test_settings_cannot_be_changed() -> None:
-    """What was loaded stays: assigning to a setting fails."""
+    """Loaded settings cannot be changed: assigning to one fails."""
     with pytest.raises(ValidationError):
         Settings().polling.lease = 1.0
 
 
 def test_importing_the_settings_is_cheap() -> None:
-    """Neither the scheduler nor the database driver is imported to read the settings."""
+    """Reading the settings imports neither the scheduler nor the database driver."""
     code = "import sys, etl.settings; etl.settings.load(environment={}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
@@ -525,14 +531,14 @@ def test_importing_the_settings_is_cheap() -> None:
 
 
 def test_an_id_is_as_long_as_the_tables_take(tmp_path: Path) -> None:
-    """Ids are measured in bytes, as the tables' constraints and indexes measure them."""
+    """Ids are measured in bytes, like the tables' constraints and indexes do."""
     assert read(tmp_path, f'[[workflows]]\nid = "{"é" * 256}"').workflows[0].id == "é" * 256
     line = "FILE: workflows no. 1.id: is longer than 512 bytes"
     assert refusal(tmp_path, f'[[workflows]]\nid = "{"é" * 257}"') == line
 
 
 def test_prices_are_read_exactly(tmp_path: Path) -> None:
-    """A price is the decimal number that is written, as a number or as text; what is left out has its default."""
+    """A price is the exact decimal number, written as a number or as text, with defaults."""
     toml = """
         [[prices]]
         model = "gpt-*"
@@ -565,7 +571,7 @@ def test_prices_are_read_exactly(tmp_path: Path) -> None:
 
 
 def test_every_kind_has_a_price(tmp_path: Path) -> None:
-    """Each kind of usage may have a price of its own, for a tier of service and a length of the input."""
+    """Each kind of usage may have its own price, for a service tier and a length of the input."""
     parts = [kind.price for kind in (*KINDS, CALLS)]
     assert set(parts) < set(PriceSettings.model_fields)
     lines = "\n".join(f"{part} = {number}" for number, part in enumerate(parts))
@@ -586,7 +592,7 @@ def test_every_kind_has_a_price(tmp_path: Path) -> None:
 
 
 def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
-    """Where no price of tokens is given, neither input nor output needs one."""
+    """Without a price per token, neither input nor output needs one."""
     [price] = read(tmp_path, '[[prices]]\nmodel = "m"\ndocument_pages = 1.5').prices
     assert price.amounts == {"document_pages": Decimal("1.5")}
 
@@ -643,7 +649,7 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
     ],
 )
 def test_a_price_that_cannot_be_one(tmp_path: Path, price: str, line: str) -> None:
-    """What is no price is refused in words that say which table and key."""
+    """An invalid price is refused with its table and key."""
     assert refusal(tmp_path, f"[[prices]]\n{price}") == f"FILE: {line}"
 
 

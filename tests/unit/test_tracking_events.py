@@ -1,4 +1,4 @@
-"""An event says why a run's tracking changed."""
+"""The log event for a change of a run's tracking, with its reason."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def _reading(tracking: str, *, has_steps: bool = True, state: str | None, failed
 def test_a_change_has_its_reason(
     before: str, after: Any, level: str, fields: dict[str, Any], reason: str
 ) -> None:
-    """Each change is one event with the run, both words, and why; what may need somebody is a warning."""
+    """Each change is one event with the run, both states and the reason.
+
+    A change that may need action is a warning.
+    """
     reading = _reading(before, **{"state": None, "failed": False, **fields})
     with capture_logs() as events:
         log_changes([reading], {"r": Decision(after, None)})

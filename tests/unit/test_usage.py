@@ -1,4 +1,4 @@
-"""What a model's response tells about its usage, whatever the provider."""
+"""The usage in a model's response, whatever the provider."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _COUNTED = tuple(kind.name for kind in KINDS if kind.name.endswith("_tokens"))
 
 
 def read(outputs: Any, inputs: Any = None) -> Generation:
-    """What a step with these payloads tells."""
+    """Read the usage of a step with these payloads."""
     return read_generation(Raw(json.dumps(inputs).encode()), Raw(json.dumps(outputs).encode()))
 
 
 def told(usage: Usage) -> dict[str, Any]:
-    """The fields of a usage that are not None."""
+    """Return the fields of a usage that are not None."""
     fields = msgspec.structs.asdict(usage)
     kinds = fields.pop("usage_kinds")
     assert kinds == sum(BITS[name] for name in charged(usage))
@@ -38,14 +38,14 @@ def told(usage: Usage) -> dict[str, Any]:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_every_shape(sample: Sample) -> None:
-    """Each provider's body gives the usage that its page describes, the model and the reason to stop; nothing is passed over."""
+    """Each provider's body gives the documented usage, model and finish reason, without drift."""
     seen = read(sample.body)
     assert told(seen.usage) == sample.usage
     assert (seen.response_model, seen.finish_reason) == (sample.model, sample.finish_reason)
     assert seen.deviations == ()
 
 
-# Our kinds by the names of genai-prices.
+# This project's kinds by their names in genai-prices.
 _THEIRS = {
     "input_tokens": "input_tokens",
     "output_tokens": "output_tokens",
@@ -68,7 +68,7 @@ _THEIRS = {
     ids=lambda sample: sample.name,
 )
 def test_as_genai_prices_reads_it(sample: Sample) -> None:
-    """Where genai-prices can read a body, it finds the same in it: whoever computes a cost by it, computes ours."""
+    """genai-prices finds the same in each body that it can read, so costs by it are the same."""
     provider, flavor = sample.extractor or ("", "")
     (extractor,) = [
         one
@@ -86,8 +86,8 @@ def test_as_genai_prices_reads_it(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        # The total tells; without one, a name that only the provider has, or what cannot be
-        # otherwise.
+        # The total decides; without one, a name that only the provider has, or the only possible
+        # reading.
         ({"completion_tokens": 50, "total_tokens": 60,
           "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
         ({"completion_tokens": 50, "total_tokens": 100,
@@ -103,7 +103,7 @@ def test_as_genai_prices_reads_it(sample: Sample) -> None:
     ],
 )  # fmt: skip
 def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, int]) -> None:
-    """Reasoning is part of the completion, or beside it, as the total tells."""
+    """The total tells whether reasoning is part of the completion or beside it."""
     used = read(
         {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, **usage}}
     ).usage
@@ -131,7 +131,10 @@ def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, 
     ids=["embeddings", "ollama"],
 )
 def test_several_responses_without_ids(response: dict[str, Any]) -> None:
-    """Of several responses without ids the last is not taken for all: they are a call of unknown cost, and drift. One is read."""
+    """Several responses without ids are a call of unknown cost, and drift.
+
+    The last of them does not stand for all. A single one is read.
+    """
     assert read([response]).usage.input_tokens in (8, 26)
     several = read({"result": {"data": [response, response]}})
     assert told(several.usage) == {"unread_quantities": 2}
@@ -141,7 +144,7 @@ def test_several_responses_without_ids(response: dict[str, Any]) -> None:
 
 
 def test_what_the_total_holds_beyond_is_other() -> None:
-    """Tokens of the total that no name explains are counted as what they are: others, without a price."""
+    """Tokens of the total that no name explains count as other tokens, without a price."""
     used = read(
         {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}
     ).usage
@@ -158,7 +161,7 @@ def test_what_the_total_holds_beyond_is_other() -> None:
     "name", ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]
 )
 def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
-    """A quantity that is stated and cannot be read is counted beside those that can, so that they are not taken for the whole."""
+    """A quantity that cannot be read is counted, so that the readable ones do not count as all."""
     other = {
         "prompt": "completion_tokens",
         "completion": "prompt_tokens",
@@ -175,7 +178,7 @@ def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
 
 @pytest.mark.parametrize("name", ["chunks", "events", "stream"])
 def test_events_of_a_stream_under_a_name(name: str) -> None:
-    """The events of a stream are read under each of the names that libraries give them."""
+    """The events of a stream are read under each name that libraries give them."""
     events = [
         {"messageStart": {"role": "assistant"}},
         {"messageStop": {"stopReason": "max_tokens"}},
@@ -188,7 +191,7 @@ def test_events_of_a_stream_under_a_name(name: str) -> None:
 
 
 def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
-    """What is charged does not depend on the total, nor on what the provider says of the cost."""
+    """An unreadable total or reported cost does not change what is charged."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "x", "cost": "y"}
     assert told(read({"model": "m", "choices": [], "usage": usage}).usage) == {
         "input_tokens": 10, "output_tokens": 5, "total_tokens": 15,
@@ -207,7 +210,7 @@ def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
         ({"prompt_tokens": 10, "completion_tokens": 5,
           "prompt_tokens_details": {"audio_tokens": 8, "image_tokens": 8}},
          {"input_audio_tokens": 8, "unread_quantities": 1}, {"outputs.input_image_tokens"}),
-        # Where all is from the cache, the audio is.
+        # If everything is from the cache, so is the audio.
         ({"prompt_tokens": 10, "completion_tokens": 5,
           "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 8}},
          {"cached_input_tokens": 10, "input_audio_tokens": 8, "cached_audio_tokens": 8}, set()),
@@ -216,7 +219,7 @@ def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
 def test_what_does_not_fit_is_left_out(
     usage: dict[str, Any], left: dict[str, int], paths: set[str]
 ) -> None:
-    """A part that is larger than what contains it is left out and counted as drift; the whole stays."""
+    """A part that is larger than its whole is left out and counted as drift; the whole stays."""
     seen = read({"choices": [], "usage": usage})
     assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
     assert {(one.path, one.kind) for one in seen.deviations} == {
@@ -236,7 +239,7 @@ def test_what_does_not_fit_is_left_out(
         ({"result": {"data": {"response": {"token_usage": {"prompt": 5, "tokens": 3}},
                               "usage_total": 4}}},
          ["outputs.result.data.response.token_usage.tokens", "outputs.result.data.usage_total"]),
-        # Nobody knows what else a response stands in.
+        # What else contains a response is not known.
         ({"answer": {"usage": {"prompt_tokens": 5, "completion_tokens": 6}}},
          ["outputs.answer.usage.completion_tokens", "outputs.answer.usage.prompt_tokens"]),
         ({"result": {"data": {"llm_output": {"token_usage": {"total_tokens": 5}},
@@ -251,7 +254,7 @@ def test_what_does_not_fit_is_left_out(
     ],
 )  # fmt: skip
 def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> None:
-    """Numbers under a name that tells of tokens or usage, which no row of the table has, are drift with their path."""
+    """Numbers under an unknown name that suggests tokens or usage are drift with their path."""
     found = [(one.path, one.kind) for one in read(outputs).deviations]
     assert sorted(found) == sorted((path, "unknown_usage") for path in paths)
 
@@ -281,7 +284,7 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
 def test_a_call_is_what_tells_usage(
     inputs: Any, outputs: Any, node_type: str | None, model: str | None
 ) -> None:
-    """Whatever the node, a response in its outputs is read; the node stays what it is, or is a model."""
+    """A response in any node's outputs is read; the node keeps its type, or is a model."""
     seen = read(outputs, inputs)
     assert (seen.node_type, seen.response_model) == (node_type, model)
     assert seen.request_model == (inputs.get("modelId") or inputs.get("model_name"))
@@ -315,7 +318,7 @@ def test_a_call_is_what_tells_usage(
     ],
 )
 def test_tiers(more: dict[str, Any], tier: str | None) -> None:
-    """The tier of service is in lower case, short and without characters that a terminal or PostgreSQL would take amiss."""
+    """A service tier is in lower case, short, and harmless to a terminal and PostgreSQL."""
     assert (
         read({"usage": {"input_tokens": 1, "output_tokens": 1}, **more}).usage.service_tier == tier
     )
@@ -323,7 +326,7 @@ def test_tiers(more: dict[str, Any], tier: str | None) -> None:
 
 @pytest.mark.parametrize("cost", ["a", True, -1, 10**7, [1], float("1e300")])
 def test_no_cost(cost: object) -> None:
-    """A reported cost that is none is not kept, and counted as drift."""
+    """An invalid reported cost is not kept, and is counted as drift."""
     seen = read(
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}}
     )
@@ -336,7 +339,7 @@ def test_no_cost(cost: object) -> None:
     [(9, 9000), ("9", 9000), (9.25, 9250), (-1, None), ("long", None), (10**10, None)],
 )
 def test_seconds(seconds: object, expected: int | None) -> None:
-    """Whole seconds are read as text, too, like any number; what is no duration is none."""
+    """Whole seconds are read as text too; a value that is not a duration is None."""
     assert (
         read({"model": "w", "usage": {"type": "duration", "seconds": seconds}}).usage.audio_ms
         == expected
@@ -344,14 +347,14 @@ def test_seconds(seconds: object, expected: int | None) -> None:
 
 
 def test_money_alone_is_no_call() -> None:
-    """An amount under `usage.cost` where no model is named is no call; beside a model it is what the call cost."""
+    """An amount in `usage.cost` without a model is no call; with a model it is the call's cost."""
     bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}
     assert told(read(bill).usage) == {}
     assert told(read(bill, {"model": "m"}).usage) == {"reported_cost": Decimal("12.5")}
 
 
 def test_a_small_cost_is_exact() -> None:
-    """A cost in powers of ten stays the decimal that it was."""
+    """A cost with an exponent stays the exact decimal."""
     seen = read(
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 1.5e-07}}
     )
@@ -359,7 +362,7 @@ def test_a_small_cost_is_exact() -> None:
 
 
 def test_the_table_of_names() -> None:
-    """Each name has the public page that documents it and one meaning, and a wrong row is refused."""
+    """Each name has its public page and one meaning, and a wrong row is refused."""
     assert len({path for path, _, _ in NAMES}) == len(NAMES)
     for path, quantity, source in NAMES:
         assert source.startswith("https://"), path
@@ -400,7 +403,7 @@ _WORDS = sorted(
 
 
 def _body(random: random.Random) -> dict[str, Any]:
-    """A body with some names of the table, most of them with a plausible number."""
+    """Return a body with some names of the table, mostly with plausible numbers."""
     body: dict[str, Any] = {}
     for name in random.sample(NAMES, random.randrange(1, 12)):
         *way, last = name.path.split(".")
@@ -443,7 +446,10 @@ def _check(seen: Generation) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_parts_add_up(seed: int) -> None:
-    """Whatever names come together: the charges add up to input, output and other, none is negative, none counts twice."""
+    """For any names the charges add up to input, output and other, without a double count.
+
+    None is negative.
+    """
     chance = random.Random(seed)
     for _ in range(100):
         _check(read(_body(chance)))
@@ -478,7 +484,7 @@ def test_any_json_is_read(seed: int) -> None:
 
 
 def test_the_usual_way_is_the_tables_way() -> None:
-    """The names that are read in one go give what the table gives, whatever their numbers."""
+    """The names read in one pass give the table's result, whatever their numbers."""
     chance = random.Random(7)
     for _ in range(500):
         usage = {
@@ -529,7 +535,10 @@ def test_the_usual_way_is_the_tables_way() -> None:
     ],
 )
 def test_reading_is_bounded(outputs: bytes) -> None:
-    """Nesting, and any number of chunks, names or elements, give no error and take no more time than their bytes are worth."""
+    """Nesting and any number of chunks, names or elements take time in proportion to their bytes.
+
+    They give no error.
+    """
     start = time.process_time()
     seen = read_generation(None, Raw(outputs))
     assert time.process_time() - start < 2
@@ -537,14 +546,14 @@ def test_reading_is_bounded(outputs: bytes) -> None:
 
 
 def test_the_page_lists_the_names() -> None:
-    """docs/reference/usage.md has the table of names as it is."""
+    """docs/reference/usage.md has the current table of names."""
     page = (Path(__file__).parents[2] / "docs" / "reference" / "usage.md").read_text()
     listed = page.partition("<!-- names -->\n")[2].partition("<!-- /names -->")[0]
     assert listed == names_table(), "write names_table() of tests/unit/test_usage.py there"
 
 
 def names_table() -> str:
-    """The table of names, as the page has it: what is read of a response, by quantity."""
+    """Return the table of names as the page has it: the names in a response, by quantity."""
     lines = ["| what | where |", "|---|---|"]
     for quantity in sorted(ALL):
         places = [f"[`{path}`]({source})" for path, one, source in NAMES if one == quantity]

@@ -93,7 +93,7 @@ SAMPLES = (
         "gpt-audio", "stop", ("openai", "chat"),
     ),
     Sample(
-        "OpenAI chat, whole numbers as others write them", f"{_OPENAI}/chat/object",
+        "OpenAI chat, with numbers in other spellings", f"{_OPENAI}/chat/object",
         _chat("gpt-4o", {"prompt_tokens": 120.0, "completion_tokens": "30",
                          "total_tokens": "150.0"}),
         _told(120, 30, 150), "gpt-4o", "stop",
@@ -151,9 +151,9 @@ SAMPLES = (
     Sample(
         "OpenAI images", f"{_OPENAI}/images/object",
         {"created": 1, "data": [{"b64_json": "aGk="}],
-         "usage": {"input_tokens": 60, "input_tokens_details": {"text_tokens": 10,
-                                                                "image_tokens": 50},
-                                                                "output_tokens": 1_000,
+         "usage": {"input_tokens": 60,
+                   "input_tokens_details": {"text_tokens": 10, "image_tokens": 50},
+                   "output_tokens": 1_000,
                    "output_tokens_details": {"text_tokens": 40, "image_tokens": 960},
                    "total_tokens": 1_060}},
         _told(60, 1_000, 1_060, input_image_tokens=50, output_image_tokens=960), None, None,
@@ -189,8 +189,8 @@ SAMPLES = (
     ),
     Sample(
         "OpenAI batch", "https://platform.openai.com/docs/guides/batch",
-        {"id": "batch_req_1", "custom_id": "a", "response": {"status_code": 200,
-                                                             "body": _COMPLETION}, "error": None},
+        {"id": "batch_req_1", "custom_id": "a",
+         "response": {"status_code": 200, "body": _COMPLETION}, "error": None},
         _told(20, 8, 28, service_tier="batch"), "m-1", "stop",
     ),
     Sample(
@@ -217,7 +217,7 @@ SAMPLES = (
         _ANTHROPIC_TOLD, "claude-sonnet-4-5", "end_turn",
     ),
     Sample(
-        "Anthropic, where only the United States may read",
+        "Anthropic, processed only in the United States",
         "https://docs.claude.com/en/build-with-claude/data-residency",
         {"type": "message", "model": "claude-opus-4-6", "stop_reason": "end_turn",
          "usage": {"input_tokens": 9, "output_tokens": 3, "service_tier": "batch",
@@ -226,7 +226,7 @@ SAMPLES = (
         ("anthropic", "default"),
     ),
     Sample(
-        "Anthropic, with what a compaction took",
+        "Anthropic, with the usage of a compaction",
         "https://docs.claude.com/en/build-with-claude/compaction",
         {"type": "message", "model": "claude-opus-4-6", "stop_reason": "end_turn",
          "usage": {"input_tokens": 200, "output_tokens": 10, "iterations": [
@@ -260,12 +260,11 @@ SAMPLES = (
     Sample(
         "Gemini 2, whose searches are charged by the prompt",
         "https://ai.google.dev/gemini-api/docs/google-search",
-        {"candidates": [{"finishReason": "STOP", "groundingMetadata": {"webSearchQueries": ["a",
-                                                                                            "b",
-                                                                                            "c"]}}],
-         "modelVersion": "gemini-2.5-flash", "usageMetadata": {"promptTokenCount": 9,
-                                                               "candidatesTokenCount": 3,
-                                                               "totalTokenCount": 12}},
+        {"candidates": [{"finishReason": "STOP",
+                         "groundingMetadata": {"webSearchQueries": ["a", "b", "c"]}}],
+         "modelVersion": "gemini-2.5-flash",
+         "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 3,
+                           "totalTokenCount": 12}},
         _told(9, 3, 12, web_searches=1), "gemini-2.5-flash", "STOP", ("google", "default"),
     ),
     Sample(
@@ -382,9 +381,8 @@ SAMPLES = (
     Sample(
         "Mistral, audio", "https://docs.mistral.ai/capabilities/audio_transcription",
         {"model": "voxtral-mini-2507", "text": "Rain.",
-         "usage": {"prompt_audio_seconds": 203, "prompt_tokens": 4,
-                                                                  "completion_tokens": 635,
-                                                                  "total_tokens": 3_264}},
+         "usage": {"prompt_audio_seconds": 203, "prompt_tokens": 4, "completion_tokens": 635,
+                   "total_tokens": 3_264}},
         _told(4, 635, 3_264, audio_ms=203_000), "voxtral-mini-2507",
     ),
     Sample(
@@ -403,9 +401,8 @@ SAMPLES = (
     ),
     Sample(
         "Cohere, without billed units", "https://docs.cohere.com/v2/reference/chat",
-        {"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 600,
-                                                           "output_tokens": 10},
-                                                           "cached_tokens": 512}},
+        {"finish_reason": "COMPLETE",
+         "usage": {"tokens": {"input_tokens": 600, "output_tokens": 10}, "cached_tokens": 512}},
         _told(600, 10, 610, cached_input_tokens=512), None, "COMPLETE", ("cohere", "tokens"),
     ),
     Sample(
@@ -446,8 +443,8 @@ SAMPLES = (
                                       "server_side_tool_usage_details": {"web_search_calls": 2,
                                                                          "x_search_calls": 1}}},
         _told(100, 70, 170, cached_input_tokens=60, reasoning_tokens=50, web_searches=2,
-              tool_uses=1), "grok-4", None,
-        ("x-ai", "default"),
+              tool_uses=1),
+        "grok-4", None, ("x-ai", "default"),
     ),
     Sample(
         "Groq", "https://console.groq.com/docs/api-reference",

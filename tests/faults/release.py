@@ -56,8 +56,8 @@ def dump(url: str) -> str:
     with psycopg.connect(url) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found = connection.execute(
-            "SELECT table_schema, table_name, array_agg(column_name::text"
-            " ORDER BY ordinal_position)"
+            "SELECT table_schema, table_name,"
+            " array_agg(column_name::text ORDER BY ordinal_position)"
             " FROM information_schema.columns"
             " JOIN information_schema.tables USING (table_schema, table_name)"
             " WHERE table_schema IN ('orchestra', 'orchestra_etl') AND table_name <> ALL (%s)"

@@ -12,7 +12,7 @@ fails.
         "One sentence that says what it proves."
         assert scenario() == []
         fault.injected(5)
-        fault.control(scenario(without="tests.faults.test_processes:no_fence"))
+        fault.control(scenario(without="tests.faults.process_guards:no_fence"))
 """
 
 from __future__ import annotations
@@ -88,8 +88,7 @@ def table(faults: Sequence[Fault]) -> list[str]:
     rows = [("no.", "fault", "times", "inv.", "result", "guard", "without it")]
     rows += [
         (str(one.number), one.name + "".join(f" ({note})" for note in one.notes), f"{one.times:,}",
-         one.invariants, one.result,
-         one.guard or "-", one.control_result)
+         one.invariants, one.result, one.guard or "-", one.control_result)
         for one in sorted(faults, key=lambda one: one.number)
     ]  # fmt: skip
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]

@@ -102,14 +102,14 @@ COUNTED = {
     "gaps": "SELECT workflow_id, detail, after_time, before_time FROM orchestra_etl.gaps",
     "queue": "SELECT run_id FROM orchestra.run_requests",
     "versions": "SELECT workflow_id, version FROM orchestra.workflow_versions",
-    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source, steps_observed_at IS "
-    "NULL AS unread"
+    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source,"
+    " steps_observed_at IS NULL AS unread"
     " FROM orchestra_etl.run_ledger",
-    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time, p.inputs::text, "
-    "p.outputs::text"
+    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time,"
+    " p.inputs::text, p.outputs::text"
     " FROM orchestra.runs AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
-    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since, i.data::text AS i, "
-    "o.data::text AS o"
+    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since,"
+    " i.data::text AS i, o.data::text AS o"
     " FROM orchestra.steps AS s LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
     " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
 }

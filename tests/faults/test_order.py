@@ -236,8 +236,8 @@ class Orders:
         def look() -> None:
             found = query(
                 self._url,
-                "SELECT (p.inputs ->> 'version')::int AS run, (o.data ->> 'version')::int"
-                " AS step FROM orchestra.runs r"
+                "SELECT (p.inputs ->> 'version')::int AS run,"
+                " (o.data ->> 'version')::int AS step FROM orchestra.runs r"
                 " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id"
                 " LEFT JOIN orchestra.steps s ON s.run_id = r.id"
                 " LEFT JOIN orchestra.outputs o ON o.step_id = s.id WHERE r.id = %s",

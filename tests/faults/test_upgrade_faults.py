@@ -45,16 +45,16 @@ BUILD = (
 WORK = (
     "LOCK TABLE orchestra.runs, orchestra.steps IN SHARE ROW EXCLUSIVE MODE",
     (
-        "CREATE FUNCTION orchestra_etl.later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
-        "RETURN NULL; END $$"
+        "CREATE FUNCTION orchestra_etl.later() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RETURN NULL; END $$"
     ),
     (
-        "CREATE TRIGGER later AFTER INSERT ON orchestra.runs FOR EACH STATEMENT EXECUTE "
-        "FUNCTION orchestra_etl.later()"
+        "CREATE TRIGGER later AFTER INSERT ON orchestra.runs"
+        " FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()"
     ),
     (
-        "CREATE TRIGGER later AFTER INSERT ON orchestra.steps FOR EACH STATEMENT EXECUTE "
-        "FUNCTION orchestra_etl.later()"
+        "CREATE TRIGGER later AFTER INSERT ON orchestra.steps"
+        " FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()"
     ),
     "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)",
 )
@@ -161,8 +161,8 @@ WRITER_SECONDS = 2.0
 _ENTER = text("""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     VALUES (:run_id, :workflow_id, 'list')
-    ON CONFLICT (run_id) DO UPDATE SET fencing_token = l.fencing_token + 1, leased_until = NULL,
-    due_at = now()
+    ON CONFLICT (run_id) DO UPDATE
+    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now()
 """)
 _CLAIM = text("""
     WITH due AS (SELECT run_id FROM orchestra_etl.run_ledger

@@ -107,8 +107,7 @@ def started(
         variables: the whole environment, except PATH and the like.
         log: file to which both outputs are appended.
         without: guards to switch off, each as `module:function`. The worker calls the function
-            before
-            the command; it replaces parts of the product's modules.
+            before the command; it replaces parts of the product's modules.
     """
     process = _CONTEXT.Process(
         target=_work, args=(arguments, dict(variables), str(log), tuple(without)), daemon=True

@@ -79,8 +79,8 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
         ("0 0 * * 2", lambda at: f"{at:%a}" == TUESDAY),
         # A field that begins with an asterisk restricts nothing for this rule.
         ("0 0 */2 * 1", lambda at: at.day % 2 == 1 and f"{at:%a}" == MONDAY),
-        ("0 0 10-20 * */3", lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY,
-                                                                             SATURDAY)),
+        ("0 0 10-20 * */3",
+         lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY, SATURDAY)),
     ],
 )  # fmt: skip
 def test_where_both_days_are_given_either_is_enough(

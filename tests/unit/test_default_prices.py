@@ -166,7 +166,7 @@ def test_models_that_write_only_audio_or_images() -> None:
 
 
 def test_an_hour_in_a_cache_is_not_priced_as_minutes(publish: Any) -> None:
-    """If cache writes have a price, an hour in the cache needs its own; so does cached audio."""
+    """If cache writes have a price, a write for an hour needs its own, and so does cached audio."""
     publish(
         ModelPrice(
             input_mtok=Decimal(1), cache_write_mtok=Decimal("1.25"), cache_read_mtok=Decimal("0.1"),
@@ -206,7 +206,7 @@ def test_long_inputs() -> None:
 
 
 def test_the_thresholds_of_the_package_are_known() -> None:
-    """The rollups distinguish every published price by the length of the input."""
+    """The rollups know every input length at which a published price changes."""
     found = {
         step
         for provider in get_snapshot().providers
@@ -283,7 +283,7 @@ def test_every_unit_of_the_package_is_decided() -> None:
 
 
 def test_every_published_price_is_what_the_package_computes() -> None:
-    """For all published models and tiers, a call of text costs what the package computes."""
+    """A call of text costs what the package computes, for all published models of five providers."""
     compared = 0
     for provider in get_snapshot().providers:
         if provider.id not in ("openai", "anthropic", "google", "mistral", "x-ai"):

@@ -448,7 +448,7 @@ PLACES = (
 @pytest.mark.parametrize("path", PLACES)
 @pytest.mark.parametrize("result", OUTCOMES, ids=range(len(OUTCOMES)))
 def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Action) -> None:
-    """A rule changes neither whether an error is a soft failure, nor the type of the error."""
+    """A rule does not change whether a step reports an error, nor its type, state and own error."""
     step = {
         "id": "s", "node_id": "n", "status": "completed", "error": None,
         "inputs": {"app_name": "slack", "action": "POST"},

@@ -657,7 +657,7 @@ def test_markup_in_data_is_shown_as_text(
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> None:
+def test_no_name_is_disguised(shown: Callable[[str], Shown], name: str) -> None:
     """A chart gets no control, invisible or bidirectional characters, only marked names."""
     rows = [row for title, rows in shown(name).rows.items() for row in rows]
     # A click filters by the id in a hidden column.
@@ -673,7 +673,7 @@ def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> Non
     assert any("\ufffd" in text for text in texts) == (name != "run")
 
 
-def test_links_lead_from_each_dashboard_to_each(
+def test_every_dashboard_links_to_the_others(
     shown: Callable[[str], Shown], superset: Superset
 ) -> None:
     """Every dashboard links to the other four and to nothing else."""

@@ -122,7 +122,7 @@ def test_an_organisation_leaves_its_runs_alone(
     assert {row["run_id"] for row in shown.rows["Latest runs"]} <= set(wanted["ids"])
 
 
-def test_a_time_narrows_what_is_not_of_now(
+def test_a_time_range_narrows_all_charts_but_those_of_now(
     page: Page, superset: Superset, history_url: str
 ) -> None:
     """Another time range gives exactly its numbers, and *now* charts do not change."""
@@ -147,7 +147,7 @@ def test_a_time_narrows_what_is_not_of_now(
     assert _number(shown.number("Open runs")) == wanted["open"] > 0
 
 
-def test_a_kind_of_failure_leads_to_its_failures(
+def test_a_click_on_a_kind_of_failure_shows_its_failures(
     page: Page, superset: Superset, history_url: str
 ) -> None:
     """A click on a kind of failure narrows every other chart to it; its bars stay an hour wide."""
@@ -358,7 +358,7 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
-def test_an_edited_file_arrives_and_what_users_made_stays(
+def test_an_edited_file_arrives_and_a_users_chart_stays(
     page: Page, superset: Superset, client: httpx.Client
 ) -> None:
     """A second call during the first applies a file's new title and keeps a user's chart."""

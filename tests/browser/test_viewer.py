@@ -126,7 +126,7 @@ def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
     assert narrowed.number("Failures") != shown.number("Failures")
 
 
-def test_a_viewer_takes_rows_along(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
+def test_a_viewer_downloads_rows(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
     """The viewer can download the rows of a chart as CSV."""
     answer = _ask(viewer, {**asked["Workflows"], "result_format": "csv"})
 
@@ -258,7 +258,7 @@ QUERY: Mapping[str, tuple[str, Body]] = {
 
 
 @pytest.mark.parametrize("what", QUERY)
-def test_a_viewer_asks_nothing_else_of_a_chart(
+def test_a_viewer_cannot_change_a_charts_query(
     viewer: httpx.Client, asked: Mapping[str, Body], history_url: str, what: str
 ) -> None:
     """A query that differs from its chart's or filter's query is refused; the chart's own is not.
@@ -309,7 +309,7 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
 
 
 @pytest.mark.parametrize("what", CONTEXT)
-def test_a_viewer_asks_in_no_other_name(
+def test_a_viewer_cannot_use_another_charts_name(
     viewer: httpx.Client, asked: Mapping[str, Body], what: str
 ) -> None:
     """A chart's query is refused under another chart's name or none, or for another result."""
@@ -348,7 +348,7 @@ def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], wh
         "ts_stat('SELECT 1')",
     ],
 )
-def test_no_user_calls_such_functions(
+def test_no_user_calls_dangerous_functions(
     admin: httpx.Client, asked: Mapping[str, Body], call: str
 ) -> None:
     """A chart of admin's that runs SQL from text, locks, sleeps or reads files is refused.
@@ -449,7 +449,7 @@ def test_every_other_address_is_closed(
     assert answered == set()
 
 
-def test_what_a_viewer_reads_holds_no_secret(
+def test_responses_to_a_viewer_hold_no_secret(
     viewer: httpx.Client, admin: httpx.Client, superset: Superset
 ) -> None:
     """Responses to a viewer hold no password, key or database address.
@@ -519,7 +519,7 @@ def test_a_file_has_the_same_limits(
     assert viewer.post(DATA, data={"form_data": json.dumps(plain)}).status_code == 200
 
 
-def test_a_chart_of_a_draft_is_the_editors_own(
+def test_a_chart_of_a_draft_is_refused_to_a_viewer(
     viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
 ) -> None:
     """A chart without a published dashboard is refused to a viewer until it has one."""

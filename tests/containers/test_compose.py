@@ -118,7 +118,7 @@ def test_replicas_share_the_work(project: Project) -> None:
     )
 
 
-def test_stopping_ends_the_service_in_good_order(project: Project) -> None:
+def test_stopping_ends_the_service_without_a_claim(project: Project) -> None:
     """`docker compose stop` ends each process by itself with status 0 and without a claim."""
     project.compose("stop", "etl")
     assert {(one["State"], one["ExitCode"]) for one in project.containers("etl")} == {("exited", 0)}
@@ -128,7 +128,7 @@ def test_stopping_ends_the_service_in_good_order(project: Project) -> None:
     )
 
 
-def test_a_second_start_keeps_what_is_there(project: Project) -> None:
+def test_a_second_start_keeps_the_data(project: Project) -> None:
     """After `down` and `up` the volume still has the runs, and the migration job succeeds again."""
     before = int(project.value("SELECT count(*) FROM orchestra.runs"))
     project.compose("down")

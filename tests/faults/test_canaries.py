@@ -254,7 +254,7 @@ def _real_processes(found: World) -> CommandLines:
 
 
 @pytest.mark.fault(30, "canaries through every failure", "S", guard="masking, terse errors")
-def test_no_canary_is_heard(fault: Fault, canaries: Canaries, tmp_path: Path, log: Path) -> None:
+def test_no_canary_is_found(fault: Fault, canaries: Canaries, tmp_path: Path, log: Path) -> None:
     """After all failures no log, error or process list holds a secret or a payload.
 
     The fixture `canaries` searches again at the end of the session, with the output of all faults.

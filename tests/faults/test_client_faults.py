@@ -86,7 +86,7 @@ def test_key_refused_names_the_header_setting() -> None:
     assert "Authentication" in str(error)
 
 
-def test_answers_that_are_no_json_are_given_as_they_are() -> None:
+def test_bodies_that_are_not_json_are_returned_unchanged() -> None:
     """A 200 with HTML or an empty body is a response: the client does not judge bodies."""
     for body in (b"<html>maintenance</html>", b""):
         assert (
@@ -94,7 +94,7 @@ def test_answers_that_are_no_json_are_given_as_they_are() -> None:
         )
 
 
-def test_a_broken_answer_is_repeated() -> None:
+def test_a_broken_response_is_retried() -> None:
     """A truncated body and a body that is not gzip are retried until a good response comes."""
     truncated = message(200, BODY)[:-3]
 
@@ -107,7 +107,7 @@ def test_a_broken_answer_is_repeated() -> None:
     assert len(server.heads) == 3
 
 
-def test_the_largest_answer() -> None:
+def test_the_largest_response() -> None:
     """A body of exactly the limit is accepted and one byte more is refused without a retry.
 
     This holds for plain, chunked and compressed bodies.
@@ -238,7 +238,7 @@ def test_connection_reset(sent: int) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     ],
 )
-def test_what_is_no_http(garbage: bytes) -> None:
+def test_a_response_that_is_not_http(garbage: bytes) -> None:
     """A response that is not HTTP is an unavailable API, never an unexpected error."""
     error, _ = run(failed(answering(garbage, close=True), attempts=2))
     assert type(error) is ApiUnavailable

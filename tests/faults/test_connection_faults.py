@@ -236,7 +236,7 @@ def test_a_commit_that_is_not_sent(
     "C W",
     guard="consumed claims, fenced completions",
 )
-def test_a_commit_whose_answer_is_lost(
+def test_a_commit_whose_response_is_lost(
     fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path
 ) -> None:
     """A unit of work whose COMMIT succeeded unnoticed is repeated, and stores and counts once."""

@@ -144,7 +144,7 @@ def _own_row_before_page(found: World, alone: str, without: Sequence[str]) -> No
     ],
     ids=["steps", "own row", "page", "own row before page"],
 )
-def test_a_held_answer(
+def test_a_held_response(
     scene: Callable[[World, str, Sequence[str]], None],
     guard: str,
     fault: Fault,

@@ -141,7 +141,7 @@ def _ended(
 
 
 @pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="release of unread claims")
-def test_told_to_end(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_told_to_stop(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """A worker told to stop does so within ten seconds, without a claim and without a loss."""
     chance, slowest = random.Random(3), 0.0
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
@@ -183,7 +183,7 @@ def _ends_though_the_database_hangs(
 
 
 @pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="release of unread claims")
-def test_told_to_end_while_the_database_hangs(
+def test_stopped_while_the_database_hangs(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
     """A load that waits for a lock delays the service's end by no more than ten seconds."""

@@ -95,7 +95,7 @@ def take_what_there_is(body: bytes, *, most: int) -> Iterator[Element]:
 
 @pytest.mark.fault(19, "response cut at every byte", "C", guard="parsing to the last bracket")
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_cut_answer_is_never_accepted(
+def test_a_cut_response_is_never_accepted(
     fault: Fault, framing: str, sample_steps: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real page or steps response, cut at any byte, is never accepted.
@@ -274,7 +274,7 @@ def test_a_bomb_costs_no_memory(fault: Fault) -> None:
 @pytest.mark.parametrize(
     "encoding", ["gzip, gzip", "gzip,identity,gzip", "br", "deflate", "zstd", "compress", "x"]
 )
-def test_encodings_that_were_not_asked_for(
+def test_unrequested_encodings(
     fault: Fault, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stacked and unknown encodings are refused without reading the body and without a retry."""

@@ -144,7 +144,7 @@ def image() -> Iterator[Image]:
     shutil.rmtree(root, ignore_errors=True)
 
 
-def test_the_image_holds_what_runs_and_nothing_that_builds(image: Image) -> None:
+def test_the_image_has_the_program_and_no_build_tools(image: Image) -> None:
     """The image has the locked dependencies and the program, but no pip, builder or test tool."""
     site = next((image.root / "opt" / "orchestra-etl").glob("lib/python3.*/site-packages"))
     installed = {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")}

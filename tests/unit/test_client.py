@@ -61,7 +61,7 @@ def test_retry_after_is_honoured(status: int) -> None:
     assert server.arrivals[1] - server.arrivals[0] >= 0.3
 
 
-def test_who_is_told_to_hold_off() -> None:
+def test_all_callers_hold_off() -> None:
     """All callers hold off after a 429, and after a 503 with Retry-After, but no other failure.
 
     This holds for the last attempt too.
@@ -82,7 +82,7 @@ def test_who_is_told_to_hold_off() -> None:
     assert run(count(message(500, b"", "Retry-After: 1"))) == 0
 
 
-def test_times_of_an_answer() -> None:
+def test_times_of_a_response() -> None:
     """A response carries its own attempt's time of sending, and the server's Date in UTC."""
     ok = message(200, BODY, "Date: Tue, 03 Nov 2026 12:00:30 GMT")
     answer, server = run(fetched(answering(message(500), message(500), ok)))
@@ -92,7 +92,7 @@ def test_times_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "identity, gzip"])
-def test_gzip_is_asked_for_and_inflated(encoding: str) -> None:
+def test_gzip_is_requested_and_inflated(encoding: str) -> None:
     """The client requests only gzip, and inflates it in a small body and in one of megabytes."""
     for body in (BODY, BODY * 100_000):
         answer, server = run(
@@ -123,7 +123,7 @@ def test_the_header_name_is_respected(header_name: str) -> None:
     assert server.heads[0].count(CANARY.encode()) == 1
 
 
-def test_the_key_is_asked_for_at_every_attempt() -> None:
+def test_the_key_is_read_at_every_attempt() -> None:
     """A changed key takes effect at the next attempt."""
     keys = iter(["old", "new"])
     _, server = run(
@@ -202,7 +202,7 @@ def test_no_more_in_flight_than_allowed() -> None:
     assert in_flight[1] == 4
 
 
-def test_a_pause_takes_no_place() -> None:
+def test_a_pausing_request_frees_its_place() -> None:
     """While one request waits for its next attempt, others are sent in its place."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
@@ -225,7 +225,7 @@ def test_a_pause_takes_no_place() -> None:
     run(check())
 
 
-def test_the_budget_is_asked_before_every_attempt() -> None:
+def test_the_budget_is_used_before_every_attempt() -> None:
     """The hook runs once before each attempt; if it raises, nothing is sent."""
     asked: list[int] = []
 

@@ -72,7 +72,7 @@ def test_times_in_headers_never_raise(header: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(1, 50))
-def test_gunzip_gives_back_what_was_compressed(members: list[bytes], chunk_bytes: int) -> None:
+def test_gunzip_returns_the_original_bytes(members: list[bytes], chunk_bytes: int) -> None:
     """One or several gzip members, cut anywhere, inflate to the original bytes."""
     body = b"".join(gzip.compress(member) for member in members)
     stream = Gunzip()
@@ -143,7 +143,7 @@ def test_unusable_identifiers(identifier: str) -> None:
     assert asyncio.run(refused()) == 0
 
 
-def test_a_base_url_that_no_request_can_be_made_of() -> None:
+def test_an_unusable_base_url_is_refused() -> None:
     """A base URL that the HTTP library refuses is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as refused:
         OrchestraClient("http://1.2.3.999/canary", api_key=lambda: "key")

@@ -63,7 +63,7 @@ def _minutes(due: Callable[[datetime], bool], count: int) -> Iterator[datetime]:
         ("0 6 * * 0-7", [SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY]),
     ],
 )  # fmt: skip
-def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
+def test_weekdays_are_those_of_cron(line: str, weekdays: list[str]) -> None:
     """Sunday is 0 and 7, Monday is 1; names, lists, steps and ranges mean what cron means."""
     assert {f"{fire:%a}" for fire in _fires(line, 30)} == set(weekdays)
 
@@ -83,7 +83,7 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
          lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY, SATURDAY)),
     ],
 )  # fmt: skip
-def test_where_both_days_are_given_either_is_enough(
+def test_either_of_two_restricted_days_is_enough(
     line: str, due: Callable[[datetime], bool]
 ) -> None:
     """A restricted day of the month or a restricted weekday suffices, as in cron.
@@ -169,7 +169,7 @@ def test_the_longest_pause(line: str, pause: int) -> None:
         ("9" * 5000 + " * * * *", "minute"),
     ],
 )  # fmt: skip
-def test_what_is_no_cron_line_is_said(line: str, problem: str) -> None:
+def test_an_invalid_cron_line_is_explained(line: str, problem: str) -> None:
     """An invalid line is refused with the name of the field and its allowed values."""
     with pytest.raises(ValueError, match=r"is (no|a) cron line") as error:
         cron.parse(line)

@@ -186,7 +186,7 @@ def test_tokens_by_kind_count_each_token_once() -> None:
     assert {"cached_input_tokens", "cache_write_tokens", "reasoning_tokens"} <= signs.keys()
 
 
-def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
+def test_only_one_function_detects_truncated_responses() -> None:
     """Only a SQL function knows the providers' words for a truncated response, no dashboard."""
     for one in DATASETS.values():
         sql = one.get("sql", "") + "".join(
@@ -206,7 +206,7 @@ REASONS = re.compile(
 )
 
 
-def test_why_calls_have_no_price_is_told_in_one_way() -> None:
+def test_the_dashboard_gives_the_documented_reasons_without_a_price() -> None:
     """The dashboard gives the reasons of the query in docs/how-to/analytics.md.
 
     Another test compares that query with plain Python.

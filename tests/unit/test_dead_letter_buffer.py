@@ -28,7 +28,7 @@ def array(*texts: bytes) -> bytes:
     return b"[" + b",".join(texts) + b"]"
 
 
-def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
+def test_the_first_hundred_are_letters_and_the_others_one() -> None:
     """Of 150,000 elements that are not steps, 100 are dead letters of their own, the rest are one.
 
     That one counts the others and holds their bytes.
@@ -48,7 +48,7 @@ def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
         assert again.rejected[-1].content_hash == others.content_hash
 
 
-def test_few_are_all_letters_of_their_own() -> None:
+def test_up_to_a_hundred_bad_elements_are_separate_letters() -> None:
     """A hundred bad elements are a hundred dead letters, each with its own hash."""
     answer = decode_steps(
         array(*(b"%d" % n for n in range(100))), workflow_id="w", run_id="r", states=STATES
@@ -74,7 +74,7 @@ def test_each_reason_has_its_own_letter_for_the_others() -> None:
     assert (without_id.reason, without_id.body) == ("unusable_id", array(*[b"{}"] * 30))
 
 
-def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_are_bounded_and_omissions_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A response's dead letters stay within the bound, and one without all its bytes says so."""
     monkeypatch.setattr(dead_letter_buffer, "MAX_BYTES", 1_000)
 
@@ -151,7 +151,7 @@ def test_steps_of_usual_size_are_all_read() -> None:
     assert (len(answer.steps), answer.rejected) == (25_000, ())
 
 
-def test_a_step_of_too_many_members() -> None:
+def test_a_step_with_too_many_members() -> None:
     """An object with too many members becomes a dead letter, and its neighbours are stored."""
     members = b",".join(b'"m%d":%d' % (number, number) for number in range(20_001))
     many = b'{"id":"many",' + members + b"}"
@@ -164,7 +164,7 @@ def test_a_step_of_too_many_members() -> None:
 
 
 @pytest.mark.parametrize("text", [b"1", b'"a"', b"", b"nul", b'{"id":1}', b"[]", b'"\\u0000,"'])
-def test_arrays_that_do_not_end_are_none(text: bytes) -> None:
+def test_truncated_arrays_are_unreadable(text: bytes) -> None:
     """A truncated array of any length is unreadable."""
     whole = array(*[text] * 120_000)
     assert sum(one.number for one in elements(whole, most=2_000)) == 120_000
@@ -211,7 +211,7 @@ def test_memory_is_in_proportion_to_the_body(kind: str) -> None:
     (b'{"id":"s","inputs":%d,"error":"\\u0000"}', "not_storable", "s"),
     (b"null,7", "not_an_object", None),
 ])  # fmt: skip
-def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:
+def test_equal_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:
     """Very many equal refusals are two dead letters: the first one, and the number of the others.
 
     Refusals are equal if they concern one step or the same bytes, for one reason.
@@ -234,7 +234,7 @@ def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None
     )
 
 
-def test_alike_rows_of_a_page_are_counted() -> None:
+def test_rows_of_one_run_in_a_page_are_counted() -> None:
     """Very many different rows of one run in a page are two dead letters; others are unaffected."""
     rows = [b'{"id":"r","n":%d}' % number for number in range(5_000)]
     page = decode_page(array(*rows, b'{"id":7}', b'{"id":8}'))
@@ -250,7 +250,7 @@ def test_alike_rows_of_a_page_are_counted() -> None:
     )
 
 
-def test_letters_for_those_that_are_alike_are_bounded() -> None:
+def test_letters_for_equal_refusals_are_bounded() -> None:
     """There are at most as many dead letters for repeated refusals as for first ones."""
     steps = [b'{"id":"s%d","inputs":%d}' % (number, n) for number in range(500) for n in range(4)]
     letters = decode_steps(array(*steps), workflow_id="w", run_id="r", states=STATES).rejected

@@ -144,7 +144,7 @@ def test_truncated_anywhere_is_unreadable(sample_steps: bytes) -> None:
         b"]" * 20_000,
     ],
 )
-def test_no_array_is_unreadable(body: bytes) -> None:
+def test_a_body_that_is_not_an_array_is_unreadable(body: bytes) -> None:
     """A body that is not exactly one array says nothing about the run's steps."""
     answer = decoded(body)
     assert (answer.readable, answer.steps, answer.rejected[0].reason) == (False, (), "not_an_array")
@@ -210,7 +210,7 @@ def test_one_malformed_step_of_a_hundred(value: bytes) -> None:
         (b"undefined", "malformed"),
     ],
 )
-def test_elements_that_are_no_steps(element: bytes, reason: str | None) -> None:
+def test_elements_that_are_not_steps(element: bytes, reason: str | None) -> None:
     """An element that is not an object, or is broken, becomes a dead letter with its bytes.
 
     If crossed brackets hide its end, the whole body is unreadable.
@@ -312,7 +312,7 @@ def test_implausible_times(text: str) -> None:
     assert reported == [("end_time", "implausible_time", "string", 1)]
 
 
-def test_times_ahead_of_the_answer() -> None:
+def test_times_ahead_of_the_response() -> None:
     """A time a month and more after the response is implausible.
 
     Clocks and zones that are wrong by up to some weeks are not judged.
@@ -502,7 +502,7 @@ def test_trailing_comma_costs_nothing() -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"}", b"[]", b"{]", b'{"a": [1}}', b'{"a": {"b": 1]}', b'{"a": 1]', b"{} "]
 )
-def test_what_is_no_object_is_malformed(text: bytes) -> None:
+def test_a_text_that_is_not_an_object_is_malformed(text: bytes) -> None:
     """The tolerant decoder accepts only whole objects with paired brackets."""
     with pytest.raises(Malformed):
         split_object(text)
@@ -611,7 +611,7 @@ def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
     assert one(outputs={"object": "chat.completion", "usage": wrong}).usage.total_tokens is None
 
 
-def test_a_total_is_the_sum_where_none_is_given() -> None:
+def test_a_missing_total_is_the_sum() -> None:
     """Without a plausible total, input and output make the total of a call.
 
     With one of them unknown the total is unknown too.
@@ -630,7 +630,7 @@ def test_a_total_is_the_sum_where_none_is_given() -> None:
         )
 
 
-def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
+def test_an_implausible_number_of_tokens_is_none_and_drift() -> None:
     """An implausible or negative number of tokens, or no number, is null and counted as drift."""
     usage = {"prompt_tokens": 10**12 + 1, "completion_tokens": 10**12, "total_tokens": -1}
     usage_with_text = {
@@ -735,7 +735,7 @@ def test_reported_error(status: str, outputs: dict[str, Any], reported: str | No
     assert one(status=status, outputs=outputs).reported_error == reported
 
 
-def test_what_a_code_node_calls_no_success_is_its_own() -> None:
+def test_a_code_nodes_success_member_is_ignored() -> None:
     """A code node's outputs belong to its author: only an error in them counts."""
     inputs = {"code": "…"}
     assert one(status="completed", inputs=inputs, outputs={"success": False}).reported_error is None
@@ -830,7 +830,7 @@ def test_both_ways_give_the_same(
 
 @settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), cuts=st.integers(1, 4))
-def test_damaged_answers_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
+def test_damaged_responses_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
     """A damaged response gives records or rejections; a rejected step has only its own bytes."""
     rng = random.Random(seed)
     body = bytearray(sample_steps)

@@ -65,7 +65,7 @@ def test_listing_hash_ignores_what_only_grows() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"<html>", b"[" + ROW, b'{"detail": "no"}', b"nul", b"null null", b"NULL"]
 )
-def test_page_that_is_no_array(body: bytes) -> None:
+def test_page_that_is_not_an_array(body: bytes) -> None:
     """A page that is not an array is unreadable, so it does not count as the end of the list."""
     page = decode_page(body)
     assert (page.readable, page.runs, len(page.rows)) == (False, (), 0)
@@ -122,7 +122,7 @@ def test_single_run(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b'[{"id": "other"}]', b'{"error": "no"}', b"<html>", ROW[:-1]]
 )
-def test_single_run_that_is_not_there(body: bytes) -> None:
+def test_missing_single_run(body: bytes) -> None:
     """A response without that run gives None."""
     assert decode_single_run(body, "run-1") is None
 

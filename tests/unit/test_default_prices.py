@@ -98,7 +98,7 @@ def test_every_part_has_its_own_price(model: str, prices: dict[str, str]) -> Non
     assert sold(model) == prices
 
 
-def test_audio_that_is_written_costs_what_it_costs() -> None:
+def test_added_prices_of_audio_output() -> None:
     """Prices that the package lacks come from the provider's page, each from its first day."""
     assert sold("gpt-4o-audio-preview") == {
         "input": "2.5",
@@ -117,7 +117,7 @@ def test_audio_that_is_written_costs_what_it_costs() -> None:
     }  # fmt: skip
 
 
-def test_what_is_added_is_missing_in_the_package() -> None:
+def test_added_prices_are_missing_in_the_package() -> None:
     """A price that the package has now is no longer added to it."""
     for one in default_prices.ADDED:
         [provider] = [
@@ -256,7 +256,7 @@ def test_free_models() -> None:
         assert why_none(model) == "genai-prices lists it without a price"
 
 
-def test_what_is_sold_by_something_else() -> None:
+def test_a_model_sold_by_an_uncounted_unit() -> None:
     """A model sold by a unit that is not counted has no price, and the unit is named."""
     assert default_prices.default_prices("tts-1") == ()
     assert why_none("tts-1") == "openai sells it by input_mchars, which is not counted"
@@ -324,7 +324,7 @@ def test_a_future_change_has_its_day(publish: Any) -> None:
     assert (second.valid_from, second.valid_until) == (date(2030, 1, 1), None)
 
 
-def test_old_data_is_said_to_be_old() -> None:
+def test_old_data_is_reported_as_old() -> None:
     """The newest price that is not in the future dates the data; after a year they are old."""
     now, later = default_prices.publication(TODAY), default_prices.publication(date(2027, 11, 28))
     assert (now.is_old, later.is_old) == (False, True)

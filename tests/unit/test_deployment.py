@@ -76,7 +76,7 @@ def test_dockerfiles_are_clean(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_dockerfiles_copy_what_is_there(path: Path) -> None:
+def test_dockerfiles_copy_existing_files(path: Path) -> None:
     """Copied files exist and are in the build context; the process is not root and has no shell."""
     let_in = {
         line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines()

@@ -222,7 +222,7 @@ def test_a_live_run_only_moves_forward() -> None:
     assert late > late_after_the_end > 0
 
 
-def test_a_step_that_runs_shows_no_end_time_in_either_of_the_two_ways() -> None:
+def test_a_running_step_has_a_null_or_empty_end_time() -> None:
     """The end time of a running step is null in some runs and an empty string in others."""
     history = frozen(workflows=12, live=20)
     running = set()
@@ -297,7 +297,7 @@ def test_payloads_have_the_shape_of_the_real_ones() -> None:
     assert 1500 < sum(len(msgspec.json.encode(step)) for step in models) / len(models) < 2500
 
 
-def test_every_kind_of_work_failure_and_answer_occurs() -> None:
+def test_every_node_type_outcome_and_finish_reason_occurs() -> None:
     """A few hundred runs contain every node type, outcome and finish reason, with right totals."""
     history = finished(failure_rate=0.2)
     steps = all_steps(history, 300)
@@ -414,7 +414,7 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
     )
 
 
-def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
+def test_a_node_with_a_truncated_response_runs_again() -> None:
     """One node runs again if its first response was cut off, unless runs have a fixed length."""
     history = finished(failure_rate=0, runs_per_workflow=1000)
     workflow_id = history.workflow_ids[2]

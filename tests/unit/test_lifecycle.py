@@ -78,9 +78,7 @@ def test_a_run_not_known_to_be_over_for_a_minute_is_read_again(fields: dict[str,
     ],
     ids=["unchanged", "changed", "too soon", "not over the last time", "never read"],
 )
-def test_a_second_read_settles_only_what_it_finds_unchanged(
-    before: dict[str, Any], tracking: str
-) -> None:
+def test_a_second_read_settles_only_an_unchanged_run(before: dict[str, Any], tracking: str) -> None:
     """A run without an end is final after two equal reads, `settle_after` apart."""
     assert decide(_known(**before), _reading(run_end_time=None), POLICY).tracking == tracking
 
@@ -124,7 +122,7 @@ def test_a_run_that_never_had_a_step_is_final_after_a_day(run_end_time: datetime
 
 
 @pytest.mark.parametrize("run_terminal", [False, None])
-def test_a_run_without_steps_is_final_only_by_the_apis_word(run_terminal: bool | None) -> None:
+def test_a_run_without_steps_is_final_only_by_its_status(run_terminal: bool | None) -> None:
     """A run without steps or a terminal status is followed like an open run, then stale."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
     none = _reading(has_steps=False, run_terminal=run_terminal)
@@ -154,7 +152,7 @@ def test_a_derived_end_needs_four_unchanged_re_checks() -> None:
     assert decide(known, _reading(run_terminal=None), POLICY) == Decision("final", None, 5)
 
 
-def test_a_change_begins_the_re_checks_anew() -> None:
+def test_a_change_restarts_the_re_checks() -> None:
     """A derived end that changes at its last re-read is read after a minute again."""
     known = _known(checks=4, read_digest=b"other")
     assert decide(known, _reading(run_terminal=None), POLICY) == Decision("open", 60.0, 1)
@@ -172,7 +170,7 @@ def test_a_change_begins_the_re_checks_anew() -> None:
         (-60, 5.0),
     ],
 )
-def test_an_open_run_is_asked_by_its_age(age: float, pause: float) -> None:
+def test_an_open_run_is_read_by_its_age(age: float, pause: float) -> None:
     """An open run is read after a tenth of its age, within limits, even if a clock is behind."""
     known = _known(opened_at=NOON - timedelta(seconds=age))
     assert decide(known, _reading(steps_terminal=False), POLICY) == Decision("open", pause)

@@ -144,7 +144,7 @@ def test_the_longest_secret_is_masked_first() -> None:
     assert logs.mask("abcdef abc") == "******** ********"
 
 
-def test_of_a_strange_exception_only_the_type_is_shown() -> None:
+def test_a_foreign_exception_is_shown_by_its_type() -> None:
     """A foreign exception is logged by its type, because its text may quote a row or payload.
 
     The text appears only at debug.
@@ -167,7 +167,7 @@ def test_of_a_strange_exception_only_the_type_is_shown() -> None:
     assert "row (payload)" in json.loads(traced)["exception"]
 
 
-def test_our_own_errors_are_shown_with_their_text() -> None:
+def test_errors_of_the_product_are_shown_with_their_text() -> None:
     """An error of the product is logged with its text, which is written to be shown."""
     logs.configure("info", "json", stream := io.StringIO())
     try:

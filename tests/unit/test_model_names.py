@@ -121,7 +121,7 @@ def test_names(name: str, provider: str, entry: str) -> None:
         "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", "gpt-4o-mini-20240718-own",
     ],
 )  # fmt: skip
-def test_names_that_stand_for_nothing(name: str) -> None:
+def test_names_without_a_price(name: str) -> None:
     """A name without a known seller, or with several sellers at different prices, has no price."""
     assert find(name) is None
     assert default_prices(name) == ()

@@ -29,7 +29,7 @@ def test_an_id_is_found_however_it_is_written(body: bytes) -> None:
     assert 'r\u00e9"' not in set(strings_of(body))
 
 
-def test_what_is_cut_off_is_no_id() -> None:
+def test_a_truncated_string_is_no_id() -> None:
     """The beginning of a truncated string is no id, since it may belong to a longer one."""
     assert "run-1" not in set(strings_of(b'[{"id": "run-1'))
 

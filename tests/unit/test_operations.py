@@ -38,7 +38,7 @@ def test_every_exit_status_is_explained() -> None:
     assert _headings("Exit statuses") == {str(int(status)) for status in ExitStatus}
 
 
-def test_every_alert_leads_to_what_to_do() -> None:
+def test_every_alert_links_to_its_heading() -> None:
     """Each alert rule has a severity, a summary, and a link to its own heading."""
     rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert {rule["alert"] for rule in rules} == _headings("Alerts")

@@ -62,7 +62,7 @@ def answers() -> dict[str, list[tuple[dict[str, Any], Expected]]]:
     return found
 
 
-def test_every_model_answers() -> None:
+def test_every_model_responds() -> None:
     """Each text model responds, an embedding is made, and an integration calls a model."""
     assert answers().keys() == {*MODELS, "text-embedding-3-small", "sonar"}
 
@@ -82,7 +82,7 @@ def test_every_model_answers() -> None:
         ("sonar", "perplexity", "default"),
     ],
 )
-def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, flavor: str) -> None:
+def test_genai_prices_reads_the_responses_as_meant(model: str, provider: str, flavor: str) -> None:
     """The extractors of genai-prices find in each response what it is meant to mean.
 
     They do not know the simulator.
@@ -99,7 +99,7 @@ def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, fl
             )
 
 
-def test_the_reader_finds_what_is_meant() -> None:
+def test_the_reader_finds_the_meaning() -> None:
     """Each step is read as meant, with quantities, tier, cost, model and finish reason."""
     history = a_history()
     for workflow_id in history.workflow_ids:
@@ -127,7 +127,7 @@ def test_the_reader_finds_what_is_meant() -> None:
                     )
 
 
-def test_what_only_some_answers_say() -> None:
+def test_optional_parts_of_responses() -> None:
     """Web searches, service tiers, costs and finish reasons are read from the response."""
     for outputs, expected in answers()["gpt-5-mini"]:
         searches = [item for item in outputs["output"] if item["type"] == "web_search_call"]

@@ -209,7 +209,7 @@ def test_rules_of_a_workflow() -> None:
     assert Redaction().policy("w") is None
 
 
-def test_the_version_follows_from_what_the_rules_do() -> None:
+def test_the_version_follows_from_the_rules_effect() -> None:
     """The version depends only on the key, the actions, the nodes and the meaning of the paths.
 
     It is the same after every start.
@@ -235,7 +235,7 @@ def test_the_version_follows_from_what_the_rules_do() -> None:
 @pytest.mark.parametrize(
     "value", CLEAN_VALUES + REFUSED_VALUES, ids=range(len(CLEAN_VALUES + REFUSED_VALUES))
 )
-def test_what_no_rule_touches_is_stored_as_before(value: bytes) -> None:
+def test_values_that_no_rule_matches_are_stored_unchanged(value: bytes) -> None:
     """Beside a removed member every value gives the same column, or is not kept at all.
 
     Values nested beyond Python's limit are not kept.
@@ -315,13 +315,13 @@ def test_untouched_values_are_exact(value: str) -> None:
     assert exact(left) == exact(f'{{"id":"s","kept":{value}}}'.encode())
 
 
-def test_of_duplicate_members_only_the_last_is_left() -> None:
+def test_only_the_last_of_duplicate_members_is_left() -> None:
     """Of duplicate members only the last is left: no path finds an earlier one."""
     body = b'{"id":"s","inputs":{"text":"%s"},"inputs":{"other":1}}' % CANARY.encode()
     assert redacted(body, ("$.inputs.text", "mask")) == b'{"id":"s","inputs":{"other":1}}'
 
 
-def test_what_cannot_be_read_is_not_kept() -> None:
+def test_unreadable_bytes_are_not_kept() -> None:
     """Unreadable bodies and elements leave only a keyed hash and a length.
 
     These are bodies that are not arrays, and elements that are malformed, too deep or no objects.
@@ -365,7 +365,7 @@ def test_what_cannot_be_read_is_not_kept() -> None:
         rules.step(*element(deep))
 
 
-def test_what_is_set_aside_with_its_bytes_is_redacted() -> None:
+def test_bytes_of_dead_letters_are_redacted() -> None:
     """Dead letters for unusable or duplicate ids keep their bytes without the canary."""
     rules = policy(("$.inputs", "mask"))
     body = b'[{"id":7,"inputs":"%s"},{"id":"s","inputs":"%s","n":1},{"id":"s","inputs":"%s"}]' % (
@@ -386,7 +386,7 @@ def test_what_is_set_aside_with_its_bytes_is_redacted() -> None:
         assert CANARY.encode() not in found
 
 
-def test_columns_are_made_from_what_is_left() -> None:
+def test_columns_are_made_from_redacted_bytes() -> None:
     """Columns, an integration's error and unknown fields come from redacted bytes only.
 
     The record has the policy's version.
@@ -410,7 +410,7 @@ def test_columns_are_made_from_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("action", ["mask", "hash"])
-def test_a_mask_never_stands_where_there_was_nothing(action: Action) -> None:
+def test_empty_values_are_not_masked(action: Action) -> None:
     """Mask and hash keep null and empty values; false, 0 and blank strings are replaced."""
     nothing: list[Any] = [None, "", [], {}]
     for empty in nothing:
@@ -447,7 +447,7 @@ PLACES = (
 @pytest.mark.parametrize("action", ["drop", "mask", "hash"])
 @pytest.mark.parametrize("path", PLACES)
 @pytest.mark.parametrize("result", OUTCOMES, ids=range(len(OUTCOMES)))
-def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Action) -> None:
+def test_rules_do_not_change_states(result: dict[str, Any], path: str, action: Action) -> None:
     """A rule does not change whether a step reports an error, nor its type, state and own error."""
     step = {
         "id": "s", "node_id": "n", "status": "completed", "error": None,
@@ -471,7 +471,7 @@ def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Ac
     "path", ["$.error", "$.error.*", "$..*", "$[?@ != $.inputs]", "$.error[?search(@, '')]"]
 )
 @pytest.mark.parametrize("action", ["drop", "mask", "hash"])
-def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
+def test_rules_neither_make_nor_remove_an_error(path: str, action: Action) -> None:
     """A rule neither makes nor removes an error of a step or run, and leaves none of its text."""
     errors: list[Any] = [
         "None", " null ", "n/a", "", False, 0, {}, [], [None], {"message": "None", "code": 0},
@@ -561,7 +561,7 @@ def test_a_listing_is_redacted_as_it_is_read() -> None:
         decode_run(deep, states=STATES, policy=rules)
 
 
-def test_what_is_not_stored_need_not_be_redactable() -> None:
+def test_unstored_members_need_not_be_redactable() -> None:
     """An unreadable `all_outputs` costs no run its row, and no dead letter keeps any of it."""
     deep = b"[" * 3000 + b"]" * 3000
     rows = (

@@ -52,7 +52,7 @@ def test_the_workflow_is_safe() -> None:
     assert all("timeout-minutes" in job for job in WORKFLOW["jobs"].values())
 
 
-def test_the_workflow_runs_what_the_project_has() -> None:
+def test_the_workflow_runs_existing_targets() -> None:
     """`.ci/run` is a program, and make's targets and the caches' files exist."""
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = (GITHUB / "workflows" / "ci.yml").read_text()
@@ -69,7 +69,7 @@ def test_the_workflow_runs_what_the_project_has() -> None:
         assert (ROOT / name).is_file()
 
 
-def test_every_python_that_is_named_is_tried() -> None:
+def test_every_named_python_is_tested() -> None:
     """The classifiers are the versions of the quick tests, from the oldest required one on."""
     prefix = "Programming Language :: Python :: 3."
     named = [

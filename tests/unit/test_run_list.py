@@ -30,7 +30,7 @@ simulated = pytest.mark.parametrize("simulations", [300, *slow(3000)])
 
 
 @simulated
-def test_no_run_is_lost_on_a_list_that_grows_and_shrinks_while_walks_die(simulations: int) -> None:
+def test_no_run_is_lost_on_a_changing_list_with_interrupted_walks(simulations: int) -> None:
     """A run that is listed from a completed walk's start to its end is stored after it."""
     for seed in range(simulations):
         lost = lost_runs(changing_list(seed, **pace(seed)), walker)
@@ -46,7 +46,7 @@ def test_the_simulation_catches_a_walk_that_stops_at_the_first_known_page() -> N
     assert losing > 50
 
 
-def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
+def test_the_simulation_catches_a_watermark_of_all_stored_runs() -> None:
     """If every stored run is a member, interrupted walks leave holes in the simulation."""
 
     def forgetful(ledger: Ledger, page_size: int) -> RunListWalker:
@@ -60,7 +60,7 @@ def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
 
 
 @simulated
-def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid(simulations: int) -> None:
+def test_a_full_walk_of_a_quiet_list_finds_reordered_runs(simulations: int) -> None:
     """After any disorder, one full walk of a quiet list stores every run of it."""
     for seed in range(simulations // 3):
         server, ledger = changing_list(seed, reorder=True, **pace(seed)), Ledger()
@@ -73,7 +73,7 @@ def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid(simulations: int
 
 
 @simulated
-def test_what_left_a_capped_list_unseen_is_covered_by_a_miss(simulations: int) -> None:
+def test_runs_that_left_a_capped_list_unseen_are_reported(simulations: int) -> None:
     """If runs leave a list capped at 100 between two walks, the next complete one says `missed`."""
     covered = 0
     for seed in range(simulations // 2):
@@ -104,7 +104,7 @@ def test_what_left_a_capped_list_unseen_is_covered_by_a_miss(simulations: int) -
     assert covered > simulations // 4
 
 
-def test_the_first_walk_reports_what_a_burst_pushed_out_of_a_capped_list() -> None:
+def test_the_first_walk_reports_runs_pushed_out_of_a_capped_list() -> None:
     """A first walk that a burst throws back to the head, without a known row, is not whole."""
     server = ServerList(random.Random(0), shown=100, page_cap=20)
     server.grow(100)
@@ -199,7 +199,7 @@ def test_a_stranger_among_the_members_keeps_the_walk_going() -> None:
     assert 20 + ENOUGH < last <= 20 + ENOUGH + 10
 
 
-def test_a_walk_thrown_back_to_the_head_counts_members_anew() -> None:
+def test_a_walk_thrown_back_to_the_head_restarts_the_member_count() -> None:
     """Members seen before a restart are not consecutive with those behind it."""
     walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=20)
     request(walking)
@@ -302,7 +302,7 @@ def test_a_page_that_is_too_large_is_halved_and_recovers() -> None:
     assert limits == [100, 50, 25, 12, 16, 21, 27, 34, 43, 54, 68, 86]
 
 
-def test_a_row_that_is_too_large_alone_is_passed_over_and_reported() -> None:
+def test_a_row_that_is_too_large_alone_is_skipped_and_reported() -> None:
     """One row that cannot be read costs no other row, at the head or in the middle."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(40)
@@ -313,7 +313,7 @@ def test_a_row_that_is_too_large_alone_is_passed_over_and_reported() -> None:
     assert ledger.known == set(server.rows) - server.huge
 
 
-def test_the_page_stays_the_same_until_it_is_answered() -> None:
+def test_the_page_stays_the_same_until_its_response() -> None:
     """The page stays the same until its response; a response without a request is an error."""
     walking = RunListWalker(watermark_size=0, max_pages=9)
     assert walking.next_page() == walking.next_page() == (0, 100)
@@ -434,7 +434,7 @@ def test_a_growing_list_that_ignores_offset_is_a_list_of_the_newest(
 
 
 @pytest.mark.parametrize("growth", [0, 0.4, 1, 7, 13, 19, 20, 24, 25, 60])
-def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) -> None:
+def test_a_growing_odd_list_is_walked_in_bounded_steps(growth: float) -> None:
     """A growing list with any treatment of `offset` ends the walk after a bounded number of pages.
 
     The bound follows from the list's length, and the walk claims only what it was shown.
@@ -476,7 +476,7 @@ def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) ->
 
 @pytest.mark.parametrize("empty", [1, 2])
 @pytest.mark.parametrize("knows_runs", [True, False])
-def test_a_head_that_is_empty_by_accident_is_asked_for_again(knows_runs: bool, empty: int) -> None:
+def test_an_empty_head_is_requested_again(knows_runs: bool, empty: int) -> None:
     """If runs are known, an empty head is requested again, and the walk that follows is whole.
 
     An empty head ends the walk only if it stays empty.
@@ -491,7 +491,7 @@ def test_a_head_that_is_empty_by_accident_is_asked_for_again(knows_runs: bool, e
 
 
 @pytest.mark.parametrize("watermark_size", [0, ENOUGH])
-def test_a_list_that_is_emptied_under_the_walk_is_missed(watermark_size: int) -> None:
+def test_a_list_emptied_during_the_walk_is_missed(watermark_size: int) -> None:
     """A walk back at the head of an emptied list does not claim the rows that it has not seen."""
     walking = RunListWalker(watermark_size=watermark_size, max_pages=99)
     while walking.next_page() is not None:
@@ -518,7 +518,7 @@ def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("most", [5, 100])
-def test_a_list_that_makes_an_id_for_each_answer_is_given_up(most: int) -> None:
+def test_a_list_with_new_ids_in_each_response_is_given_up(most: int) -> None:
     """A walk whose responses show unrelated runs each time ends and says so."""
     walker = RunListWalker(watermark_size=0, max_pages=5_000)
     while (page := walker.next_page()) is not None:

@@ -39,7 +39,7 @@ def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
     return line.replace(str(tmp_path / "etl.toml"), "FILE")
 
 
-def test_the_example_says_what_the_defaults_are() -> None:
+def test_the_example_has_the_defaults() -> None:
     """Every value in the shipped file is the built-in default, including the embedded database."""
     example = load(EXAMPLE, {}).masked()
     built_in = Settings().masked()
@@ -47,7 +47,7 @@ def test_the_example_says_what_the_defaults_are() -> None:
     assert example == built_in
 
 
-def test_every_setting_stands_in_the_example() -> None:
+def test_every_setting_is_in_the_example() -> None:
     """Each key of each section is in the shipped file, at least as a comment."""
     text = EXAMPLE.read_text(encoding="utf-8")
     shown = Settings().masked()
@@ -165,7 +165,7 @@ def test_durations_are_read_with_their_units(tmp_path: Path, text: str, seconds:
 @pytest.mark.parametrize(
     "text", ['"90"', "90", '"-5s"', '""', '"0s"', '"1y"', '"s"', '"9999999d"', "true", '"1.2.3s"']
 )
-def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
+def test_an_invalid_duration_is_refused(tmp_path: Path, text: str) -> None:
     """A duration without a unit, negative or endless is refused with one clear line."""
     assert refusal(tmp_path, f"[polling]\nlease = {text}\n").startswith("FILE: polling.lease: ")
 
@@ -367,7 +367,7 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
         ("polling = 3", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"}, "FILE: polling: must be a table"),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_given_twice_names_who_gives_it(
+def test_a_conflict_names_its_sources(
     tmp_path: Path, toml: str, environment: dict[str, str], place: str
 ) -> None:
     """A conflict between two sources, variables or the file, names exactly these sources."""
@@ -399,7 +399,7 @@ def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path) -> None:
+def test_a_missing_key_is_an_error_only_when_it_is_needed(tmp_path: Path) -> None:
     """Commands on the database alone work without a key; the others say how to give one."""
     with pytest.raises(
         ConfigurationError, match="set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE"
@@ -420,7 +420,7 @@ def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str) -> None:
+def test_a_database_url_becomes_a_libpq_uri(tmp_path: Path, scheme: str) -> None:
     """Each usual spelling gives the same libpq URI, from the environment and from a file."""
     url = f"{scheme}://user:pass@host:5433/name?sslmode=disable"
     expected = "postgresql://user:pass@host:5433/name?sslmode=disable"
@@ -591,7 +591,7 @@ def test_every_kind_has_a_price(tmp_path: Path) -> None:
     ]
 
 
-def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
+def test_a_price_without_tokens(tmp_path: Path) -> None:
     """Without a price per token, neither input nor output needs one."""
     [price] = read(tmp_path, '[[prices]]\nmodel = "m"\ndocument_pages = 1.5').prices
     assert price.amounts == {"document_pages": Decimal("1.5")}

@@ -65,7 +65,7 @@ def test_a_change_has_its_reason(
     assert reason in event["reason"]
 
 
-def test_what_does_not_change_is_not_logged() -> None:
+def test_an_unchanged_run_is_not_logged() -> None:
     """A run that stays open makes no event."""
     with capture_logs() as events:
         log_changes([_reading("open", state="running", failed=False)], {"r": Decision("open", 5.0)})

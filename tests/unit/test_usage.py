@@ -143,7 +143,7 @@ def test_several_responses_without_ids(response: dict[str, Any]) -> None:
     ]
 
 
-def test_what_the_total_holds_beyond_is_other() -> None:
+def test_unexplained_tokens_of_a_total_are_other() -> None:
     """Tokens of the total that no name explains count as other tokens, without a price."""
     used = read(
         {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}
@@ -160,7 +160,7 @@ def test_what_the_total_holds_beyond_is_other() -> None:
 @pytest.mark.parametrize(
     "name", ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]
 )
-def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
+def test_unreadable_quantities_are_counted(name: str, wrong: object) -> None:
     """A quantity that cannot be read is counted, so that the readable ones do not count as all."""
     other = {
         "prompt": "completion_tokens",
@@ -216,7 +216,7 @@ def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
          {"cached_input_tokens": 10, "input_audio_tokens": 8, "cached_audio_tokens": 8}, set()),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_left_out(
+def test_a_part_larger_than_its_whole_is_left_out(
     usage: dict[str, Any], left: dict[str, int], paths: set[str]
 ) -> None:
     """A part that is larger than its whole is left out and counted as drift; the whole stays."""
@@ -253,7 +253,7 @@ def test_what_does_not_fit_is_left_out(
          []),
     ],
 )  # fmt: skip
-def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> None:
+def test_unknown_usage_names_are_counted(outputs: Any, paths: list[str]) -> None:
     """Numbers under an unknown name that suggests tokens or usage are drift with their path."""
     found = [(one.path, one.kind) for one in read(outputs).deviations]
     assert sorted(found) == sorted((path, "unknown_usage") for path in paths)
@@ -281,7 +281,7 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
         ({}, {"usage": {"speed": "fast"}, "service_tier": "gold"}, None, None),
     ],
 )  # fmt: skip
-def test_a_call_is_what_tells_usage(
+def test_a_response_with_usage_is_a_call(
     inputs: Any, outputs: Any, node_type: str | None, model: str | None
 ) -> None:
     """A response in any node's outputs is read; the node keeps its type, or is a model."""
@@ -346,7 +346,7 @@ def test_seconds(seconds: object, expected: int | None) -> None:
     )
 
 
-def test_money_alone_is_no_call() -> None:
+def test_a_cost_without_a_model_is_no_call() -> None:
     """An amount in `usage.cost` without a model is no call; with a model it is the call's cost."""
     bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}
     assert told(read(bill).usage) == {}

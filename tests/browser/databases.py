@@ -1,4 +1,4 @@
-"""Superset for a while on another database of the same server."""
+"""Temporary use of another database of the same server in Superset."""
 
 from __future__ import annotations
 

@@ -495,7 +495,7 @@ def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
 def test_another_database_needs_its_roles(
     superset: Superset, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """For a database in DATABASE_URL one line says what is missing; complete, it is served.
+    """If the database in DATABASE_URL lacks something, one line says so; otherwise it is served.
 
     The two steps of the compose file work too.
     """

@@ -177,7 +177,7 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
         early = [one - at for one in asked if at + LEEWAY < one < at + quiet - 0.01]
         if early:
             problems.append(
-                f"{len(early)} requests while a 429 asked for {quiet:g} s, the first "
+                f"{len(early)} requests while a 429 requested {quiet:g} s, the first "
                 f"after {early[0]:.2f} s"
             )
     asked.sort()
@@ -212,7 +212,11 @@ def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Pa
     emptied(database_url)
     with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
         fault.control(
-            [one for one in _storm(found, 1, f"{HERE}:each_for_itself")[0] if "429 asked" in one]
+            [
+                one
+                for one in _storm(found, 1, f"{HERE}:each_for_itself")[0]
+                if "429 requested" in one
+            ]
         )
 
 
@@ -251,7 +255,7 @@ def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[st
     said = log.read_bytes()[said_before:].decode().splitlines()
     lines = [line for line in said if line.startswith("orchestra-etl: ")]
     if len(lines) != 1 or "401" not in lines[0] or any("Traceback" in line for line in said):
-        problems.append(f"said {lines}")
+        problems.append(f"printed {lines}")
     if mark() != before:
         problems.append("the watermark moved")
     known = {

@@ -155,8 +155,7 @@ def _two_syncs(found: World, without: tuple[str, ...] = ()) -> list[str]:
         said_now = found.log.read_text()[before:]
         if status != 6:
             problems.append(
-                f"sync ended with {status} where something was set aside or missed: "
-                f"{said_now[-300:]}"
+                f"sync ended with {status} in spite of dead letters and gaps: {said_now[-300:]}"
             )
         if counts := re.findall(r'^ +"steps_inserted": (\d+)', said_now, re.MULTILINE):
             inserted += int(counts[-1])

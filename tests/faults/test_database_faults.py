@@ -275,7 +275,7 @@ def test_refusals_that_pass(
 def small_disk(server: OwnServer) -> Iterator[Path]:
     """Provide a folder of the server that holds 12 MB."""
     if os.geteuid() != 0:
-        pytest.skip("a small tmpfs can be mounted by root only")
+        pytest.skip("only root can mount a small tmpfs")
     folder = new_home()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)],
@@ -283,7 +283,7 @@ def small_disk(server: OwnServer) -> Iterator[Path]:
         check=False,
     )
     if mounted.returncode != 0:
-        pytest.skip("no tmpfs can be mounted here")
+        pytest.skip("cannot mount a tmpfs here")
     owner = server.use.data.stat()
     (folder / "space").mkdir()
     for path in (folder, folder / "space"):
@@ -317,7 +317,7 @@ def _disk_full(
         lines = log.read_text()[before:].splitlines()
         told = [line for line in lines if line.startswith("orchestra-etl: ")]
         if status != 4 or len(told) != 1 or "53100" not in told[0]:
-            problems.append(f"with a full disk sync ended with {status} and said {told}")
+            problems.append(f"with a full disk sync ended with {status} and printed {told}")
         problems += found.witnessed()
         letters = query(url, "SELECT reason, detail FROM orchestra_etl.dead_letters")
         problems += [f"rows were blamed: {letter}" for letter in letters]

@@ -71,7 +71,7 @@ def _settled(found: World, without: tuple[str, ...] = (), seconds: float = PATIE
     try:
         statuses = [found.sync(without=without, seconds=seconds) for _ in range(2)]
     except TimeoutError:
-        return ["the last sync does not come to an end", *found.complete()]
+        return ["the last sync does not end", *found.complete()]
     problems = [f"the last sync ended with {status}" for status in statuses if status not in (0, 6)]
     return problems + found.complete() + found.witnessed() + moved_back(found.url)
 

@@ -231,7 +231,7 @@ class Traffic:
                 self.transactions += 1
                 turn += 1
         except Exception as error:
-            self.problems.append(f"the old release met {type(error).__name__}: {str(error)[:200]}")
+            self.problems.append(f"the old release got {type(error).__name__}: {str(error)[:200]}")
         finally:
             database.close()
 

@@ -49,7 +49,7 @@ def test_the_first_hundred_are_letters_and_the_others_one() -> None:
 
 
 def test_up_to_a_hundred_bad_elements_are_separate_letters() -> None:
-    """A hundred bad elements are a hundred dead letters, each with its own hash."""
+    """A hundred bad elements are a hundred dead letters, each identified by its own bytes."""
     answer = decode_steps(
         array(*(b"%d" % n for n in range(100))), workflow_id="w", run_id="r", states=STATES
     )

@@ -283,7 +283,7 @@ def test_every_unit_of_the_package_is_decided() -> None:
 
 
 def test_every_published_price_is_what_the_package_computes() -> None:
-    """A call of text costs what the package computes, for all published models of five providers."""
+    """A call of text costs what the package computes, for all models of five providers."""
     compared = 0
     for provider in get_snapshot().providers:
         if provider.id not in ("openai", "anthropic", "google", "mistral", "x-ai"):

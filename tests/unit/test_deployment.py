@@ -301,7 +301,10 @@ def test_units_are_understood(path: Path, tmp_path: Path) -> None:
 
 
 def test_units_upgrade_the_schema_first() -> None:
-    """Every unit upgrades the schema before it starts the program, without a start timeout."""
+    """Every unit upgrades the schema before it starts the program.
+
+    The upgrade has no time limit, and systemd does not give up restarts.
+    """
     services = [path for path in UNITS if path.suffix == ".service"]
     assert len(services) == 2
     for path in services:

@@ -128,7 +128,7 @@ def test_the_schema_accepts_what_the_program_accepts(text: str, tmp_path: Path) 
     st.text(alphabet=" .0159٣dhmsDHMS\t", max_size=12) | st.from_regex(r"(\d+ ?(ms|s|M|h|d) ?)+")
 )
 def test_every_duration_of_the_program_fits_the_schema(text: str) -> None:
-    """Every duration that the program accepts is one to the editors."""
+    """The schema accepts every duration that the program accepts."""
     try:
         TypeAdapter(Duration).validate_python(text)
     except ValidationError:

@@ -439,4 +439,4 @@ def test_one_poison_row(
 
     assert problems() == []
     fault.injected()
-    fault.control([one for one in problems(f"{HERE}:all_or_nothing") if "landed" in one])
+    fault.control([one for one in problems(f"{HERE}:all_or_nothing") if "steps stored" in one])

@@ -1,4 +1,4 @@
-"""Run lists that change while they are paged, and walks of them that die: the simulation that judges the walker."""
+"""Run lists that change while they are paged, and interrupted walks: the walker's simulation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ENOUGH = 25
 
 
 class TooLarge(Exception):
-    """The simulated page is larger than what can be read."""
+    """The simulated page is larger than the client can read."""
 
 
 @dataclass
@@ -23,31 +23,31 @@ class ServerList:
     rng: random.Random
     rows: list[str] = field(default_factory=list)
     shown: int | None = None
-    """Rows that can be listed at all ("the last 100")."""
+    """The number of rows that can be listed at all ("the last 100")."""
     page_cap: int | None = None
-    """Rows that a page has at most, whatever limit is asked for."""
+    """The largest number of rows in a page, whatever limit is requested."""
     growth: float = 0
     shrinkage: float = 0
     reorder: bool = False
     heavy: set[str] = field(default_factory=set)
-    """Rows of which a page can hold one."""
+    """Rows of which a page can hold only one."""
     huge: set[str] = field(default_factory=set)
-    """Rows too large even alone."""
+    """Rows that are too large even alone."""
     requests: int = 0
     born: int = 0
     deleted: set[str] = field(default_factory=set)
 
     def visible(self) -> list[str]:
-        """What can be listed of the rows."""
+        """Return the rows that can be listed."""
         return self.rows[: self.shown]
 
     def grow(self, count: int) -> None:
-        """New runs at the head."""
+        """Add new runs at the head."""
         self.rows[:0] = [f"r{self.born + n}" for n in reversed(range(count))]
         self.born += count
 
     def shrink(self, count: int) -> None:
-        """Delete rows anywhere: one by one, or a stretch at once."""
+        """Delete rows anywhere: one by one, or a range at once."""
         if self.rng.random() < 0.5:
             victims = self.rng.sample(self.rows, min(count, len(self.rows)))
         else:
@@ -57,7 +57,7 @@ class ServerList:
         self.rows = [row for row in self.rows if row not in self.deleted]
 
     def change(self) -> None:
-        """What happens on the server between two requests."""
+        """Change the list as a server may between two requests."""
         rng = self.rng
         if rng.random() < self.growth:
             self.grow(int(rng.paretovariate(1.0)) % 100)
@@ -70,7 +70,7 @@ class ServerList:
             self.rows[start : start + 6] = stretch
 
     def page(self, request: PageRequest) -> list[str]:
-        """Answer a request."""
+        """Return the response to a request."""
         self.requests += 1
         limit = min(request.limit, self.page_cap or request.limit)
         rows = self.visible()[request.offset : request.offset + limit]
@@ -83,14 +83,14 @@ class ServerList:
 
 @dataclass
 class Ledger:
-    """What is stored: every listed run, and those that complete walks have listed."""
+    """The stored state: every listed run, and the runs that complete walks have listed."""
 
     known: set[str] = field(default_factory=set)
     members: set[str] = field(default_factory=set)
 
 
 class StopsAtFirstKnownPage(RunListWalker):
-    """The naive walk: page after page without overlap, until one shows a run that is stored."""
+    """The naive walk: pages without overlap, until one shows a stored run."""
 
     def __init__(self, ledger: Ledger, page_size: int) -> None:
         super().__init__(watermark_size=0, max_pages=400, page_size=page_size)
@@ -98,7 +98,7 @@ class StopsAtFirstKnownPage(RunListWalker):
         self.stored = frozenset(ledger.known)
 
     def next_page(self) -> PageRequest | None:
-        """The page after the last one."""
+        """Return the page after the last one."""
         return self.asked if self.outcome is None else None
 
     def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
@@ -111,7 +111,7 @@ class StopsAtFirstKnownPage(RunListWalker):
 def walker(
     ledger: Ledger, page_size: int, *, whole_list: bool = False, max_pages: int = 400
 ) -> RunListWalker:
-    """The walker of a sweep over what the ledger holds."""
+    """Return the walker of a sweep over the ledger's content."""
     size = min(len(ledger.members), ENOUGH)
     return RunListWalker(
         watermark_size=size, max_pages=max_pages, page_size=page_size, whole_list=whole_list
@@ -126,7 +126,10 @@ def walk(
     dies: float = 0,
     quiet: bool = False,
 ) -> Outcome | None:
-    """One walk, as a sweep does it: every page is stored at once, membership with the last one. None: it died."""
+    """Walk the list as a sweep does, and return the walker, or None if the walk was interrupted.
+
+    Every page is stored at once; the last page also stores the members.
+    """
     listed: set[str] = set()
     while (request := walker.next_page()) is not None:
         if not quiet:
@@ -150,7 +153,7 @@ def walk(
 
 
 def changing_list(seed: int, **settings: object) -> ServerList:
-    """A random server: its size, its page cap, and how fast it changes."""
+    """Return a random server with its size, its page limit, and its pace of change."""
     rng = random.Random(seed)
     server = ServerList(rng, page_cap=rng.choice([None, None, 3, 7, 20]), **settings)  # type: ignore[arg-type]
     server.grow(rng.choice([0, 1, 2, 10, 40, 100]))
@@ -160,7 +163,11 @@ def changing_list(seed: int, **settings: object) -> ServerList:
 def lost_runs(
     server: ServerList, make: Callable[[Ledger, int], RunListWalker], sweeps: int = 4
 ) -> set[str]:
-    """Walk a changing list several times; the runs that a complete walk should have stored and did not."""
+    """Walk a changing list several times.
+
+    Returns:
+        The runs that a complete walk should have stored and did not.
+    """
     rng, ledger = server.rng, Ledger()
     dies = rng.choice([0, 0.02, 0.1])
     page_size = rng.choice([4, 10, 25])
@@ -174,6 +181,6 @@ def lost_runs(
 
 
 def pace(seed: int) -> dict[str, object]:
-    """How fast a random list grows and shrinks."""
+    """Return how fast a random list grows and shrinks."""
     rng = random.Random(-seed)
     return {"growth": rng.choice([0, 0.05, 0.2]), "shrinkage": rng.choice([0, 0.05, 0.2])}

@@ -1,4 +1,4 @@
-"""Runs the command line inside the test, for tests that look at what it prints."""
+"""The command line inside the test process, for tests of its output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WEATHER, TRIAGE = "1234f567-bb12-1234-b7cd-f7a71a98cd24", "99999999-bb12-1234-b7
 
 
 class Printed(msgspec.Struct, frozen=True):
-    """What a command did."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -24,7 +24,7 @@ class Printed(msgspec.Struct, frozen=True):
 
     @property
     def json(self) -> Any:
-        """Standard output as JSON."""
+        """Return standard output, parsed as JSON."""
         return json.loads(self.out)
 
 
@@ -38,7 +38,7 @@ def command_line(
     toml: str,
     **variables: str,
 ) -> Command:
-    """A function that runs the command with this configuration and these variables."""
+    """Return a function that runs the command with this configuration and these variables."""
     config = folder / "etl.toml"
     config.write_text(toml)
     for name, value in {"COLUMNS": "80", **variables}.items():

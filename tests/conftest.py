@@ -1,7 +1,6 @@
-"""What every test may use: one PostgreSQL server a process, a fresh database a test, the real response.
+"""Fixtures for all tests: one PostgreSQL server per process, a database per test, a real response.
 
-The server is the product's own embedded one. It is told not to wait for the disk; nothing else
-differs.
+The server is the product's own embedded one. Only its flushes to the disk are switched off.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _numbers = itertools.count(1)
 # A command that opens the default database by mistake fails, instead of using this user's own data.
 os.environ["ORCHESTRA_ETL_HOME"] = f"{os.devnull}/home"
 
-# How long an example takes depends on who else uses the machine.
+# The duration of an example depends on the machine's other users.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[EmbeddedPostgres]:
-    """The session's server."""
+    """Start the session's server."""
     home = new_home()
     try:
         with EmbeddedPostgres(home, settings=FAST_SETTINGS) as server:
@@ -51,7 +50,7 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_server: EmbeddedPostgres) -> str:
-    """The name of a database with the current schema and no rows, to be cloned."""
+    """Create a database with the current schema and no rows to clone, and return its name."""
     name = "template_orchestra"
     with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -60,27 +59,27 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
 
         upgrade(postgres_server.url_for(name))
         with psycopg.connect(postgres_server.url_for(name)) as connection:
-            # Copies are made for as long as the suite takes: what waits in them must not be overdue
-            # for that.
+            # The suite makes copies for as long as it runs, so the queued groups must not become
+            # overdue.
             connection.execute("UPDATE orchestra_etl.changed_groups SET queued_at = '2100-01-01'")
     return name
 
 
 @pytest.fixture
 def database_url(postgres_server: EmbeddedPostgres, template_database: str) -> Iterator[str]:
-    """The URL of a database of this test's own, with the current schema."""
+    """Provide the URL of a new database with the current schema."""
     yield from _fresh_database(postgres_server, template_database)
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
-    """The URL of a database of this test's own, without a schema."""
+    """Provide the URL of a new database without a schema."""
     yield from _fresh_database(postgres_server, "template1")
 
 
 @pytest.fixture(scope="session")
 def sample_steps() -> bytes:
-    """A real response of the steps endpoint."""
+    """Return a real response of the steps endpoint."""
     return (ROOT / "tests" / "samples" / "steps.json").read_bytes()
 
 
@@ -88,15 +87,15 @@ def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     identifier = sql.Identifier(name)
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
-        # Without a flush to disk, copying files is as fast as WAL_LOG or faster, and dropping the
-        # copy is faster.
+        # Without a flush to the disk, copying files is as fast as WAL_LOG or faster, and dropping
+        # the copy is faster.
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
                 identifier, sql.Identifier(template)
             )
         )
         yield server.url_for(name)
-        # A connection that was just closed may take a millisecond to end; DROP DATABASE would look
+        # A connection that was just closed may take a millisecond to end. DROP DATABASE would check
         # only every 100 ms.
         deadline = time.monotonic() + 0.05
         while time.monotonic() < deadline and _is_in_use(connection, name):

@@ -1,4 +1,4 @@
-"""The instructions of a Dockerfile, as far as ours need them."""
+"""A parser for the Dockerfile instructions that this project uses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Instruction(NamedTuple):
 
     @property
     def words(self) -> list[str]:
-        """A form in brackets as the list that it is; else the words."""
+        """The list of an instruction in JSON form, or its words."""
         return (
             [str(one) for one in json.loads(self.text)]
             if self.text.startswith("[")
@@ -26,7 +26,7 @@ class Instruction(NamedTuple):
 
 
 def read(path: Path) -> list[Instruction]:
-    """The instructions in their order; continued lines are joined, comments left out."""
+    """Return the instructions in order, with joined lines and without comments."""
     lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
     found: list[Instruction] = []
     stage = -1

@@ -1,4 +1,4 @@
-"""JSON that services send, or might: values for payloads, and ids and times that a column must judge."""
+"""JSON that servers send or might send: payload values, and ids and times for columns to judge."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ CLEAN_VALUES: tuple[bytes, ...] = (
     _nested(2_400, b'[{"a":', b"}]"),
     _nested(5_000, b"[", b"]", b""),
 )
-"""What jsonb holds as it is."""
+"""Values that jsonb accepts unchanged."""
 
 REFUSED_VALUES: tuple[bytes, ...] = (
     b'"\\u0000"',
@@ -123,7 +123,7 @@ REFUSED_VALUES: tuple[bytes, ...] = (
     _nested(20_000, b"[", b"]", b'"\xff\x00\\ud800"'),
     b"[" + _nested(6_000, b"[", b"]") + b"," + _nested(6_000, b'{"b":', b"}") + b', "after"]',
 )
-"""What jsonb refuses, although a tolerant reader makes sense of it."""
+"""Values that jsonb refuses although a tolerant reader accepts them."""
 
 MALFORMED_VALUES: tuple[bytes, ...] = (
     b"01",
@@ -159,7 +159,7 @@ MALFORMED_VALUES: tuple[bytes, ...] = (
     b"\xa01",
     b"\x00",
 )
-"""What is no JSON, however tolerantly it is read; its end can be found all the same."""
+"""Values that are not JSON even for a tolerant reader; their end can still be found."""
 
 USABLE_IDS: tuple[tuple[bytes, str], ...] = (
     (b'"b2acc986-af06-418a-bf71-c730d5ghaf0b"', "b2acc986-af06-418a-bf71-c730d5ghaf0b"),
@@ -247,7 +247,7 @@ IMPLAUSIBLE_TIMES: tuple[str, ...] = (
     "9999-12-31T23:59:59.9999999Z",
     "9999-12-31T23:59:59+01:00",
 )
-"""What programs write where they have no time."""
+"""Values that programs write if they have no time."""
 
 UNREADABLE_TIMES: tuple[str, ...] = (
     " ",
@@ -299,5 +299,5 @@ UNREADABLE_TIMES: tuple[str, ...] = (
 
 
 def step_with(outputs: bytes, step_id: bytes = b'"s"') -> bytes:
-    """A step whose `outputs` are the given JSON."""
+    """Return a step whose `outputs` are the given JSON."""
     return b'{"id": ' + step_id + b', "status": "completed", "outputs": ' + outputs + b"}"

@@ -1,4 +1,4 @@
-"""A revision that a test makes itself, as a later release would bring one."""
+"""A revision created by a test, like one of a later release."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def add_revision(
     """Add the revision `LATER` to a copy of the folder `migrations`.
 
     Args:
-        migrations: the copy, which is made where it is missing.
+        migrations: the copy, which is created if it is missing.
         statements: SQL that the revision runs in its transaction.
         committed: SQL that it runs before, each statement committed by itself.
     """
@@ -59,7 +59,7 @@ def bring_later_revision(
     statements: Sequence[str] = (),
     committed: Sequence[str] = (),
 ) -> Path:
-    """Make this process the program of a later release, whose head is `LATER`; its folder of revisions."""
+    """Make this process a later release with the head `LATER`; return its folder of revisions."""
     migrations = folder / "later-migrations"
     add_revision(migrations, statements, committed)
     monkeypatch.setattr(schema, "_migrations", lambda: migrations)

@@ -1,6 +1,6 @@
-"""Compares the database with what the simulator's own data says must be in it, field by field.
+"""Compares every field in the database with the simulator's own data.
 
-Written without the project's own transform: an error there must not be able to hide itself here.
+It does not use the project's own transform, so that an error in it cannot hide here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from etl.simulator.model_calls import Expected
 from etl.usage import BITS, Usage
 from tests.support import query
 
-STATES = {"completed": "succeeded", "failed": "failed", "cancelled": "cancelled", "running": "running",
+STATES = {"completed": "succeeded", "failed": "failed", "cancelled": "cancelled",
+          "running": "running",
           "pending": "pending", "skipped": "skipped"}  # fmt: skip
 
 
@@ -67,7 +68,7 @@ def _expected_step(
 
 
 def _call(expected: Expected) -> dict[str, Any]:
-    """The columns that say what a model was called for, each quantity and the kinds of which something is charged."""
+    """Return the columns of a model call: each quantity, and the kinds that are charged."""
     usage = {name: getattr(expected.usage, name) for name in Usage.__struct_fields__}
     return {
         **usage,
@@ -80,23 +81,29 @@ def _call(expected: Expected) -> dict[str, Any]:
 
 
 def leaves(usage: Usage) -> dict[str, int]:
-    """What is charged at the price of each kind, spelled out."""
+    """Return the quantity charged at the price of each kind, computed by hand."""
     known = {name: getattr(usage, name) or 0 for name in BITS}
     heard, seen = (known[f"cached_{medium}_tokens"] for medium in ("audio", "image"))
     written = sum(known[f"output_{medium}_tokens"] for medium in ("audio", "image", "video"))
     return known | {
-        "input_tokens": known["input_tokens"] - known["cached_input_tokens"] - known["cache_write_tokens"]
-        - known["input_audio_tokens"] - known["input_image_tokens"] - known["input_video_tokens"] + heard + seen,
+        "input_tokens": known["input_tokens"]
+        - known["cached_input_tokens"] - known["cache_write_tokens"]
+        - known["input_audio_tokens"] - known["input_image_tokens"] - known["input_video_tokens"]
+        + heard + seen,
         "cached_input_tokens": known["cached_input_tokens"] - heard - seen,
         "cache_write_tokens": known["cache_write_tokens"] - known["cache_write_1h_tokens"],
         "input_audio_tokens": known["input_audio_tokens"] - heard,
         "input_image_tokens": known["input_image_tokens"] - seen,
-        "output_tokens": known["output_tokens"] - known["reasoning_tokens"] - known["citation_tokens"] - written,
+        "output_tokens": known["output_tokens"]
+        - known["reasoning_tokens"] - known["citation_tokens"] - written,
     }  # fmt: skip
 
 
 def _chat_completion(outputs: Any) -> Expected:
-    """What outputs that a test has put in place of the simulator's tell: they are chat completions, or tell nothing."""
+    """Return the usage of outputs that a test has put in place of the simulator's.
+
+    They are chat completions, or have no usage.
+    """
     response = outputs if isinstance(outputs, dict) else {}
     usage, choices = response.get("usage") or {}, response.get("choices") or [{}]
     used = Usage(
@@ -108,7 +115,10 @@ def _chat_completion(outputs: Any) -> Expected:
 
 
 def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The runs and the steps that the history shows now, by id, in the columns of their tables, with their payloads."""
+    """Return the runs and steps of the current history by id, with their payloads.
+
+    They have the columns of their tables.
+    """
     runs, steps = {}, {}
     for workflow_id in history.workflow_ids:
         for row in history.runs(workflow_id):
@@ -122,16 +132,20 @@ def expected(history: History) -> tuple[dict[str, dict[str, Any]], dict[str, dic
 
 
 def differences(url: str, history: History) -> list[str]:
-    """What differs between the database and the history as it is now; empty where nothing does."""
+    """Return the differences between the database and the current history."""
     runs, steps = expected(history)
     found_runs = query(
         url,
-        "SELECT r.*, p.inputs, p.outputs FROM orchestra.runs r LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id",
+        (
+            "SELECT r.*, p.inputs, p.outputs FROM orchestra.runs r"
+            " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id"
+        ),
     )
     found_steps = query(
         url,
         "SELECT s.*, i.data AS inputs, o.data AS outputs FROM orchestra.steps s"
-        " LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o ON o.step_id = s.id",
+        " LEFT JOIN orchestra.inputs i ON i.step_id = s.id LEFT JOIN orchestra.outputs o"
+        " ON o.step_id = s.id",
     )
     return [*_compare("run", runs, found_runs), *_compare("step", steps, found_steps)]
 

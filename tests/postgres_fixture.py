@@ -1,4 +1,4 @@
-"""Where the tests' own PostgreSQL servers keep their data."""
+"""The data folders of the tests' own PostgreSQL servers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 
 def new_home() -> Path:
-    """An empty folder that a server's user can enter; pytest's own folders are, as root, closed to that user.
+    """Return an empty folder that a server's user can enter.
 
-    It lies in memory where there is room: a server is a thousand files, and on a busy disk making
-    and removing them takes most of a test's time.
+    As root, pytest's own folders are closed to that user. The folder is in memory if there is room:
+    a server is a thousand files, and on a busy disk creating and removing them takes most of a
+    test's time.
     """
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-test-", dir=_memory()))
     home.chmod(0o711 if os.geteuid() == 0 else 0o700)

@@ -1,4 +1,4 @@
-"""Imports the whole program once, for the processes that are forked from here (see processes.py)."""
+"""Imports of the whole program, once, for the forked processes (see processes.py)."""
 
 import importlib
 import pkgutil

@@ -1,9 +1,9 @@
-"""The command in a process of its own, forked from a server that has imported everything.
+"""The command in its own process, forked from a server that has imported everything.
 
-A start of the interpreter takes a second of work, most of it imports. Here the real command line
-runs in a fork of a process that did nothing but import it: signals, exit statuses, standard streams
-and sockets are those of a process of its own. `fresh=True` starts a new interpreter instead, for
-the few tests that are about just that.
+A start of the interpreter takes a second of work, most of it for imports. Here the real command
+line runs in a fork of a process that only imported it. Signals, exit statuses, standard streams and
+sockets are those of a separate process. `fresh=True` starts a new interpreter instead, for the few
+tests that need one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 
 class _Descriptor:
-    """A file descriptor on its way to a forked process, where it becomes one of its own."""
+    """A file descriptor on its way to a forked process, which gets its own copy."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -47,7 +47,7 @@ def _work(
     for standard, descriptor in enumerate(streams):
         os.dup2(descriptor.number, standard)
         os.close(descriptor.number)
-    # The server's file objects are the test's; these are the process's own, as its locale has them.
+    # The server's file objects belong to the test; these belong to the process, in its locale.
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(
@@ -61,33 +61,37 @@ def _work(
 
 
 class Process(Protocol):
-    """A running command: what `subprocess.Popen` and the forked one have in common."""
+    """A running command: the common interface of `subprocess.Popen` and a forked command."""
 
     stdout: Any
     stderr: Any
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
 
     def poll(self) -> int | None:
-        """Its exit status, minus the signal's number where one ended it; None while it runs."""
+        """Return the exit status, the negative number of the signal, or None while it runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit status, once it has ended; `subprocess.TimeoutExpired` after so many seconds."""
+        """Wait until it ends, and return its exit status.
+
+        Raises:
+            subprocess.TimeoutExpired: after `timeout` seconds.
+        """
 
     def send_signal(self, sig: int) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal if it still runs."""
 
     def terminate(self) -> None:
-        """Send it SIGTERM."""
+        """Send SIGTERM."""
 
     def kill(self) -> None:
-        """Send it SIGKILL."""
+        """Send SIGKILL."""
 
 
 def environment_of(variables: Environment) -> dict[str, str]:
-    """The whole environment of a command: these variables, and what every process has."""
+    """Return a command's whole environment: these variables, and what every process has."""
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
     }
@@ -123,7 +127,7 @@ def run(
 
 @contextmanager
 def started_on(terminal: int, *arguments: str, variables: Environment) -> Iterator[Process]:
-    """Run the command as `started` does, all its streams being this descriptor of a terminal."""
+    """Run the command like `started`, with a terminal's descriptor for all its streams."""
     process = _start(arguments, variables, False, terminal, terminal, terminal)
     try:
         yield process
@@ -134,7 +138,7 @@ def started_on(terminal: int, *arguments: str, variables: Environment) -> Iterat
 
 @contextmanager
 def started(*arguments: str, variables: Environment, fresh: bool = False) -> Iterator[Process]:
-    """Run the command beside the test; it is killed at the end of the block where it still runs."""
+    """Run the command beside the test, and kill it at the end of the block if it still runs."""
     with open(os.devnull, "rb") as stdin:
         (out, stdout), (err, stderr) = os.pipe(), os.pipe()
         try:

@@ -1,7 +1,7 @@
-"""Counts runs and steps in plain Python, as the rollups must have counted them in SQL.
+"""Counts of runs and steps in plain Python, as the rollups must have them in SQL.
 
-Rows are dicts with the columns of `runs` and `steps`, whether they come from the database or from
-the simulator's own data.
+Rows are dicts with the columns of `runs` and `steps`, from the database or from the simulator's own
+data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Row = Mapping[str, Any]
 Key = tuple[Any, ...]
 
 USAGE = (*BITS, "total_tokens", "reported_cost")
-"""What is added up of calls; missing where nobody knows it."""
+"""The sums over calls; missing if not known."""
 NODE = ("organization_id", "node_id", "node_type", "model")
 _CALLS = (*NODE, "service_tier", "context_tier", "usage_kinds")
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
@@ -40,16 +40,16 @@ _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outc
 
 
 class Group(NamedTuple):
-    """What a row of a rollup counts."""
+    """The counts of a rollup's row."""
 
     counts: Mapping[str, int]
-    """Without those that are 0, but for usage: that is missing where nobody knows it."""
+    """Counts other than 0, and known usage, which may be 0."""
     durations: Mapping[tuple[bool, int], int]
-    """How many durations there are in a bucket, of failures (True) and of successes."""
+    """The number of durations in each bucket, of failures (True) and of successes."""
 
 
 class Rollups(NamedTuple):
-    """The rollups' content, by what tells their rows apart."""
+    """The rollups' content, by the keys of their rows."""
 
     hours: dict[Key, Group]
     days: dict[Key, Group]
@@ -58,14 +58,14 @@ class Rollups(NamedTuple):
 
 
 def bucket(milliseconds: float | None) -> int | None:
-    """The bucket of a duration: each 4 % wider than the one before, from 1 ms on."""
+    """Return the bucket of a duration: each is 4 % wider than the one before, from 1 ms on."""
     if milliseconds is None or milliseconds < 0:
         return None
     return 0 if milliseconds < 1 else math.floor(math.log(milliseconds) / math.log(1.04)) + 1
 
 
 def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
-    """What the rollups of these rows are."""
+    """Return the rollups of these rows."""
     groups: dict[str, dict[Key, tuple[Counter[str], Counter[tuple[bool, int]]]]] = {
         name: defaultdict(lambda: (Counter(), Counter())) for name in ("hours", "days", "runs")
     }
@@ -127,13 +127,13 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
 
 
 def outcome_of(row: Row) -> str:
-    """How a step ended, or a run by itself."""
+    """Return how a step, or a run by itself, ended."""
     carries = error_text(row["error"]) is not None or row.get("reported_error") is not None
     return "soft_failed" if row["state"] == "succeeded" and carries else str(row["state"])
 
 
 def usage_of(step: Row) -> dict[str, Any]:
-    """What is known of a step's usage, by kind, with `total_tokens` and `reported_cost`."""
+    """Return the known usage of a step by kind, with `total_tokens` and `reported_cost`."""
     usage: dict[str, Any] = {
         name: count if _plausible(count := step[name]) else None for name in (*BITS, "total_tokens")
     }
@@ -150,7 +150,10 @@ def usage_of(step: Row) -> dict[str, Any]:
 
 
 def charged(usage: Row) -> dict[str, int]:
-    """What is charged of each kind of which something is: the innermost parts first, each taken out of all that contain it."""
+    """Return the charged quantity of each kind.
+
+    The innermost parts come first, and each is subtracted from all that contain it.
+    """
     left = {name: usage[name] or 0 for name in BITS}
     for kind in sorted(KINDS, key=lambda kind: -len(kind.part_of)):
         for whole in kind.part_of:
@@ -159,18 +162,21 @@ def charged(usage: Row) -> dict[str, int]:
 
 
 def kinds_of(step: Row) -> int:
-    """The bits of the kinds of which something is charged."""
+    """Return the bits of the charged kinds."""
     return sum(BITS[name] for name in charged(usage_of(step)))
 
 
 def context_tier(step: Row) -> int | None:
-    """The last of the lengths at which prices change that the input exceeds."""
+    """Return the last length at which prices change that the input exceeds."""
     read = usage_of(step)["input_tokens"]
     return None if read is None else max((tier for tier in CONTEXT_TIERS if read > tier), default=0)
 
 
 def is_call(step: Row) -> bool:
-    """Whether a model was called: usage is told, or why it stopped, or a node with a model was reached."""
+    """Return whether the step called a model.
+
+    It did if it has usage or a finish reason, or if it reached a node with a model.
+    """
     if _tells(step) or step["finish_reason"] is not None:
         return True
     named = bool(step["response_model"] or step["request_model"])
@@ -182,13 +188,16 @@ def is_call(step: Row) -> bool:
 
 
 def is_unmetered(step: Row) -> bool:
-    """Whether a model was called and nobody knows how much it used; a failure that tells nothing is taken to be free."""
+    """Return whether the step called a model with unknown usage.
+
+    A failure without usage counts as free.
+    """
     usage = usage_of(step)
     return all(usage[name] is None for name in BITS) and _should_tell(step)
 
 
 def is_untotalled(step: Row) -> bool:
-    """Whether a model was called and nobody knows how many tokens it took in all, if it is charged for tokens."""
+    """Return whether the step called a model charged by tokens with an unknown total of tokens."""
     usage = usage_of(step)
     elsewise = any(
         usage[name] is not None for name in ("audio_ms", "document_pages", "search_units")
@@ -211,14 +220,17 @@ def _should_tell(step: Row) -> bool:
 
 
 def counted_rows(url: str) -> Rollups:
-    """What the rollups of the stored runs and steps are."""
+    """Return the rollups of the stored runs and steps."""
     return counted(
         query(url, "SELECT * FROM orchestra.runs"), query(url, "SELECT * FROM orchestra.steps")
     )
 
 
 def counted_history(history: History, url: str) -> Rollups:
-    """What the rollups of the history are; only when and for whom a row was first stored is taken from the database."""
+    """Return the rollups of the history.
+
+    Only the time and the user of a row's first storage come from the database.
+    """
     runs, steps = rows_of_history(history, url)
     return counted(runs.values(), steps.values())
 
@@ -226,7 +238,7 @@ def counted_history(history: History, url: str) -> Rollups:
 def rows_of_history(
     history: History, url: str
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """The runs and the steps of the history with every column that is counted, by id."""
+    """Return the runs and steps of the history by id, with every counted column."""
     runs, steps = oracle.expected(history)
     types = {
         (workflow["workflow_id"], node["id"]): node["type"]
@@ -259,7 +271,10 @@ def rows_of_history(
 
 
 def stored(url: str) -> Rollups:
-    """What the rollups hold; their rows must be numbered within a group, and their buckets rise."""
+    """Return the stored rollups.
+
+    Their rows must be numbered within a group, and their buckets must rise.
+    """
     hours = _rows(url, "step_rollup", ("workflow_id", "hour", *_CALLS), _STEP_COUNTS)
     days = _rows(url, "step_rollup_daily", ("workflow_id", "day", *_CALLS), _STEP_COUNTS)
     runs = _rows(url, "run_rollup", ("workflow_id", "hour", "organization_id"), _RUN_COUNTS)
@@ -270,7 +285,7 @@ def stored(url: str) -> Rollups:
 
 
 def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> dict[Key, Group]:
-    """What pruned runs count, in rows with a negative ordinal, is added up with what stored ones do."""
+    """Add the counts of pruned runs, in rows with a negative ordinal, to those of stored runs."""
     found: dict[Key, Group] = {}
     places, seen = defaultdict(list), set()
     for row in query(url, f"SELECT * FROM orchestra.{table}"):
@@ -295,12 +310,12 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
 
 
 def _told(counts: Mapping[str, int]) -> dict[str, int]:
-    """Without what is 0; some usage is 0 also where there is no call."""
+    """Return the counts without zeros; some usage is 0 even without a call."""
     return {name: n for name, n in counts.items() if n or (name in USAGE and counts.get("calls"))}
 
 
 def error_text(error: Any) -> str | None:
-    """What an error of the API says; the first of its members that says something. None where nothing does."""
+    """Return the text of an API error from the first member that has one, or None."""
     if _says_nothing(error):
         return None
     if isinstance(error, dict):

@@ -1,4 +1,4 @@
-"""Where a text stands in a database: for tests of what must not be left of it."""
+"""Searches for a text in a database, for tests that it has been removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = """
     JOIN pg_tables ON (schemaname, tablename) = (table_schema, table_name)
     WHERE schemaname IN ('orchestra', 'orchestra_etl')
 """
-# Of the tables that have rows: one without keeps the statistics of its last ones.
+# Only tables with rows: an empty table keeps the statistics of its last rows.
 SAMPLED = """
     SELECT DISTINCT format('%%I.%%I', schemaname, tablename) AS place FROM pg_stats
     WHERE position(%s IN concat(most_common_vals, histogram_bounds)) > 0
@@ -21,8 +21,8 @@ SAMPLED = """
 
 
 def columns_with(url: str, text: str) -> set[str]:
-    """Return every column of both schemas in which the text stands, bytes included."""
-    # One statement: a connection for each column would take most of the time of such a test.
+    """Return every column of both schemas that contains the text, bytes included."""
+    # One statement, because a connection for each column would take most of the test's time.
     looks = [
         f"SELECT '{one['name']}' AS name WHERE EXISTS"
         f" (SELECT FROM {one['place']} WHERE position(%s IN {one['value']}) > 0)"

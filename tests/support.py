@@ -1,4 +1,4 @@
-"""What several tests share: settings for a test's own server and database, one sync, questions to the database."""
+"""Helpers of several tests: settings for a test's server and database, one sync, and queries."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from etl.pipeline.sync import SyncReport
 from etl.settings import Settings
 
 LOADED = ("runs", "run_payloads", "steps", "inputs", "outputs")
-"""The tables that an unchanged answer must not write to."""
+"""The tables that an unchanged response must not write to."""
 
 
 def configuration(
     *workflow_ids: str, discover: bool = True, runs: tuple[str, ...] = (), more: str = ""
 ) -> str:
-    """The TOML that names these workflows, and `more` before them."""
+    """Return TOML with these workflows, and `more` before them."""
     lines = [more]
     for workflow_id in workflow_ids:
         listed = ", ".join(f'"{run}"' for run in runs)
@@ -40,7 +40,7 @@ def configuration(
 def environment(
     database_url: str, base_url: str, key: str = "simulated-key", **more: str
 ) -> dict[str, str]:
-    """The environment that points the program at them, without a limit on the request rate."""
+    """Return the environment for this server and database, without a request rate limit."""
     return {
         "DATABASE_URL": database_url,
         "ORCHESTRA_BASE_URL": base_url,
@@ -51,14 +51,14 @@ def environment(
 
 
 def load(folder: Path, toml: str, variables: Mapping[str, str]) -> Settings:
-    """Settings from a file with this text, and these variables."""
+    """Load settings from a file with this text, and these variables."""
     path = folder / "etl.toml"
     path.write_text(toml)
     return settings.load(path, variables)
 
 
 async def sync(loaded: Settings, only: Sequence[str] | None = None) -> SyncReport:
-    """One sync, as `sync` runs it, over all workflows or only these."""
+    """Run one sync like the command `sync`, over all workflows or only these."""
     with app.open_database(loaded) as database:
         async with app.open_jobs(loaded, database) as jobs:
             report = await jobs.syncer.sync(only, stop=asyncio.Event())
@@ -67,7 +67,7 @@ async def sync(loaded: Settings, only: Sequence[str] | None = None) -> SyncRepor
 
 
 def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
-    """The rows of a statement, in a session in UTC."""
+    """Return the rows of a statement, in a session in UTC."""
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         cursor = connection.execute(sql, parameters or None)
@@ -75,7 +75,7 @@ def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
 
 
 def writes(url: str) -> dict[str, tuple[int, int, int]]:
-    """PostgreSQL's own counters of the loaded tables: rows inserted, updated and deleted so far.
+    """Return PostgreSQL's counters of the loaded tables: rows inserted, updated and deleted.
 
     A session reports its counts when it ends, so all sessions that wrote must be closed.
     """
@@ -89,20 +89,23 @@ def writes(url: str) -> dict[str, tuple[int, int, int]]:
 
 
 def slow(*values: Any) -> list[Any]:
-    """Parameters of variants that `make test` leaves out: more of what the others show."""
+    """Return parameters that `make test` leaves out: more of what the others show."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listened on just now."""
+    """Return a port of 127.0.0.1 that is free at this moment."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         return int(unused.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0) -> None:
-    """Wait for something to become true; fail where it does not. The time is long enough for a machine that is busy."""
+    """Wait until the condition is true, or fail.
+
+    The time limit is long enough for a busy machine.
+    """
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Computes in plain Python what the views must show, from rows of `runs` and `steps` and what else the views read."""
+"""The views in plain Python, computed from `runs`, `steps` and the views' other sources."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.rollup_oracle import (
 
 Row = dict[str, Any]
 
-# 0 where there is no call; of the others nothing is known there.
+# These are 0 without a call; for other rows nothing is known.
 _PLAIN = (
     "input_tokens",
     "output_tokens",
@@ -41,24 +41,24 @@ _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
 
 
 class Facts(NamedTuple):
-    """What the views are computed from."""
+    """The sources of the views."""
 
     runs: list[Row]
     steps: list[Row]
-    """Without those that are absent."""
+    """The steps that are not absent."""
     workflows: dict[str, Row]
     versions: list[Row]
-    """In the order in which they were observed."""
+    """The versions in the order in which they were observed."""
     prices: list[Row]
 
     def name(self, workflow_id: str) -> str:
-        """The workflow's name, or its id."""
+        """Return the workflow's name, or its id."""
         return str(self.workflows[workflow_id]["name"] or workflow_id)
 
     def price(
         self, model: str | None, time: datetime, service_tier: str | None, length: int | None
     ) -> Row | None:
-        """The model's price on the day of that time, for calls of this tier and length of the input."""
+        """Return the model's price on the day of `time`, for this tier and length of the input."""
         day = time.astimezone(UTC).date()
         for row in self.prices:
             if (
@@ -72,7 +72,7 @@ class Facts(NamedTuple):
         return None
 
     def version(self, workflow_id: str, time: datetime) -> str | None:
-        """The workflow's version that began last by that time."""
+        """Return the workflow's latest version that began by that time."""
         found = None
         seen_until = datetime.min.replace(tzinfo=UTC)
         for row in self.versions:
@@ -89,17 +89,17 @@ class Facts(NamedTuple):
         return found
 
     def run_outcome(self, run: Row) -> str:
-        """How a run ended."""
+        """Return how a run ended."""
         soft = any(outcome_of(step) == "soft_failed" for step in self.of_run(run["id"]))
         return "soft_failed" if run["state"] == "succeeded" and soft else outcome_of(run)
 
     def of_run(self, run_id: str) -> list[Row]:
-        """The run's steps in the order of their starts; those not started come last."""
+        """Return the run's steps in the order of their starts; those not started come last."""
         return sorted((step for step in self.steps if step["run_id"] == run_id), key=_order)
 
 
 def cost(price: Row | None, usage: Row, calls: int = 1) -> Decimal | None:
-    """What this usage costs: None where a kind of it has no price."""
+    """Return the cost of this usage, or None if one of its kinds has no price."""
     if price is None:
         return None
     amount = Fraction(0)
@@ -114,7 +114,7 @@ def cost(price: Row | None, usage: Row, calls: int = 1) -> Decimal | None:
 
 
 def step_cost(facts: Facts, step: Row, time: datetime) -> tuple[Decimal | None, Row | None]:
-    """What a step cost that started at that time, and the price that was found for it."""
+    """Return the cost of a step that started at that time, and its price."""
     if not is_call(step) or is_unmetered(step):
         return None, None
     price = facts.price(model(step), time, step["service_tier"], context_tier(step))
@@ -122,7 +122,7 @@ def step_cost(facts: Facts, step: Row, time: datetime) -> tuple[Decimal | None, 
 
 
 def run_summary(facts: Facts) -> dict[Any, Row]:
-    """By run."""
+    """Return `run_summary` by run."""
     made = {}
     for run in facts.runs:
         steps = facts.of_run(run["id"])
@@ -181,7 +181,7 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
 
 
 def step_timeline(facts: Facts) -> dict[Any, Row]:
-    """By step."""
+    """Return `step_timeline` by step."""
     made = {}
     for run in facts.runs:
         steps = facts.of_run(run["id"])
@@ -247,7 +247,7 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
 
 
 def workflow_hourly(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
-    """By workflow, hour and organisation."""
+    """Return `workflow_hourly` by workflow, hour and organisation."""
     names = ("runs", *_ENDED, "unfinished")
     return {
         key: {
@@ -261,7 +261,7 @@ def workflow_hourly(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
 
 
 def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
-    """By workflow, hour or day, organisation, node, its type and model."""
+    """Return the node view by workflow, hour or day, organisation, node, its type and model."""
     states = (*_ENDED, "unfinished")
     groups: dict[Any, list[Group]] = defaultdict(list)
     for key, group in (rollups.hours if when == "hour" else rollups.days).items():
@@ -288,7 +288,10 @@ def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
 
 
 def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
-    """By hour, workflow, organisation, node, model, tier, length of the input and kinds of usage."""
+    """Return `model_usage` by hour, workflow, organisation, node, model, tier, length and kinds.
+
+    The length is that of the input, the kinds are those of the usage.
+    """
     made = {}
     for (
         workflow_id,
@@ -331,7 +334,7 @@ def model_usage(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
 
 
 def cost_differences(facts: Facts) -> dict[Any, Row]:
-    """By step that reports a cost."""
+    """Return `cost_differences` by step that reports a cost."""
     made = {}
     runs = {run["id"]: run for run in facts.runs}
     for step in facts.steps:
@@ -367,7 +370,10 @@ def cost_differences(facts: Facts) -> dict[Any, Row]:
 
 
 def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[Any, Row]:
-    """By workflow, node, outcome and fingerprint; `kinds` are fingerprint and pattern of each failed step."""
+    """Return `failure_groups` by workflow, node, outcome and fingerprint.
+
+    `kinds` are the fingerprint and pattern of each failed step.
+    """
     groups: dict[Any, list[Row]] = defaultdict(list)
     runs = {run["id"]: run for run in facts.runs}
     for step in facts.steps:
@@ -392,7 +398,7 @@ def failure_groups(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[A
 
 
 def failures(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[Any, Row]:
-    """By step; `kinds` as for failure_groups."""
+    """Return `failures` by step; `kinds` as for `failure_groups`."""
     runs = {run["id"]: run for run in facts.runs}
     return {
         step["id"]: {
@@ -411,7 +417,7 @@ def failures(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[Any, Ro
 
 
 def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
-    """By run, as of `at`, with the exact percentile."""
+    """Return `open_runs` by run, as of `at`, with the exact percentile."""
     made = {}
     for run in facts.runs:
         if run["state"] not in ("pending", "running", "unknown") or run["tracking"] in (
@@ -451,24 +457,27 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
 
 
 def outcome(step: Row) -> str:
-    """How a step ended."""
+    """Return how a step ended."""
     return outcome_of(step)
 
 
 def added(tokens: Iterable[int | None], calls: int | None = None) -> int | None:
-    """The sum of what is known; without any of it 0 where there are 0 calls, else nobody knows."""
+    """Return the sum of the known values.
+
+    Without any, it is 0 for 0 calls, otherwise None.
+    """
     known = [one for one in tokens if one is not None]
     return sum(known) if known or calls == 0 else None
 
 
 def model(step: Row) -> str | None:
-    """The model that answered, else the one asked for."""
+    """Return the model that responded, or the requested one."""
     name: str | None = step["response_model"] or step["request_model"]
     return name
 
 
 def started(row: Row, run: Row | None = None) -> datetime:
-    """When a run started, or was first seen; when a step of `run` did, or else its run."""
+    """Return when a run started or was first seen; for a step of `run`, its start or the run's."""
     time: datetime = (
         row["start_time"] or (run and run["start_time"]) or (run or row)["first_seen_at"]
     )
@@ -476,7 +485,7 @@ def started(row: Row, run: Row | None = None) -> datetime:
 
 
 def message(step: Row) -> str | None:
-    """What a step's error says."""
+    """Return the text of a step's error."""
     return error_text(step["error"]) or step["reported_error"]
 
 

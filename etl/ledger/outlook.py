@@ -10,7 +10,6 @@ import msgspec
 from etl.ledger.lifecycle import DERIVED_CHECKS
 from etl.records import TERMINAL_STATES
 
-
 _REQUESTS: dict[str, str] = {
     "list": "its row of the run list changed",
     "config": "the configuration names it under another workflow",

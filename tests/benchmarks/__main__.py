@@ -1,9 +1,9 @@
-"""`make bench`: this project beside what its users would otherwise take, in one run on one machine.
+"""`make bench`: this project compared with its alternatives, in one run on one machine.
 
 Every contender reads the same history from the same process, which serves prepared bytes, and
-stores it in the same PostgreSQL; afterwards each one's tables must hold the same steps with the
-same JSON values. Each figure is the median of some repetitions, in turn; the spread stands behind
-it. `--json FILE` keeps the figures.
+stores it in the same PostgreSQL. Afterwards the tables of each contender must hold the same steps
+with the same JSON values. Each figure is the median of several repetitions, with its spread; the
+contenders take turns. `--json FILE` stores the figures.
 """
 
 from __future__ import annotations
@@ -49,25 +49,25 @@ VARIANTS = {
     "1 step": (1.0, 1, 3000),
     "50 steps": (0.1, 50, 3000),
 }
-"""Share of the runs, steps a run, and about the size of a model's step in bytes."""
+"""Share of the runs, steps per run, and the approximate size of a model's step in bytes."""
 
 LIMIT = "limit: bare aiohttp, COPY"
 
 BUDGET = 200
-"""Requests a second that several services may make together, where that is measured."""
+"""Shared budget of several services, in requests per second, where that is measured."""
 
 
 class Figure(NamedTuple):
-    """What one contender took for one task."""
+    """The cost of one contender for one task."""
 
     variant: str
     task: str
     contender: str
     runs: int
-    """How many the list shows."""
+    """The number of runs in the list."""
     seconds: float
     spread: float
-    """Largest minus smallest of the repetitions, in seconds."""
+    """Largest minus smallest duration of the repetitions, in seconds."""
     cpu_seconds: float
     peak_mb: float
     requests: int
@@ -76,8 +76,11 @@ class Figure(NamedTuple):
 def compare(
     corpus: Corpus, variant: str, contenders: Sequence[Contender], repetitions: int
 ) -> Iterator[Figure]:
-    """Time each contender's first load, the same with 1 % more runs, and the same again with nothing new; and what nothing that
-    fetches so many answers and stores so many rows could beat."""
+    """Time each contender's first load, a sync with 1 % more runs, and a sync with nothing new.
+
+    Also time the limit: the same responses fetched and the same rows stored, without any other
+    work.
+    """
     home = new_home()
     folder = home / "work"
     costs: dict[tuple[str, str], list[tuple[Cost, int]]] = {}
@@ -105,10 +108,10 @@ def compare(
                     stored[contender.name] = digest(server.url, contender)
             if len(set(stored.values())) != 1 or stored[contenders[0].name][0] != api.steps:
                 raise SystemExit(f"the contenders have not stored the same: {stored}")
-            # What ours has stored last is what is sent.
+            # The limit sends the rows that this project has just stored.
             batches = folder / "batches"
-            # A process begins with the peak of the one that started it: what is large is made in
-            # another.
+            # A process starts with the peak memory of its parent, so the large batches are made in
+            # another process.
             making = get_context("spawn").Process(
                 target=write_ready_made, args=(server.url, batches)
             )
@@ -140,7 +143,12 @@ def compare(
 
 
 def replicas(runs: int, latency: float) -> dict[int, float]:
-    """Seconds until a history is loaded by 1, 2 and 4 services side by side, from an API with this latency (seconds)."""
+    """Return the seconds in which 1, 2 and 4 services load a history from an API.
+
+    Args:
+        runs: of the history.
+        latency: of the API, in seconds.
+    """
     found = {}
     home = new_home()
     folder = home / "work"
@@ -156,13 +164,13 @@ def replicas(runs: int, latency: float) -> dict[int, float]:
                     while True:
                         [row] = query(server.url, "SELECT count(*) AS runs FROM orchestra.runs")
                         if row["runs"] and not begun:
-                            # What is timed is the load: the sweep before it, and the start, are one
-                            # service's alone.
+                            # Only the load is timed; a single service does the start and the sweep
+                            # before it.
                             begun, first = time.perf_counter(), row["runs"]
                         if row["runs"] == runs:
                             break
                         time.sleep(0.05)
-                    # A tiny history may be there at the first look.
+                    # A tiny history may be loaded at the first look.
                     found[count] = (time.perf_counter() - begun) * runs / max(runs - first, 1)
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -170,7 +178,7 @@ def replicas(runs: int, latency: float) -> dict[int, float]:
 
 
 def budgeted(runs: int, rate: int, count: int = 4) -> float:
-    """Requests a second that the API sees while so many services load a history under one budget of `rate` a second."""
+    """Return the requests per second of `count` services under one budget of `rate`."""
     home = new_home()
     folder = home / "work"
     folder.mkdir()
@@ -214,7 +222,7 @@ def _services(
 
 
 def starts() -> dict[str, float]:
-    """Median seconds of Python's own start and of `--help`."""
+    """Return the median seconds of Python's own start and of `--help`."""
     commands = {
         "python -c pass": ["-c", "pass"],
         "orchestra-etl --help": ["-m", "etl", "--help"],
@@ -226,22 +234,24 @@ def starts() -> dict[str, float]:
 
 
 def show(figures: Sequence[Figure]) -> None:
-    """Print the figures, and how many times as long as ours each contender took."""
+    """Print the figures, and each contender's duration as a multiple of this project's."""
     ours = {(one.variant, one.task): one.seconds for one in figures if one.contender == OURS.name}
     print(
-        f"{'history':18}{'task':12}{'contender':28}{'runs':>8}{'seconds':>9}{'± half':>8}{'CPU s':>8}{'MB':>6}"
+        f"{'history':18}{'task':12}{'contender':28}{'runs':>8}{'seconds':>9}{'± half':>8}"
+        f"{'CPU s':>8}{'MB':>6}"
         f"{'requests':>10}{'× ours':>8}"
     )
     for one in figures:
         print(
-            f"{one.variant:18}{one.task:12}{one.contender:28}{one.runs:>8,}{one.seconds:>9.2f}{one.spread / 2:>8.2f}"
+            f"{one.variant:18}{one.task:12}{one.contender:28}{one.runs:>8,}"
+            f"{one.seconds:>9.2f}{one.spread / 2:>8.2f}"
             f"{one.cpu_seconds:>8.2f}{one.peak_mb:>6.0f}{one.requests:>10,}"
             f"{one.seconds / ours[one.variant, one.task]:>8.1f}"
         )
 
 
 def main() -> None:
-    """Run it."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--runs", type=int, default=10_100, help="runs of the largest history")
     parser.add_argument("--repetitions", type=int, default=3)
@@ -261,12 +271,13 @@ def main() -> None:
             print(f"{contender.name}: {contender.limits}")
     scaling = replicas(given.runs // 4, 0.05)
     print(
-        "services side by side, API with 50 ms latency: "
+        "concurrent services, API with 50 ms latency: "
         + ", ".join(f"{n}: {s:.2f} s" for n, s in scaling.items())
     )
     kept = budgeted(given.runs // 5, BUDGET)
     print(
-        f"4 services under one budget of {BUDGET} requests a second: the API sees {kept:.0f} a second"
+        f"4 services under one budget of {BUDGET} requests a second: the API sees "
+        f"{kept:.0f} a second"
     )
     started = starts()
     print("start: " + ", ".join(f"{name}: {seconds:.3f} s" for name, seconds in started.items()))

@@ -1,10 +1,10 @@
-"""`make bench-analytics`: what a dashboard's questions cost on a large history.
+"""`make bench-analytics`: the cost of a dashboard's queries on a large history.
 
-The history is made by SQL: runs of a fixed number of steps, evenly over the days, with durations
-that are lognormal around each node's own; one step in twenty was skipped, and has no start.
-Payloads are left out: no question reads them. The refresh of the rollups, the size of what is
-stored and every question are measured; one that takes longer than `--limit` fails the benchmark.
-Each index that only answers need is shown with what it costs a load, and what it is for.
+SQL generates the history: runs with a fixed number of steps, spread evenly over the days, with
+lognormal durations around each node's own. One step in twenty is skipped and has no start. There
+are no payloads, because no query reads them. The benchmark measures the refresh of the rollups, the
+stored size and every query; a query that takes longer than `--limit` fails it. For each index that
+only queries need, it shows the cost of a load with it, and which query needs it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tests.postgres_fixture import new_home
 from tests.support import query
 
 WORKFLOWS, NODES, DAYS = 10, 5, 90
-# What a server of two cores is commonly given; the rest is PostgreSQL's defaults.
+# The usual memory settings of a server with two cores; everything else is PostgreSQL's default.
 SERVER = {
     "shared_buffers": "2GB",
     "max_wal_size": "8GB",
@@ -42,42 +42,61 @@ SERVER = {
 
 _WORKFLOWS = """
     INSERT INTO orchestra.workflows (id, name, labels)
-    SELECT 'workflow-' || w, 'workflow ' || w, '{}' FROM generate_series(1, CAST(%(workflows)s AS integer)) AS w
+    SELECT 'workflow-' || w, 'workflow ' || w, '{}'
+    FROM generate_series(1, CAST(%(workflows)s AS integer)) AS w
 """
 
 _RUNS = """
-    INSERT INTO orchestra.runs (id, workflow_id, organization_id, user_id, status, state, status_source, tracking,
+    INSERT INTO orchestra.runs (id, workflow_id, organization_id, user_id, status, state,
+                                status_source, tracking,
                                 start_time, end_time, first_seen_at, updated_at)
-    SELECT 'run-' || n, 'workflow-' || 1 + n %% %(workflows)s, 'organisation-' || n %% 3, 'user-' || n %% 97,
+    SELECT 'run-' || n, 'workflow-' || 1 + n %% %(workflows)s, 'organisation-' || n %% 3,
+           'user-' || n %% 97,
            state, state, 'api', CASE state WHEN 'running' THEN 'open' ELSE 'final' END, start_time,
            CASE state WHEN 'running' THEN NULL
-                ELSE start_time + make_interval(secs => exp(1.5 + n %% %(workflows)s / 5.0 + random_normal() * 0.6)) END,
+                ELSE start_time +
+                make_interval(secs => exp(1.5 + n %% %(workflows)s / 5.0 + random_normal() * 0.6))
+                END,
            start_time, start_time
     FROM (
-        SELECT n, now() - (n / %(runs)s::double precision) * make_interval(days => CAST(%(days)s AS integer)) AS start_time,
-               CASE WHEN n %% 20000 = 1 THEN 'running' WHEN random() < 0.03 THEN 'failed' WHEN random() < 0.01 THEN 'cancelled'
+        SELECT n,
+               now() - (n / %(runs)s::double precision) *
+               make_interval(days => CAST(%(days)s AS integer)) AS start_time,
+               CASE WHEN n %% 20000 = 1 THEN 'running' WHEN random() < 0.03 THEN 'failed'
+                    WHEN random() < 0.01 THEN 'cancelled'
                     ELSE 'succeeded' END AS state
         FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
     ) AS made
 """
 
 _STEPS = """
-    INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, node_type, position, user_id, organization_id, status, state,
-                                 start_time, end_time, request_model, response_model, input_tokens, output_tokens, total_tokens,
+    INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, node_type, position, user_id,
+                                 organization_id, status, state,
+                                 start_time, end_time, request_model, response_model, input_tokens,
+                                 output_tokens, total_tokens,
                                  error, reported_error, content_hash, first_seen_at, updated_at)
     SELECT 'step-' || n || '-' || node, run_id, workflow_id, 'node-' || node,
-           CASE node %% 2 WHEN 0 THEN 'model' ELSE 'integration' END, node - 1, user_id, organization_id, state, state, started,
+           CASE node %% 2 WHEN 0 THEN 'model' ELSE 'integration' END, node - 1, user_id,
+               organization_id, state, state, started,
            CASE state WHEN 'running' THEN NULL
-                ELSE started + make_interval(secs => exp(node / 3.0 - 1 + random_normal() * 0.5)) END,
+                ELSE started + make_interval(secs => exp(node / 3.0 - 1 + random_normal() * 0.5))
+                END,
            model, model, input_tokens, output_tokens, input_tokens + output_tokens,
-           CASE state WHEN 'failed' THEN to_jsonb('upstream answered ' || 500 + n %% 4 || ' after ' || n || ' ms') END,
-           CASE WHEN state = 'succeeded' AND node %% 2 = 1 AND n %% 50 = 0 THEN 'rate limit "' || n || '" reached' END,
+           CASE state WHEN 'failed'
+                THEN to_jsonb('upstream answered ' || 500 + n %% 4 || ' after ' || n || ' ms') END,
+           CASE WHEN state = 'succeeded' AND node %% 2 = 1 AND n %% 50 = 0
+                THEN 'rate limit "' || n || '" reached' END,
            '\\x00', seen, seen
     FROM (
-        SELECT n, node, r.id AS run_id, r.workflow_id, r.user_id, r.organization_id, r.start_time AS seen,
-               CASE WHEN n %% 4 > 0 OR node <> 3 THEN r.start_time + make_interval(secs => node) END AS started,
-               CASE WHEN node = %(nodes)s THEN r.state WHEN n %% 4 = 0 AND node = 3 THEN 'skipped' ELSE 'succeeded' END AS state,
-               CASE node %% 2 WHEN 0 THEN (ARRAY['gpt-4o', 'gpt-4o-mini', 'claude-sonnet-4'])[1 + n %% 3] END AS model,
+        SELECT n, node, r.id AS run_id, r.workflow_id, r.user_id, r.organization_id,
+               r.start_time AS seen,
+               CASE WHEN n %% 4 > 0 OR node <> 3
+                    THEN r.start_time + make_interval(secs => node) END AS started,
+               CASE WHEN node = %(nodes)s THEN r.state WHEN n %% 4 = 0 AND node = 3 THEN 'skipped'
+                    ELSE 'succeeded' END AS state,
+               CASE node %% 2 WHEN 0
+                    THEN (ARRAY['gpt-4o', 'gpt-4o-mini',
+                          'claude-sonnet-4'])[1 + n %% 3] END AS model,
                CASE node %% 2 WHEN 0 THEN 500 + n %% 1000 END AS input_tokens,
                CASE node %% 2 WHEN 0 THEN 100 + n %% 300 END AS output_tokens
         FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS n
@@ -86,22 +105,26 @@ _STEPS = """
     ) AS made
 """
 
-# What the service knows of these runs, for the views that show how it is doing.
+# The service's data on these runs, for the views that show its own condition.
 _LEDGER = """
-    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time, listed_sweep, due_at,
+    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time,
+                                          listed_sweep, due_at,
                                           steps_observed_at)
-    SELECT id, workflow_id, 'list', tracking, start_time, 1, CASE tracking WHEN 'open' THEN now() END, now()
+    SELECT id, workflow_id, 'list', tracking, start_time, 1,
+           CASE tracking WHEN 'open' THEN now() END, now()
     FROM orchestra.runs
 """
 
 _SWEEPS = """
-    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at, listed_runs)
+    INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at, swept_at,
+                                      listed_runs)
     SELECT id, 1, 1, now(), now(), 100 FROM orchestra.workflows
 """
 
-# One that changes; one of the three models has none.
+# Prices: one changes over time, and one of the three models has none.
 _PRICES = """
-    INSERT INTO orchestra.prices (model, valid_from, valid_until, currency, input_per_million, output_per_million, source)
+    INSERT INTO orchestra.prices (model, valid_from, valid_until, currency, input_per_million,
+                                  output_per_million, source)
     VALUES ('gpt-4o', '0001-01-01', current_date - 30, 'USD', 5, 15, 'set'),
            ('gpt-4o', current_date - 30, NULL, 'USD', 2.5, 10, 'set'),
            ('gpt-4o-mini', '0001-01-01', NULL, 'USD', 0.15, 0.6, 'set')
@@ -109,28 +132,31 @@ _PRICES = """
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "analytics.md"
 CHUNK = 100_000
-"""Runs made in one statement."""
+"""The number of runs that one statement creates."""
 
 
 class Question(NamedTuple):
-    """What a dashboard asks."""
+    """A query of a dashboard."""
 
     name: str
     sql: str
 
 
 class Answer(NamedTuple):
-    """What it cost."""
+    """The cost of a query."""
 
     name: str
     rows: int
     milliseconds: float
-    """The median of the repetitions, the first left out: it reads from the disk what stays in memory then."""
+    """The median of the repetitions without the first, which reads from the disk."""
     slowest_milliseconds: float
 
 
-# What a copy of the tables asks for (see docs/how-to/analytics.md).
-_CHANGED = "SELECT count(*), max(updated_at) FROM orchestra.{} WHERE updated_at >= now() - interval '3 hours'"
+# The query of a copy of the tables (see docs/how-to/analytics.md).
+_CHANGED = (
+    "SELECT count(*), max(updated_at) FROM orchestra.{}"
+    " WHERE updated_at >= now() - interval '3 hours'"
+)
 
 QUESTIONS = [
     Question(
@@ -151,7 +177,8 @@ QUESTIONS = [
     ),
     Question(
         "runs and p95 by workflow and day, 90 days",
-        """SELECT workflow_id, date_trunc('day', hour), sum(succeeded), sum(soft_failed), sum(failed),
+        """SELECT workflow_id, date_trunc('day', hour), sum(succeeded), sum(soft_failed),
+                  sum(failed),
                   orchestra.duration_quantile(buckets, counts, 0.95)
            FROM orchestra.run_rollup GROUP BY 1, 2""",
     ),
@@ -172,17 +199,21 @@ QUESTIONS = [
     ),
     Question(
         "groups of failures, 7 days",
-        """SELECT workflow_id, node_id, fingerprint, min(pattern), count(*), count(DISTINCT run_id), max(time)
-           FROM orchestra.step_failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3 ORDER BY 5 DESC LIMIT 50""",
+        """SELECT workflow_id, node_id, fingerprint, min(pattern), count(*),
+                  count(DISTINCT run_id), max(time)
+           FROM orchestra.step_failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3
+           ORDER BY 5 DESC LIMIT 50""",
     ),
     Question(
         "success rate and volume by day, 90 days",
-        """SELECT date_trunc('day', hour), sum(runs), sum(succeeded) / NULLIF(sum(succeeded + soft_failed + failed), 0)
+        """SELECT date_trunc('day', hour), sum(runs),
+                  sum(succeeded) / NULLIF(sum(succeeded + soft_failed + failed), 0)
            FROM orchestra.workflow_hourly WHERE hour > now() - interval '90 days' GROUP BY 1""",
     ),
     Question(
         "p50 and p95 by node, 90 days of days",
-        """SELECT workflow_name, node_id, sum(steps), orchestra.duration_quantile(buckets, counts, 0.5),
+        """SELECT workflow_name, node_id, sum(steps),
+                  orchestra.duration_quantile(buckets, counts, 0.5),
                   orchestra.duration_quantile(buckets, counts, 0.95)
            FROM orchestra.node_daily WHERE day > current_date - 90 GROUP BY 1, 2""",
     ),
@@ -191,12 +222,14 @@ QUESTIONS = [
     ),
     Question(
         "failed runs of a workflow, 7 days",
-        """SELECT * FROM orchestra.run_summary WHERE workflow_id = 'workflow-3' AND outcome = 'failed'
+        """SELECT * FROM orchestra.run_summary
+           WHERE workflow_id = 'workflow-3' AND outcome = 'failed'
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
     ),
     Question(
-        "softly failed runs of a workflow by its name, 7 days",
-        """SELECT * FROM orchestra.run_summary WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
+        "soft-failed runs of a workflow by its name, 7 days",
+        """SELECT * FROM orchestra.run_summary
+           WHERE workflow_name = 'workflow 1' AND outcome = 'soft_failed'
               AND start_time > now() - interval '7 days' ORDER BY start_time DESC LIMIT 1000""",
     ),
     Question(
@@ -207,16 +240,20 @@ QUESTIONS = [
     Question("health of the pipeline", "SELECT * FROM orchestra.pipeline_health"),
     Question(
         "kinds of failures seen in 7 days",
-        """SELECT * FROM orchestra.failure_groups WHERE last_time > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
+        """SELECT * FROM orchestra.failure_groups
+           WHERE last_time > now() - interval '7 days' ORDER BY steps DESC LIMIT 50""",
     ),
     Question(
         "kinds of failures counted over 7 days",
-        """SELECT workflow_name, node_id, outcome, fingerprint, min(pattern), count(*), count(DISTINCT run_id)
-           FROM orchestra.failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3, 4 ORDER BY 6 DESC LIMIT 50""",
+        """SELECT workflow_name, node_id, outcome, fingerprint, min(pattern), count(*),
+                  count(DISTINCT run_id)
+           FROM orchestra.failures WHERE time > now() - interval '7 days' GROUP BY 1, 2, 3, 4
+           ORDER BY 6 DESC LIMIT 50""",
     ),
     Question(
         "usage and cost of models by day, 90 days",
-        """SELECT date_trunc('day', hour), model, currency, sum(calls), sum(total_tokens), sum(cost), sum(unpriced_calls)
+        """SELECT date_trunc('day', hour), model, currency, sum(calls), sum(total_tokens),
+                  sum(cost), sum(unpriced_calls)
            FROM orchestra.model_usage WHERE hour > now() - interval '90 days' GROUP BY 1, 2, 3""",
     ),
     Question("coverage", "SELECT * FROM orchestra.coverage"),
@@ -226,7 +263,7 @@ QUESTIONS = [
 
 
 def documented() -> list[Question]:
-    """The queries of docs/how-to/analytics.md; an analyst may wait for one."""
+    """Return the queries of docs/how-to/analytics.md, for which an analyst may wait."""
     sections = re.findall(
         r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
     )
@@ -238,7 +275,7 @@ def documented() -> list[Question]:
 
 
 def make(url: str, runs: int) -> None:
-    """Make the history."""
+    """Create the history."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
         given: dict[str, int] = {"workflows": WORKFLOWS, "nodes": NODES, "days": DAYS, "runs": runs}
@@ -255,7 +292,7 @@ def make(url: str, runs: int) -> None:
 
 
 def ask(url: str, question: Question, repetitions: int) -> Answer:
-    """Time a question."""
+    """Time a query."""
     times = []
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -267,7 +304,7 @@ def ask(url: str, question: Question, repetitions: int) -> Answer:
 
 
 def _build(url: str, runs: int) -> dict[str, object]:
-    """Make a history of so many runs and refresh the rollups; what that took."""
+    """Create a history of that many runs, refresh the rollups, and return what that cost."""
     upgrade(url)
     begun = time.perf_counter()
     make(url, runs)
@@ -291,22 +328,25 @@ def _build(url: str, runs: int) -> dict[str, object]:
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-    """What the command line says of the history and of the repetitions."""
+    """Parse the command line's size of the history and number of repetitions."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=2_000_000)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument(
-        "--limit", type=float, default=1.0, help="seconds that a question may take (default: 1)"
+        "--limit", type=float, default=1.0, help="limit for a query, in seconds (default: 1)"
     )
     parser.add_argument(
-        "--home", type=Path, help="keep the database here, and use it again if it is there"
+        "--home", type=Path, help="keep the database in this folder, and reuse an existing one"
     )
     return parser.parse_args()
 
 
 @contextmanager
 def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, object]]]:
-    """The URL of a database with so many runs, and what is known of it; one that `home` keeps is not made again."""
+    """Provide the URL of a database with that many runs, and the figures of its creation.
+
+    A database that `home` keeps is not created again.
+    """
     folder = home or new_home()
     kept = home is not None and (home / "made").exists()
     folder.mkdir(exist_ok=True)
@@ -321,7 +361,8 @@ def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, objec
                 for row in query(
                     server.url,
                     """SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class
-                       WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r' ORDER BY 2 DESC LIMIT 6""",
+                       WHERE relnamespace = 'orchestra'::regnamespace AND relkind = 'r'
+                       ORDER BY 2 DESC LIMIT 6""",
                 )
             }
             yield server.url, found
@@ -331,7 +372,11 @@ def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, objec
 
 
 def show(found: dict[str, object], answers: Sequence[Answer], limit: float) -> None:
-    """Print the result as a table. Raises SystemExit where a question took over `limit` seconds."""
+    """Print the result as a table.
+
+    Raises:
+        SystemExit: if a query took longer than `limit` seconds.
+    """
     print(json.dumps(found, default=str))
     print_answers(answers)
     if slow := [one.name for one in answers if one.milliseconds > limit * 1000]:
@@ -339,12 +384,13 @@ def show(found: dict[str, object], answers: Sequence[Answer], limit: float) -> N
 
 
 def print_answers(answers: Sequence[Answer]) -> None:
-    """Print what questions took."""
+    """Print the cost of the queries."""
     width = max(len(one.name) for one in answers) + 1
     print(f"{'question':{width}}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
     for one in answers:
         print(
-            f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}{one.slowest_milliseconds:>12.0f}"
+            f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}"
+            f"{one.slowest_milliseconds:>12.0f}"
         )
 
 

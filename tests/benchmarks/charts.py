@@ -1,9 +1,9 @@
-"""`make bench-dashboards`: what every query behind a dashboard costs on a large history.
+"""`make bench-dashboards`: the cost of every query behind a dashboard on a large history.
 
-Superset serves the dashboards of the history that `make bench-analytics` makes, over all of its
-days, and a browser opens each of them: only there does the SQL of a chart or a filter come to be.
-Then each query is asked again, alone, as Superset's own login. One that takes longer than
-`--limit` fails the benchmark.
+Superset serves the dashboards over all days of the history of `make bench-analytics`, and a browser
+opens each of them, because the SQL of a chart or a filter exists only then. Then each query runs
+again, alone, with Superset's own login. A query that takes longer than `--limit` fails the
+benchmark.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) -> list[Question]:
-    """The queries that a dashboard sends when it is opened, for this run. Raises SystemExit where a chart shows an error."""
+    """Return the queries that a dashboard sends when it is opened for this run.
+
+    Raises:
+        SystemExit: if a chart shows an error.
+    """
     charts = page.request.get(
         f"{superset.address}/api/v1/dashboard/orchestra-{dashboard}/charts"
     ).json()["result"]
@@ -41,28 +45,29 @@ def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) ->
     page.on("response", receive)
     shown = open_dashboard(page, superset, dashboard, run=run)
     page.remove_listener("response", receive)
-    # A table may well have more rows than it shows.
+    # A table may have more rows than it shows.
     if errors := [error for error in shown.errors if not error.endswith(": a warning")]:
         raise SystemExit(f"{dashboard}: {errors}")
     asked: dict[str, Question] = {}
     for answer in answers:
         form = json.loads(parse_qs(urlsplit(answer.url).query).get("form_data", ["{}"])[0])
         name = titles.get(form.get("slice_id"), "a filter")
-        # Superset leaves the SQL out of an answer with data.
+        # Superset leaves the SQL out of a response with data.
         body = {**(answer.request.post_data_json or {}), "result_type": "query"}
         told = page.request.post(
             answer.url, data=body, headers={"X-CSRFToken": answer.request.headers["x-csrftoken"]}
         )
         for result in told.json()["result"]:
-            if "query" not in result:  # the choice of a time grain, which asks the database nothing
+            # This is the choice of a time grain, which does not query the database.
+            if "query" not in result:
                 continue
             asked.setdefault(result["query"], Question(f"{dashboard}: {name}", result["query"]))
     return list(asked.values())
 
 
 def collect(url: str) -> list[Question]:
-    """Every dashboard's queries over all days of the history."""
-    # Of a run that failed every chart has something to show.
+    """Return every dashboard's queries over all days of the history."""
+    # For a failed run every chart has something to show.
     [failed] = query(
         url, "SELECT min(run_id) AS run FROM orchestra.step_failures WHERE outcome = 'failed'"
     )
@@ -85,7 +90,7 @@ def collect(url: str) -> list[Question]:
 
 
 def login_url(url: str) -> str:
-    """The database as Superset's login sees it, with the settings of that role."""
+    """Return the database URL with the settings of the role that Superset's login has."""
     [login] = query(
         url,
         f"""SELECT rolname FROM pg_roles

@@ -1,9 +1,9 @@
-"""What the tables' own autovacuum settings are for: how much of each is dead while the same steps change again and again.
+"""The effect of the tables' autovacuum settings: dead rows while the same steps keep changing.
 
-Run as `python -m tests.benchmarks.churn`. A history is loaded, then every tenth of its runs
-changes, round after round, once with the settings that the migrations give and once with
-PostgreSQL's defaults. Autovacuum looks every second in place of every minute, so that minutes show
-what days would.
+Run it as `python -m tests.benchmarks.churn`. It loads a history, then changes every tenth of its
+runs, round after round, once with the settings of the migrations and once with PostgreSQL's
+defaults. Autovacuum checks every second instead of every minute, so that minutes show what days
+would.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tests.support import query
 SERVER = {"autovacuum_naptime": "1s", "max_wal_size": "4GB"}
 
 _TABLES = """
-    SELECT n.nspname || '.' || c.relname AS name, c.reloptions IS NOT NULL AS set, pg_table_size(c.oid) / 1e6 AS mb,
+    SELECT n.nspname || '.' || c.relname AS name, c.reloptions IS NOT NULL AS set,
+           pg_table_size(c.oid) / 1e6 AS mb,
            s.n_dead_tup AS dead, s.n_live_tup AS live
     FROM pg_class AS c
     JOIN pg_namespace AS n ON n.oid = c.relnamespace
@@ -33,18 +34,18 @@ _TABLES = """
 
 
 class Churned(NamedTuple):
-    """What became of a table."""
+    """The effect on one table."""
 
     before_mb: float
     after_mb: float
     most_dead: int
-    """Dead rows at the worst of the looks, one after each round."""
+    """The highest number of dead rows, counted after each round."""
     seconds: float
-    """Of all rounds."""
+    """The seconds of all rounds together."""
 
 
 def churn(url: str, runs: int, rounds: int) -> dict[str, Churned]:
-    """Load a history, change a tenth of it so often, and look at the tables."""
+    """Load a history, change a tenth of it `rounds` times, and measure the tables."""
     empty(url)
     readings = read(Corpus(runs))
     load(url, readings)
@@ -56,7 +57,7 @@ def churn(url: str, runs: int, rounds: int) -> dict[str, Churned]:
     for _ in range(rounds):
         tenth = changed(tenth)
         seconds += load(url, tenth).seconds
-        query(url, "DELETE FROM orchestra_etl.changed_groups")  # as a refresh does
+        query(url, "DELETE FROM orchestra_etl.changed_groups")  # A refresh deletes them too.
         for row in query(url, _TABLES):
             dead[row["name"]] = max(dead[row["name"]], int(row["dead"]))
     return {
@@ -66,7 +67,7 @@ def churn(url: str, runs: int, rounds: int) -> dict[str, Churned]:
 
 
 def main() -> None:
-    """Print what became of each table, by settings."""
+    """Print the effect on each table, by settings."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=40)
@@ -79,7 +80,8 @@ def main() -> None:
             for row in query(server.url, _TABLES):
                 query(
                     server.url,
-                    f"ALTER TABLE {row['name']} RESET (fillfactor, autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,"
+                    f"ALTER TABLE {row['name']} RESET (fillfactor, "
+                    "autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,"
                     " autovacuum_vacuum_insert_scale_factor, autovacuum_analyze_scale_factor)",
                 )
             defaults = churn(server.url, given.runs, given.rounds)
@@ -90,7 +92,8 @@ def main() -> None:
         for settings, one in (("ours", mine), ("default", defaults[name])):
             growth = one.after_mb / one.before_mb - 1 if one.before_mb else 0
             print(
-                f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}{growth:>9.0%}{one.most_dead:>16,}"
+                f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}"
+                f"{growth:>9.0%}{one.most_dead:>16,}"
             )
     for settings, figures in (("ours", shipped), ("default", defaults)):
         print(f"{settings}: {next(iter(figures.values())).seconds:.1f} s of loads")

@@ -1,4 +1,4 @@
-"""The contenders of `make bench`, each a command in a process of its own, and the check that each has stored the same data."""
+"""The contenders of `make bench`, each a command in its own process, and a check of their data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DLT = Path(os.environ.get("DLT_PYTHON", HERE.parents[1] / ".bench" / "venv" / "b
 
 
 class Cost(NamedTuple):
-    """What a command cost."""
+    """The cost of a command."""
 
     seconds: float
     cpu_seconds: float
@@ -31,17 +31,21 @@ class Contender(NamedTuple):
 
     name: str
     prepare: Callable[[str], None]
-    """Given the database's URL: empty it, and make what is not made by the command itself."""
+    """A function of the database URL that empties it and creates what the command does not."""
     command: Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]
-    """Given the API, the database's URL and a folder: the command and what it needs in its environment."""
+    """A function of the API, the database URL and a folder: the command and its environment."""
     steps: str
-    """Query for id, run, status, inputs and outputs of each step."""
+    """A query for id, run, status, inputs and outputs of each step."""
     limits: str
-    """What it does not do."""
+    """What the contender does not do."""
 
 
 def run(command: Sequence[str], variables: Mapping[str, str]) -> Cost:
-    """Run a command to its end. Raises SystemExit where it fails."""
+    """Run a command to its end.
+
+    Raises:
+        SystemExit: if it fails.
+    """
     begun = time.perf_counter()
     process = subprocess.Popen(
         command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -60,12 +64,14 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> Cost:
 
 
 def digest(url: str, contender: Contender) -> tuple[int, str]:
-    """How many steps it has stored, and a digest of what they hold: equal where the same JSON values are."""
+    """Return the number of stored steps and a digest; equal JSON values have equal digests."""
     [row] = query(
         url,
         f"""SELECT count(*) AS steps,
-                   md5(string_agg(md5(concat_ws('|', id, run, status, NULLIF(CAST(inputs AS text), 'null'),
-                                                               NULLIF(CAST(outputs AS text), 'null'))), '' ORDER BY id)) AS md5
+                   md5(string_agg(md5(concat_ws('|', id, run, status,
+                                                NULLIF(CAST(inputs AS text), 'null'),
+                                                NULLIF(CAST(outputs AS text), 'null'))), ''
+                                  ORDER BY id)) AS md5
             FROM ({contender.steps}) AS stored (id, run, status, inputs, outputs)""",
     )
     return row["steps"], row["md5"]
@@ -83,7 +89,8 @@ def _prepare_ours(url: str) -> None:
 def _ours(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
     config = folder / "etl.toml"
     config.write_text(
-        f'[api]\nrequests_per_second = 0\n[logs]\nlevel = "error"\n[[workflows]]\nid = "{api.workflow_id}"\n'
+        '[api]\nrequests_per_second = 0\n[logs]\nlevel = "error"\n[[workflows]]\nid = '
+        f'"{api.workflow_id}"\n'
     )
     return [sys.executable, "-m", "etl", "sync", "--json"], {
         "ORCHESTRA_BASE_URL": api.base_url,
@@ -117,7 +124,7 @@ def _dlt(
 
 
 def limit(api: Api, url: str, batches: Path) -> Sequence[str]:
-    """The command that fetches everything with bare aiohttp and sends ready-made rows (see `limit.py`)."""
+    """Return the command that fetches with aiohttp and sends ready-made rows (see `limit.py`)."""
     return [
         sys.executable,
         str(HERE / "limit.py"),
@@ -133,7 +140,8 @@ OURS = Contender(
     _prepare_ours,
     _ours,
     "SELECT s.id, run_id, status, i.data, o.data FROM orchestra.steps AS s"
-    " LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
+    " LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
+    " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
     "",
 )
 HAND_WRITTEN = Contender(
@@ -141,8 +149,9 @@ HAND_WRITTEN = Contender(
     lambda url: _drop(url, "hand_written"),
     _hand_written,
     "SELECT s.id, run_id, status, i.data, o.data FROM hand_written.steps AS s"
-    " LEFT JOIN hand_written.inputs AS i ON i.step_id = s.id LEFT JOIN hand_written.outputs AS o ON o.step_id = s.id",
-    "no retries, limits or fences; exact only where Python's json is; reads everything each time",
+    " LEFT JOIN hand_written.inputs AS i ON i.step_id = s.id"
+    " LEFT JOIN hand_written.outputs AS o ON o.step_id = s.id",
+    "no retries, limits or fences; no more exact than Python's json; reads everything each time",
 )
 _DLT_STEPS = "SELECT id, _runs_id, status, inputs, outputs FROM dlt_history.steps"
 DLT_FULL = Contender(
@@ -157,5 +166,5 @@ DLT_NEW = Contender(
     lambda url: _drop(url, "dlt_history", "dlt_history_staging"),
     _dlt("new", "csv"),
     _DLT_STEPS,
-    "never reads a run again: what was running stays so",
+    "never re-reads a run: a running run stays running",
 )

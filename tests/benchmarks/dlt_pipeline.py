@@ -1,9 +1,9 @@
-"""The same job for dlt: its REST source with children read side by side, merged by key, payloads as JSON columns.
+"""The same job for dlt: its REST source with parallel children, merge by key, and JSON columns.
 
-Run as `python dlt_pipeline.py BASE_URL WORKFLOW_ID DATABASE_URL FOLDER MODE FORMAT`, in dlt's own
-virtual environment. MODE is `full` (each time the whole list and every run's steps: sees what
-changed) or `new` (dlt's cursor, by start time: only runs that started since, so that what was
-running then is never read again).
+Run it as `python dlt_pipeline.py BASE_URL WORKFLOW_ID DATABASE_URL FOLDER MODE FORMAT`, in dlt's
+own virtual environment. With MODE `full` each run reads the whole list and every run's steps, and
+sees every change. With MODE `new` it uses dlt's cursor, by start time: it reads only runs that
+started since, and never re-reads a run that was running then.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(
         "LOAD__WORKERS": "4",
         "RUNTIME__DLTHUB_TELEMETRY": "false",
         "RUNTIME__LOG_LEVEL": "ERROR",
-        # Files of this many rows are normalised and loaded side by side.
+        # Files of this many rows are normalised and loaded in parallel.
         "DATA_WRITER__FILE_MAX_ITEMS": "10000",
     }
     as_json = {"data_type": "json"}
@@ -70,7 +70,7 @@ def main(
             "resources": [runs, steps],
         }
     )
-    # dlt insists on a host and a password before the path; libpq takes a socket's folder there.
+    # dlt requires a host and a password before the path; libpq takes a socket's folder there.
     url = urlsplit(database_url)
     [host] = parse_qs(url.query)["host"]
     credentials = f"postgresql://{url.username}:unused@{quote(host, safe='')}{url.path}"

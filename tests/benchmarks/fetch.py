@@ -1,7 +1,7 @@
-"""Requests a second on one core: our client, the transport it stands on, and plain httpx, 16 at a time.
+"""Requests per second on one core: this project's client, its bare transport, and plain httpx.
 
-Run it as `python -m tests.benchmarks.fetch [--requests N]`. The server is another process on the same
-machine.
+Run it as `python -m tests.benchmarks.fetch [--requests N]`. There are 16 concurrent requests. The
+server is another process on the same machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BODY = (Path(__file__).parents[1] / "samples" / "steps.json").read_bytes()
 
 
 def serve(port: Connection) -> None:
-    """Answer every request with the sample until the process is ended."""
+    """Respond to every request with the sample until the process ends."""
 
     async def answer(request: web.Request) -> web.Response:
         return web.Response(body=BODY, content_type="application/json")
@@ -43,7 +43,7 @@ def serve(port: Connection) -> None:
 
 
 async def rate(ask: Callable[[int], Awaitable[object]], requests: int) -> float:
-    """Requests a second, after some to open the connections."""
+    """Return the requests per second, measured after some requests have opened the connections."""
 
     async def work(numbers: list[int]) -> None:
         for number in numbers:
@@ -61,7 +61,8 @@ async def compare(base_url: str, requests: int) -> None:
     """Print the three rates."""
     async with OrchestraClient(base_url, api_key=lambda: "key", concurrency=CONCURRENCY) as client:
         print(
-            f"our client       {await rate(lambda number: client.steps('w', str(number)), requests):8.0f}"
+            "our client       "
+            f"{await rate(lambda number: client.steps('w', str(number)), requests):8.0f}"
         )
 
     async with AiohttpTransport() as transport:

@@ -1,10 +1,10 @@
-"""`make bench-growth`: what grows with the history and what does not: time, memory, room; and how fast it is pruned.
+"""`make bench-growth`: the time, memory and disk space of growing histories, and of pruning.
 
-Histories, each ten times the one before, are loaded into an empty database; then 100 new runs, and
-nothing new, so many times each; at last all of it is pruned. Steps are small, so that there may be a
-million of them. With `--home` all is measured beside the history that `make bench-analytics
-ARGS="--home FOLDER"` has left there. Memory is the resident set of the command, the shared pages of
-its libraries included.
+It loads histories, each ten times the one before, into an empty database, then 100 new runs, then
+nothing new, several times each, and prunes everything at the end. Steps are small, so that there
+can be a million of them. With `--home` it measures beside the history that `make bench-analytics
+ARGS="--home FOLDER"` has stored there. Memory is the resident set of the command, with the shared
+pages of its libraries.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from tests.support import query
 NEW = 100
 """Runs that an incremental sync finds new."""
 SAMPLE = 0.5
-"""Seconds between two looks at a process and its tables."""
+"""Seconds between two samples of a process and its tables."""
 
 
 class Sample(NamedTuple):
-    """How far a load was."""
+    """The progress of a load."""
 
     seconds: float
     steps: int
-    """Written so far, as PostgreSQL counts: up to a second late."""
+    """Steps written so far, as PostgreSQL counts them: up to a second late."""
     rss_mb: float
 
 
 class Sync(NamedTuple):
-    """What a `sync` took."""
+    """The cost of a `sync`."""
 
     seconds: float
     peak_mb: float
@@ -58,7 +58,7 @@ class Sync(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """What a history of one size takes."""
+    """The cost of a history of one size."""
 
     runs: int
     steps: int
@@ -71,11 +71,15 @@ class Growth(NamedTuple):
     mb_per_million_steps: float
     """Slope of the memory over the second half of the load."""
     stored_mb: float
-    """All tables and indexes."""
+    """Size of all tables and indexes."""
 
 
 def sync(api: Api, url: str, folder: Path) -> Sync:
-    """Run `sync` to its end and look at it meanwhile. Raises SystemExit where it fails."""
+    """Run `sync` to its end and sample it meanwhile.
+
+    Raises:
+        SystemExit: if it fails.
+    """
     command, variables = OURS.command(api, url, folder)
     before = _steps_written(url)
     begun = time.perf_counter()
@@ -108,7 +112,7 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
     if status != 0:
         raise SystemExit(f"sync ended with {status}")
     seconds = time.perf_counter() - begun
-    # Only now, with its sessions closed, has PostgreSQL counted all of it.
+    # PostgreSQL has counted all steps only now, after the sessions have closed.
     samples.append(Sample(seconds, _steps_written(url) - before, samples[-1].rss_mb))
     return Sync(seconds, peak_mb, samples)
 
@@ -116,7 +120,10 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
 def _steps_written(url: str) -> int:
     [row] = query(
         url,
-        "SELECT n_tup_ins AS steps FROM pg_stat_user_tables WHERE relid = 'orchestra.steps'::regclass",
+        (
+            "SELECT n_tup_ins AS steps FROM pg_stat_user_tables"
+            " WHERE relid = 'orchestra.steps'::regclass"
+        ),
     )
     return int(row["steps"])
 
@@ -124,7 +131,10 @@ def _steps_written(url: str) -> int:
 def measure(
     api: Api, runs: int, url: str, folder: Path, repetitions: int, *, empty: bool
 ) -> tuple[Growth, Sync]:
-    """Load so many runs, then new ones, then nothing new, and prune what is in the database unless it held something before."""
+    """Load that many runs, then new runs, then nothing new, and prune.
+
+    A database that held something before is not pruned.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     if empty:
@@ -146,7 +156,8 @@ def measure(
             [one.steps / 1e6 for one in half], [one.rss_mb for one in half]
         ).slope
     growth = Growth(
-        runs, steps, first.seconds, statistics.median(fresh), statistics.median(nothing), pruned, first.peak_mb, slope,
+        runs, steps, first.seconds, statistics.median(fresh), statistics.median(nothing), pruned,
+        first.peak_mb, slope,
         stored_mb,
     )  # fmt: skip
     return growth, first
@@ -163,13 +174,14 @@ def _stored_mb(url: str) -> float:
     [row] = query(
         url,
         """SELECT sum(pg_total_relation_size(oid)) / 1e6 AS mb FROM pg_class
-           WHERE relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace) AND relkind = 'r'""",
+           WHERE relnamespace IN ('orchestra'::regnamespace, 'orchestra_etl'::regnamespace)
+             AND relkind = 'r'""",
     )
     return float(row["mb"])
 
 
 def _prune(url: str, runs: int) -> float:
-    """Seconds to remove all runs, which must be so many."""
+    """Return the seconds to prune all runs, and check their number."""
     database = Database(url)
     try:
         wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=1.0))
@@ -184,7 +196,7 @@ def _prune(url: str, runs: int) -> float:
 
 
 def large_step(url: str, folder: Path, large_bytes: int) -> dict[str, float]:
-    """Peak memory for a run with a large step, beside that for a run with small ones."""
+    """Return the peak memory for a run with a large step, and for a run with small steps."""
     found = {}
     for name, large in (("small steps", 0), ("a large step", large_bytes)):
         with served(Corpus(1, 5, large_bytes=large)) as api:
@@ -193,12 +205,12 @@ def large_step(url: str, folder: Path, large_bytes: int) -> dict[str, float]:
             OURS.prepare(url)
             api.show(1)
             found[f"{name}, MB of memory"] = sync(api, url, folder).peak_mb
-            found[f"{name}, MB of the answer"] = api.body_bytes / 1e6
+            found[f"{name}, MB of the response"] = api.body_bytes / 1e6
     return found
 
 
 def plot(load: Sync, file: Path) -> None:
-    """Draw the rate and the memory of a load over what has been loaded."""
+    """Draw the rate and the memory of a load over the number of loaded steps."""
     rates = []
     apart = min(10, len(load.samples) - 1)
     for earlier, later in zip(load.samples, load.samples[apart:], strict=False):
@@ -220,14 +232,15 @@ def plot(load: Sync, file: Path) -> None:
 
 
 def sizes(largest: int) -> Iterator[int]:
-    """The largest history's number of runs, a tenth of it, and a hundredth."""
+    """Yield a hundredth, a tenth and all of the largest history's number of runs."""
     yield from (largest // 100, largest // 10, largest)
 
 
 def show(found: Sequence[Growth]) -> None:
-    """Print the figures, and what ten times the history costs."""
+    """Print the figures, and the cost of a tenfold history."""
     print(
-        f"{'runs':>9}{'steps':>11}{'first load s':>14}{'steps/s':>9}{'100 new s':>11}{'nothing s':>11}{'prune s':>9}"
+        f"{'runs':>9}{'steps':>11}{'first load s':>14}{'steps/s':>9}{'100 new s':>11}"
+        f"{'nothing s':>11}{'prune s':>9}"
         f"{'steps/s':>9}{'peak MB':>9}{'MB/M steps':>12}{'stored MB':>11}"
     )
     for one in found:
@@ -237,13 +250,16 @@ def show(found: Sequence[Growth]) -> None:
             else f"{'':>18}"
         )
         print(
-            f"{one.runs:>9,}{one.steps:>11,}{one.first_load:>14.1f}{one.steps / one.first_load:>9,.0f}"
-            f"{one.new_runs:>11.2f}{one.nothing_new:>11.2f}{prune}{one.peak_mb:>9.0f}{one.mb_per_million_steps:>12.1f}"
+            f"{one.runs:>9,}{one.steps:>11,}{one.first_load:>14.1f}"
+            f"{one.steps / one.first_load:>9,.0f}"
+            f"{one.new_runs:>11.2f}{one.nothing_new:>11.2f}{prune}{one.peak_mb:>9.0f}"
+            f"{one.mb_per_million_steps:>12.1f}"
             f"{one.stored_mb:>11,.0f}"
         )
     for smaller, larger in itertools.pairwise(found):
         print(
-            f"{smaller.runs:,} to {larger.runs:,} runs: the first load takes {larger.first_load / smaller.first_load:.1f} times"
+            f"{smaller.runs:,} to {larger.runs:,} runs: the first load takes "
+            f"{larger.first_load / smaller.first_load:.1f} times"
             f" as long, {NEW} new runs {larger.new_runs / smaller.new_runs:.2f} times"
         )
 
@@ -252,16 +268,19 @@ def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="make bench-growth", description=__doc__)
     parser.add_argument(
-        "--runs", type=int, default=210_000, help="of the largest history: a million steps"
+        "--runs",
+        type=int,
+        default=210_000,
+        help="runs of the largest history (default: a million steps)",
     )
     parser.add_argument(
-        "--large-bytes", type=int, default=50_000_000, help="that a large step gave"
+        "--large-bytes", type=int, default=50_000_000, help="size of a large step's outputs"
     )
-    parser.add_argument("--repetitions", type=int, default=3, help="of the syncs of new runs")
+    parser.add_argument("--repetitions", type=int, default=3, help="number of syncs of new runs")
     parser.add_argument(
         "--home",
         type=Path,
-        help="measure the largest only, beside what this folder's database holds",
+        help="measure only the largest history, beside the data in this folder's database",
     )
     parser.add_argument("--plot", type=Path, help="draw the largest load into this file (SVG)")
     parser.add_argument("--json", type=Path, help="write the figures to this file")

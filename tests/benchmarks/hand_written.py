@@ -1,7 +1,7 @@
-"""What a good engineer writes in an afternoon: httpx, and SQLAlchemy Core upserts of many rows a statement.
+"""A good engineer's script of an afternoon: httpx, and SQLAlchemy Core upserts of many rows.
 
-Run as `python hand_written.py BASE_URL WORKFLOW_ID DATABASE_URL`. It has no ledger, no retries, no
-limits, no exact values, no history of what it has read: each time it reads everything.
+Run it as `python hand_written.py BASE_URL WORKFLOW_ID DATABASE_URL`. It has no ledger, retries,
+limits or exact values, and does not know what it has read: it reads everything each time.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ outputs = Table(
 
 
 def upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
-    """Insert rows, or bring them up to date."""
+    """Insert or update rows."""
     if not rows:
         return
     statement = insert(table)
@@ -74,7 +74,7 @@ def upsert(connection: Connection, table: Table, rows: list[Row]) -> None:
 
 
 async def main(base_url: str, workflow_id: str, database_url: str) -> None:
-    """Read every run and its steps; store them page by page."""
+    """Read every run and its steps, and store them page by page."""
     engine = create_engine(database_url.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         connection.exec_driver_sql("CREATE SCHEMA IF NOT EXISTS hand_written")

@@ -1,9 +1,9 @@
-"""What each index that only answers need costs a load, and what it is for; a part of `make bench-analytics`.
+"""The cost and use of each index that only queries need; a part of `make bench-analytics`.
 
-In a transaction that is rolled back an index is dropped. How long new runs with their steps take to
-be inserted then, triggers included, and how much they write to the log, is compared with what they
-take beside it: in turns, and the least of each, since whatever else happens only adds to it. How
-long each question takes is compared with the time it took before.
+Each index is dropped in a transaction that is rolled back. The benchmark compares the time and the
+write-ahead log of inserting new runs with their steps, triggers included, with and without the
+index. It alternates both and takes the minimum of each, since every disturbance only adds time. It
+also compares the time of each query with and without the index.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ INDEXES = (
     "step_failures_workflow_id_time_idx",
 )
 RUNS = 4000
-"""Inserted at once, or as many as the history has, where that is fewer."""
+"""Runs inserted at once, or all runs of a smaller history."""
 REPETITIONS = 5
 NOTICED = 50.0
-"""Milliseconds below which it does not matter how much longer a question takes."""
+"""Milliseconds below which a slower query does not matter."""
 GIVE_UP = 20.0
-"""Seconds after which a question without its index is told no longer."""
+"""Seconds after which a query without its index is cancelled."""
 
-# Ten hours of ten workflows, as after a minute of a service that reads much at once.
+# Ten hours of ten workflows, as after a minute of a busy service.
 _GROUPS = text("""
     INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
     SELECT w.id, date_trunc('hour', now(), 'UTC') - make_interval(hours => 24 + h)
@@ -55,7 +55,7 @@ _GROUPS = text("""
 
 
 class Asked(NamedTuple):
-    """What a question took with all indexes, in milliseconds."""
+    """The time of a query with all indexes, in milliseconds."""
 
     name: str
     sql: str
@@ -63,25 +63,28 @@ class Asked(NamedTuple):
 
 
 class _Inserted(NamedTuple):
-    """What inserting the runs took."""
+    """The cost of inserting the runs."""
 
     log: float
-    """Bytes of PostgreSQL's write-ahead log: the same each time, but for the first change of a page after a checkpoint."""
+    """Bytes of PostgreSQL's write-ahead log.
+
+    They are the same each time, except for the first change of a page after a checkpoint.
+    """
     seconds: float
 
 
 class _Undo(Exception):
-    """Ends a transaction without a trace."""
+    """Rolls a transaction back."""
 
 
 def show(
     url: str, load: Callable[[psycopg.Connection], None], runs: int, asked: Sequence[Asked]
 ) -> None:
-    """Print what each index costs and is for; `load` inserts so many runs with 5 steps each."""
+    """Print the cost and use of each index; `load` inserts that many runs with 5 steps each."""
     for table in ("runs", "steps"):
         query(url, f"ALTER TABLE orchestra.{table} SET (autovacuum_enabled = off)")
     refreshing = Asked("refresh of 100 groups", "", _refresh(url, None))
-    # Before anything is inserted: what is rolled back lies in the way of later questions.
+    # This comes before any insert, because the dead rows of a rollback slow later queries.
     needs = {}
     for index in INDEXES:
         times = [(one, _ask(url, one.sql, index)) for one in asked] + [
@@ -89,30 +92,32 @@ def show(
         ]
         needs[index] = max(times, key=lambda pair: pair[1] / max(pair[0].milliseconds, NOTICED))
     print(
-        f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}{'us a step':>11}   needed most by"
+        f"{'index':36}{'MB':>8}{'log, bytes a step':>19}{'of all':>8}"
+        f"{'us a step':>11}   needed most by"
     )
     names: list[str | None] = [None, *INDEXES]
     for name in names:
-        told = "(none dropped: what the times are worth)" if name is None else _need(*needs[name])
+        told = "(no index dropped: the noise of the times)" if name is None else _need(*needs[name])
         [size] = query(
             url, "SELECT pg_relation_size(to_regclass(%s)) / 1e6 AS megabytes", f"orchestra.{name}"
         )
         line = f"{name or '':36}{size['megabytes'] or 0:>8.1f}"
         if name is not None and not name.startswith(("runs_", "steps_")):
-            print(f"{line}{'a load does not touch it':>38}   {told}")
+            print(f"{line}{'not changed by a load':>38}   {told}")
             continue
         pairs = [(_insert(url, load, None), _insert(url, load, name)) for _ in range(REPETITIONS)]
         beside = _Inserted(*(min(found) for found in zip(*(one for one, _ in pairs), strict=True)))
         alone = _Inserted(*(min(found) for found in zip(*(one for _, one in pairs), strict=True)))
         log, microseconds = beside.log - alone.log, (beside.seconds - alone.seconds) * 1e6
         print(
-            f"{line}{log / runs / 5:>19.1f}{log / beside.log:>8.1%}{microseconds / runs / 5:>11.1f}   {told}"
+            f"{line}{log / runs / 5:>19.1f}{log / beside.log:>8.1%}"
+            f"{microseconds / runs / 5:>11.1f}   {told}"
         )
 
 
 def _need(one: Asked, without: float) -> str:
     if without < 1.5 * max(one.milliseconds, NOTICED):
-        return "none of these questions"
+        return "none of these queries"
     told = f"over {GIVE_UP * 1000:,.0f}" if without == float("inf") else f"{without:,.0f}"
     return f"{one.name}: {one.milliseconds:,.0f} ms, without it {told} ms"
 
@@ -128,7 +133,7 @@ def _without(url: str, index: str | None) -> Iterator[psycopg.Connection]:
 
 
 def _insert(url: str, load: Callable[[psycopg.Connection], None], index: str | None) -> _Inserted:
-    """What the runs took."""
+    """Return the cost of inserting the runs."""
     with _without(url, index) as connection:
         [[before]] = connection.execute("SELECT pg_current_wal_insert_lsn()").fetchall()
         begun = time.perf_counter()
@@ -141,7 +146,7 @@ def _insert(url: str, load: Callable[[psycopg.Connection], None], index: str | N
 
 
 def _ask(url: str, sql: str, index: str) -> float:
-    """Milliseconds; infinite where it was given up."""
+    """Return the milliseconds of a query, or infinity if it was cancelled."""
     with _without(url, index) as connection:
         connection.execute(f"SET LOCAL statement_timeout = {GIVE_UP * 1000:.0f}".encode())
         begun = time.perf_counter()
@@ -153,7 +158,7 @@ def _ask(url: str, sql: str, index: str) -> float:
 
 
 def _refresh(url: str, index: str | None) -> float:
-    """Milliseconds for a hundred groups; infinite where it was given up."""
+    """Return the milliseconds for a hundred groups, or infinity if the refresh was cancelled."""
     taken = [float("inf")]
 
     def work(connection: Connection) -> None:

@@ -1,8 +1,8 @@
-"""What bounds a first load on one machine: every answer fetched with bare aiohttp, and beside that the rows, ready made, sent by
-COPY on one connection into the same tables.
+"""The limit of a first load on one machine: bare fetching, and COPY of ready-made rows.
 
-Run as `python limit.py BASE_URL WORKFLOW_ID DATABASE_URL FILE`. It decodes no step, knows nothing
-and decides nothing.
+Every response is fetched with bare aiohttp, and at the same time one connection sends the rows into
+the same tables. Run it as `python limit.py BASE_URL WORKFLOW_ID DATABASE_URL FILE`. It decodes no
+step and decides nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PAGE = msgspec.json.Decoder(list[_Row])
 
 
 def send(database_url: str, file: Path) -> None:
-    """Send every batch, a transaction each."""
+    """Send every batch in its own transaction."""
     batches: list[dict[str, bytes]] = pickle.loads(file.read_bytes())
     with psycopg.connect(database_url, autocommit=True) as connection:
         for batch in batches:
@@ -39,7 +39,7 @@ def send(database_url: str, file: Path) -> None:
 
 
 async def fetch(base_url: str, workflow_id: str) -> None:
-    """Ask for the whole list and for every run's steps."""
+    """Request the whole list and every run's steps."""
     path = f"{base_url}/workflows/{workflow_id}/runs"
     connector = aiohttp.TCPConnector(limit=CONCURRENCY)
     async with aiohttp.ClientSession(
@@ -57,7 +57,7 @@ async def fetch(base_url: str, workflow_id: str) -> None:
 
 
 async def main(base_url: str, workflow_id: str, database_url: str, file: str) -> None:
-    """Both side by side."""
+    """Fetch and send at the same time."""
     await asyncio.gather(
         fetch(base_url, workflow_id), asyncio.to_thread(send, database_url, Path(file))
     )

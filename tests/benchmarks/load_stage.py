@@ -1,8 +1,9 @@
-"""The load stage alone, from decoded steps to committed tables, beside the limit: COPY of ready-made bytes into the same tables.
+"""The load stage alone, from decoded steps to committed tables, compared with its limit.
 
-Run as `python -m tests.benchmarks.load_stage [--runs N] [--json]`. Everything is prepared before
-the clock starts; each figure is the median of some repetitions, each into emptied tables. "Bare
-tables" are the same ones without triggers and without the indexes that only analysts need.
+The limit is COPY of ready-made bytes into the same tables. Run it as `python -m
+tests.benchmarks.load_stage [--runs N] [--json]`. Everything is prepared before the clock starts.
+Each figure is the median of several repetitions, each into emptied tables. "Bare tables" have no
+triggers and no indexes that only analysts need.
 """
 
 from __future__ import annotations
@@ -40,19 +41,21 @@ from tests.support import query
 STATES = StateMap()
 
 _ENTER = """
-    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, listed_sweep, due_at)
+    INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, listed_sweep,
+                                          due_at)
     SELECT unnest(CAST(%s AS text[])), 'w', 'list', 'open', 1, now()
     ON CONFLICT (run_id) DO UPDATE SET due_at = now(), leased_until = NULL
 """
 
-# What the ready-made bytes fill: everything but what PostgreSQL computes by itself.
+# The columns of the ready-made bytes: all except those that PostgreSQL computes.
 _COLUMNS = """
     SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) AS columns
     FROM pg_attribute
-    WHERE attrelid = to_regclass('orchestra.' || %s) AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
+    WHERE attrelid = to_regclass('orchestra.' || %s) AND attnum > 0 AND NOT attisdropped
+      AND attgenerated = ''
 """
 
-# Key of the run by table, so that a batch's rows are found again.
+# The key of the run in each table, which finds the rows of a batch.
 _TABLES = {
     "runs": "id = ANY (%s)",
     "run_payloads": "run_id = ANY (%s)",
@@ -61,7 +64,7 @@ _TABLES = {
     "outputs": "step_id IN (SELECT id FROM orchestra.steps WHERE run_id = ANY (%s))",
 }
 
-# What only analysts need: indexes that no statement of the load uses.
+# The indexes that only analysts need: no statement of the load uses them.
 ANALYSTS_INDEXES = (
     "runs_workflow_id_start_time_idx",
     "runs_start_time_idx",
@@ -75,15 +78,15 @@ Batch = list[Reading]
 
 
 class Took(NamedTuple):
-    """What a load took."""
+    """The cost of a load."""
 
     seconds: float
     wal_bytes: int
-    """How much it wrote to PostgreSQL's log."""
+    """Bytes that the load wrote to PostgreSQL's write-ahead log."""
 
 
 def read(corpus: Corpus) -> list[Reading]:
-    """What a poll would have read of every run: decoded, ready to be loaded."""
+    """Return what a poll would have read of every run: decoded and ready to load."""
     history = corpus.history()
     [workflow_id] = history.workflow_ids
     now = datetime.now(UTC)
@@ -105,7 +108,7 @@ def read(corpus: Corpus) -> list[Reading]:
 
 
 def changed(readings: Sequence[Reading]) -> list[Reading]:
-    """The same steps as though every one had changed."""
+    """Return the same steps as if every one had changed."""
     return [
         msgspec.structs.replace(
             one,
@@ -123,7 +126,7 @@ def changed(readings: Sequence[Reading]) -> list[Reading]:
 
 
 def claimed(database: Database, url: str, readings: Sequence[Reading]) -> list[Batch]:
-    """Claim the runs for real, and share them out as batches of the service's size."""
+    """Claim the runs in the ledger, and split them into batches of the service's size."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(_ENTER, [[one.claim.run_id for one in readings]])
         connection.execute("VACUUM ANALYZE orchestra_etl.run_ledger")
@@ -144,12 +147,12 @@ def claimed(database: Database, url: str, readings: Sequence[Reading]) -> list[B
 
 
 def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took:
-    """What the loader takes for them, on so many connections."""
+    """Return the cost of the loader for these readings on that many connections."""
     database = Database(url, pool_size=connections + 1)
     try:
         batches = claimed(database, url, readings)
         loader = Loader(database, PollingPolicy(), STATES)
-        loader.load([])  # opens the connection
+        loader.load([])  # This opens the connection.
         logged = wal_bytes(url)
         begun = time.perf_counter()
         with ThreadPoolExecutor(connections) as pool:
@@ -163,7 +166,7 @@ def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took
 
 
 def ready_made(url: str) -> list[dict[str, bytes]]:
-    """All that is stored as the bytes of COPY, by batches of the service's size, and the statement for them."""
+    """Return the stored rows as bytes of COPY with their statements, in the service's batches."""
     run_ids = [
         row["id"] for row in query(url, "SELECT id FROM orchestra.runs ORDER BY start_time, id")
     ]
@@ -188,12 +191,15 @@ def ready_made(url: str) -> list[dict[str, bytes]]:
 
 
 def write_ready_made(url: str, file: Path) -> None:
-    """Keep what `ready_made` returns in a file. Here, since a spawned process cannot import the `__main__` of a package."""
+    """Write the result of `ready_made` into a file.
+
+    The function is here because a spawned process cannot import the `__main__` of a package.
+    """
     file.write_bytes(pickle.dumps(ready_made(url)))
 
 
 def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> Took:
-    """What COPY takes for ready-made bytes, a transaction a batch."""
+    """Return the cost of COPY for ready-made bytes, one transaction per batch."""
     opened = [psycopg.connect(url) for _ in range(connections)]
 
     def work(number: int) -> None:
@@ -214,7 +220,7 @@ def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1)
 
 
 def empty(url: str) -> None:
-    """Empty all that a load fills."""
+    """Empty all tables that a load fills."""
     query(
         url,
         "TRUNCATE orchestra.runs, orchestra_etl.changed_groups, orchestra_etl.run_ledger CASCADE",
@@ -223,7 +229,7 @@ def empty(url: str) -> None:
 
 
 def without_extras(url: str, *, triggers: bool, indexes: bool) -> None:
-    """Take the triggers, or what is indexed for analysts, from the tables."""
+    """Drop the tables' triggers, or the analysts' indexes."""
     if not triggers:
         for table in ("runs", "steps"):
             for trigger in ("mark_inserted", "mark_updated", "mark_deleted"):
@@ -233,14 +239,14 @@ def without_extras(url: str, *, triggers: bool, indexes: bool) -> None:
 
 
 def wal_bytes(url: str) -> int:
-    """How much has been written to the log so far."""
+    """Return the number of bytes written to the write-ahead log so far."""
     return int(
         query(url, "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0') AS bytes")[0]["bytes"]
     )
 
 
 def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
-    """Steps a second by what loads them."""
+    """Return the steps per second of each way to load them."""
     readings = read(corpus)
     again = changed(readings)
     steps = sum(len(one.steps.steps) for one in readings if one.steps is not None)
@@ -270,7 +276,7 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the rates as the tables are, and bared of what the load does not need."""
+    """Print the rates for the tables as they are, and for bare tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=4000)
     parser.add_argument("--repetitions", type=int, default=3)

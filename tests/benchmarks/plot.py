@@ -1,4 +1,4 @@
-"""Draws lines over a common axis as SVG, one panel above the other, each with its own scale from zero."""
+"""Line charts as SVG: panels over a common axis, each with its own scale from zero."""
 
 from __future__ import annotations
 
@@ -11,18 +11,21 @@ INK, GRID, COLOURS = "#24292f", "#d0d7de", ("#0969da", "#bc4c00", "#1a7f37")
 
 
 class Line(NamedTuple):
-    """What a panel shows."""
+    """A panel's data."""
 
     name: str
     points: Sequence[tuple[float, float]]
 
 
 def draw(title: str, axis: str, lines: Sequence[Line]) -> str:
-    """The drawing, on white, since a page behind it may be dark."""
+    """Return the drawing, on white, since the page behind it may be dark."""
     height = TOP + len(lines) * (PANEL + GAP) + 10
     right = max(x for line in lines for x, _ in line.points)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" font-size="12">',
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+            'font-family="sans-serif" font-size="12">'
+        ),
         f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
         _text(LEFT, 24, title, size=15),
     ]
@@ -62,10 +65,13 @@ def _across(x: float, right: float) -> float:
 
 
 def _round_step(least: float) -> float:
-    """The next 1, 2 or 5 times a power of ten."""
+    """Return the next 1, 2 or 5 times a power of ten."""
     power: float = 10 ** math.floor(math.log10(max(least, 1e-9)))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
 
 
 def _text(x: float, y: float, words: str, *, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" fill="{INK}" text-anchor="{anchor}" font-size="{size}">{words}</text>'
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" fill="{INK}" text-anchor="{anchor}" '
+        f'font-size="{size}">{words}</text>'
+    )

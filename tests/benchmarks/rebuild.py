@@ -1,9 +1,9 @@
-"""`orchestra-etl rebuild` beside its limit: reading the payloads alone, over the same connection, in the same order.
+"""`orchestra-etl rebuild` compared with its limit: reading the payloads alone, in the same order.
 
-Run as `python -m tests.benchmarks.rebuild [--runs N] [--step-bytes N] [--large-bytes N]`; with the
-last, so many more bytes of text stand in a step of each run. "Nothing changed" is a rebuild that
-finds every column right; in "all changed" every step that tells anything is written. Memory is the
-peak of the resident set of a process that does nothing else.
+Run it as `python -m tests.benchmarks.rebuild [--runs N] [--step-bytes N] [--large-bytes N]`. The
+last option adds that many bytes of text to one step of each run. "Nothing changed" is a rebuild
+that finds every column right; "all changed" writes every step with usage. Memory is the peak
+resident set of a process that does nothing else.
 """
 
 from __future__ import annotations
@@ -28,22 +28,28 @@ from tests.benchmarks.recorded import Corpus
 from tests.postgres_fixture import new_home
 from tests.support import query
 
-_DUE = "UPDATE orchestra_etl.rebuilds SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+_DUE = (
+    "UPDATE orchestra_etl.rebuilds"
+    " SET after_step_id = NULL, steps = 0, changed = 0, started_at = NULL, finished_at = NULL"
+)
 _FORGET = f"UPDATE orchestra.steps SET {', '.join(f'{name} = NULL' for name in COLUMNS)}"
 _ENLARGE = """
-    UPDATE orchestra.outputs SET data = data || jsonb_build_object('text', repeat('x', %s)), size_bytes = size_bytes + %s
-    WHERE step_id IN (SELECT min(id) FROM orchestra.steps GROUP BY run_id) AND jsonb_typeof(data) = 'object'
+    UPDATE orchestra.outputs
+    SET data = data || jsonb_build_object('text', repeat('x', %s)), size_bytes = size_bytes + %s
+    WHERE step_id IN (SELECT min(id) FROM orchestra.steps
+                      GROUP BY run_id) AND jsonb_typeof(data) = 'object'
 """
 _PAYLOADS = """
     SELECT s.id, convert_to(CAST(i.data AS text), 'UTF8'), convert_to(CAST(o.data AS text), 'UTF8')
     FROM orchestra.steps AS s
-    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
+    LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
+    LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id
     ORDER BY s.id
 """
 
 
 def read_payloads(url: str) -> int:
-    """The limit: read what a rebuild reads, and do nothing with it."""
+    """Read what a rebuild reads, and do nothing with it: the limit."""
     size = 0
     with psycopg.connect(url) as connection, connection.cursor() as cursor:
         for _, inputs, outputs in cursor.stream(_PAYLOADS, binary=True):
@@ -52,7 +58,7 @@ def read_payloads(url: str) -> int:
 
 
 def rebuild_all(url: str) -> int:
-    """The rebuild itself; how many steps have changed."""
+    """Run the rebuild, and return the number of changed steps."""
     database = Database(url)
     try:
         return rebuild.rebuild(database).changed
@@ -68,7 +74,7 @@ def _measured(work: Callable[[str], int], url: str, results: object) -> None:
 
 
 def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None:
-    """Print what the work takes in a process of its own."""
+    """Print the cost of the work in a process of its own."""
     context = get_context("spawn")
     results = context.Queue()
     process = context.Process(target=_measured, args=(work, url, results))
@@ -76,7 +82,8 @@ def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None
     seconds, peak, found = results.get()
     process.join()
     print(
-        f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB peak   ({found:,})"
+        f"{name:30}{steps / seconds:>12,.0f} steps/s{seconds:>9.2f} s{peak:>9.0f} MB "
+        f"peak   ({found:,})"
     )
 
 

@@ -1,4 +1,4 @@
-"""The API as every contender meets it: one process that serves prepared bytes, so that it is never what limits them."""
+"""The contenders' API: one process that serves prepared bytes and is never the bottleneck."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Corpus(NamedTuple):
     steps_per_run: int = 5
     step_bytes: int = 2000
     large_bytes: int = 0
-    """Size of what each run's first step gave, in place of its own outputs; 0: as it is."""
+    """Size of the outputs of each run's first step; 0: unchanged."""
 
     def history(self) -> History:
-        """The history itself."""
+        """Return the history."""
         return History(
             workflows=1,
             runs_per_workflow=self.runs,
@@ -44,32 +44,32 @@ class Corpus(NamedTuple):
 
 
 class Api(NamedTuple):
-    """Where a corpus is served."""
+    """A served corpus."""
 
     base_url: str
     workflow_id: str
     steps: int
-    """How many steps all runs have together."""
+    """The number of steps of all runs."""
     body_bytes: int
-    """Bytes of all answers to questions for steps."""
+    """The bytes of all responses with steps."""
 
     def show(self, runs: int) -> None:
-        """List only the oldest so many runs from now on."""
+        """List only the oldest `runs` runs from now on."""
         urllib.request.urlopen(f"{self.base_url}/show/{runs}", timeout=10).close()
 
     def delay(self, seconds: float) -> None:
-        """Answer every request that much later from now on."""
+        """Delay every response by `seconds` from now on."""
         urllib.request.urlopen(f"{self.base_url}/delay/{seconds}", timeout=10).close()
 
     def requests(self) -> int:
-        """How many requests have come so far, these two kinds left out."""
+        """Return the number of requests so far, without calls of `show`, `delay` and this one."""
         with urllib.request.urlopen(f"{self.base_url}/requests", timeout=10) as answer:
             return int(answer.read())
 
 
 @contextmanager
 def served(corpus: Corpus) -> Iterator[Api]:
-    """Serve the corpus from a process of its own."""
+    """Serve the corpus from its own process."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(corpus, theirs), daemon=True)

@@ -1,6 +1,6 @@
-"""Every benchmark, the soak and the dump of a release once, on almost nothing: none rots unseen.
+"""Every benchmark, the soak and the release dump run once on tiny data, so that none breaks unseen.
 
-`make bench-tiny` runs these. Figures of such sizes mean nothing, so no limit on speed applies; only
+`make bench-tiny` runs these. Figures of such sizes mean nothing, so no speed limit applies: only
 errors fail.
 """
 
@@ -19,10 +19,11 @@ from tests.conftest import ROOT
 
 TESTS = ROOT / "tests"
 TINY: Mapping[str, Sequence[str]] = {
-    # The slowest first, since other processes run the rest meanwhile.
+    # The slowest module comes first, because other processes run the rest meanwhile.
     "tests.benchmarks.charts": ["--runs=1000", "--repetitions=1", "--limit=600"],
     "tests.benchmarks.growth": [
-        "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg", "--json=growth.json",
+        "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg",
+        "--json=growth.json",
     ],
     "tests.benchmarks": [
         "--runs=20", "--repetitions=1", "--variants=5 steps, small", "--json=figures.json",
@@ -37,12 +38,12 @@ TINY: Mapping[str, Sequence[str]] = {
 }  # fmt: skip
 """The arguments with which each module takes seconds."""
 PARTS = {"dlt_pipeline", "hand_written", "limit"}
-"""Scripts that `tests.benchmarks` starts, each in a process of its own."""
+"""Scripts that `tests.benchmarks` starts, each in its own process."""
 
 
 @pytest.mark.parametrize("module", TINY)
 def test_an_entry_point_runs(module: str, tmp_path: Path) -> None:
-    """The module runs to its end on a tiny size and prints a result; its files are written."""
+    """The module runs to its end on a tiny size, prints a result and writes its files."""
     done = subprocess.run(
         [sys.executable, "-m", module, *TINY[module]],
         cwd=tmp_path,
@@ -61,7 +62,7 @@ def test_an_entry_point_runs(module: str, tmp_path: Path) -> None:
 
 
 def test_no_entry_point_is_left_out() -> None:
-    """Whatever can be run as a module, and whatever the Makefile runs, is run here."""
+    """Everything that can run as a module or that the Makefile runs is run here."""
     runnable = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__main__")
         for path in TESTS.rglob("*.py")

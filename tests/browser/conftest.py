@@ -1,4 +1,4 @@
-"""A history of the simulator's, Superset serving the dashboards of it, and a browser that has signed in."""
+"""A simulated history, Superset with its dashboards, and a browser that has signed in."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, query
 
 PICTURES = os.environ.get("SCREENSHOTS")
-"""The folder for pictures of the dashboards, if they are wanted."""
+"""The folder for pictures of the dashboards, or None."""
 DEMO = "demo"
 """The database of the pictures: the demo's own history."""
 
 
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
-    """The data folder of the demo and of the dashboards."""
+    """Provide the data folder of the demo and of the dashboards."""
     home = new_home()
     yield home
     shutil.rmtree(home, ignore_errors=True)
@@ -41,16 +41,16 @@ def home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def server(home: Path) -> Iterator[EmbeddedPostgres]:
-    """The demo's server."""
+    """Provide the demo's server."""
     with EmbeddedPostgres(home / "demo", settings=FAST_SETTINGS) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def history_url(home: Path, server: EmbeddedPostgres) -> str:
-    """The demo's database, with a history of eight days as the command `sync` loads it, and nothing that arrives later.
+    """Provide the demo's database with eight days of history, loaded by `sync`, and nothing newer.
 
-    With all that the simulator has not; for pictures `demo` is a copy without that.
+    It also has everything that the simulator lacks; for pictures `demo` is a copy without that.
     """
     upgrade(server.url)
     history = History(runs_per_workflow=300, spacing=timedelta(minutes=40), arrivals_per_minute=0)
@@ -74,42 +74,43 @@ def history_url(home: Path, server: EmbeddedPostgres) -> str:
 
 @pytest.fixture(scope="session")
 def superset(home: Path, history_url: str) -> Iterator[Superset]:
-    """Superset, serving a copy of the dashboards' files that a test may edit."""
+    """Start Superset with a copy of the dashboards' files that a test may edit."""
     with served(home, root=ROOT, variables={}) as superset:
         yield superset
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The browser of all tests."""
+    """Provide the browser of all tests."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
 def page(browser: Browser, superset: Superset) -> Page:
-    """A page that has signed in."""
+    """Provide a page that has signed in."""
     return sign_in(browser, superset)
 
 
 @pytest.fixture(scope="session")
 def failed_run(history_url: str) -> str:
-    """A run that failed late, and paid for a model before."""
+    """Provide a run that failed late, after a paid model call."""
     return a_failed_run(history_url)
 
 
 def a_failed_run(url: str) -> str:
-    """The id of a run of this history that failed late, and paid for a model before."""
+    """Return the id of a run in this history that failed late, after a paid model call."""
     sql = """
         SELECT run_id AS id FROM orchestra.run_summary
-        WHERE outcome = 'failed' AND tracking = 'final' AND cost > 0 ORDER BY steps DESC, start_time DESC LIMIT 1
+        WHERE outcome = 'failed' AND tracking = 'final' AND cost > 0
+        ORDER BY steps DESC, start_time DESC LIMIT 1
     """
     return str(query(url, sql)[0]["id"])
 
 
 @pytest.fixture(scope="module")
 def shown(page: Page, superset: Superset, failed_run: str) -> Callable[[str], Shown]:
-    """A dashboard as it is opened first, that of runs for one that failed; opened once a module."""
+    """Provide each dashboard as first opened, once per module, with a failed run."""
 
     @cache
     def shown(name: str) -> Shown:

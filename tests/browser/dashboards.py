@@ -1,4 +1,4 @@
-"""A dashboard as a browser shows it: what its charts got, and what the page says."""
+"""A dashboard as a browser shows it: the data of its charts, and the text of the page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from playwright.sync_api import (
 )
 
 TIMEOUT_SECONDS = 180
-"""For what ends by itself, on a busy machine too."""
+"""Limit for everything that ends by itself, on a busy machine too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
 MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -44,20 +44,20 @@ TROUBLE = re.compile(
 
 
 class Superset(msgspec.Struct, frozen=True):
-    """Superset as it is served to a test."""
+    """Superset as a test sees it."""
 
     address: str
     home: Path
-    """Its folder of keys and logs."""
+    """The folder of its keys and logs."""
     files: Path
     """The copy of config/superset that it serves."""
     command: Sequence[str]
     environment: Mapping[str, str]
     printed: str
-    """What was printed until it was served."""
+    """The lines printed until it was ready."""
 
     def password_of(self, user: str) -> str:
-        """What a user signs in with."""
+        """Return a user's password."""
         return (self.home / f"{user}-password").read_text().strip()
 
 
@@ -65,9 +65,12 @@ class Superset(msgspec.Struct, frozen=True):
 def served(
     home: Path, *, root: Path, variables: Mapping[str, str], days: int | None = None
 ) -> Iterator[Superset]:
-    """Superset with a copy of the dashboards' files in `home`, of which it shows the last `days`, or what the files say.
+    """Serve Superset with a copy of the dashboards' files in `home`.
 
-    Raises AssertionError where it is not served, or does not end with 0.
+    It shows the last `days` days, or the days that the files set.
+
+    Raises:
+        AssertionError: if it is not served, or does not end with 0.
     """
     checkout = home / "checkout"
     shutil.copytree(root / "config" / "superset", checkout / "config" / "superset")
@@ -107,7 +110,7 @@ def served(
                 printed,
             )
         finally:
-            # Not SIGINT, which what a shell has started with `&` ignores.
+            # Not SIGINT: a process that a shell started with `&` ignores it.
             serving.send_signal(signal.SIGTERM)
             try:
                 status = serving.wait(180)
@@ -118,9 +121,13 @@ def served(
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Chromium without a window. Raises AssertionError where none is installed."""
+    """Start Chromium without a window.
+
+    Raises:
+        AssertionError: if none is installed.
+    """
     found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    assert found is not None, "no Chromium is installed: `make test-browser` says how to get it"
+    assert found is not None, "no Chromium is installed: `make test-browser` says how to install it"
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses to run as root.
         arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
@@ -130,14 +137,17 @@ def chromium() -> Iterator[Browser]:
 
 
 def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
-    """A page that has signed in as this user; tall, because Superset draws only what is in sight."""
+    """Return a page that has signed in as this user.
+
+    It is tall, because Superset draws only what is visible.
+    """
     page = browser.new_page(viewport={"width": 1440, "height": 3000})
     page.set_default_timeout(TIMEOUT_SECONDS * 1000)
     page.goto(f"{superset.address}/login/")
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while urlsplit(page.url).path == "/login/":
         assert time.monotonic() < deadline, f"{user} cannot sign in"
-        # Before all of it has come the form may be drawn once more, and empty.
+        # Until everything has loaded, the form may be drawn again, empty.
         page.fill("#username", user)
         page.fill("#password", superset.password_of(user))
         page.press("#password", "Enter")
@@ -150,7 +160,10 @@ def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
 def client_of(
     superset: Superset, cookies: Sequence[Mapping[str, Any]] = ()
 ) -> Iterator[httpx.Client]:
-    """A client of Superset's API that has signed in: as who has these cookies of a browser, else as admin."""
+    """Provide a signed-in client of Superset's API.
+
+    It signs in with these cookies of a browser, or as admin.
+    """
     with httpx.Client(base_url=superset.address, timeout=60) as client:
         for cookie in cookies:
             client.cookies.set(cookie["name"], cookie["value"])
@@ -168,10 +181,10 @@ def client_of(
 
 
 def choose(page: Page, filter_: str, option: str) -> None:
-    """Choose in the filter bar; `apply` has the charts follow."""
+    """Choose an option in the filter bar; `apply` updates the charts."""
     combobox = page.get_by_role("combobox", name=filter_)
     offered = page.locator(".ant-select-item-option-content").get_by_text(option, exact=True)
-    # The bar may be drawn once more while its options arrive, and closes its list then.
+    # The bar may be drawn again while its options arrive, and then closes its list.
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while not offered.is_visible():
         assert time.monotonic() < deadline, f"{filter_} does not offer {option}"
@@ -183,51 +196,55 @@ def choose(page: Page, filter_: str, option: str) -> None:
 
 
 def apply(page: Page) -> None:
-    """Have the charts follow what was chosen."""
+    """Apply the chosen filters to the charts."""
     page.locator("[data-test='filter-bar__apply-button']").click()
 
 
 class Shown(msgspec.Struct, frozen=True):
-    """A dashboard as it was when all of its charts had been drawn; what it says stays, whatever the page shows next."""
+    """A dashboard at the moment when all of its charts had been drawn.
+
+    It stays the same, whatever the page shows next.
+    """
 
     page: Page
     rows: Mapping[str, list[dict[str, Any]]]
-    """The data that each chart got, by the chart's title."""
+    """The data of each chart, by the chart's title."""
     since: Mapping[str, datetime | None]
-    """When the time that each chart shows begins."""
+    """The start of the time range of each chart."""
     asked_at: Mapping[str, datetime]
-    """When the database answered for each chart: Superset keeps an answer for half a minute."""
+    """The time of the database's response for each chart: Superset caches it for half a minute."""
     numbers: Mapping[str, str]
-    """What each big number says."""
+    """The text of each big number."""
     tables: Mapping[str, list[list[str]]]
-    """The cells of each table as they are written."""
+    """The text of each table's cells."""
     elements: set[str]
     """Elements in the tables' cells."""
     links: set[str]
-    """Where the links of tables and texts lead, without what stands behind `?`."""
+    """Targets of the links in tables and texts, without the part after `?`."""
     errors: Sequence[str]
-    """What Superset answered instead of data, and charts that show an error, a warning or nothing."""
+    """Superset's error responses, and charts that show an error, a warning or nothing."""
     other_hosts: set[str]
-    """Hosts beside Superset's that the browser was let ask."""
+    """Hosts other than Superset's that the browser was allowed to contact."""
 
     def chart(self, title: str) -> Locator:
-        """A chart by its title, in the page as it is now."""
+        """Return a chart of the current page by its title."""
         name = self.page.locator(".header-title", has_text=re.compile(f"^{re.escape(title)}$"))
         return self.page.locator(CHART).filter(has=name).first
 
     def number(self, title: str) -> str:
-        """What a big number says."""
+        """Return the text of a big number."""
         return self.numbers[title]
 
     def table(self, title: str) -> list[list[str]]:
-        """The cells of a table as they are written."""
+        """Return the text of a table's cells."""
         return self.tables[title]
 
 
 WRITTEN = """charts => charts.map(chart => ({
     title: chart.querySelector("[data-test='slice-header'] .header-title")?.innerText ?? "",
     number: chart.querySelector(".header-line")?.innerText,
-    cells: [...chart.querySelectorAll("tbody tr")].map(row => [...row.querySelectorAll("td")].map(cell => cell.innerText)),
+    cells: [...chart.querySelectorAll("tbody tr")].map(
+        row => [...row.querySelectorAll("td")].map(cell => cell.innerText)),
     warned: chart.querySelector("[data-test='warning'], [aria-label='warning']") !== null,
     elements: [...chart.querySelectorAll("tbody td *")].map(element => element.tagName),
     text: chart.innerText,
@@ -245,11 +262,15 @@ def open_dashboard(
     run: str | None = None,
     time_range: str | None = None,
 ) -> Shown:
-    """Open a dashboard, that of runs for this run, or with this time, and wait until all of its charts are drawn."""
+    """Open a dashboard, and wait until all of its charts are drawn.
+
+    It may be the run dashboard for this run, or a dashboard with this time range.
+    """
     address = f"{superset.address}/superset/dashboard/orchestra-{name}/"
     if run is not None:
         address += (
-            f"?native_filters=(NATIVE_FILTER-run:(extraFormData:(filters:!((col:run_id,op:IN,val:!('{run}')))),"
+            "?native_filters=(NATIVE_FILTER-run:(extraFormData:"
+            f"(filters:!((col:run_id,op:IN,val:!('{run}')))),"
             f"filterState:(label:'{run}',value:!('{run}')),id:NATIVE_FILTER-run,ownState:()))"
         )
     if time_range is not None:
@@ -268,7 +289,10 @@ def draw(
     *,
     unfiltered: Collection[str] = (),
 ) -> Shown:
-    """Do something that has the charts ask for data, and wait until all but the `unfiltered` ones are drawn anew."""
+    """Do something that makes the charts request data, and wait until they are drawn again.
+
+    The `unfiltered` charts are not drawn again.
+    """
     charts = page.request.get(
         f"{superset.address}/api/v1/dashboard/orchestra-{name}/charts"
     ).json()["result"]
@@ -303,10 +327,10 @@ def draw(
                 f"not drawn: {[titles[one] for one in titles.keys() - answers.keys()]}"
             )
             page.wait_for_timeout(100)
-        # A chart may have its data, and still load what draws it.
+        # A chart may have its data and still load its drawing code.
         before, written = None, page.locator(CHART).evaluate_all(WRITTEN)
         while written != before:
-            assert time.monotonic() < deadline, "the charts change for as long as one looks"
+            assert time.monotonic() < deadline, "the charts keep changing"
             page.wait_for_timeout(300)
             before, written = written, page.locator(CHART).evaluate_all(WRITTEN)
     finally:
@@ -339,7 +363,7 @@ def draw(
 
 
 def is_disguised(text: str) -> bool:
-    """Whether the text has characters that are invisible, control a terminal or turn its direction; or their mark."""
+    """Return whether the text has invisible, control or bidirectional characters, or their mark."""
     return any(
         unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") or letter == "\ufffd"
         for letter in text
@@ -355,8 +379,11 @@ def displayed(
     mark: str = " #",
     digits: int = 6,
 ) -> str:
-    """A name as the dashboards write it: one that is long, disguised or, where charts show it, not free of `markup`, is
-    marked and cut, and its hash tells it from others."""
+    """Return a name as the dashboards write it.
+
+    A name that is long, disguised or, where charts show it, with `markup` is marked and cut. Its
+    hash distinguishes it from others.
+    """
     if len(name) <= most and not is_disguised(name) and not (markup and "<" in name):
         return name
     plain = "".join("\ufffd" if is_disguised(letter) else letter for letter in name)
@@ -367,7 +394,7 @@ def displayed(
 
 
 def milliseconds(text: str) -> float:
-    """A duration as the dashboards write it, such as `1m 11.2s`, which is rounded down to a tenth of a second."""
+    """Parse a duration of the dashboards, such as `1m 11.2s`, rounded down to 0.1 s."""
     return sum(
         float(number) * MILLISECONDS[unit]
         for number, unit in re.findall(r"([\d.]+)(ms|[dhms])", text)
@@ -375,5 +402,5 @@ def milliseconds(text: str) -> float:
 
 
 def time_of(value: float | None) -> datetime | None:
-    """A time in a chart's data: milliseconds since 1970."""
+    """Convert a time in a chart's data from milliseconds since 1970."""
     return None if value is None else datetime.fromtimestamp(value / 1000, UTC)

@@ -1,4 +1,4 @@
-"""Superset for a while on another database of the same server."""
+"""Temporary use of another database of the same server in Superset."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CACHE_DISABLED = -1
 
 
 def create(server: EmbeddedPostgres, name: str, *, template: str | None = None) -> str:
-    """Create a database, as a copy of another where `template` names one, and return its URL."""
+    """Create a database, or a copy of `template`, and return its URL."""
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
@@ -39,7 +39,7 @@ def grant(url: str) -> None:
 
 @contextmanager
 def showing(superset: Superset, name: str) -> Iterator[None]:
-    """Have the dashboards show this database, without a cache, which would hold rows of the other one."""
+    """Make the dashboards show this database, without a cache with rows of the other one."""
     with client_of(superset) as client:
         [database] = client.get("/api/v1/database/").json()["result"]
         address = f"/api/v1/database/{database['id']}"

@@ -1,7 +1,7 @@
-"""Every chart of every dashboard is compared with SQL over the tables, never with the views that it reads.
+"""Every chart of every dashboard equals SQL over the tables, never over the views that it reads.
 
-What a call is, and what it costs, is asked of the same functions as the views ask: other tests
-compare these with plain Python.
+Both use the same SQL functions for what counts as a call and for its cost. Other tests compare
+these functions with plain Python.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from tests.browser.dashboards import (
 from tests.browser.troubles import MESSAGES, NODE
 from tests.support import query
 
-# `now`: when the chart was asked for. `since`: when its time begins. `run`: the run of the
-# dashboard of runs.
+# Placeholders: `now` is the time of the chart's query, `since` the start of its time range, `run`
+# the run of the run dashboard.
 FACTS = """
     WITH every_run AS (
         SELECT r.*, w.name AS workflow_name, COALESCE(r.start_time, r.first_seen_at) AS at,
                COALESCE(r.duration_ms, 1000 * extract(epoch FROM CAST('{now}' AS timestamptz)
-                                                      - COALESCE(r.start_time, r.first_seen_at))) AS elapsed_ms,
+                                                      - COALESCE(r.start_time,
+                                                                 r.first_seen_at))) AS elapsed_ms,
                date_trunc('hour', COALESCE(r.start_time, r.first_seen_at)) AS hour,
                CASE WHEN r.state = 'succeeded' AND (r.error IS NOT NULL OR EXISTS (
                    SELECT FROM orchestra.steps AS s
@@ -40,10 +41,12 @@ FACTS = """
     ), timed AS (
         SELECT s.*, COALESCE(s.start_time, r.start_time, r.first_seen_at) AS at,
                COALESCE(s.response_model, s.request_model) AS model,
-               CASE WHEN s.state = 'succeeded' AND num_nonnulls(s.error, s.reported_error) > 0 THEN 'Soft-failed'
+               CASE WHEN s.state = 'succeeded' AND num_nonnulls(s.error, s.reported_error) > 0
+                    THEN 'Soft-failed'
                     ELSE initcap(s.state) END AS outcome_label,
                COALESCE(s.error ->> 'message', s.error #>> '{{}}', s.reported_error) AS message
-        FROM orchestra.steps AS s JOIN orchestra.runs AS r ON r.id = s.run_id WHERE s.absent_since IS NULL
+        FROM orchestra.steps AS s JOIN orchestra.runs AS r ON r.id = s.run_id
+        WHERE s.absent_since IS NULL
     ), used AS (
         SELECT t.*, CAST(ROW({usage}) AS orchestra.usage) AS used,
                lower(replace(t.outcome_label, '-', '_')) AS outcome
@@ -51,15 +54,18 @@ FACTS = """
     ), called AS (
         SELECT u.*, orchestra.has_usage(u.used, u.total_tokens, u.reported_cost) AS has_usage,
                orchestra.is_call(u.state, u.node_type, u.model, u.finish_reason,
-                                 orchestra.has_usage(u.used, u.total_tokens, u.reported_cost)) AS is_call
+                                 orchestra.has_usage(u.used, u.total_tokens,
+                                                     u.reported_cost)) AS is_call
         FROM used AS u
     ), priced AS (
         SELECT c.*, p AS prices, p.provider,
                CASE WHEN c.is_call THEN orchestra.call_cost(c.used, 1, p) END AS cost
         FROM called AS c
         LEFT JOIN orchestra.prices AS p
-          ON p.model = c.model AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used)
-         AND orchestra.price_applies(p, c.service_tier, orchestra.context_tier(c.input_tokens), c.at)
+          ON p.model = c.model
+            AND NOT orchestra.is_unmetered(c.outcome, c.is_call, c.has_usage, c.used)
+         AND orchestra.price_applies(p, c.service_tier, orchestra.context_tier(c.input_tokens),
+                                     c.at)
     ), every_step AS (
         SELECT t.*, w.name AS workflow_name, w.name || ' · ' || t.node_id AS node,
                CASE WHEN t.cost IS NOT NULL THEN (t.prices).currency END AS currency,
@@ -72,7 +78,8 @@ FACTS = """
     failures AS (SELECT * FROM steps WHERE outcome_label IN ('Failed', 'Soft-failed')),
     open AS (
         SELECT r.*, seen_at, GREATEST(0, 1000 * extract(epoch FROM seen_at - at)) AS age_ms,
-               (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY u.duration_ms) FROM every_run AS u
+               (SELECT percentile_disc(0.95) WITHIN GROUP (ORDER BY u.duration_ms)
+                FROM every_run AS u
                 WHERE u.workflow_id = r.workflow_id AND u.outcome_label = 'Succeeded'
                   AND u.at >= CAST('{now}' AS timestamptz) - interval '30 days') AS usual
         FROM every_run AS r
@@ -90,12 +97,14 @@ FACTS = """
 """
 RATE = """
     count(*) FILTER (WHERE outcome_label = 'Succeeded')
-    / nullif(count(*) FILTER (WHERE outcome_label IN ('Succeeded', 'Soft-failed', 'Failed')), 0)::float
+    / nullif(count(*) FILTER (
+        WHERE outcome_label IN ('Succeeded', 'Soft-failed', 'Failed')
+    ), 0)::float
 """
 TIMED = "outcome_label = 'Succeeded' AND duration_ms >= 0"
-"""What percentiles are of."""
+"""The runs and steps that percentiles count."""
 BUSY_SECONDS = 15
-"""How much later than the database Superset may say that it asked."""
+"""By how many seconds Superset's time of a query may be later than the database's."""
 FAILURE_KINDS = "Kinds of failure: click one to see its failures below"
 
 
@@ -116,7 +125,11 @@ class Tile(NamedTuple):
     dashboard: str
     title: str
     format: str
-    """As Python writes it; `duration`, `2 %` where the duration comes from a histogram, `passes` where it is the time since."""
+    """The format of the number.
+
+    It is a Python format, `duration`, `2 %` for a duration from a histogram, or `passes` for the
+    time since an event.
+    """
     sql: str
 
 
@@ -144,7 +157,9 @@ TILES = (
         "failures",
         "Kinds",
         ",d",
-        """SELECT count(*) FROM (SELECT DISTINCT workflow_id, node_id, outcome_label, orchestra.failure_pattern(message)
+        """SELECT count(*)
+           FROM (SELECT DISTINCT workflow_id, node_id, outcome_label,
+                 orchestra.failure_pattern(message)
            FROM failures) AS kinds""",
     ),
     Tile("models", "Model calls", ",d", "SELECT count(*) FROM calls"),
@@ -154,10 +169,12 @@ TILES = (
         "models",
         "Cached",
         ".1%",
-        """SELECT sum(cached_input_tokens) / CAST(sum(input_tokens) FILTER (WHERE told) AS float) FROM (
+        """SELECT sum(cached_input_tokens) / CAST(sum(input_tokens) FILTER (WHERE told) AS float)
+           FROM (
            SELECT c.*, count(cached_input_tokens) OVER (
                        PARTITION BY hour, workflow_id, organization_id, node_id, node_type, model,
-                                    service_tier, orchestra.context_tier(input_tokens), usage_kinds) > 0 AS told
+                                    service_tier, orchestra.context_tier(input_tokens),
+                                    usage_kinds) > 0 AS told
                FROM calls AS c) AS c""",
     ),
     Tile("models", "Unpriced calls", ",d", "SELECT count(*) FROM calls WHERE cost IS NULL"),
@@ -179,10 +196,13 @@ class Chart(NamedTuple):
     dashboard: str
     title: str
     keys: tuple[str, ...]
-    """Columns that tell the rows apart; (x, "series") for a chart with a series for each value of a column."""
+    """Columns that identify a row; (x, "series") for a chart with one series per value."""
     sql: str
     at_most: int | None = None
-    """How many of the slowest the chart shows. Which ones is for its histograms to say: two may be as slow."""
+    """The number of slowest rows that the chart shows.
+
+    Its histograms decide which ones, since two may be equally slow.
+    """
 
 
 CHARTS = (
@@ -192,8 +212,10 @@ CHARTS = (
         (),
         """SELECT (SELECT max(start_time) FROM every_run) AS newest_run_start,
                   (SELECT min(swept_at) FROM orchestra_etl.sweeps) AS swept_at,
-                  (SELECT count(*) FROM orchestra_etl.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
-                  (SELECT count(*) FROM orchestra_etl.gaps WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
+                  (SELECT count(*) FROM orchestra_etl.dead_letters
+                   WHERE resolved_at IS NULL) AS dead_letters,
+                  (SELECT count(*) FROM orchestra_etl.gaps
+                   WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
                   (SELECT count(*) FROM orchestra_etl.changed_groups) AS waiting_groups""",
     ),
     Chart(
@@ -215,35 +237,48 @@ CHARTS = (
         "overview",
         "Success rate by workflow",
         ("hour", "series"),
-        f"SELECT date_trunc('day', hour) AS hour, workflow_name AS series, {RATE} AS value FROM runs GROUP BY 1, 2",
+        (
+            f"SELECT date_trunc('day', hour) AS hour, workflow_name AS series, {RATE} AS value"
+            " FROM runs GROUP BY 1, 2"
+        ),
     ),
     Chart(
         "overview",
         "Run duration, p50 and p95",
         ("hour",),
-        f"SELECT hour, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM runs GROUP BY hour",
+        (
+            f"SELECT hour, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM runs"
+            " GROUP BY hour"
+        ),
     ),
     Chart(
         "overview",
         "Model cost by workflow",
         ("hour", "series"),
-        "SELECT hour, workflow_name AS series, sum(cost) AS value FROM calls WHERE currency = 'USD' GROUP BY 1, 2",
+        (
+            "SELECT hour, workflow_name AS series, sum(cost) AS value FROM calls"
+            " WHERE currency = 'USD' GROUP BY 1, 2"
+        ),
     ),
     Chart(
         "overview",
         "Workflows",
         ("workflow_shown",),
-        f"""SELECT workflow_name AS workflow_shown, count(*) AS total_runs, {RATE} AS success_rate, {_quantile(0.5)} AS p50_ms,
-                   {_quantile(0.95)} AS p95_ms, {_count(runs_soft_failed="'Soft-failed'", runs_failed="'Failed'")}
+        f"""SELECT workflow_name AS workflow_shown, count(*) AS total_runs, {RATE} AS success_rate,
+                   {_quantile(0.5)} AS p50_ms,
+                   {_quantile(0.95)} AS p95_ms,
+                   {_count(runs_soft_failed="'Soft-failed'", runs_failed="'Failed'")}
             FROM runs GROUP BY workflow_name""",
     ),
     Chart(
         "overview",
         "Open runs now, oldest first",
         ("run_id",),
-        """SELECT id AS run_id, start_time, age_ms, usual AS usual_p95_ms, CASE WHEN age_ms > usual THEN 'yes' ELSE 'no' END
+        """SELECT id AS run_id, start_time, age_ms, usual AS usual_p95_ms,
+                  CASE WHEN age_ms > usual THEN 'yes' ELSE 'no' END
                   AS overdue_label, seen_at,
-                  COALESCE((SELECT s.node_id FROM every_step AS s WHERE s.run_id = open.id AND s.state = 'running'
+                  COALESCE((SELECT s.node_id FROM every_step AS s
+                            WHERE s.run_id = open.id AND s.state = 'running'
                             ORDER BY s.start_time, s.position, s.id LIMIT 1), 'none') AS node_text
            FROM open""",
     ),
@@ -252,12 +287,14 @@ CHARTS = (
         "Latest runs",
         ("run_id",),
         """SELECT r.id AS run_id, r.workflow_name AS workflow_text, r.outcome_label, r.start_time,
-                  r.elapsed_ms, (SELECT count(*) FROM every_step AS s WHERE s.run_id = r.id) AS steps,
+                  r.elapsed_ms, (SELECT count(*) FROM every_step AS s
+                                 WHERE s.run_id = r.id) AS steps,
                   (SELECT CASE WHEN count(total_tokens) > 0 OR NOT COALESCE(bool_or(is_call), false)
                                THEN COALESCE(sum(total_tokens), 0) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS total_tokens,
                   (SELECT CASE WHEN count(DISTINCT currency) = 1 AND min(currency) = 'USD'
-                                    AND count(*) FILTER (WHERE is_call AND cost IS NULL) = 0 THEN sum(cost) END
+                                    AND count(*)
+                                    FILTER (WHERE is_call AND cost IS NULL) = 0 THEN sum(cost) END
                    FROM every_step AS s WHERE s.run_id = r.id) AS usd
            FROM runs AS r ORDER BY r.start_time DESC LIMIT 20""",
     ),
@@ -265,14 +302,18 @@ CHARTS = (
         "nodes",
         "Slowest nodes",
         ("node",),
-        f"SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps WHERE {TIMED} GROUP BY node",
+        (
+            f"SELECT node, {_quantile(0.5)} AS p50_ms, {_quantile(0.95)} AS p95_ms FROM steps"
+            f" WHERE {TIMED} GROUP BY node"
+        ),
         at_most=15,
     ),
     Chart(
         "nodes",
         "p95 duration by node",
         ("day", "series"),
-        f"""SELECT date_trunc('day', hour) AS day, node AS series, {_quantile(0.95)} AS value FROM steps
+        f"""SELECT date_trunc('day', hour) AS day, node AS series, {_quantile(0.95)} AS value
+            FROM steps
             WHERE {TIMED} GROUP BY 1, 2""",
         at_most=6,
     ),
@@ -280,17 +321,20 @@ CHARTS = (
         "nodes",
         "Nodes",
         ("workflow_shown", "node_shown", "node_type_shown"),
-        f"""SELECT workflow_name AS workflow_shown, node_id AS node_shown, node_type AS node_type_shown,
+        f"""SELECT workflow_name AS workflow_shown, node_id AS node_shown,
+                   node_type AS node_type_shown,
                    {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,
                    count(*) AS total_steps, {RATE} AS success_rate,
-                   {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'", steps_skipped="'Skipped'")}
+                   {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")},
+                   {_count(steps_skipped="'Skipped'")}
             FROM steps GROUP BY 1, 2, 3""",
     ),
     Chart(
         "nodes",
         "Failed and soft-failed steps by hour",
         ("hour",),
-        f"""SELECT hour, {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")} FROM steps GROUP BY hour""",
+        f"""SELECT hour, {_count(steps_failed="'Failed'", steps_soft_failed="'Soft-failed'")}
+            FROM steps GROUP BY hour""",
     ),
     Chart(
         "nodes",
@@ -306,7 +350,10 @@ CHARTS = (
         "failures",
         "Failures by hour",
         ("time", "series"),
-        "SELECT hour AS time, outcome_label AS series, count(*) AS value FROM failures GROUP BY 1, 2",
+        (
+            "SELECT hour AS time, outcome_label AS series, count(*) AS value FROM failures"
+            " GROUP BY 1, 2"
+        ),
     ),
     Chart(
         "failures",
@@ -318,9 +365,11 @@ CHARTS = (
         "failures",
         FAILURE_KINDS,
         ("pattern_shown", "workflow_shown", "node_shown", "outcome_label"),
-        """SELECT orchestra.failure_pattern(message) AS pattern_shown, workflow_name AS workflow_shown,
+        """SELECT orchestra.failure_pattern(message) AS pattern_shown,
+                  workflow_name AS workflow_shown,
                   node_id AS node_shown, outcome_label, count(*) AS failed_steps,
-                  count(DISTINCT run_id) AS affected_runs, min(at) AS first_time, max(at) AS last_time
+                  count(DISTINCT run_id) AS affected_runs, min(at) AS first_time,
+                  max(at) AS last_time
            FROM failures GROUP BY 1, 2, 3, 4""",
     ),
     Chart(
@@ -337,7 +386,9 @@ CHARTS = (
         """SELECT hour, CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
                   sum(cost) FILTER (WHERE currency = 'USD') AS value
            FROM calls AS c JOIN (
-               SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
+               SELECT model,
+                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place
+                      FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
     ),
     Chart(
@@ -345,26 +396,33 @@ CHARTS = (
         "Tokens by kind",
         ("hour",),
         """SELECT hour,
-                  COALESCE(sum(input_tokens - COALESCE(cached_input_tokens, 0) - COALESCE(cache_write_tokens, 0)), 0)
+                  COALESCE(sum(input_tokens - COALESCE(cached_input_tokens, 0)
+                               - COALESCE(cache_write_tokens, 0)), 0)
                       AS plain_input,
-                  COALESCE(sum(cached_input_tokens), 0) AS plain_cached, COALESCE(sum(cache_write_tokens), 0) AS plain_written,
+                  COALESCE(sum(cached_input_tokens), 0) AS plain_cached,
+                  COALESCE(sum(cache_write_tokens), 0) AS plain_written,
                   COALESCE(sum(output_tokens - COALESCE(reasoning_tokens, 0)), 0) AS plain_output,
-                  COALESCE(sum(reasoning_tokens), 0) AS plain_reasoning, COALESCE(sum(other_tokens), 0) AS plain_other
+                  COALESCE(sum(reasoning_tokens), 0) AS plain_reasoning,
+                  COALESCE(sum(other_tokens), 0) AS plain_other
            FROM calls GROUP BY hour""",
     ),
     Chart(
         "models",
         "Models",
         ("model_label", "provider_label"),
-        """SELECT model AS model_label, COALESCE(provider, 'not known') AS provider_label, count(*) AS total_calls,
+        """SELECT model AS model_label, COALESCE(provider, 'not known') AS provider_label,
+                  count(*) AS total_calls,
                   sum(input_tokens) AS tokens_input, sum(cached_input_tokens) AS tokens_cached,
                   sum(cache_write_tokens) AS tokens_written, sum(output_tokens) AS tokens_output,
                   sum(reasoning_tokens) AS tokens_reasoning, sum(web_searches) AS searches,
                   sum(media) FILTER (WHERE has_media) AS tokens_media,
-                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd, count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
-           FROM (SELECT *, num_nonnulls(input_audio_tokens, input_image_tokens, input_video_tokens, output_audio_tokens,
+                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd,
+                  count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
+           FROM (SELECT *, num_nonnulls(input_audio_tokens, input_image_tokens,
+                                        input_video_tokens, output_audio_tokens,
                                         output_image_tokens, output_video_tokens) > 0 AS has_media,
-                        COALESCE(input_audio_tokens, 0) + COALESCE(input_image_tokens, 0) + COALESCE(input_video_tokens, 0)
+                        COALESCE(input_audio_tokens, 0) + COALESCE(input_image_tokens, 0)
+                        + COALESCE(input_video_tokens, 0)
                         + COALESCE(output_audio_tokens, 0) + COALESCE(output_image_tokens, 0)
                         + COALESCE(output_video_tokens, 0) AS media
                  FROM calls) AS calls GROUP BY 1, 2""",
@@ -373,7 +431,8 @@ CHARTS = (
         "models",
         "Cost by currency",
         ("priced_in",),
-        """SELECT COALESCE(currency, 'unpriced') AS priced_in, count(*) AS total_calls, sum(cost) AS cost_any
+        """SELECT COALESCE(currency, 'unpriced') AS priced_in, count(*) AS total_calls,
+                  sum(cost) AS cost_any
            FROM calls GROUP BY 1""",
     ),
     Chart(
@@ -382,17 +441,21 @@ CHARTS = (
         ("workflow_shown", "model_label"),
         """SELECT workflow_name AS workflow_shown, model AS model_label,
                   COALESCE(sum(total_tokens), 0) AS tokens, count(*) AS total_calls,
-                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd, count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
+                  sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd,
+                  count(*) FILTER (WHERE cost IS NULL) AS calls_unpriced
            FROM calls GROUP BY 1, 2""",
     ),
     Chart(
         "models",
         "Tokens by workflow",
         ("workflow_shown", "series"),
-        """SELECT c.workflow_name AS workflow_shown, CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
+        """SELECT c.workflow_name AS workflow_shown, CASE WHEN place <= 10 THEN model
+                                                          ELSE 'Others' END AS series,
                   COALESCE(sum(total_tokens), 0) AS value
            FROM calls AS c JOIN (
-               SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
+               SELECT model,
+                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place
+                      FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
     ),
     Chart(
@@ -403,7 +466,9 @@ CHARTS = (
                   CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
                   sum(cost) FILTER (WHERE currency = 'USD') AS value
            FROM calls AS c JOIN (
-               SELECT model, row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place FROM calls GROUP BY model
+               SELECT model,
+                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place
+                      FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
     ),
     Chart(
@@ -419,7 +484,8 @@ CHARTS = (
         ("model_label",),
         """SELECT model AS model_label, count(*) AS total_answers,
                   count(*) FILTER (WHERE orchestra.is_cut_off(finish_reason)) AS answers_cut_off,
-                  avg(CASE WHEN orchestra.is_cut_off(finish_reason) THEN 1.0 ELSE 0 END) AS cut_off_share
+                  avg(CASE WHEN orchestra.is_cut_off(finish_reason) THEN 1.0
+                           ELSE 0 END) AS cut_off_share
            FROM calls WHERE finish_reason IS NOT NULL GROUP BY 1""",
     ),
     Chart(
@@ -431,14 +497,16 @@ CHARTS = (
                   count(*) FILTER (WHERE currency IS DISTINCT FROM 'USD') AS not_compared,
                   sum(cost) FILTER (WHERE currency = 'USD') AS cost_usd,
                   sum(reported_cost) FILTER (WHERE currency = 'USD') AS reported_usd,
-                  sum(cost) FILTER (WHERE currency = 'USD') / sum(reported_cost) FILTER (WHERE currency = 'USD') AS cost_ratio
+                  sum(cost) FILTER (WHERE currency = 'USD') / sum(reported_cost)
+                  FILTER (WHERE currency = 'USD') AS cost_ratio
            FROM calls WHERE reported_cost IS NOT NULL GROUP BY 1, 2""",
     ),
     Chart(
         "run",
         "The run",
         ("run_shown",),
-        """SELECT id AS run_shown, workflow_name AS workflow_shown, outcome_label, tracking, start_time, end_time,
+        """SELECT id AS run_shown, workflow_name AS workflow_shown, outcome_label, tracking,
+                  start_time, end_time,
                   organization_id AS organisation_shown,
                   elapsed_ms, user_id AS user_shown,
                   (SELECT count(*) FROM of_one WHERE is_call AND cost IS NULL) AS unpriced_calls
@@ -448,7 +516,8 @@ CHARTS = (
         "run",
         "Waterfall",
         ("step",),
-        """SELECT position + 1 || ' ' || node_id AS step, outcome_label, start_time, end_time AS until FROM of_one
+        """SELECT position + 1 || ' ' || node_id AS step, outcome_label, start_time,
+                  end_time AS until FROM of_one
            WHERE start_time IS NOT NULL""",
     ),
     Chart(
@@ -462,7 +531,8 @@ CHARTS = (
         "run",
         "Step by step",
         ("step",),
-        """SELECT position + 1 || ' ' || node_id AS step, node_type AS node_type_shown, outcome_label,
+        """SELECT position + 1 || ' ' || node_id AS step, node_type AS node_type_shown,
+                  outcome_label,
                   duration_ms AS elapsed_ms, COALESCE(model, '') AS model_shown,
                   COALESCE(to_char(cost, 'FM990.00000') || ' ' || currency, '') AS cost_shown,
                   COALESCE(message, '') AS error_shown
@@ -483,14 +553,14 @@ def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[st
 
 
 def _displayed(column: str, value: Any) -> Any:
-    """A value of a column of names as the dashboards write it."""
+    """Return a value of a column of names as the dashboards write it."""
     if not isinstance(value, str):
         return value
     if column == "node" or (column == "series" and " · " in value):
         return displayed(value, most=56, kept=48, mark="… ", digits=4)
     if column in ("model_label", "series", "workflow_shown"):
         return displayed(value)
-    # No chart has these, only tables.
+    # Only tables have these columns, no chart.
     return (
         displayed(value, markup=False)
         if column == "provider_label" or column.endswith("_shown")
@@ -506,7 +576,7 @@ def _name(one: Tile | Chart) -> str:
 def test_a_big_number_is_that_of_the_tables(
     tile: Tile, shown: Callable[[str], Shown], history_url: str, failed_run: str
 ) -> None:
-    """The number that the page shows is what SQL over the tables says, for exactly the time of the dashboard."""
+    """A big number equals SQL over the tables for exactly the dashboard's time range."""
     dashboard = shown(tile.dashboard)
     [row] = _ask(history_url, dashboard, tile.title, failed_run, tile.sql)
     [value] = row.values()
@@ -515,7 +585,7 @@ def test_a_big_number_is_that_of_the_tables(
         passed = (dashboard.asked_at[tile.title] - value).total_seconds()
         assert milliseconds(written) / 1000 == pytest.approx(passed, abs=BUSY_SECONDS)
     elif tile.format == "2 %":
-        # 2 % of the histogram, and the last digit that is written.
+        # The tolerance is 2 % for the histogram, and the last written digit.
         assert milliseconds(written) == pytest.approx(
             value, rel=0, abs=0.02 * value + (100 if value > 1000 else 1)
         )
@@ -530,7 +600,7 @@ def test_a_big_number_is_that_of_the_tables(
 def test_a_chart_is_that_of_the_tables(
     chart: Chart, shown: Callable[[str], Shown], history_url: str, failed_run: str
 ) -> None:
-    """Every row or bucket that a chart got is what SQL over the tables says, and a table has drawn as many rows."""
+    """Every row or bucket of a chart equals SQL over the tables, and a table shows as many rows."""
     dashboard = shown(chart.dashboard)
     rows = dashboard.rows[chart.title]
     expected = _ask(history_url, dashboard, chart.title, failed_run, chart.sql)
@@ -541,7 +611,7 @@ def test_a_chart_is_that_of_the_tables(
         rows = _unfolded(rows, chart.keys[0])
     found = _by_key(rows, chart.keys)
     wanted = _by_key(expected, chart.keys)
-    # Hours in which nothing failed are drawn as such.
+    # The chart shows hours without a failure too.
     empty = {
         key
         for key, row in found.items()
@@ -553,14 +623,14 @@ def test_a_chart_is_that_of_the_tables(
         wanted = {key: row for key, row in wanted.items() if key in found}
     for key, row in wanted.items():
         if key not in found and not row.get("value", 1):
-            continue  # nothing to draw
+            continue  # There is nothing to draw.
         for column, value in row.items():
             assert found[key][column] == _near(column, value, chart.title), (key, column)
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
-    """Every chart of a dashboard gets rows and shows neither error nor warning, and no other host is asked for anything."""
+    """Every chart of a dashboard gets rows, without an error, a warning or a foreign host."""
     dashboard = shown(name)
     assert dashboard.errors == []
     assert [title for title, rows in dashboard.rows.items() if not rows] == []
@@ -574,9 +644,9 @@ def test_every_chart_is_drawn(shown: Callable[[str], Shown], name: str) -> None:
 def test_markup_in_data_is_shown_as_text(
     shown: Callable[[str], Shown], name: str, title: str
 ) -> None:
-    """Messages and names of nodes that hold markup stand in the tables as they are written, and none becomes an element."""
+    """Markup in messages and node names appears as text in the tables, never as an element."""
     cells = [cell for row in shown(name).table(title) for cell in row]
-    # A kind of failure leaves out what is quoted, and numbers.
+    # The pattern of a failure leaves out quoted text and numbers.
     assert [
         message
         for message in MESSAGES[2 if title == FAILURE_KINDS else 0 :]
@@ -587,11 +657,10 @@ def test_markup_in_data_is_shown_as_text(
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)
-def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> None:
-    """No chart of a dashboard gets a name with control characters, invisible ones or overrides of the direction, and where
-    there is one it is marked."""
+def test_no_name_is_disguised(shown: Callable[[str], Shown], name: str) -> None:
+    """A chart gets no control, invisible or bidirectional characters, only marked names."""
     rows = [row for title, rows in shown(name).rows.items() for row in rows]
-    # The id in a hidden column is what a click filters by.
+    # A click filters by the id in a hidden column.
     texts = {
         text
         for row in rows
@@ -604,10 +673,10 @@ def test_no_name_is_in_disguise(shown: Callable[[str], Shown], name: str) -> Non
     assert any("\ufffd" in text for text in texts) == (name != "run")
 
 
-def test_links_lead_from_each_dashboard_to_each(
+def test_every_dashboard_links_to_the_others(
     shown: Callable[[str], Shown], superset: Superset
 ) -> None:
-    """Every dashboard links to the other four, and nothing that a dashboard links to is anything else."""
+    """Every dashboard links to the other four and to nothing else."""
     addresses = {
         name: f"{superset.address}/superset/dashboard/orchestra-{name}/" for name in DASHBOARDS
     }
@@ -616,7 +685,7 @@ def test_links_lead_from_each_dashboard_to_each(
 
 
 def test_a_node_without_a_duration_comes_last(shown: Callable[[str], Shown]) -> None:
-    """The table of nodes begins with the slowest, and a node of which no step has ended stands at its end."""
+    """The table of nodes begins with the slowest, and ends with a node without an ended step."""
     durations = [row["p95_ms"] for row in shown("nodes").rows["Nodes"]]
     assert durations[-1] is None
     ended = [duration for duration in durations if duration is not None]
@@ -624,7 +693,7 @@ def test_a_node_without_a_duration_comes_last(shown: Callable[[str], Shown]) -> 
 
 
 def test_no_chart_is_left_out(shown: Callable[[str], Shown]) -> None:
-    """Each chart of each dashboard stands in one of the lists above."""
+    """Each chart of each dashboard is in one of the lists above."""
     for name in DASHBOARDS:
         compared = {one.title for one in (*TILES, *CHARTS) if one.dashboard == name}
         assert shown(name).rows.keys() == compared
@@ -642,10 +711,10 @@ def _unfolded(rows: Iterable[Mapping[str, Any]], x: str) -> list[dict[str, Any]]
 def _by_key(
     rows: Iterable[Mapping[str, Any]], keys: tuple[str, ...]
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The rows by these columns; times in milliseconds since 1970, as a chart has them."""
+    """Return the rows by these columns, with times in milliseconds since 1970, as in a chart."""
     plain = [{name: _plain(value) for name, value in row.items()} for row in rows]
     found = {tuple(row[key] for key in keys): row for row in plain}
-    assert len(found) == len(plain), "two rows of one key"
+    assert len(found) == len(plain), "two rows with the same key"
     return found
 
 
@@ -663,7 +732,7 @@ def _near(column: str, value: Any, title: str) -> Any:
     if column.startswith(("p50", "p95", "usual_p95")) or title.startswith("p95"):
         return pytest.approx(float(value), rel=0.02, abs=0.6)
     if column in ("age_ms", "elapsed_ms"):
-        # Of what has not ended it is the time until now.
+        # For a run or step that has not ended, this is the time until now.
         return pytest.approx(
             float(value), rel=1e-6, abs=BUSY_SECONDS * 1000 if float(value) > 30_000 else 1
         )

@@ -1,4 +1,4 @@
-"""The dashboards in a real browser: what they show is what SQL says."""
+"""The dashboards in a real browser: they show what SQL returns."""
 
 from __future__ import annotations
 
@@ -43,29 +43,33 @@ from tests.support import query
 
 @pytest.fixture
 def client(superset: Superset) -> Iterator[httpx.Client]:
-    """A client that has signed in to Superset's API."""
+    """Provide a client that has signed in to Superset's API."""
     with client_of(superset) as client:
         yield client
 
 
 SINCE = "date_trunc('hour', now()) - interval '7 days'"
 BUSY_SECONDS = 15
-"""How much later than the database Superset may say that it asked."""
+"""By how many seconds Superset's time of a query may be later than the database's."""
 ALWAYS = ("Behind", "Pipeline now")
 """Charts of the overview that no filter narrows."""
 UNGRAINED = (*ALWAYS, "Open runs", "Overdue", "Open runs now, oldest first")
-"""Charts of the overview that the filter Grain leaves out."""
+"""Charts of the overview that the filter Grain does not change."""
 TOOLTIPS = """() => [...document.querySelectorAll("div")]
-    .filter(one => one.style.pointerEvents === "none" && one.style.position === "absolute" && one.innerText)
-    .map(one => ({text: one.innerText, elements: [...one.querySelectorAll("*")].map(element => element.tagName)}))"""
+    .filter(one => one.style.pointerEvents === "none" && one.style.position === "absolute"
+                   && one.innerText)
+    .map(one => ({
+        text: one.innerText,
+        elements: [...one.querySelectorAll("*")].map(element => element.tagName)}))"""
 KINDS = "Kinds of failure: click one to see its failures below"
 
 
 def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
-    """A workflow chosen in the filter bar leaves its runs alone in numbers and tables, also among those open now."""
+    """A workflow chosen in the filter bar narrows numbers, tables and open runs to its own runs."""
     [wanted] = query(
         history_url,
-        f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs, count(*) FILTER (WHERE r.tracking = 'open'
+        f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs,
+                   count(*) FILTER (WHERE r.tracking = 'open'
                    AND r.state IN ('pending', 'running')) AS open
             FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
             WHERE w.id = (SELECT workflow_id FROM orchestra.runs WHERE id = %s) GROUP BY w.name""",
@@ -93,11 +97,13 @@ def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, histor
 def test_an_organisation_leaves_its_runs_alone(
     page: Page, superset: Superset, history_url: str
 ) -> None:
-    """One of two organisations chosen in the filter bar leaves its runs alone, also among those open now."""
+    """One of two organisations in the filter bar narrows everything, open runs too."""
     [wanted] = query(
         history_url,
         f"""SELECT count(*) FILTER (WHERE start_time >= {SINCE}) AS runs, count(*) AS all,
-                   count(*) FILTER (WHERE tracking = 'open' AND state IN ('pending', 'running')) AS open, array_agg(id) AS ids
+                   count(*) FILTER (WHERE tracking = 'open'
+                                    AND state IN ('pending', 'running')) AS open,
+                                    array_agg(id) AS ids
             FROM orchestra.runs WHERE organization_id = 'second'""",
     )
     open_dashboard(page, superset, "overview")
@@ -116,17 +122,18 @@ def test_an_organisation_leaves_its_runs_alone(
     assert {row["run_id"] for row in shown.rows["Latest runs"]} <= set(wanted["ids"])
 
 
-def test_a_time_narrows_what_is_not_of_now(
+def test_a_time_range_narrows_all_charts_but_those_of_now(
     page: Page, superset: Superset, history_url: str
 ) -> None:
-    """With another time the numbers are those of exactly that time, and what says *now* stays as it was."""
+    """Another time range gives exactly its numbers, and *now* charts do not change."""
     day = 'DATEADD(DATETRUNC(DATETIME("now"), hour), -1, day) : now'
     shown = open_dashboard(page, superset, "overview", time_range=day)
 
     [wanted] = query(
         history_url,
         """SELECT count(*) FILTER (WHERE start_time >= %s) AS runs,
-                  count(*) FILTER (WHERE tracking = 'open' AND state IN ('pending', 'running')) AS open,
+                  count(*) FILTER (WHERE tracking = 'open'
+                                   AND state IN ('pending', 'running')) AS open,
                   count(*) FILTER (WHERE state = 'failed' AND start_time >= %s) AS failed
            FROM orchestra.runs""",
         shown.since["Runs"],
@@ -140,10 +147,10 @@ def test_a_time_narrows_what_is_not_of_now(
     assert _number(shown.number("Open runs")) == wanted["open"] > 0
 
 
-def test_a_kind_of_failure_leads_to_its_failures(
+def test_a_click_on_a_kind_of_failure_shows_its_failures(
     page: Page, superset: Superset, history_url: str
 ) -> None:
-    """A click on a kind leaves its failures alone in every other chart, and its bars stay an hour wide."""
+    """A click on a kind of failure narrows every other chart to it; its bars stay an hour wide."""
     shown = open_dashboard(page, superset, "failures")
     kind = shown.rows[KINDS][0]["pattern_shown"]
     cell = shown.chart(KINDS).locator("tbody td").first
@@ -151,7 +158,10 @@ def test_a_kind_of_failure_leads_to_its_failures(
 
     [wanted] = query(
         history_url,
-        f"SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s AND time >= {SINCE}",
+        (
+            "SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s"
+            f" AND time >= {SINCE}"
+        ),
         kind,
     )
     assert narrowed.errors == []
@@ -160,7 +170,10 @@ def test_a_kind_of_failure_leads_to_its_failures(
     )
     patterns = query(
         history_url,
-        "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s) AND time = ANY (%s)",
+        (
+            "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s)"
+            " AND time = ANY (%s)"
+        ),
         [row["run_id"] for row in narrowed.rows["Latest failures"]],
         [time_of(row["time"]) for row in narrowed.rows["Latest failures"]],
     )
@@ -172,7 +185,7 @@ def test_a_kind_of_failure_leads_to_its_failures(
 
 
 def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: str) -> None:
-    """A run's id leads to the run's waterfall, whatever stands in the id, and its bars end by the run's own end."""
+    """A run's id, with any characters, links to its waterfall, and the bars end with the run."""
     shown = open_dashboard(page, superset, "failures")
     link = shown.chart("Latest failures").locator("tbody a").get_by_text(ODD, exact=True).first
     opened = draw(page, superset, "run", link.click)
@@ -181,7 +194,10 @@ def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: 
     [run] = query(history_url, "SELECT end_time FROM orchestra.runs WHERE id = %s", ODD)
     expected = query(
         history_url,
-        "SELECT position, node_id, start_time, end_time FROM orchestra.steps WHERE run_id = %s ORDER BY position",
+        (
+            "SELECT position, node_id, start_time, end_time FROM orchestra.steps"
+            " WHERE run_id = %s ORDER BY position"
+        ),
         ODD,
     )
     labels = [f"{row['position'] + 1} {row['node_id']}" for row in expected]
@@ -190,7 +206,7 @@ def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: 
     bars = sorted(opened.rows["Waterfall"], key=lambda row: int(str(row["step"]).split()[0]))
     assert [row["step"] for row in bars] == [labels[row["position"]] for row in started]
     for bar, row in zip(bars, started, strict=True):
-        # Rounded to milliseconds on their way.
+        # The chart has times rounded to milliseconds.
         assert bar["start_time"] / 1000 == pytest.approx(row["start_time"].timestamp(), abs=0.001)
         assert bar["until"] / 1000 == pytest.approx(row["end_time"].timestamp(), abs=0.001)
     assert max(bar["until"] for bar in bars) / 1000 <= run["end_time"].timestamp()
@@ -200,7 +216,7 @@ def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: 
 
 @pytest.mark.parametrize("run", [OPEN, FIRST])
 def test_a_run_that_goes_on(page: Page, superset: Superset, run: str) -> None:
-    """Of a run that runs, or is pending, the duration is that until now, and so is the bar of the step that runs."""
+    """A running or pending run has a duration until now, and so has the bar of a running step."""
     shown = open_dashboard(page, superset, "run", run=run)
 
     assert shown.errors == []
@@ -218,7 +234,7 @@ def test_a_run_that_goes_on(page: Page, superset: Superset, run: str) -> None:
 
 
 def test_a_name_stays_in_its_cell(page: Page, superset: Superset) -> None:
-    """A name with control characters, an override of the direction and 400 letters is marked, cut, and no row grows by it."""
+    """A name with control characters, an override and 400 letters is marked and cut in its row."""
     shown = open_dashboard(page, superset, "run", run=LONG_AGO)
 
     assert shown.errors == []
@@ -231,8 +247,10 @@ def test_a_name_stays_in_its_cell(page: Page, superset: Superset) -> None:
 
 
 def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) -> None:
-    """Names with overrides of the direction, invisible and control characters are marked in tables and in filters, and
-    what is chosen there finds its runs."""
+    """Disguised names are marked in tables and filters, and choosing one finds its runs.
+
+    Disguised names have bidirectional overrides, invisible or control characters.
+    """
     workflow, organisation = (
         displayed(DISGUISES["workflow"]),
         displayed(DISGUISES["organisation"], markup=False),
@@ -254,16 +272,16 @@ def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) ->
 
 
 def test_a_tooltip_shows_markup_as_text(page: Page, superset: Superset) -> None:
-    """The tooltip over a bar of a node whose name holds markup has no element of it."""
+    """The tooltip over a bar shows a node's name with markup as text."""
     shown = open_dashboard(page, superset, "failures")
-    page.wait_for_timeout(1_200)  # the bars grow for a second
+    page.wait_for_timeout(1_200)  # The bars grow for a second.
     canvas = shown.chart("Failures by node").locator("canvas").first.bounding_box()
     assert canvas is not None
     named = tuple(row["node"] for row in shown.rows["Failures by node"] if "\u2039" in row["node"])
     tips: dict[str, list[str]] = {}
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    # To the right of the names, which take up to half of the width. A busy browser may be late with
-    # a tooltip.
+    # The position is right of the names, which take up to half of the width. A busy browser may
+    # show the tooltip late.
     while not any(text.startswith(named) for text in tips):
         assert time.monotonic() < deadline, (named, tips.keys())
         for part in range(20, 90):
@@ -284,8 +302,10 @@ def test_a_tooltip_shows_markup_as_text(page: Page, superset: Superset) -> None:
 
 
 def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
-    """Between two runs that are weeks apart each hour, day or week has its place: a count of 0, a rate or a duration
-    that is not known."""
+    """Between two runs weeks apart each hour, day or week appears, with 0 or as not known.
+
+    A count is 0; a rate or a duration is not known.
+    """
     weeks = 'DATEADD(DATETRUNC(DATETIME("now"), hour), -61, day) : now'
     hour = 3_600_000
     shown = open_dashboard(page, superset, "overview", time_range=weeks)
@@ -307,7 +327,7 @@ def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
             rows = drawn.rows[title]
             assert {later["hour"] - row["hour"] for row, later in pairwise(rows)} == {step}, title
             if title in unknown:
-                # Of 61 days the first has a run, and the last eight have.
+                # Of 61 days only the first and the last eight have runs.
                 values = {
                     value
                     for row in rows[2 : len(rows) // 2]
@@ -318,13 +338,17 @@ def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
 
 
 def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) -> None:
-    """A link shows its run however old it is, and a workflow chosen beside it leads to its newest run that has ended."""
+    """A link shows its run however old it is; a workflow chosen beside it leads to its newest run.
+
+    The newest run is the newest one that has ended.
+    """
     shown = open_dashboard(page, superset, "run", run=LONG_AGO)
     assert shown.table("The run")[0][0] == LONG_AGO
 
     [newest] = query(
         history_url,
-        """SELECT r.id, w.name FROM orchestra.runs AS r JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+        """SELECT r.id, w.name FROM orchestra.runs AS r
+           JOIN orchestra.workflows AS w ON w.id = r.workflow_id
            WHERE w.id <> (SELECT workflow_id FROM orchestra.runs WHERE id = %s) AND w.id <> 'new'
              AND r.end_time IS NOT NULL
            ORDER BY r.start_time DESC LIMIT 1""",
@@ -334,10 +358,10 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
-def test_an_edited_file_arrives_and_what_users_made_stays(
+def test_an_edited_file_arrives_and_a_users_chart_stays(
     page: Page, superset: Superset, client: httpx.Client
 ) -> None:
-    """A second call, while the first serves, brings a title changed in a file, and leaves a chart that a user made."""
+    """A second call during the first applies a file's new title and keeps a user's chart."""
     open_dashboard(page, superset, "overview")
     [dataset] = client.get(
         "/api/v1/dataset/", params={"q": "(filters:!((col:table_name,opr:eq,value:run_summary)))"}
@@ -383,7 +407,7 @@ def test_an_edited_file_arrives_and_what_users_made_stays(
 
 
 def test_a_mistake_in_a_file_is_named(superset: Superset) -> None:
-    """A file that Superset cannot take over is named in one line, and nothing is changed."""
+    """A file that Superset cannot import is named in one line, and nothing is changed."""
     broken = superset.files / "assets" / "charts" / "broken.yaml"
     broken.write_text("slice_name: no type\nversion: 1.0.0\n")
     try:
@@ -404,7 +428,7 @@ def test_a_mistake_in_a_file_is_named(superset: Superset) -> None:
 
 
 def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> None:
-    """In SQL Lab the views can be read, and no column that holds a payload, nor the operations' tables, nor written."""
+    """In SQL Lab views are readable; payload columns, operations tables and writes are not."""
     [database] = client.get("/api/v1/database/").json()["result"]
 
     def execute(sql: str) -> httpx.Response:
@@ -424,8 +448,10 @@ def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> No
     assert "permission denied" in execute("SELECT * FROM orchestra_etl.dead_letters").text
     [role] = query(
         history_url,
-        "SELECT rolsuper, rolcreaterole, (SELECT array_agg(m.roleid::regrole::text) FROM pg_auth_members AS m"
-        " WHERE m.member = r.oid) AS groups, has_table_privilege(oid, 'orchestra.runs', 'INSERT, UPDATE, DELETE') AS writes"
+        "SELECT rolsuper, rolcreaterole, (SELECT array_agg(m.roleid::regrole::text)"
+        " FROM pg_auth_members AS m"
+        " WHERE m.member = r.oid) AS groups, has_table_privilege(oid, 'orchestra.runs', "
+        "'INSERT, UPDATE, DELETE') AS writes"
         " FROM pg_roles AS r WHERE rolname = 'orchestra_dashboards'",
     )
     assert role == {
@@ -437,7 +463,7 @@ def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> No
 
 
 def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
-    """Where no demo has run yet it is loaded first, and every dashboard's views have rows."""
+    """On a fresh machine the demo is loaded first, and every dashboard's views have rows."""
     home = new_home()
     try:
         _share_tables(superset, home)
@@ -469,8 +495,10 @@ def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
 def test_another_database_needs_its_roles(
     superset: Superset, database_url: str, empty_database_url: str, tmp_path: Path
 ) -> None:
-    """For a database that DATABASE_URL names, one line says what is missing; once it is there, they are served, in
-    the two steps of the compose file, too."""
+    """If the database in DATABASE_URL lacks something, one line says so; otherwise it is served.
+
+    The two steps of the compose file work too.
+    """
 
     home = str(tmp_path / "home")
 
@@ -516,7 +544,7 @@ def test_the_start_names_its_steps(superset: Superset) -> None:
 
 
 def test_secrets_are_kept(superset: Superset) -> None:
-    """Keys lie in files of the user alone, no default password opens, and no log holds one."""
+    """Keys are in files of the user alone, no default password works, and no log holds a key."""
     names = ("admin-password", "viewer-password", "database-password", "secret-key")
     for name in names:
         assert stat.S_IMODE((superset.home / name).stat().st_mode) == 0o600
@@ -532,7 +560,10 @@ def test_secrets_are_kept(superset: Superset) -> None:
 
 
 def _share_tables(superset: Superset, home: Path) -> None:
-    """Give another home a copy of Superset's own database and of its keys: to make all its tables takes half a minute."""
+    """Copy Superset's own database and keys to another home.
+
+    To create all its tables takes half a minute.
+    """
     folder = home / "dashboards"
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("admin-password", "viewer-password", "database-password", "secret-key"):
@@ -545,7 +576,7 @@ def _share_tables(superset: Superset, home: Path) -> None:
 
 
 def _choose(page: Page, name: str, option: str) -> None:
-    """Choose in the filter bar, and apply it."""
+    """Choose an option in the filter bar, and apply it."""
     choose(page, name, option)
     apply(page)
 

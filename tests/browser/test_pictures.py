@@ -1,4 +1,4 @@
-"""`SCREENSHOTS=docs/images make test-browser` renews the pictures of the documentation, from the demo's own history."""
+"""`SCREENSHOTS=docs/images make test-browser` takes the documentation's pictures from the demo."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from tests.browser.dashboards import CHART, DASHBOARDS, Superset, open_dashboard
 from tests.browser.databases import grant, showing
 from tests.conftest import ROOT
 
-pytestmark = pytest.mark.skipif(not PICTURES, reason="no pictures are wanted")
-SHRINK = "import sys; from PIL import Image; Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
-"""A palette takes a third of the space. Superset brings Pillow."""
+pytestmark = pytest.mark.skipif(not PICTURES, reason="SCREENSHOTS is not set")
+SHRINK = (
+    "import sys; from PIL import Image; "
+    "Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
+)
+"""A palette takes a third of the space. Superset's environment contains Pillow."""
 
 
 @pytest.fixture(scope="module")
 def run(server: EmbeddedPostgres, superset: Superset) -> Iterator[str]:
-    """The run of the picture, while Superset shows the demo's history."""
+    """Provide the run of the picture, while Superset shows the demo's history."""
     url = server.url_for(DEMO)
     grant(url)
     with showing(superset, DEMO):
@@ -30,12 +33,12 @@ def run(server: EmbeddedPostgres, superset: Superset) -> Iterator[str]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_a_picture(page: Page, superset: Superset, run: str, name: str) -> None:
-    """The dashboard is drawn without an error, and its picture is kept."""
+    """The dashboard is drawn without an error, and its picture is stored."""
     shown = open_dashboard(page, superset, name, run=run if name == "run" else None)
     assert shown.errors == []
 
     path = f"{PICTURES}/{name}.png"
-    # A canvas is animated for a second after its data came.
+    # A canvas is animated for a second after its data has arrived.
     page.wait_for_timeout(1_200)
     bottom = max(
         box["y"] + box["height"] for one in page.locator(CHART).all() if (box := one.bounding_box())

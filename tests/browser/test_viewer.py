@@ -1,4 +1,4 @@
-"""The viewer sees every dashboard, and gets nothing else: asked by requests, not by menus."""
+"""The viewer sees every dashboard and gets nothing else: tested by requests, not by menus."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Body = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, superset: Superset) -> Iterator[Page]:
-    """A page that has signed in as viewer."""
+    """Provide a page that has signed in as viewer."""
     page = sign_in(browser, superset, "viewer")
     yield page
     page.close()
@@ -53,14 +53,17 @@ def page(browser: Browser, superset: Superset) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def viewer(page: Page, superset: Superset) -> Iterator[httpx.Client]:
-    """A client with the cookies of the viewer's browser: Superset's older addresses know no tokens."""
+    """Provide a client with the cookies of the viewer's browser.
+
+    Superset's older addresses accept no tokens.
+    """
     with client_of(superset, cookies=page.context.cookies()) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
 def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
-    """A client with the cookies of admin's browser."""
+    """Provide a client with the cookies of admin's browser."""
     page = sign_in(browser, superset)
     with client_of(superset, cookies=page.context.cookies()) as client:
         yield client
@@ -69,7 +72,7 @@ def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
 
 @pytest.fixture(scope="module")
 def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
-    """What the viewer's browser asks for the overview's charts, by title, and for its filter of workflows."""
+    """Provide the viewer's requests for the overview's charts, by title, and for its filter."""
     charts = page.request.get(
         f"{superset.address}/api/v1/dashboard/orchestra-overview/charts"
     ).json()["result"]
@@ -93,7 +96,7 @@ def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_chart_follows_every_filter(page: Page, superset: Superset, name: str) -> None:
-    """Each dashboard is drawn for the viewer, and again with a choice in each of its filters, and nothing is refused."""
+    """The viewer sees each dashboard, plain and with a choice in each filter, without a refusal."""
     assert open_dashboard(page, superset, name).errors == []
 
     def filter_() -> None:
@@ -106,7 +109,7 @@ def test_every_chart_follows_every_filter(page: Page, superset: Superset, name: 
 
 
 def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
-    """The viewer sorts a long table, turns its page, and narrows the dashboard to one kind of failure."""
+    """The viewer can sort a long table, turn its page, and choose one kind of failure."""
     shown = open_dashboard(page, superset, "failures")
     others = shown.rows.keys() - {"Latest failures"}
     latest = shown.chart("Latest failures")
@@ -123,8 +126,8 @@ def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
     assert narrowed.number("Failures") != shown.number("Failures")
 
 
-def test_a_viewer_takes_rows_along(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
-    """The rows of a chart come as CSV, too."""
+def test_a_viewer_downloads_rows(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
+    """The viewer can download the rows of a chart as CSV."""
     answer = _ask(viewer, {**asked["Workflows"], "result_format": "csv"})
 
     assert answer.status_code == 200
@@ -147,7 +150,8 @@ AXIS = {
     "label": "hour",
 }
 QUERY: Mapping[str, tuple[str, Body]] = {
-    "a column in SQL": ("Workflows", {"columns": [_sql("query_to_xml('SELECT 1', true, true, '')::text")]}),
+    "a column in SQL": ("Workflows",
+                        {"columns": [_sql("query_to_xml('SELECT 1', true, true, '')::text")]}),
     "a column beside the chart's": ("Workflows", {"columns": ["workflow_name", "organization_id"]}),
     "a column that is SQL": ("Latest runs", {"columns": ["run_id", LOCK]}),
     "a column of a filter": ("NATIVE_FILTER-workflow", {"columns": ["hour"]}),
@@ -157,68 +161,96 @@ QUERY: Mapping[str, tuple[str, Body]] = {
     "a metric in harmless SQL": ("Runs", {"metrics": [_sql("max(runs)")]}),
     "a metric of a column": (
         "Runs",
-        {"metrics": [{"expressionType": "SIMPLE", "column": {"column_name": "runs"}, "aggregate": "MAX", "label": "mine"}]},
+        {"metrics": [{"expressionType": "SIMPLE", "column": {"column_name": "runs"},
+                      "aggregate": "MAX", "label": "mine"}]},
     ),
     "a metric beside the chart's": ("Runs", {"metrics": ["runs_failed"]}),
     "a metric by its label": ("Runs", {"metrics": [{"label": "runs_failed"}]}),
     "an order in SQL": ("Workflows", {"orderby": [[_sql(LOCK), True]]}),
     "an order that is SQL": ("Workflows", {"orderby": [[LOCK, True]]}),
-    "a limit by SQL": ("Workflows", {"series_limit": 2, "series_columns": ["workflow_name"], "series_limit_metric": _sql(LOCK)}),
+    "a limit by SQL": ("Workflows", {"series_limit": 2, "series_columns": ["workflow_name"],
+                                     "series_limit_metric": _sql(LOCK)}),
     "a limit by SQL, as it was named once": ("Workflows", {"timeseries_limit_metric": _sql(LOCK)}),
-    "a series in SQL": ("Success rate by workflow", {"columns": [_sql(LOCK)], "series_columns": [_sql(LOCK)]}),
+    "a series in SQL": ("Success rate by workflow",
+                        {"columns": [_sql(LOCK)], "series_columns": [_sql(LOCK)]}),
     "a group, as it was named once": ("Workflows", {"groupby": ["organization_id"]}),
     "another axis": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": LOCK}]}),
-    "another column as the axis": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": "organization_id"}]}),
-    "an axis in another grain": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": "hour", "timeGrain": LOCK}]}),
-    "an axis in a refused grain": ("Runs by outcome", {"columns": [{**AXIS, "sqlExpression": "hour", "timeGrain": "PT1S"}]}),
+    "another column as the axis": ("Runs by outcome",
+                                   {"columns": [{**AXIS, "sqlExpression": "organization_id"}]}),
+    "an axis in another grain": ("Runs by outcome",
+                                 {"columns": [{**AXIS, "sqlExpression": "hour",
+                                               "timeGrain": LOCK}]}),
+    "an axis in a refused grain": ("Runs by outcome",
+                                   {"columns": [{**AXIS, "sqlExpression": "hour",
+                                                 "timeGrain": "PT1S"}]}),
     "a grain in SQL": ("Runs by outcome", {"extras": {"time_grain_sqla": LOCK}}),
     "a filter by SQL": ("Workflows", {"filters": [{"col": _sql(LOCK), "op": "IS NOT NULL"}]}),
-    "a filter by a column that nobody shows": ("Workflows", {"filters": [{"col": "counts", "op": "IS NOT NULL"}]}),
-    "a filter's grain": ("Workflows", {"filters": [{"col": "hour", "op": "TEMPORAL_RANGE", "val": "2026", "grain": LOCK}]}),
+    "a filter by a column that nobody shows": ("Workflows",
+                                               {"filters": [{"col": "counts",
+                                                             "op": "IS NOT NULL"}]}),
+    "a filter's grain": ("Workflows", {"filters": [{"col": "hour", "op": "TEMPORAL_RANGE",
+                                                    "val": "2026", "grain": LOCK}]}),
     "where": ("Workflows", {"extras": {"where": f"({LOCK} IS NULL)"}}),
-    "where that closes the brackets": ("Model cost by workflow", {"extras": {"where": "(currency = 'USD') OR (true)"}}),
+    "where that closes the brackets": ("Model cost by workflow",
+                                       {"extras": {"where": "(currency = 'USD') OR (true)"}}),
     "no where": ("Model cost by workflow", {"extras": {"where": ""}}),
     "having": ("Workflows", {"extras": {"having": f"({LOCK} IS NULL)"}}),
     "where, as it was named once": ("Workflows", {"where": f"({LOCK} IS NULL)"}),
     "having, as it was named once": ("Workflows", {"having": f"({LOCK} IS NULL)"}),
     "Jinja": ("Workflows", {"extras": {"where": "{{ dataset(1) }}"}}),
-    "SQL of another dialect": ("Workflows", {"extras": {"transpile_to_dialect": True, "where": "(1 = 1)"}}),
+    "SQL of another dialect": ("Workflows", {"extras": {"transpile_to_dialect": True,
+                                                        "where": "(1 = 1)"}}),
     "another time": ("Workflows", {"granularity": LOCK}),
     "another time, as it was named once": ("Workflows", {"granularity_sqla": LOCK}),
     "annotations": (
         "Runs by outcome",
-        {"annotation_layers": [{"name": "a", "annotationType": "EVENT", "sourceType": "table", "value": 1, "show": True}]},
+        {"annotation_layers": [{"name": "a", "annotationType": "EVENT", "sourceType": "table",
+                                "value": 1, "show": True}]},
     ),
     "other times": ("Runs by outcome", {"time_offsets": ["1 day ago"]}),
     "another shape": (
         "Runs by outcome",
-        {"post_processing": [{"operation": "resample", "options": {"method": "ffill", "rule": "1us"}}]},
+        {"post_processing": [{"operation": "resample",
+                              "options": {"method": "ffill", "rule": "1us"}}]},
     ),
     "a series filled up by other spans": (
         "Runs by outcome",
-        {"post_processing": [{"operation": "resample", "options": {"method": "asfreq", "rule": "1h"}}]},
+        {"post_processing": [{"operation": "resample",
+                              "options": {"method": "asfreq", "rule": "1h"}}]},
     ),
     "a pivot by all": (
         "Runs by outcome",
-        {"post_processing": [{"operation": "pivot", "options": {"index": ["hour"], "columns": ["runs_failed"]}}]},
+        {"post_processing": [{"operation": "pivot",
+                              "options": {"index": ["hour"], "columns": ["runs_failed"]}}]},
     ),
     "a series filled up in another way": (
         "Runs by outcome",
-        {"post_processing": [{"operation": "resample", "options": {"method": "linear", "rule": "1h", "fill_value": 0}}]},
+        {"post_processing": [{"operation": "resample",
+                              "options": {"method": "linear", "rule": "1h", "fill_value": 0}}]},
     ),
     "an index of all": (
         "Runs by outcome",
-        {"post_processing": [{"operation": "pivot", "options": {"index": ["hour", "runs_failed"], "columns": []}}]},
+        {"post_processing": [{"operation": "pivot",
+                              "options": {"index": ["hour", "runs_failed"], "columns": []}}]},
     ),
     "a sum over rows": (
         "Workflows",
-        {"post_processing": [{"operation": "aggregate", "options": {"groupby": [], "aggregates": {}}}]},
+        {"post_processing": [{"operation": "aggregate",
+                              "options": {"groupby": [], "aggregates": {}}}]},
     ),
-    "a metric that is a column's SQL": ("Workflows", {"metrics": [{**_sql("max(organization_id)"), "columnType": "BASE_AXIS"}]}),
-    "an axis of a chart that has none": ("Workflows", {"columns": [{**AXIS, "sqlExpression": "organization_id"}]}),
-    "Jinja that runs": ("Workflows", {"extras": {"having": "{% for i in range(9) %}{{ metric('total_runs', 1) }}{% endfor %}"}}),
-    "where in a comment": ("Model cost by workflow", {"extras": {"where": "(currency = 'USD') -- \n OR true"}}),
-    "a filter's column that is SQL": ("Workflows", {"filters": [{"col": "1 = 1) OR (true", "op": "==", "val": "1"}]}),
+    "a metric that is a column's SQL": ("Workflows",
+                                        {"metrics": [{**_sql("max(organization_id)"),
+                                                      "columnType": "BASE_AXIS"}]}),
+    "an axis of a chart that has none": ("Workflows",
+                                         {"columns": [{**AXIS,
+                                                       "sqlExpression": "organization_id"}]}),
+    "Jinja that runs": ("Workflows",
+                        {"extras": {"having": "{% for i in range(9) %}"
+                                              "{{ metric('total_runs', 1) }}{% endfor %}"}}),
+    "where in a comment": ("Model cost by workflow",
+                           {"extras": {"where": "(currency = 'USD') -- \n OR true"}}),
+    "a filter's column that is SQL": ("Workflows", {"filters": [{"col": "1 = 1) OR (true",
+                                                                 "op": "==", "val": "1"}]}),
     "samples": ("Workflows", {"result_type": "samples"}),
     "its detail": ("Workflows", {"result_type": "drill_detail"}),
     "its SQL": ("Workflows", {"result_type": "query"}),
@@ -226,11 +258,13 @@ QUERY: Mapping[str, tuple[str, Body]] = {
 
 
 @pytest.mark.parametrize("what", QUERY)
-def test_a_viewer_asks_nothing_else_of_a_chart(
+def test_a_viewer_cannot_change_a_charts_query(
     viewer: httpx.Client, asked: Mapping[str, Body], history_url: str, what: str
 ) -> None:
-    """A query that differs from its chart's, or its filter's, in anything but values, order and page is refused; the
-    chart's own is not."""
+    """A query that differs from its chart's or filter's query is refused; the chart's own is not.
+
+    Only values, order and page may differ.
+    """
     title, change = QUERY[what]
 
     assert _ask(viewer, _changed(asked[title], change)).status_code in (400, 403)
@@ -275,10 +309,10 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
 
 
 @pytest.mark.parametrize("what", CONTEXT)
-def test_a_viewer_asks_in_no_other_name(
+def test_a_viewer_cannot_use_another_charts_name(
     viewer: httpx.Client, asked: Mapping[str, Body], what: str
 ) -> None:
-    """The query of one chart is refused in the name of another, or of none, and so is another result of it."""
+    """A chart's query is refused under another chart's name or none, or for another result."""
     assert _ask(viewer, CONTEXT[what](asked["Workflows"])).status_code in (400, 403, 404)
 
 
@@ -295,7 +329,7 @@ def test_a_viewer_asks_in_no_other_name(
     ],
 )
 def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
-    """The control: what is refused to the viewer is answered to admin, so it is the viewer's limit that refuses it."""
+    """Queries that are refused to the viewer work for admin, so the viewer's limit refuses them."""
     title, change = QUERY[what]
 
     assert _ask(admin, _changed(asked[title], change)).status_code == 200
@@ -314,10 +348,13 @@ def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], wh
         "ts_stat('SELECT 1')",
     ],
 )
-def test_no_user_calls_such_functions(
+def test_no_user_calls_dangerous_functions(
     admin: httpx.Client, asked: Mapping[str, Body], call: str
 ) -> None:
-    """A chart of admin's own that runs SQL of a text, locks, sleeps or reads files is refused before it reaches PostgreSQL."""
+    """A chart of admin's that runs SQL from text, locks, sleeps or reads files is refused.
+
+    The query never reaches PostgreSQL.
+    """
     answer = _ask(admin, _changed(asked["Workflows"], {"metrics": [_sql(call)]}))
 
     assert answer.status_code != 200
@@ -326,32 +363,42 @@ def test_no_user_calls_such_functions(
 
 OPEN = {
     "GET": """
-        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health /healthcheck /ping /version /login/
+        / /back /chart/add /chart/list/ /dashboard/list/ /dashboard/new/ /health
+        /healthcheck /ping /version /login/
         /lang/<string:locale> /register/
         /api/v1/chart/ /api/v1/chart/<id_or_uuid> /api/v1/chart/_info /api/v1/chart/favorite_status/
         /api/v1/chart/<int:pk>/data/
-        /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info /api/v1/dashboard/favorite_status/
-        /api/v1/dashboard/<id_or_slug>/charts /api/v1/dashboard/<id_or_slug>/datasets /api/v1/dashboard/<id_or_slug>/tabs
+        /api/v1/dashboard/ /api/v1/dashboard/<id_or_slug> /api/v1/dashboard/_info
+        /api/v1/dashboard/favorite_status/
+        /api/v1/dashboard/<id_or_slug>/charts /api/v1/dashboard/<id_or_slug>/datasets
+        /api/v1/dashboard/<id_or_slug>/tabs
         /api/v1/dashboard/permalink/<string:key> /api/v1/database/oauth2/
-        /api/v1/log/recent_activity/ /api/v1/me/ /api/v1/me/roles/ /api/v1/menu/ /api/v1/security/csrf_token/
+        /api/v1/log/recent_activity/ /api/v1/me/ /api/v1/me/roles/ /api/v1/menu/
+        /api/v1/security/csrf_token/
         /api/v1/time_range/ /api/v1/user/<int:user_id>/avatar.png
-        /superset/dashboard/<dashboard_id_or_slug>/ /superset/language_pack/<lang>/ /superset/welcome/ /superset/file-handler
+        /superset/dashboard/<dashboard_id_or_slug>/ /superset/language_pack/<lang>/
+        /superset/welcome/ /superset/file-handler
     """,
     "POST": """
-        /login/ /api/v1/security/login /api/v1/security/refresh /api/v1/chart/data /api/v1/chart/<pk>/favorites/
-        /api/v1/dashboard/<pk>/favorites/ /api/v1/dashboard/<pk>/permalink /api/v1/dashboard/<int:pk>/filter_state
+        /login/ /api/v1/security/login /api/v1/security/refresh /api/v1/chart/data
+        /api/v1/chart/<pk>/favorites/
+        /api/v1/dashboard/<pk>/favorites/ /api/v1/dashboard/<pk>/permalink
+        /api/v1/dashboard/<int:pk>/filter_state
         /superset/log/
     """,
     "PUT": "/api/v1/dashboard/<int:pk>/filter_state/<string:key>",
     "DELETE": "/api/v1/chart/<pk>/favorites/ /api/v1/dashboard/<pk>/favorites/",
 }
-"""Every address of Superset's that a viewer may call: signing in, the dashboards and charts as they are stored, one's own
-favourites, choices of filters and links, and the check of a query. The tests above are of the
-data."""
+"""Every address of Superset's that a viewer may call.
+
+These are the sign-in, the stored dashboards and charts, the viewer's own favourites, filter choices
+and links, and the check of a query. The tests above cover the data.
+"""
 ROUTES = """
 import json, sys
 from superset.app import create_app
-rules = [[rule.rule, sorted(rule.methods - {"HEAD", "OPTIONS"})] for rule in create_app().url_map.iter_rules()]
+rules = [[rule.rule, sorted(rule.methods - {"HEAD", "OPTIONS"})]
+         for rule in create_app().url_map.iter_rules()]
 json.dump(rules, open(sys.argv[1], "w"))
 """
 
@@ -359,7 +406,7 @@ json.dump(rules, open(sys.argv[1], "w"))
 def test_every_other_address_is_closed(
     viewer: httpx.Client, superset: Superset, tmp_path: Path
 ) -> None:
-    """Of all addresses that Superset has, whatever its version adds, no other one is answered."""
+    """Every other address of Superset's is closed, including those that a new version adds."""
     variables = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -374,8 +421,8 @@ def test_every_other_address_is_closed(
     )
     answered, closed = set(), 0
     for rule, methods in json.loads(found.read_text()):
-        # The lists of users, roles and groups have no actions: any name of one is an error, whoever
-        # calls it.
+        # The lists of users, roles and groups have no actions: any name of one is an error for
+        # every caller.
         if (
             rule.startswith(("/static/", "/users/action", "/roles/action", "/groups/action"))
             or "logout" in rule
@@ -402,11 +449,13 @@ def test_every_other_address_is_closed(
     assert answered == set()
 
 
-def test_what_a_viewer_reads_holds_no_secret(
+def test_responses_to_a_viewer_hold_no_secret(
     viewer: httpx.Client, admin: httpx.Client, superset: Superset
 ) -> None:
-    """Charts, dashboards and what they say of their datasets hold no password, key or address of the database, and no list
-    shows a column that it does not offer."""
+    """Responses to a viewer hold no password, key or database address.
+
+    No list shows a column that it does not offer.
+    """
     paths = [
         "/api/v1/chart/",
         "/api/v1/dashboard/",
@@ -437,7 +486,7 @@ def test_what_a_viewer_reads_holds_no_secret(
 
 
 def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Body]) -> None:
-    """Who signs in as viewer by the API, without a browser, gets what the chart asks, and nothing else."""
+    """A viewer who signs in through the API gets the charts' queries and nothing else."""
     with httpx.Client(base_url=superset.address, timeout=60) as client:
         credentials = {
             "username": "viewer",
@@ -460,7 +509,7 @@ def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Bod
 def test_a_file_has_the_same_limits(
     viewer: httpx.Client, asked: Mapping[str, Body], form: str
 ) -> None:
-    """A download, which a browser asks for by a form, holds what the chart asks, and nothing else."""
+    """A download, which a browser requests by a form, holds the chart's query and nothing else."""
     plain = {**asked["Workflows"], "result_format": form}
 
     refused = viewer.post(
@@ -470,10 +519,10 @@ def test_a_file_has_the_same_limits(
     assert viewer.post(DATA, data={"form_data": json.dumps(plain)}).status_code == 200
 
 
-def test_a_chart_of_a_draft_is_the_editors_own(
+def test_a_chart_of_a_draft_is_refused_to_a_viewer(
     viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
 ) -> None:
-    """A chart that stands on no published dashboard is refused to a viewer, and answered once it does."""
+    """A chart without a published dashboard is refused to a viewer until it has one."""
     dataset = asked["Workflows"]["datasource"]["id"]
     settings = {"viz_type": "table", "query_mode": "raw", "all_columns": ["organization_id"]}
     chart = {
@@ -507,7 +556,7 @@ def test_a_chart_of_a_draft_is_the_editors_own(
 def test_a_stored_query_has_the_same_limits(
     viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
 ) -> None:
-    """A query that an editor has stored with a chart is answered as the chart's own, and not as samples or SQL."""
+    """A query stored with a chart works as the chart's own, but not as samples or SQL."""
     [chart] = {asked["Workflows"]["form_data"]["slice_id"]}
     address = f"/api/v1/chart/{chart}"
     stored = admin.put(address, json={"query_context": json.dumps(asked["Workflows"])})
@@ -535,8 +584,10 @@ REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
     ("GET", "/api/v1/dataset/", None),
     ("GET", "/api/v1/dataset/1", None),
     ("GET", "/api/v1/dataset/1/drill_info/", None),
-    ("POST", "/api/v1/dataset/", {"database": 1, "schema": "orchestra", "table_name": "mine", "sql": "SELECT 1 AS one"}),
-    ("POST", "/api/v1/dataset/get_or_create/", {"database_id": 1, "schema": "orchestra", "table_name": "steps"}),
+    ("POST", "/api/v1/dataset/", {"database": 1, "schema": "orchestra", "table_name": "mine",
+                                  "sql": "SELECT 1 AS one"}),
+    ("POST", "/api/v1/dataset/get_or_create/", {"database_id": 1, "schema": "orchestra",
+                                                "table_name": "steps"}),
     ("POST", "/api/v1/dataset/duplicate", {"base_model_id": 1, "table_name": "mine"}),
     ("PUT", "/api/v1/dataset/1", {"description": "mine"}),
     ("PUT", "/api/v1/dataset/1/refresh", None),
@@ -559,18 +610,21 @@ REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
     (
         "GET",
         "/datasource/external_metadata_by_name/"
-        "?q=(datasource_type:table,database_name:orchestra-etl,schema_name:orchestra,table_name:steps)",
+        "?q=(datasource_type:table,database_name:orchestra-etl,schema_name:orchestra,"
+        "table_name:steps)",
         None,
     ),
     ("POST", "/datasource/samples?datasource_type=table&datasource_id=1", {}),
     ("POST", "/datasource/save/", {}),
     ("GET", "/api/v1/explore/?slice_id=1", None),
-    ("POST", "/api/v1/explore/form_data", {"datasource_id": 1, "datasource_type": "table", "form_data": "{}"}),
+    ("POST", "/api/v1/explore/form_data", {"datasource_id": 1, "datasource_type": "table",
+                                           "form_data": "{}"}),
     ("POST", "/api/v1/explore/permalink", {"formData": {"datasource": "1__table"}}),
     ("POST", "/superset/explore_json/?form_data={}", {}),
     ("GET", "/superset/fetch_datasource_metadata?datasourceKey=1__table", None),
     ("PUT", "/api/v1/chart/warm_up_cache", {"chart_id": 1}),
-    ("POST", "/api/v1/chart/", {"slice_name": "mine", "viz_type": "table", "datasource_id": 1, "datasource_type": "table"}),
+    ("POST", "/api/v1/chart/", {"slice_name": "mine", "viz_type": "table", "datasource_id": 1,
+                                "datasource_type": "table"}),
     ("PUT", "/api/v1/chart/1", {"slice_name": "mine"}),
     ("DELETE", "/api/v1/chart/1", None),
     ("GET", "/api/v1/chart/export/?q=!(1)", None),
@@ -604,7 +658,7 @@ REQUESTS: tuple[tuple[str, str, Body | None], ...] = (
 def test_a_viewer_has_no_other_way(
     viewer: httpx.Client, method: str, path: str, body: Body | None
 ) -> None:
-    """Every other way to data, to what Superset knows of the database, and to a change is closed."""
+    """Every other way to data, to Superset's metadata of the database, or to a change is closed."""
     assert viewer.request(method, path, json=body).status_code == 403
 
 
@@ -613,7 +667,7 @@ def _ask(client: httpx.Client, body: Body) -> httpx.Response:
 
 
 def _changed(body: Body, change: Body) -> Body:
-    """The same request, with another first query."""
+    """Return the same request with another first query."""
     [first, *others] = body["queries"]
     extras = {"extras": {**first["extras"], **change["extras"]}} if "extras" in change else {}
     return {**body, "queries": [{**first, **change, **extras}, *others]}

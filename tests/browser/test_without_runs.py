@@ -1,4 +1,4 @@
-"""What the dashboards show of a database without runs, with a single one, and with one that has not begun."""
+"""The dashboards of a database without runs, with a single run, and with a run not started yet."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from tests.support import configuration, environment, query
 
 NAME = "few"
 LEAKS = re.compile(r"\b(NaN|null|undefined|Infinity|Invalid|None)\b")
-"""What a page says where a program has formatted a value that is missing."""
+"""Text that a page shows when a program has formatted a missing value."""
 PENDING = """
-    UPDATE orchestra.runs SET state = 'pending', tracking = 'open', start_time = NULL, end_time = NULL;
+    UPDATE orchestra.runs
+    SET state = 'pending', tracking = 'open', start_time = NULL, end_time = NULL;
     DELETE FROM orchestra.steps;
 """
 UNKNOWN = "No data"
@@ -48,12 +49,12 @@ EMPTY = {
     "models": {"Model calls": "0", "Tokens": "0", "Unpriced calls": "0"},
     "run": {"Duration": UNKNOWN, "Steps": "0", "Tokens": "0"},
 }
-"""The big numbers: a count of nothing is 0, and what no run tells is not known."""
+"""The big numbers without runs: a count is 0, and any other number is not known."""
 
 
 @pytest.fixture(scope="module")
 def url(server: EmbeddedPostgres, superset: Superset) -> Iterator[str]:
-    """An empty database with the schema, which Superset shows."""
+    """Provide an empty database with the schema, which Superset shows."""
     url = create(server, NAME)
     upgrade(url)
     grant(url)
@@ -79,7 +80,7 @@ def etl(url: str, folder: Path, *arguments: str) -> None:
 
 
 def opened(page: Page, superset: Superset, name: str) -> Shown:
-    """The dashboard, which shows no error but charts without rows, and no value that a program could not write."""
+    """Open the dashboard, and check that it shows only empty charts and no misformatted value."""
     shown = open_dashboard(page, superset, name)
     assert [error for error in shown.errors if "No results" not in error] == []
     assert LEAKS.findall(page.locator("#app").inner_text()) == []
@@ -95,7 +96,7 @@ def test_no_run(page: Page, superset: Superset, url: str, name: str) -> None:
 
 
 def test_one_run(page: Page, superset: Superset, url: str, tmp_path: Path) -> None:
-    """A single run that has ended stands on the overview, its steps on Nodes, and the dashboard of runs chooses it."""
+    """A single ended run is on the overview, its steps on Nodes; the run dashboard selects it."""
     etl(url, tmp_path, "sync")
     [run] = query(
         url, "SELECT id, (SELECT count(*) FROM orchestra.steps) AS steps FROM orchestra.runs"
@@ -113,7 +114,7 @@ def test_one_run(page: Page, superset: Superset, url: str, tmp_path: Path) -> No
 def test_one_run_that_has_not_begun(
     page: Page, superset: Superset, url: str, tmp_path: Path
 ) -> None:
-    """A run that is still pending, without a start or a step, is an open one, and the dashboard of runs chooses it."""
+    """A pending run without a start or a step counts as open, and the run dashboard selects it."""
     query(url, PENDING)
     etl(url, tmp_path, "rollups", "refresh")
     [run] = query(url, "SELECT id FROM orchestra.runs")
@@ -131,7 +132,7 @@ def test_one_run_that_has_not_begun(
 
 
 def test_no_run_in_the_last_30_days(page: Page, superset: Superset, url: str) -> None:
-    """Where no run began in the last 30 days the dashboard of runs shows the newest one, however old it is."""
+    """Without a run in the last 30 days the run dashboard shows the newest run of all."""
     query(
         url,
         "UPDATE orchestra.runs SET state = 'succeeded', start_time = now() - interval '40 days'",

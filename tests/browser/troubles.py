@@ -1,4 +1,4 @@
-"""What the simulator's history lacks: other organisations and currencies, runs of long ago, that go on, and of unusual names."""
+"""What the simulator's history lacks: organisations, currencies, very old, open and odd runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 ODD = """odd/run #1'!&<b>?~ü"""
-"""A run with 120 steps, every tenth of them skipped; its id has all that an address or a page might take for its own."""
+"""A run with 120 steps, every tenth skipped; its id has characters special to URLs and pages."""
 LONG_AGO = "run of long ago"
 OPEN = "run that goes on"
 STALE = "run given up"
@@ -20,7 +20,7 @@ MESSAGES = (
     "a &lt;b&gt; & c",
 )
 EVIL = "x\u202e\x1b[31m" + 400 * "N"
-"""The first node of the run of long ago: an override of the direction, a control character, and more than fits."""
+"""The first node of the old run: a bidirectional override, a control character, and 400 letters."""
 NODE = "node <i>of</i> markup"
 DISGUISED = "run with disguised names"
 DISGUISES = {
@@ -29,28 +29,38 @@ DISGUISES = {
     "node": "sen\u2066d\u00ad",
     "model": "gpt\u202e4\u200f",
 }
-"""Names that a terminal or a browser shows as others: overrides of the direction, invisible and control characters, markup."""
+"""Names that a terminal or a browser displays as other names.
+
+They hold bidirectional overrides, invisible and control characters, and markup.
+"""
 
 _RUN = """
     INSERT INTO orchestra.runs ({columns})
     SELECT {columns} FROM (
         SELECT copy.* FROM orchestra.runs AS r, jsonb_populate_record(r, %s || jsonb_build_object(
-            'start_time', now() - %s * interval '1 second', 'end_time', now() - %s * interval '1 second')) AS copy
-        WHERE r.id = (SELECT min(id) FROM orchestra.runs WHERE tracking = 'final' AND state = 'succeeded')
+            'start_time', now() - %s * interval '1 second', 'end_time',
+            now() - %s * interval '1 second')) AS copy
+        WHERE r.id = (SELECT min(id) FROM orchestra.runs
+                      WHERE tracking = 'final' AND state = 'succeeded')
     ) AS copy
 """
 _STEPS = """
     INSERT INTO orchestra.steps ({columns})
     SELECT {columns} FROM (
-        SELECT copy.* FROM orchestra.runs AS r, orchestra.steps AS s, generate_series(0, %(count)s - 1) AS n,
+        SELECT copy.*
+        FROM orchestra.runs AS r, orchestra.steps AS s, generate_series(0, %(count)s - 1) AS n,
             jsonb_populate_record(s, jsonb_build_object(
-                'id', r.id || ' step ' || n, 'run_id', r.id, 'workflow_id', r.workflow_id, 'position', n,
-                'node_id', 'node_' || n, 'organization_id', r.organization_id, 'reported_error', null,
-                'start_time', r.start_time + n * interval '1 second', 'end_time', r.start_time + (n + 0.9) * interval '1 second'
+                'id', r.id || ' step ' || n, 'run_id', r.id, 'workflow_id', r.workflow_id,
+                'position', n,
+                'node_id', 'node_' || n, 'organization_id', r.organization_id, 'reported_error',
+                null,
+                'start_time', r.start_time + n * interval '1 second', 'end_time',
+                r.start_time + (n + 0.9) * interval '1 second'
             )) AS copy
         WHERE r.id = %(run)s
           AND s.id = (SELECT min(id) FROM orchestra.steps
-                      WHERE state = 'succeeded' AND response_model IS NULL AND request_model IS NULL)
+                      WHERE state = 'succeeded' AND response_model IS NULL
+                        AND request_model IS NULL)
     ) AS copy
 """
 _COLUMNS = """
@@ -80,7 +90,8 @@ def make_trouble(url: str) -> None:
             " WHERE w.id = (SELECT min(id) FROM orchestra.workflows)"
         )
         execute(
-            "INSERT INTO orchestra.workflows SELECT copy.* FROM orchestra.workflows AS w, jsonb_populate_record(w, %s) AS copy"
+            "INSERT INTO orchestra.workflows SELECT copy.*"
+            " FROM orchestra.workflows AS w, jsonb_populate_record(w, %s) AS copy"
             " WHERE w.id = (SELECT min(id) FROM orchestra.workflows)",
             [Jsonb({"id": "disguised", "name": DISGUISES["workflow"]})],
         )
@@ -133,13 +144,15 @@ def make_trouble(url: str) -> None:
             [EVIL, LONG_AGO],
         )
         execute(
-            "UPDATE orchestra.steps SET node_id = %s, response_model = %s, node_type = 'model', state = 'failed', error = %s"
+            "UPDATE orchestra.steps SET node_id = %s, response_model = %s, node_type = "
+            "'model', state = 'failed', error = %s"
             " WHERE run_id = %s AND position = 0",
             [DISGUISES["node"], DISGUISES["model"], Jsonb("no\u202ereason"), DISGUISED],
         )
-        # The newest runs, so that they stand on the first page of their tables.
+        # The newest runs, so that they appear on the first page of their tables.
         newest = execute(
-            "SELECT id FROM orchestra.runs WHERE tracking = 'final' AND state = 'succeeded' AND id <> %s"
+            "SELECT id FROM orchestra.runs WHERE tracking = 'final'"
+            " AND state = 'succeeded' AND id <> %s"
             " ORDER BY start_time DESC LIMIT %s",
             [ODD, len(MESSAGES)],
         ).fetchall()
@@ -147,10 +160,14 @@ def make_trouble(url: str) -> None:
             execute("UPDATE orchestra.runs SET state = 'failed' WHERE id = %s", [run])
             execute(
                 "UPDATE orchestra.steps SET state = 'failed', error = %s, node_id = %s WHERE id ="
-                " (SELECT id FROM orchestra.steps WHERE run_id = %s AND start_time IS NOT NULL ORDER BY position DESC LIMIT 1)",
+                " (SELECT id FROM orchestra.steps WHERE run_id = %s"
+                " AND start_time IS NOT NULL ORDER BY position DESC LIMIT 1)",
                 [Jsonb(message), NODE, run],
             )
         execute(
-            "UPDATE orchestra.steps SET state = 'failed', error = '\"too long\"' WHERE run_id = %s AND position = 119",
+            (
+                "UPDATE orchestra.steps SET state = 'failed', error = '\"too long\"'"
+                " WHERE run_id = %s AND position = 119"
+            ),
             [ODD],
         )

@@ -1,7 +1,6 @@
-"""docker-compose.yml in a real engine, as docs/how-to/containers.md says.
+"""docker-compose.yml in a real engine, as in docs/how-to/containers.md.
 
-Needs Docker with its Compose plugin, whatever registry the base images come from, port 8088, and
-Chromium.
+It needs Docker with its Compose plugin, a registry with the base images, port 8088, and Chromium.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from tests.browser.dashboards import Superset, chromium, open_dashboard, sign_in
 from tests.conftest import ROOT
 from tests.support import wait_until
 
-# What docs/how-to/containers.md says for a trial without a server of one's own.
+# The settings of docs/how-to/containers.md for a trial without a real server.
 DEMO = {
     "ORCHESTRA_BASE_URL": "http://simulator:8765/api/v1/workflow",
     "ORCHESTRA_ETL_API__ALL_WORKFLOWS": "true",
@@ -30,10 +29,10 @@ PASSWORD_FILE = "/var/lib/orchestra-etl/dashboards/admin-password"
 
 
 class Project:
-    """One start of the compose file, in a copy of what is committed."""
+    """One start of the compose file, in a copy of the committed files."""
 
     def __init__(self, folder: Path) -> None:
-        """Copy the files and make the secrets."""
+        """Copy the files and create the secrets."""
         self.folder = folder
         self._name = f"orchestra-etl-test-{secrets.token_hex(4)}"
         files = subprocess.run(
@@ -55,28 +54,34 @@ class Project:
             (kept / name).chmod(0o644)
 
     def compose(self, *arguments: str, seconds: float = 600, check: bool = True) -> str:
-        """What `docker compose` prints. Raises AssertionError, with all it said, where it fails."""
+        """Return the output of `docker compose`.
+
+        Raises:
+            AssertionError: with all output, if the command fails.
+        """
         done = subprocess.run(
-            ["docker", "compose", "--project-name", self._name, "--profile", "demo", "--profile", "bi", *arguments],
-            cwd=self.folder, env={**os.environ, **DEMO}, timeout=seconds, capture_output=True, text=True, check=False,
+            ["docker", "compose", "--project-name", self._name, "--profile", "demo", "--profile",
+             "bi", *arguments],
+            cwd=self.folder, env={**os.environ, **DEMO}, timeout=seconds, capture_output=True,
+            text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0 or not check, done.stdout + done.stderr
         return done.stdout
 
     def containers(self, service: str) -> Sequence[dict[str, Any]]:
-        """State, health and exit status of a service's containers."""
+        """Return the state, health and exit status of a service's containers."""
         lines = self.compose("ps", "--all", "--format", "json", service).splitlines()
         return [json.loads(line) for line in lines]
 
     def value(self, sql: str) -> str:
-        """One value of the database."""
+        """Return one value from the database."""
         words = ["psql", "--username", "orchestra", "--no-align", "--tuples-only", "--command", sql]
         return self.compose("exec", "--no-TTY", "database", *words).strip()
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """Everything but the dashboards, started with two commands and loading the simulator's backlog."""
+    """Start everything but the dashboards with two commands, and load the simulator's backlog."""
     project = Project(tmp_path_factory.mktemp("compose"))
     project.compose("config", "--quiet")
     project.compose("build", seconds=1800)
@@ -88,7 +93,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 
 def test_the_history_is_loaded_by_an_unprivileged_service(project: Project) -> None:
-    """The job has made the schema, and the service, which is not root and turns healthy, loads runs."""
+    """The migration job creates the schema, and the service, healthy and not root, loads runs."""
     assert [(one["State"], one["ExitCode"]) for one in project.containers("migrate")] == [
         ("exited", 0)
     ]
@@ -101,17 +106,20 @@ def test_the_history_is_loaded_by_an_unprivileged_service(project: Project) -> N
 
 
 def test_replicas_share_the_work(project: Project) -> None:
-    """Three replicas are at the database from three addresses, and all turn healthy."""
+    """Three replicas connect to the database from three addresses, and all become healthy."""
     project.compose("up", "--detach", "--scale", "etl=3", "etl")
-    addresses = "SELECT count(DISTINCT client_addr) FROM pg_stat_activity WHERE application_name = 'orchestra-etl'"
+    addresses = (
+        "SELECT count(DISTINCT client_addr) FROM pg_stat_activity"
+        " WHERE application_name = 'orchestra-etl'"
+    )
     wait_until(lambda: project.value(addresses) == "3", seconds=60)
     wait_until(
         lambda: [one["Health"] for one in project.containers("etl")] == ["healthy"] * 3, seconds=90
     )
 
 
-def test_stopping_ends_the_service_in_good_order(project: Project) -> None:
-    """`docker compose stop` reaches the processes: each ends by itself, with 0, having let go of what it had claimed."""
+def test_stopping_ends_the_service_without_a_claim(project: Project) -> None:
+    """`docker compose stop` ends each process by itself with status 0 and without a claim."""
     project.compose("stop", "etl")
     assert {(one["State"], one["ExitCode"]) for one in project.containers("etl")} == {("exited", 0)}
     assert (
@@ -120,8 +128,8 @@ def test_stopping_ends_the_service_in_good_order(project: Project) -> None:
     )
 
 
-def test_a_second_start_keeps_what_is_there(project: Project) -> None:
-    """After `down` and `up` the volume has the runs, and the job of the schema ends well once more."""
+def test_a_second_start_keeps_the_data(project: Project) -> None:
+    """After `down` and `up` the volume still has the runs, and the migration job succeeds again."""
     before = int(project.value("SELECT count(*) FROM orchestra.runs"))
     project.compose("down")
     project.compose("up", "--detach", "etl", "simulator")
@@ -130,7 +138,7 @@ def test_a_second_start_keeps_what_is_there(project: Project) -> None:
 
 
 def test_the_dashboards_show_the_database(project: Project, tmp_path: Path) -> None:
-    """With the profile `bi` the overview is drawn without error in a browser, and its runs are those of the database."""
+    """With the profile `bi` a browser draws the overview with the database's runs."""
     project.compose("up", "--detach", "superset")
     assert [(one["State"], one["ExitCode"]) for one in project.containers("dashboards")] == [
         ("exited", 0)

@@ -1,4 +1,4 @@
-"""What tests do to the simulator's answers between their making and their sending: note them, change them, hold one back."""
+"""Hooks on the simulator's responses before they are sent: record, change or hold back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ from etl.simulator.server import Simulator
 from tests.support import query
 
 Change = Callable[[web.Request, Any, web.Response], web.Response]
-"""Given the request, what it asks for (`endpoint`, `workflow_id`, `run_id`) and the honest answer, the answer to send."""
+"""A function that returns the response to send.
+
+It gets the request, its target (`endpoint`, `workflow_id`, `run_id`) and the unchanged response.
+"""
 
 
 @contextmanager
 def changed(simulator: Simulator, change: Change) -> Iterator[None]:
-    """Every answer goes through `change` while the block runs."""
+    """Pass every response through `change` while the block runs."""
     honest = simulator._respond
 
     async def respond(request: web.Request, call: Any, wrong: Any) -> web.Response:
@@ -33,7 +36,7 @@ def changed(simulator: Simulator, change: Change) -> Iterator[None]:
 
 
 class Held:
-    """An answer that has been made and is not sent yet."""
+    """A response that has been built and is not sent yet."""
 
     def __init__(self) -> None:
         self.asked = threading.Lock()
@@ -41,17 +44,17 @@ class Held:
         self.sent = threading.Event()
 
     def wait(self) -> None:
-        """Return once the answer has been made: it will say what was true then."""
+        """Wait until the response has been built from the state at that moment."""
         assert self.made.wait(30), "nobody has asked for it"
 
     def send(self) -> None:
-        """Let it go."""
+        """Send the response."""
         self.sent.set()
 
 
 @contextmanager
 def held(simulator: Simulator, endpoint: str) -> Iterator[Held]:
-    """Hold back the first answer of this endpoint; those after it pass."""
+    """Hold back the first response of this endpoint; later ones pass."""
     barrier = Held()
     honest = simulator._respond
 
@@ -71,7 +74,7 @@ def held(simulator: Simulator, endpoint: str) -> Iterator[Held]:
 
 
 def emptied(url: str) -> None:
-    """Empty every table but the schema's version: a negative control begins where the real thing did."""
+    """Empty every table but the schema version, so that a negative control starts like the test."""
     tables = query(
         url,
         "SELECT format('%%I.%%I', schemaname, tablename) AS name FROM pg_tables"

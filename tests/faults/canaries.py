@@ -1,4 +1,4 @@
-"""Secrets that must never be seen again, put into everything that a worker is given."""
+"""Secrets that must never appear in any output, put into everything that a worker receives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ALL = (API_KEY, PASSWORD, PAYLOAD)
 
 
 def with_password(url: str) -> str:
-    """The database URL with a password in it; the test server asks for none, and does not mind."""
+    """Return the database URL with a password; the test server requires none and ignores it."""
     parts = urlsplit(url)
     user = parts.username or "postgres"
     host = parts.netloc.rpartition("@")[2]
@@ -23,17 +23,17 @@ def with_password(url: str) -> str:
 
 @dataclass(frozen=True)
 class Canaries:
-    """Where everything is gathered that the workers and the database servers say."""
+    """The folder that collects all output of the workers and the database servers."""
 
     folder: Path
 
     def size(self) -> str:
-        """How much there is to search, in words."""
+        """Return the amount of output to search, as a phrase."""
         sizes = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
         return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB searched"
 
     def sung(self) -> list[str]:
-        """The canaries that were found in what was said, with the file's name and line number; empty where all is well."""
+        """Return the canaries found in the output, with file name and line number."""
         found = []
         for path in sorted(self.folder.rglob("*")):
             if not path.is_file():

@@ -1,9 +1,11 @@
-"""Clocks that are wrong in a worker, and right in the database and the API.
+"""Wrong clocks in a worker, while the database and the API have the right time.
 
-`install` is called in the worker. `CLOCK_OFF` is by how many seconds its wall clock is off,
-`CLOCK_SET_AFTER` after how many seconds of its life (0: from the start). `MONOTONIC_JUMP` is by how
-many seconds its monotonic clock jumps, just before the request for steps whose number
-`MONOTONIC_JUMP_AT` gives.
+`install` is called in the worker. It reads these environment variables:
+
+    CLOCK_OFF          offset of the worker's wall clock, in seconds
+    CLOCK_SET_AFTER    seconds after the start at which the offset begins; 0: from the start
+    MONOTONIC_JUMP     size of the jump of the monotonic clock, in seconds
+    MONOTONIC_JUMP_AT  number of the request for steps just before which it jumps
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from typing import Any
 from etl.extract.client import OrchestraClient
 from etl.records import ApiResponse
 
-# Where the product and its scheduler ask for the time by `datetime.now`.
+# The modules in which the product and its scheduler read the time with `datetime.now`.
 MODULES = (
     "etl.ledger.clock",
     "etl.extract.http_dates",

@@ -1,8 +1,8 @@
-"""Keeps the books of the fault suite and prints its table; fixtures that several faults share.
+"""Records of the fault suite, its printed table, and fixtures that several faults share.
 
-With pytest-xdist each worker keeps the books of its own tests and hands them over when it ends; the
-controller adds them up and prints the table. Each worker also searches what its own tests left
-behind for canaries.
+With pytest-xdist each worker records its own tests and hands the records over when it ends. The
+controller adds them up and prints the table. Each worker also searches the output of its own tests
+for canaries.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from tests.faults.suite import Fault, table
 
 _faults: dict[int, Fault] = {}
 FIRST = ("test_soak.py", "test_black_hole.py", "test_database_faults.py")
-"""The files that take longest come first, so that no worker is left with one of them at the end."""
+"""The slowest files, which start first so that no worker runs one of them alone at the end."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The mark of a fault."""
+    """Register the `fault` mark."""
     config.addinivalue_line(
         "markers",
         "fault(number, name, invariants, guard='', why=''): an injected fault (see suite.py)",
@@ -42,7 +42,7 @@ def _fault_of(item: pytest.Item) -> Fault | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Open the books of every fault, in each worker; begin with the files that take longest."""
+    """Create the record of every fault in each worker, and put the slowest files first."""
     for item in items:
         _fault_of(item)
     items.sort(key=lambda item: item.path.name not in FIRST)
@@ -50,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    """Note each test's outcome."""
+    """Record each test's outcome."""
     outcome: Any = yield
     report: pytest.TestReport = outcome.get_result()
     fault = _fault_of(item)
@@ -59,14 +59,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """In a worker: hand the books over to the controller."""
+    """Hand a worker's records over to the controller."""
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["faults"] = [asdict(one) for one in _faults.values()]
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """In the controller: add a worker's books to the others; a worker that crashed has left none."""
+    """Add a worker's records to the controller's; a crashed worker has none."""
     for fields in getattr(node, "workeroutput", {}).get("faults", ()):
         found = Fault(**fields)
         if found.number in _faults:
@@ -76,7 +76,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """The table of all faults that were injected."""
+    """Print the table of all injected faults."""
     ran = [fault for fault in _faults.values() if fault.outcomes]
     if ran:
         terminalreporter.section("faults")
@@ -86,7 +86,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture
 def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
-    """The books of this test's fault. A test that claims a guard must have run its negative control."""
+    """Provide the record of this test's fault, and require a negative control for its guard."""
     found = _fault_of(request.node)
     assert found is not None, "mark the test with @pytest.mark.fault"
     yield found
@@ -99,9 +99,10 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Fault]:
 def canaries(
     tmp_path_factory: pytest.TempPathFactory, postgres_server: EmbeddedPostgres
 ) -> Iterator[Canaries]:
-    """Secrets that every fault's workers carry, and the folder with all that they say.
+    """Provide the secrets that every fault's workers carry, and the folder with all their output.
 
-    It is searched at the end of the session, when every other server has left its log there.
+    The folder is searched at the end of the session, when every other server has stored its log
+    there.
     """
     found = Canaries(tmp_path_factory.mktemp("said"))
     yield found
@@ -115,7 +116,7 @@ def canaries(
 
 @pytest.fixture
 def log(canaries: Canaries, request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A file for what this test's workers say on both their outputs."""
+    """Provide a file for both outputs of this test's workers."""
     name = "".join(character if character.isalnum() else "-" for character in request.node.name)[
         :80
     ]

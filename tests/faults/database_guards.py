@@ -1,4 +1,4 @@
-"""What the product has against a database that fails, switched off one by one, in a worker, for the negative controls."""
+"""Functions that switch off one guard against database failures in a worker, for the controls."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ T = TypeVar("T")
 
 
 def replaced(module: ModuleType, name: str, old: str, new: str) -> None:
-    """Exchange a part of a module's statement, which must be there."""
+    """Replace a part of a module's SQL statement; the part must exist."""
     statement = str(getattr(module, name))
     assert old in statement, f"{module.__name__}.{name} has changed: {old!r} is not in it"
     setattr(module, name, text(statement.replace(old, new)))
 
 
 def no_repetition() -> None:
-    """A unit of work is tried once."""
+    """Try each unit of work only once."""
     transaction = Database.transaction
 
     def once(self: Database, work: Callable[[Connection], T]) -> T:
@@ -38,23 +38,23 @@ def no_repetition() -> None:
 
 
 def every_error_is_permanent() -> None:
-    """No SQLSTATE is worth a repetition."""
+    """Treat no SQLSTATE as worth a retry."""
     database_errors._TRANSIENT_CLASSES = ()  # type: ignore[assignment]
     database_errors._TRANSIENT_CODES = frozenset()
 
 
 def claims_not_consumed() -> None:
-    """A load leaves its claims as they are."""
+    """Leave the claims of a load unconsumed."""
     replaced(claims, "_SETTLE", "leased_until = NULL,", "")
 
 
 def completion_not_fenced() -> None:
-    """The last page of a sweep leaves the right to write it again."""
+    """Let the last page of a sweep be written again."""
     replaced(sweeps, "_COMPLETE", "leased_until = NULL,", "")
 
 
 def no_key_order() -> None:
-    """Runs are tracked in the order in which they are named."""
+    """Track runs in the order in which they are named."""
     replaced(
         requests,
         "_TRACK",
@@ -64,34 +64,34 @@ def no_key_order() -> None:
 
 
 def prepared_statements() -> None:
-    """The driver prepares every statement on the server."""
+    """Make the driver prepare every statement on the server."""
     _connecting(prepare_threshold=0)
 
 
 def no_keepalives() -> None:
-    """The kernel is content with a connection that says nothing; so is the program."""
+    """Switch off the kernel's timers and the program's own limit for a silent connection."""
     _connecting(keepalives=0, tcp_user_timeout=0)
     no_limit_to_silence()
 
 
 def no_limit_to_silence() -> None:
-    """An answer may take for ever."""
+    """Set no limit to the time until the database responds."""
     if hasattr(database, "SILENCE"):
         vars(database)["SILENCE"] = 1e6
 
 
 MIGRATIONS = "LATER_MIGRATIONS"
-"""The variable that names the folder of a later release's revisions."""
+"""The environment variable with the folder of a later release's revisions."""
 
 
 def later_release() -> None:
-    """Have the worker upgrade to the newest revision of the folder that `MIGRATIONS` names; no guard."""
+    """Upgrade the worker to the newest revision in the folder `MIGRATIONS`; this is no guard."""
     folder = Path(os.environ[MIGRATIONS])
     schema._migrations = lambda: folder
 
 
 def no_upgrade_lock() -> None:
-    """Upgrades side by side do not wait for each other."""
+    """Let concurrent upgrades run without waiting for each other."""
     execute = Connection.execute
 
     def granted(self: Connection, statement: Any, *arguments: Any, **more: Any) -> Any:
@@ -103,14 +103,14 @@ def no_upgrade_lock() -> None:
 
 
 def upgrade_that_locks_for_long() -> None:
-    """A revision holds a lock for three seconds that every writer needs."""
+    """Make a revision hold a lock that every writer needs for three seconds."""
     _before_upgrade(
         "LOCK TABLE orchestra_etl.run_ledger IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(3)"
     )
 
 
 def upgrade_that_loses_rows() -> None:
-    """A revision drops what it should have converted."""
+    """Make a revision delete rows that it should have converted."""
     _before_upgrade("DELETE FROM orchestra.outputs WHERE size_bytes > 200")
 
 

@@ -1,8 +1,8 @@
-"""Named points just before and just after every commit and every request, at which a worker kills itself.
+"""Named points just before and after every commit and request, at which a worker kills itself.
 
-`install` is called in the worker. `FAIL_POINT` names the point and which passage of it is the last:
-`after commit of X#2`. `FAIL_POINTS_LOG` names a file into which each passage writes the point's
-name.
+`install` is called in the worker. `FAIL_POINT` names the point and the passage at which the worker
+dies, for example `after commit of X#2`. `FAIL_POINTS_LOG` names a file; each passage appends the
+point's name to it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REQUESTS = ("steps", "run", "run_page", "workflows")
 
 
 def install() -> None:
-    """Pass through the points from now on."""
+    """Install the fail points in this process."""
     wanted, log = os.environ.pop("FAIL_POINT", None), os.environ.pop("FAIL_POINTS_LOG", None)
     passages: Counter[str] = Counter()
 
@@ -42,7 +42,9 @@ def install() -> None:
 
     def committing(self: Database, work: Callable[[Connection], T]) -> T:
         named = work.func if isinstance(work, functools.partial) else work
-        name = f"{named.__module__.rpartition('.')[2]}.{named.__qualname__.replace('.<locals>', '').replace('<lambda>', '')}"
+        module = named.__module__.rpartition(".")[2]
+        qualified = named.__qualname__.replace(".<locals>", "").replace("<lambda>", "")
+        name = f"{module}.{qualified}"
         name = name.rstrip(".")
 
         def then_commit(connection: Connection) -> T:
@@ -72,6 +74,6 @@ def install() -> None:
 
 
 def passed(log: Path) -> list[str]:
-    """The points that a worker passed through: the first passage of each, and the last where there are more."""
+    """Return the points that a worker passed: each one's first passage and its last repetition."""
     counts = Counter(log.read_text().splitlines())
     return [f"{name}#{number}" for name, count in counts.items() for number in sorted({1, count})]

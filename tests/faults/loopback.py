@@ -1,4 +1,4 @@
-"""A server on loopback that answers byte by byte as a test says, and a client with short waits to ask it."""
+"""A loopback server whose responses a test writes byte by byte, and a client with short waits."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from etl.extract.client import OrchestraClient
 from etl.records import ApiResponse
 
 CANARY = "canary-5f1c"
-"""The key of every client here: found in any text, it has leaked."""
+"""The API key of every client here; if it appears in any text, it has leaked."""
 
 CERTIFICATE = Path(__file__).with_name("loopback.pem")
-"""For 127.0.0.1 and localhost, signed by itself; the key is in the same file."""
+"""A self-signed certificate for 127.0.0.1 and localhost, with its key in the same file."""
 
 BODY = b'[{"id": "a", "n": 1}]'
 
 T = TypeVar("T")
 Respond = Callable[[asyncio.StreamWriter, int], Awaitable[None]]
-"""Writes the answer to the n-th request (from 0) of the server."""
+"""A function that writes the response to the server's n-th request (from 0)."""
 
 
 class Server:
-    """A server on loopback: `heads` are the requests as they came, `url` is its base URL."""
+    """A server on loopback with its base URL `url` and the received request heads `heads`."""
 
     def __init__(self, respond: Respond) -> None:
         self.heads: list[bytes] = []
@@ -42,7 +42,7 @@ class Server:
         self._respond = respond
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer the requests of one connection until either side ends it."""
+        """Respond to the requests of one connection until either side closes it."""
         try:
             while not writer.is_closing():
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
@@ -80,14 +80,14 @@ async def serving(respond: Respond, *, tls: bool = False) -> AsyncIterator[Serve
 
 
 def client_of(url: str, **settings: Any) -> OrchestraClient:
-    """A client whose waits are short."""
+    """Return a client whose waits are short."""
     return OrchestraClient(
         url, **{"api_key": lambda: CANARY, "max_wait": 0.02, "deadline": 5.0, **settings}
     )
 
 
 def message(status: int, body: bytes = b"", *headers: str, length: bool = True) -> bytes:
-    """A whole HTTP answer."""
+    """Return a whole HTTP response."""
     lines = [
         f"HTTP/1.1 {status} Whatever",
         *headers,
@@ -97,7 +97,7 @@ def message(status: int, body: bytes = b"", *headers: str, length: bool = True) 
 
 
 def answering(*answers: bytes, close: bool = False) -> Respond:
-    """Write the answers one after the other, the last one again and again."""
+    """Write the responses in order, and repeat the last one."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
         writer.write(answers[min(number, len(answers) - 1)])
@@ -109,7 +109,7 @@ def answering(*answers: bytes, close: bool = False) -> Respond:
 
 
 async def fetched(respond: Respond, **settings: Any) -> tuple[ApiResponse, Server]:
-    """What the client makes of such a server, and what the server saw."""
+    """Return the client's result for such a server, and the server with what it received."""
     async with serving(respond) as server, client_of(server.url, **settings) as client:
         answer = await client.steps("w", "r")
         assert client.requests_sent == len(server.heads)
@@ -117,7 +117,7 @@ async def fetched(respond: Respond, **settings: Any) -> tuple[ApiResponse, Serve
 
 
 async def failed(respond: Respond, **settings: Any) -> tuple[ApiError, Server]:
-    """The error that the client raises at such a server, and what the server saw."""
+    """Return the error that the client raises for such a server, and the server."""
     async with serving(respond) as server, client_of(server.url, **settings) as client:
         with pytest.raises(ApiError) as raised:
             await client.steps("w", "r")
@@ -125,5 +125,5 @@ async def failed(respond: Respond, **settings: Any) -> tuple[ApiError, Server]:
 
 
 def run(test: Coroutine[Any, Any, T]) -> T:
-    """Run to the end, and no longer than a test may take."""
+    """Run the coroutine to its end, within the time limit of a test."""
     return asyncio.run(asyncio.wait_for(test, 20))

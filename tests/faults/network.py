@@ -1,4 +1,4 @@
-"""Two network namespaces with a cable between them, in which single connections can be made to lose every packet."""
+"""Two connected network namespaces, in which a single connection can lose every packet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ _CLONE_NEWNET = 0x40000000
 
 
 def enter() -> None:
-    """Move this thread into the namespace that the environment names; also for workers, as the first of `without`."""
+    """Move this thread into the namespace that the environment names.
+
+    Workers call it too, as the first function of `without`.
+    """
     _enter(os.environ[VARIABLE])
 
 
@@ -35,7 +38,7 @@ def _enter(path: str) -> None:
 
 
 class Cable:
-    """Both ends, by the processes that keep the namespaces alive."""
+    """Both ends of the cable, each a process that keeps its namespace alive."""
 
     def __init__(self, near: int, far: int) -> None:
         self._near = near
@@ -43,7 +46,7 @@ class Cable:
         self.near = f"/proc/{near}/ns/net"
 
     def plug(self) -> None:
-        """Lay the cable, and let rules about single connections come before anything else."""
+        """Connect the two namespaces, and put rules about single connections before all others."""
         for pid in (self._near, self._far):
             _ip(pid, "link set lo up")
         _ip(self._near, f"link add near type veth peer name far netns {self._far}")
@@ -54,20 +57,20 @@ class Cable:
         _ip(self._far, "rule del pref 0")
 
     def lose(self, port: int) -> None:
-        """From now on every packet that comes to the far end from this port of the near one is dropped there."""
+        """Drop every packet that reaches the far end from this port of the near end."""
         _ip(self._far, f"rule add pref 50 from {NEAR} ipproto tcp sport {port} blackhole")
 
     def at_far_end(self, work: Callable[[], T]) -> T:
-        """Run something in the far namespace; sockets and threads made there stay there."""
+        """Run `work` in the far namespace; its sockets and threads stay there."""
         return _inside(f"/proc/{self._far}/ns/net", work)
 
     def at_near_end(self, work: Callable[[], T]) -> T:
-        """The same in the near one."""
+        """Run `work` in the near namespace; its sockets and threads stay there."""
         return _inside(self.near, work)
 
 
 def listener() -> socket.socket:
-    """A socket that listens on the far end's address, to be made there."""
+    """Return a socket that listens on the far end's address; call it in the far namespace."""
     made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind((FAR, 5432))
@@ -76,7 +79,7 @@ def listener() -> socket.socket:
 
 @contextmanager
 def cable() -> Iterator[Cable]:
-    """Two namespaces, gone with the block; the test is skipped where they cannot be made."""
+    """Provide two namespaces for the block; skip the test if they cannot be created."""
     with ExitStack() as kept:
         try:
             near, far = (_namespace(kept) for _ in range(2))
@@ -84,13 +87,13 @@ def cable() -> Iterator[Cable]:
             found.plug()
         except (OSError, subprocess.CalledProcessError):
             pytest.skip(
-                "network namespaces, or rules in them, cannot be made here: that takes root and `ip`"
+                "cannot create network namespaces or rules in them here: they need root and `ip`"
             )
         yield found
 
 
 def _namespace(kept: ExitStack) -> int:
-    # It says a word once the namespace is there.
+    # The process prints a line once the namespace exists.
     process = subprocess.Popen(
         ["unshare", "--net", "sh", "-c", "echo made; exec sleep 600"], stdout=subprocess.PIPE
     )

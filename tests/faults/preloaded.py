@@ -1,4 +1,4 @@
-"""Imports all that a command needs, once, for the processes that are forked from here (see workers.py)."""
+"""Imports of everything that a command needs, once, for the forked workers (see workers.py)."""
 
 import etl.app
 import etl.cli.commands

@@ -1,4 +1,4 @@
-"""What the controls of the process faults go without, and what their workers are given; called before the command."""
+"""Functions called in a worker before its command: guards switched off, and shorter intervals."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def _replaced(statement: TextClause, old: str, new: str) -> TextClause:
 
 
 def quick_ticks() -> None:
-    """No guard: the service looks for what is due, and at its clock, so often that a short life is spent at work."""
+    """Shorten the service's intervals so that a short-lived worker does work; this is no guard."""
     daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0)
 
 
 def no_lease_end() -> None:
-    """Claims of a dead worker stay its own for ever."""
+    """Let a crashed worker keep its claims forever."""
     claims._CLAIM = _replaced(
         claims._CLAIM, "(leased_until IS NULL OR leased_until < now())", "(leased_until IS NULL)"
     )
 
 
 def no_fence() -> None:
-    """A load is accepted whatever has become of its claim."""
+    """Accept every load, whatever the state of its claim."""
     claims._LOCK = _replaced(
         claims._LOCK, "l.fencing_token = held.token AND l.leased_until IS NOT NULL", "true"
     )
 
 
 def given_back_as_done() -> None:
-    """What a worker has claimed and not read when it is told to end is not due any more."""
+    """Mark runs as final that a stopping worker claimed and did not read."""
     claims._RELEASE = _replaced(
         claims._RELEASE,
         "SET leased_until = NULL",
@@ -54,12 +54,12 @@ def given_back_as_done() -> None:
 
 
 def no_end_of_patience() -> None:
-    """The service waits for its jobs and its database at the end as long as they like."""
+    """Let a stopping service wait for its jobs and its database without a limit."""
     daemon.END_PATIENCE = daemon.DATABASE_END_PATIENCE = 3600.0
 
 
 def consumed_first() -> None:
-    """The claims are consumed in one transaction, the rows are written in the next one."""
+    """Consume the claims in one transaction and write the rows in the next."""
     later: list[Sequence[RunWrite]] = []
     load = Loader.load
 
@@ -81,12 +81,12 @@ def consumed_first() -> None:
 
 
 class StopsAtFirstKnownPage(RunListWalker):
-    """The naive walk: page after page without overlap, until one shows a run that is stored."""
+    """The naive walk: pages without overlap, until one shows a stored run."""
 
     _next = 0
 
     def next_page(self) -> PageRequest | None:
-        """The page after the last one."""
+        """Return the page after the last one."""
         asked = super().next_page()
         return None if asked is None else PageRequest(self._next, asked.limit)
 
@@ -98,25 +98,25 @@ class StopsAtFirstKnownPage(RunListWalker):
 
 
 def naive_walk() -> None:
-    """The walk stops at the first page with a known run, and every run in the ledger is a known one."""
+    """Stop the walk at the first page with a known run; each run in the ledger counts as known."""
     sweep.RunListWalker = StopsAtFirstKnownPage  # type: ignore[attr-defined]
     sweeps._MEMBERS = _replaced(sweeps._MEMBERS, "AND l.listed_sweep <= s.watermark", "")
 
 
 def own_clock() -> None:
-    """Observations are dated by the worker's clock, not by the database's."""
+    """Date observations by the worker's clock instead of the database's."""
     DatabaseClock.anchor = lambda self, database_time: None  # type: ignore[method-assign]
 
 
 def dated_as_told() -> None:
-    """Observations are dated as the worker says, even in the future."""
+    """Store the worker's times of observation, even if they are in the future."""
     claims._SETTLE = _replaced(
         claims._SETTLE, "_observed_at > now()", "_observed_at IS NULL AND false"
     )
 
 
 def no_look_at_the_clock() -> None:
-    """The service does not notice that its clock was set."""
+    """Keep the service from noticing that its clock was set."""
 
     async def wait(self: Daemon, stop: Stop) -> None:
         await stop.wait()

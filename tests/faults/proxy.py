@@ -1,7 +1,7 @@
-"""A proxy between worker and PostgreSQL that reads along: it can pass, cut, or go on acknowledging and forward nothing.
+"""A proxy between worker and PostgreSQL that reads statements and can pass, cut or swallow them.
 
-It knows just enough of the protocol to see every statement before the server does. Two threads a
-connection.
+To swallow is to acknowledge everything and to forward nothing. The proxy knows just enough of the
+protocol to see every statement before the server does. It uses two threads per connection.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _NEGOTIATIONS = (80877103, 80877104)
-"""A question for TLS or GSSAPI, which is no start-up message yet."""
+"""Requests for TLS or GSSAPI encryption, which come before the start-up message."""
 
 
 class Action(enum.Enum):
-    """What becomes of a statement."""
+    """What the proxy does with a statement."""
 
     PASS = "it goes to the server"
     CUT_BEFORE = "the connection is cut, and the server never sees it"
@@ -33,7 +33,7 @@ Judge = Callable[[str, "Link"], Action]
 
 
 def pass_all(statement: str, link: Link) -> Action:
-    """No fault."""
+    """Pass every statement: no fault."""
     return Action.PASS
 
 
@@ -46,24 +46,24 @@ class Link:
         self.transaction: list[str] = []
         """The statements since the last BEGIN."""
         self.parameters: list[bytes] = []
-        """Their parameters, as they went over the line."""
+        """The parameters of those statements, as sent over the wire."""
         self._judge = judge
         self._dumb = threading.Event()
         self._cut_at_answer = False
 
     def start(self) -> None:
-        """Pass on what comes, in threads."""
+        """Forward data in both directions, in threads."""
         for pump in (self._to_server, self._to_client):
             threading.Thread(target=self._pumping, args=(pump,), daemon=True).start()
 
     def cut(self) -> None:
-        """End both halves at once; the server rolls back what was not committed."""
+        """Close both halves at once; the server rolls back what was not committed."""
         for end in (self.client, self.server):
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
     def swallow(self) -> None:
-        """Forward nothing any more."""
+        """Stop forwarding, and go on acknowledging."""
         self._dumb.set()
 
     def _pumping(self, pump: Callable[[], None]) -> None:
@@ -102,7 +102,7 @@ class Link:
             self.parameters.append(body)
         if kind not in (b"Q", b"P"):
             return Action.PASS
-        # A parse message begins with the name of the statement, a query with its text.
+        # A parse message begins with the name of the statement, a query message with its text.
         statement = body.split(b"\0")[0 if kind == b"Q" else 1].decode(errors="replace")
         if statement.startswith("BEGIN"):
             self.transaction, self.parameters = [], []
@@ -115,7 +115,7 @@ class Link:
 
 
 class Proxy:
-    """Listens until the block ends; `judge` may be exchanged at any time."""
+    """A listening proxy; `judge` may be replaced at any time."""
 
     def __init__(self, listener: socket.socket, upstream: Path, judge: Judge) -> None:
         self.judge = judge
@@ -124,7 +124,7 @@ class Proxy:
         self._upstream = upstream
 
     def accept(self) -> None:
-        """Serve clients until the listener is shut."""
+        """Serve clients until the listener is closed."""
         while True:
             try:
                 client, _ = self._listener.accept()
@@ -142,7 +142,7 @@ class Proxy:
             link.start()
 
     def close(self) -> None:
-        """Cut everything."""
+        """Close the listener and cut every connection."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -154,7 +154,10 @@ class Proxy:
 
 @contextlib.contextmanager
 def proxied(upstream: Path, listener: socket.socket, judge: Judge = pass_all) -> Iterator[Proxy]:
-    """A proxy from a listening socket to a server's Unix socket; its threads are in the caller's network namespace."""
+    """Provide a proxy from a listening socket to a server's Unix socket.
+
+    Its threads run in the caller's network namespace.
+    """
     listener.listen(64)
     proxy = Proxy(listener, upstream, judge)
     thread = threading.Thread(target=proxy.accept, daemon=True)
@@ -170,7 +173,7 @@ def proxied(upstream: Path, listener: socket.socket, judge: Judge = pass_all) ->
 def unix_proxy(
     upstream: Path, folder: Path, judge: Judge = pass_all
 ) -> Iterator[tuple[Proxy, str]]:
-    """A proxy on a Unix socket in `folder`, and what to put into a URL as its host."""
+    """Provide a proxy on a Unix socket in `folder`, and the host to put into its URL."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(folder / ".s.PGSQL.5432"))
     with proxied(upstream, listener, judge) as proxy:

@@ -1,7 +1,7 @@
-"""Write the data of a populated database of this release, from which tests upgrade to later ones.
+"""Dump a populated database of this release, from which tests upgrade to later releases.
 
-Run `python -m tests.faults.release` before a release. It loads a small made-up history through the
-real command, without two of its runs, and writes `tests/faults/released/<revision>.sql` and, in
+Run `python -m tests.faults.release` before a release. It loads a small generated history through
+the real command, without two of its runs. It writes `tests/faults/released/<revision>.sql` and, in
 `sql.sha256`, the digests of the files of `migrations/sql`, which must not change after the release.
 While the revision is not released, delete both files and run it again after each change.
 """
@@ -31,14 +31,14 @@ from tests.support import configuration, environment, load, sync
 FOLDER = Path(__file__).parent / "released"
 SQL = Path(__file__).parents[2] / "migrations" / "sql"
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
-# Their rows are made by revisions, and are there once the schema is.
+# Revisions create the rows of these tables, so a new schema already has them.
 _MADE_BY_REVISIONS = ("alembic_version", "locks", "rebuilds")
-# In the order of the foreign keys.
+# The tables with foreign keys, in the order in which they must be filled.
 _FIRST = ("workflows", "runs", "steps")
 
 
 def released_history() -> History:
-    """Two workflows with seven runs each, all of them long over."""
+    """Return a history of two workflows with seven runs each, all long over."""
     return History(
         seed=31, workflows=2, runs_per_workflow=7, live=0, arrivals_per_minute=0, step_bytes=300,
         epoch=EPOCH, now=lambda: EPOCH + timedelta(days=1),
@@ -46,20 +46,23 @@ def released_history() -> History:
 
 
 def unlisted_runs(history: History) -> list[str]:
-    """The runs that the released database does not know: one of each workflow."""
+    """Return the runs that the released database does not have: one of each workflow."""
     return [history.run_ids(workflow_id)[2] for workflow_id in history.workflow_ids]
 
 
 def dump(url: str) -> str:
-    """Every row as an INSERT; generated columns are left to the database."""
+    """Return every row as an INSERT statement, without generated columns."""
     lines = []
     with psycopg.connect(url) as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found = connection.execute(
-            "SELECT table_schema, table_name, array_agg(column_name::text ORDER BY ordinal_position)"
-            " FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)"
+            "SELECT table_schema, table_name,"
+            " array_agg(column_name::text ORDER BY ordinal_position)"
+            " FROM information_schema.columns"
+            " JOIN information_schema.tables USING (table_schema, table_name)"
             " WHERE table_schema IN ('orchestra', 'orchestra_etl') AND table_name <> ALL (%s)"
-            " AND table_type = 'BASE TABLE' AND is_generated = 'NEVER' AND is_identity = 'NO' GROUP BY 1, 2",
+            " AND table_type = 'BASE TABLE' AND is_generated = 'NEVER'"
+            " AND is_identity = 'NO' GROUP BY 1, 2",
             [list(_MADE_BY_REVISIONS)],
         ).fetchall()
         order = {name: place for place, name in enumerate(_FIRST)}
@@ -86,7 +89,7 @@ def dump(url: str) -> str:
 
 
 def freeze(folder: Path) -> None:
-    """Write down the digests of the files of `migrations/sql` that no earlier release had."""
+    """Write the digests of the files of `migrations/sql` that no earlier release had."""
     digests = folder / "sql.sha256"
     frozen = digests.read_text() if digests.exists() else ""
     new = [path for path in sorted(SQL.glob("*.sql")) if path.name not in frozen]

@@ -1,4 +1,4 @@
-"""PostgreSQL servers of a fault's own: to be crashed, filled up or refused without harm to the other tests."""
+"""PostgreSQL servers for single faults: they can crash, fill up or refuse without other tests."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class OwnServer:
         return self.use.socket_directory / ".s.PGSQL.5432"
 
     def url_for(self, database: str) -> str:
-        """A database's URL."""
+        """Return a database's URL."""
         return self.use.url_for(database)
 
     def execute(self, statement: str) -> None:
@@ -51,7 +51,7 @@ class OwnServer:
             connection.execute(statement.encode())
 
     def fresh(self) -> str:
-        """The URL of a new database with the current schema and no rows."""
+        """Return the URL of a new database with the current schema and no rows."""
         with psycopg.connect(self.url_for("postgres"), autocommit=True) as connection:
             known = connection.execute(
                 "SELECT FROM pg_database WHERE datname = %s", [_TEMPLATE]
@@ -67,18 +67,18 @@ class OwnServer:
         return self.url_for(name)
 
     def crash(self) -> None:
-        """Immediate shutdown, as `pg_ctl -m immediate` does it: no process says goodbye, nothing is flushed."""
+        """Shut the server down like `pg_ctl -m immediate`, without a flush or an orderly end."""
         postmaster = int(cluster.postmaster_pid(self.use.data)[0])
         os.kill(postmaster, signal.SIGQUIT)
         while _lives(postmaster):
             time.sleep(0.005)
 
     def restart(self) -> None:
-        """Start it again after a crash; it recovers from its log of changes."""
+        """Start the server again after a crash; it recovers from its write-ahead log."""
         self.use = self._joined()
 
     def stop(self) -> None:
-        """Stop it in good order."""
+        """Stop the server normally."""
         self._uses.close()
 
 
@@ -86,9 +86,9 @@ class OwnServer:
 def own_server(
     canaries: Canaries, *, home: Path | None = None, **settings: str
 ) -> Iterator[OwnServer]:
-    """A server with these settings; what it has said goes into the canaries' folder."""
-    # The slowest part of a start is the flush of a thousand files to the disk; `cluster.create`
-    # knows fsync=off.
+    """Provide a server with these settings; its log is copied to the canaries' folder."""
+    # The slowest part of a start is the flush of a thousand files to the disk. `cluster.create`
+    # does not flush with fsync=off.
     folder = home or new_home()
     try:
         server = OwnServer(folder, {"fsync": "off", "max_connections": "100", **settings})

@@ -1,6 +1,6 @@
-"""The service over a long time on a history that never rests: does its memory grow?
+"""The service's memory over a long time, on a history that never stops.
 
-python -m tests.faults.soak [--runs N] [--kills N]     about 20 minutes altogether
+python -m tests.faults.soak [--runs N] [--kills N]     about 20 minutes in total
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ SETTINGS = {
     "ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN": "500ms",
     "ORCHESTRA_ETL_POLLING__RECONCILE": "1h",
 }
-# Runs of one small step that are over at once, some two hundred a second: what matters is how many
-# there are.
+# Runs of one small step that end at once, about 200 a second: only their number matters.
 HISTORY: dict[str, Any] = {
-    "workflows": 4, "runs_per_workflow": 10, "steps_per_run": 1, "step_bytes": 200, "arrivals_per_minute": 3000.0,
+    "workflows": 4, "runs_per_workflow": 10, "steps_per_run": 1, "step_bytes": 200,
+    "arrivals_per_minute": 3000.0,
     "pace": 0.001,
 }  # fmt: skip
 
@@ -34,7 +34,7 @@ leaked: list[bytearray] = []
 
 
 def leak() -> None:
-    """The worker keeps 1 KB of every run that it reads (the negative control)."""
+    """Keep 1 KB of every run that the worker reads (the negative control)."""
     from etl.pipeline.reading import Reader
 
     read = Reader.read
@@ -55,7 +55,7 @@ class Sample(NamedTuple):
 
 
 def memory(pid: int) -> float:
-    """What a process holds of its own, in KB: resident, and shared with nobody else's files."""
+    """Return a process's own memory in KB: resident, and not shared with other processes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return float(line.split()[1])
@@ -63,9 +63,9 @@ def memory(pid: int) -> float:
 
 
 def watched(found: World, runs: int, *, without: tuple[str, ...] = ()) -> list[Sample]:
-    """Let the service store so many runs and look at it twice a second.
+    """Let the service store that many runs, and sample it twice a second.
 
-    Counted in runs, since how many a second brings depends on the machine and what else it does.
+    The length is a number of runs, since the runs a second depend on the machine and its load.
     """
     found.swept_every("500ms")
     stored = "SELECT count(*) AS n FROM orchestra.runs"
@@ -75,14 +75,14 @@ def watched(found: World, runs: int, *, without: tuple[str, ...] = ()) -> list[S
         began = time.monotonic()
         while not samples or samples[-1].runs < enough:
             time.sleep(0.5)
-            assert worker.status is None, "the service has ended by itself"
+            assert worker.status is None, "the service ended by itself"
             count = query(found.url, stored)[0]["n"]
             samples.append(Sample(time.monotonic() - began, count, memory(worker.pid)))
     return samples
 
 
 def bytes_a_run(samples: Sequence[Sample]) -> float:
-    """By how many bytes its memory grew for each run stored, in the second half: the least squares' slope."""
+    """Return the growth in bytes per stored run: the least-squares slope of the second half."""
     half = samples[len(samples) // 2 :]
     runs = sum(one.runs for one in half) / len(half)
     size = sum(one.kilobytes for one in half) / len(half)
@@ -93,9 +93,11 @@ def bytes_a_run(samples: Sequence[Sample]) -> float:
 
 
 def main() -> int:
-    """The long soak and the thousand kills."""
+    """Run the long soak and the thousand kills."""
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--runs", type=int, default=150_000, help="that the service stores")
+    parser.add_argument(
+        "--runs", type=int, default=150_000, help="number of runs that the service stores"
+    )
     parser.add_argument("--kills", type=int, default=1000)
     given = parser.parse_args()
     tests = ["tests/faults/test_soak.py", "tests/faults/test_processes.py::test_killed_at_random"]

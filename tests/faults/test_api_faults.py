@@ -1,4 +1,4 @@
-"""A server that throttles, refuses, forgets: real workers against the simulator."""
+"""A server that throttles, refuses and forgets: real workers against the simulator."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from tests.support import query
 
 HERE = "tests.faults.test_api_faults"
 
-# The list is capped
+# Fault 15: a capped list
 
 
 def the_end_is_the_watermark() -> None:
-    """A walk that comes to the list's end takes all above it for known."""
+    """Take every run above the list's end for known when a walk reaches that end."""
 
     def end(self: RunListWalker) -> None:
         self.outcome = "ended"
@@ -40,7 +40,7 @@ def the_end_is_the_watermark() -> None:
 
 
 def _overrun(found: World, *without: str) -> list[str]:
-    """500 runs come between two syncs to a server that lists the newest 100."""
+    """Return what goes wrong when 500 runs are added between two syncs and the list shows 100."""
     found.simulator.misbehave(Misbehaviour(list_cap=100, endpoints=("runs",)))
     (workflow,) = found.history.workflow_ids
     problems = []
@@ -92,7 +92,7 @@ def _overrun(found: World, *without: str) -> list[str]:
     15, "list capped at 100, 500 new runs", "C W", guard="a list's end proves nothing"
 )
 def test_a_capped_list(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """What a capped list hides is a recorded gap and exit status 6, once; the gap's times enclose the missed runs."""
+    """Runs that a capped list hides become one gap around their times, and exit status 6 once."""
     options: dict[str, Any] = {"workflows": 1, "runs_per_workflow": 120, "steps_per_run": 2}
     with world(database_url, tmp_path, log, **options) as found:
         found.history.freeze()
@@ -104,23 +104,26 @@ def test_a_capped_list(fault: Fault, database_url: str, tmp_path: Path, log: Pat
         fault.control(_overrun(found, f"{HERE}:the_end_is_the_watermark"))
 
 
-# 429
+# Fault 17: HTTP 429
 
 LONGEST_WAIT = 2.0
 RATE = 30.0
 LEEWAY = 1.5
-"""Seconds after a 429 for the word to get about: a grant is good for one more second, and a busy machine is late."""
+"""Seconds until a 429 stops every replica.
+
+A grant for requests is valid for one more second, and a busy machine is late.
+"""
 
 
 def short_waits() -> None:
-    """The longest wait is two seconds here, not sixty."""
+    """Limit the longest wait to two seconds instead of sixty."""
     defaults = OrchestraClient.__init__.__kwdefaults__
     assert defaults is not None
     defaults["max_wait"] = LONGEST_WAIT
 
 
 def each_for_itself() -> None:
-    """A replica that is throttled keeps that from the others."""
+    """Keep a throttled replica from telling the others."""
 
     async def hold_off(self: RequestBudget, seconds: float) -> None:
         self._granted = 0
@@ -134,11 +137,11 @@ def _in_two_seconds() -> str:
 
 RETRY_AFTER = ["2", "DATE", "-5", "soon", "99999999"]
 QUIET = [2.0, 2.0, 0.0, 0.0, LONGEST_WAIT]
-"""Seconds for which nobody may ask after each of these."""
+"""Seconds without requests after each of these responses."""
 
 
 def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
-    """Three replicas meet the first so many of these 429; what was asked in spite of them, and the longest pause."""
+    """Return the problems when three replicas meet the first `times` 429, and the longest pause."""
     throttled: list[tuple[float, float]] = []
     asked: list[float] = []
     lock = threading.Lock()
@@ -151,8 +154,8 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
             now = time.monotonic()
             asked.append(now)
             answered += call.endpoint == "steps"
-            # One after the other, each when the pause before it is over and the replicas are at
-            # work again.
+            # One 429 after the other: each comes when the pause before it is over and the replicas
+            # are at work again.
             if not waiting or answered < 10 or (throttled and now < sum(throttled[-1]) + 0.05):
                 return response
             answered = 0
@@ -174,29 +177,33 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
         early = [one - at for one in asked if at + LEEWAY < one < at + quiet - 0.01]
         if early:
             problems.append(
-                f"{len(early)} requests while a 429 asked for {quiet:g} s, the first after {early[0]:.2f} s"
+                f"{len(early)} requests while a 429 requested {quiet:g} s, the first "
+                f"after {early[0]:.2f} s"
             )
     asked.sort()
     for first in asked:
-        # A second's worth may be saved up, and each replica draws a tenth of a second's worth at a
-        # time.
+        # The budget may save up one second's requests, and each replica draws a tenth of a second's
+        # requests at a time.
         within = sum(first <= one < first + 1 for one in asked)
         if within > 2 * RATE + 3 * RATE / 10 + 3:
             problems.append(f"{within} requests in a second")
             break
     pauses = [later - one for one, later in itertools.pairwise(asked)]
     if max(pauses) > 2 * LONGEST_WAIT:
-        problems.append(f"nobody asked for {max(pauses):.1f} s")
+        problems.append(f"no request for {max(pauses):.1f} s")
     if waiting:
-        problems.append(f"{len(waiting)} of the 429 were never met")
+        problems.append(f"{len(waiting)} of the 429 were never sent")
     return problems, max(pauses)
 
 
 @pytest.mark.fault(
-    17, "429 with `Retry-After` of every kind, three replicas", "C B", guard="a pause shared by all"
+    17,
+    "429 with every kind of `Retry-After`, three replicas",
+    "C B",
+    guard="pause shared by all replicas",
 )
 def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """What Retry-After asks for is honoured by all replicas, clamped where it is senseless, and costs nothing but time."""
+    """All replicas obey Retry-After, senseless values are clamped, and a 429 costs only time."""
     rate = {"ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": str(RATE)}
     with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
         problems, pause = _storm(found, len(RETRY_AFTER))
@@ -205,15 +212,19 @@ def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Pa
     emptied(database_url)
     with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
         fault.control(
-            [one for one in _storm(found, 1, f"{HERE}:each_for_itself")[0] if "429 asked" in one]
+            [
+                one
+                for one in _storm(found, 1, f"{HERE}:each_for_itself")[0]
+                if "429 requested" in one
+            ]
         )
 
 
-# 401
+# Fault 18: HTTP 401
 
 
 def the_watermark_moves() -> None:
-    """A sweep that was cut off counts as complete."""
+    """Count a sweep as complete although it was cut off."""
     statement = str(sweeps._ABANDON)
     assert "SET leased_until = NULL" in statement
     sweeps._ABANDON = text(
@@ -222,7 +233,7 @@ def the_watermark_moves() -> None:
 
 
 def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[str]:
-    """The key is replaced while a sweep is on its way; what goes wrong until the next sync with the right one is over."""
+    """Return what goes wrong from a new key in mid-sweep until the next sync with that key."""
     (workflow,) = found.history.workflow_ids
     found.history.add_runs(workflow, 100)
     found.history.advance(timedelta(hours=1))
@@ -244,7 +255,7 @@ def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[st
     said = log.read_bytes()[said_before:].decode().splitlines()
     lines = [line for line in said if line.startswith("orchestra-etl: ")]
     if len(lines) != 1 or "401" not in lines[0] or any("Traceback" in line for line in said):
-        problems.append(f"said {lines}")
+        problems.append(f"printed {lines}")
     if mark() != before:
         problems.append("the watermark moved")
     known = {
@@ -266,12 +277,15 @@ def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[st
 
 
 @pytest.mark.fault(
-    18, "401 in the middle of a sweep", "C W", guard="watermark of complete sweeps only"
+    18, "401 in the middle of a sweep", "C W", guard="watermark only of complete sweeps"
 )
 def test_a_key_refused_in_a_sweep(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """A key refused in mid-sweep ends the sync with 3 and one line; nothing listed is lost, and the next sync completes."""
+    """A key refused in mid-sweep ends the sync with 3 and one line, and loses no listed run.
+
+    The next sync with the right key completes.
+    """
     options: dict[str, Any] = {
         "workflows": 1,
         "steps_per_run": 1,

@@ -1,4 +1,7 @@
-"""A connection to the database that is open on our side and leads nowhere: no error, no end, no answer."""
+"""A database connection that is open at the worker's end and leads nowhere.
+
+There is no error, no end and no response.
+"""
 
 from __future__ import annotations
 
@@ -25,23 +28,23 @@ from tests.faults.world import World, world
 
 GUARDS = "tests.faults.database_guards"
 BOUND = 60.0
-"""Seconds in which a worker must have done its work all the same."""
+"""Seconds in which a worker must have done its work in spite of the fault."""
 CONTROL = 40.0
-"""Seconds after which a control is taken for hung: longer than the guard needs, and than the kernel's own patience."""
+"""Seconds after which a control counts as hung: longer than the guard and the kernel wait."""
 
 LIMITED = hasattr(database, "SILENCE")
 Scenario = Callable[[OwnServer, Path, Path, float, tuple[str, ...]], list[str]]
 
 
 class Hole:
-    """Swallows the connection of the first claim; every later connection is good."""
+    """A judge that swallows the connection of the first claim; later connections pass."""
 
     def __init__(self, open_it: Callable[[Link], None]) -> None:
         self.opened = threading.Event()
         self._open_it = open_it
 
     def __call__(self, statement: str, link: Link) -> Action:
-        """What becomes of a statement."""
+        """Return the action for a statement."""
         if "FOR UPDATE SKIP LOCKED" in statement and not self.opened.is_set():
             self.opened.set()
             self._open_it(link)
@@ -52,7 +55,7 @@ class Hole:
 def _lost_packets(
     server: OwnServer, folder: Path, log: Path, seconds: float, without: tuple[str, ...]
 ) -> list[str]:
-    """Real loss: between two network namespaces, the packets of one connection are dropped where they arrive."""
+    """Drop the packets of one connection where they arrive, between two network namespaces."""
     folder.mkdir()
     with ExitStack() as kept:
         cable = kept.enter_context(network.cable())
@@ -65,7 +68,7 @@ def _lost_packets(
             "DATABASE_URL": with_password(f"postgresql://postgres@{network.FAR}:5432/{name}"),
             network.VARIABLE: cable.near,
         }
-        # The simulator answers in the worker's own namespace.
+        # The simulator runs in the worker's own namespace.
         found = cable.at_near_end(
             lambda: kept.enter_context(world(url, folder, log, variables=variables))
         )
@@ -75,7 +78,7 @@ def _lost_packets(
 def _swallowed(
     server: OwnServer, folder: Path, log: Path, seconds: float, without: tuple[str, ...]
 ) -> list[str]:
-    """A proxy that goes on acknowledging everything, and forwards nothing: no keepalive can notice that."""
+    """Use a proxy that acknowledges everything and forwards nothing, unnoticed by keepalives."""
     folder.mkdir()
     hole = Hole(lambda link: None)
     url = server.fresh()
@@ -92,7 +95,7 @@ def _swallowed(
 
 
 def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) -> list[str]:
-    """Sync through the hole; the seconds it took from there on go to the log's last line."""
+    """Sync through the hole, and log the seconds from its opening on as the last line."""
     with found.started("sync", without=without) as worker:
         if not hole.opened.wait(120):
             return [f"the hole never opened: {said(found.log)[-300:]}"]
@@ -100,7 +103,7 @@ def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) 
         while worker.status is None and time.monotonic() < began + seconds:
             time.sleep(0.1)
         if worker.status is None:
-            return [f"nothing has happened {seconds:.0f} s after the connection went dead"]
+            return [f"no progress {seconds:.0f} s after the connection went dead"]
         took = time.monotonic() - began
         problems = (
             []
@@ -113,7 +116,7 @@ def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) 
 
 
 class Outcomes:
-    """Both holes with and without their guards, all four at once: most of it is waiting."""
+    """Both holes with and without their guards, all four at once: they mostly wait."""
 
     def __init__(self, server: OwnServer, folder: Path, logs: Path) -> None:
         self._logs = logs
@@ -140,21 +143,21 @@ class Outcomes:
         return self._logs / f"black-hole-{name.replace(', ', '-')}.log"
 
     def of(self, name: str) -> list[str]:
-        """What went wrong."""
+        """Return what went wrong."""
         return self._futures[name].result()
 
     def took(self, name: str) -> str:
-        """The measured time."""
+        """Return the measured time."""
         return self._log(name).read_text().splitlines()[-1]
 
     def close(self) -> None:
-        """Wait for those that nobody asked for."""
+        """Wait for the scenarios whose outcome no test read."""
         self._pool.shutdown()
 
 
 @pytest.fixture(scope="module")
 def outcomes(canaries: Canaries) -> Iterator[Outcomes]:
-    """What came of all four."""
+    """Provide the outcomes of all four scenarios."""
     folder = Path(tempfile.mkdtemp(prefix="hole-"))
     with own_server(canaries) as server:
         server.fresh()
@@ -167,10 +170,13 @@ def outcomes(canaries: Canaries) -> Iterator[Outcomes]:
     8,
     "black hole: a connection that leads nowhere",
     "C W B",
-    guard="keepalives and a limit to silence",
+    guard="keepalives, and a limit to silence",
 )
 def test_lost_packets(fault: Fault, outcomes: Outcomes) -> None:
-    """A worker whose connection loses every packet gives it up by the kernel's timers, and has done its work in a minute."""
+    """A worker whose connection loses every packet gives it up and finishes within a minute.
+
+    The kernel's timers end the connection.
+    """
     assert outcomes.of("lost") == []
     fault.injected(note=f"packets lost: {outcomes.took('lost')}")
     fault.control(outcomes.of("lost, control"))
@@ -181,10 +187,10 @@ def test_lost_packets(fault: Fault, outcomes: Outcomes) -> None:
     8,
     "black hole: a connection that leads nowhere",
     "C W B",
-    guard="keepalives and a limit to silence",
+    guard="keepalives, and a limit to silence",
 )
 def test_a_proxy_that_forwards_nothing(fault: Fault, outcomes: Outcomes) -> None:
-    """A worker whose statements are acknowledged and never answered gives the connection up soon after statement_timeout."""
+    """A worker whose statements get no response drops the connection after statement_timeout."""
     assert outcomes.of("swallowed") == []
     fault.injected(note=f"acknowledged only, statement_timeout 5 s: {outcomes.took('swallowed')}")
     fault.control(outcomes.of("swallowed, control"))

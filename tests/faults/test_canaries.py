@@ -1,4 +1,7 @@
-"""No secret and no payload in any log, error or process list: canaries through every failure, then a search for them."""
+"""No secret and no payload in any log, error or process list.
+
+The tests put canaries into every failure and search all output for them.
+"""
 
 from __future__ import annotations
 
@@ -43,16 +46,16 @@ POSTGRESQL_DEFAULTS = {
     "log_checkpoints": "on",
     "fsync": "off",
 }
-"""What a server logs that nobody has set up for us."""
+"""The log settings of a PostgreSQL server that no administrator has configured."""
 
 
 def crash_with_payload() -> None:
-    """Loads end with an error of somebody else that quotes a payload."""
+    """Make loads raise a foreign error that quotes a payload."""
     _crash(f"invalid value: {PAYLOAD}")
 
 
 def crash_with_secrets() -> None:
-    """Loads end with an error of somebody else that quotes the key and the connection string."""
+    """Make loads raise a foreign error that quotes the key and the connection string."""
     _crash(f"Authorization: Bearer {API_KEY}; postgresql://someone:{PASSWORD}@somewhere/x")
 
 
@@ -64,13 +67,13 @@ def _crash(text: str) -> None:
 
 
 def unmasked() -> None:
-    """Nothing is masked, and the key and the connection string are in the text of an error."""
+    """Mask nothing, and put the key and the connection string into an error's text."""
     logs.mask = lambda text: text
     crash_with_secrets()
 
 
 class CommandLines:
-    """What stands in the process list, looked at all the while: everybody on the machine can read it."""
+    """The process list, which every user of the machine can read, polled all the time."""
 
     def __init__(self) -> None:
         self.seen: set[bytes] = set()
@@ -78,7 +81,7 @@ class CommandLines:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Look while the block runs."""
+        """Poll while the block runs."""
         watcher = threading.Thread(target=self._watch, name="command-lines", daemon=True)
         watcher.start()
         try:
@@ -98,10 +101,10 @@ class CommandLines:
 
 @contextmanager
 def _server(kept: Path, *, terse: bool) -> Iterator[EmbeddedPostgres]:
-    """A server at PostgreSQL's defaults that asks user `canary` for a password; its log is copied to `kept` at the end.
+    """Provide a server with PostgreSQL's default settings and a password for user `canary`.
 
-    With `terse` the role's errors are logged without the row: what an administrator can do for a
-    role that may not.
+    Its log is copied to `kept` at the end. With `terse` the role's errors are logged without the
+    row; an administrator can set that for a role that may not set it itself.
     """
     home = new_home()
     try:
@@ -133,7 +136,7 @@ def _as_canary(server: EmbeddedPostgres, password: str) -> str:
 
 
 def _refuse_payloads(superuser: str) -> None:
-    """Have the database refuse rows that hold a payload."""
+    """Make the database refuse rows that hold a payload."""
     check = f"CHECK (data::text NOT LIKE '%{PAYLOAD}%') NOT VALID"
     query(superuser, f"ALTER TABLE orchestra.outputs ADD CONSTRAINT no_canaries {check}")
 
@@ -146,7 +149,7 @@ def _refusals(superuser: str) -> int:
 
 
 def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
-    """Lead workers through failures, with canaries in all that they are given and read; how many."""
+    """Lead workers with canaries in all their input through failures, and return how many."""
     secret = {**found.variables, "DATABASE_URL": found.url}
     debug = {**secret, "ORCHESTRA_ETL_LOGS__LEVEL": "debug"}
     few = {"ORCHESTRA_ETL_API__ATTEMPTS": "1", "ORCHESTRA_ETL_DATABASE__PATIENCE": "100ms"}
@@ -186,7 +189,7 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
             + b'"]',
             b'["' + quoted + b'\xff"]',
         ][place]
-    # The key is refused; the server repeats it in its answer, in a header, and in a redirect.
+    # The API refuses the key and repeats it in the body, in a header and in a redirect.
     echo = Misbehaviour(status=401, body=API_KEY.encode(), headers={"X-Key": API_KEY})
     found.simulator.misbehave(echo)
     work("sync", expected=(3,))
@@ -198,7 +201,7 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
     work("sync", expected=(5, 6))
     found.simulator.misbehave()
     work("sync", expected=(5,), ORCHESTRA_BASE_URL="http://127.0.0.1:9/api")
-    # The database is not there, or knows no such password.
+    # The database does not exist, or refuses the password.
     work(
         "sync", expected=(4,), DATABASE_URL=f"postgresql://canary:{PASSWORD}@127.0.0.1:9/orchestra"
     )
@@ -207,7 +210,7 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
     )
     work("sync", expected=(2,), DATABASE_URL=f"postgresql://canary:{PASSWORD}@[::1/orchestra")
     work("sync", expected=(2,), ORCHESTRA_API_KEY=f"{API_KEY} {API_KEY}")
-    # Our own code crashes on somebody else's error. Only the level debug shows the text of such an
+    # The product crashes on a foreign error. Only the log level debug shows the text of such an
     # error, unless it is secret.
     crash = f"{HERE}:crash_with_secrets"
     work("sync", without=[crash], expected=(1,))
@@ -225,15 +228,16 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
     query(superuser, "UPDATE orchestra_etl.run_ledger SET due_at = now(), leased_until = NULL")
     work("sync", expected=(0, 6), DATABASE_URL=with_password(superuser))
     assert _refusals(superuser) > 0
-    for arguments in (["config", "show"], ["config", "show", "--json"], ["config", "check"], ["status"], ["status", "--json"],
-                      ["dead-letters", "list"], ["dead-letters", "list", "--json"], ["dead-letters", "show", "1"],
+    for arguments in (["config", "show"], ["config", "show", "--json"], ["config", "check"],
+                      ["status"], ["status", "--json"], ["dead-letters", "list"],
+                      ["dead-letters", "list", "--json"], ["dead-letters", "show", "1"],
                       ["runs", "list"], ["gaps", "list"], ["workflows"]):  # fmt: skip
         work(*arguments, expected=(0, 1, 2, 3, 4, 5, 6))
     return len(statuses)
 
 
 def _real_processes(found: World) -> CommandLines:
-    """A sync and psql as processes with command lines of their own."""
+    """Run a sync and psql as processes with command lines of their own."""
     lines = CommandLines()
     kept = {
         name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ
@@ -250,9 +254,11 @@ def _real_processes(found: World) -> CommandLines:
 
 
 @pytest.mark.fault(30, "canaries through every failure", "S", guard="masking, terse errors")
-def test_no_canary_is_heard(fault: Fault, canaries: Canaries, tmp_path: Path, log: Path) -> None:
-    """After all failures no log, error or process list holds a secret or a payload; the fixture
-    `canaries` searches again at the end of the session, what the other faults left included."""
+def test_no_canary_is_found(fault: Fault, canaries: Canaries, tmp_path: Path, log: Path) -> None:
+    """After all failures no log, error or process list holds a secret or a payload.
+
+    The fixture `canaries` searches again at the end of the session, with the output of all faults.
+    """
     with (
         _server(canaries.folder / "postgresql-defaults.log", terse=True) as server,
         world(
@@ -273,7 +279,7 @@ def test_no_canary_is_heard(fault: Fault, canaries: Canaries, tmp_path: Path, lo
 
 
 def _heard_without(folder: Path) -> list[str]:
-    """What is heard where nothing is masked, and the server left as it is."""
+    """Return the canaries found if nothing is masked and the server keeps its settings."""
     cage = Canaries(folder / "unmasked")
     cage.folder.mkdir()
     log = cage.folder / "worker.log"
@@ -293,7 +299,7 @@ def _heard_without(folder: Path) -> list[str]:
 
 
 def test_every_fault_has_a_test() -> None:
-    """The suite's faults are numbered from 1 to 33, and each number is on at least one test."""
+    """The suite's faults are numbered from 1 to 33, and each number has at least one test."""
     text = "\n".join(path.read_text() for path in FOLDER.glob("test_*.py"))
     found = {int(number) for number in re.findall(r"pytest\.mark\.fault\(\s*(\d+)", text)}
     assert found <= set(range(1, 34))

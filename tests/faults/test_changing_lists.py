@@ -1,4 +1,4 @@
-"""The run list changes while it is paged: in 10,000 simulated lists, and end to end with workers that are killed."""
+"""The run list changes while it is paged: 10,000 simulated lists, and real workers with kills."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.support import query, wait_until
 SEEDS = 10_000
 LISTS, ROUNDS = 8, 25
 NAIVE = "tests.faults.process_guards:naive_walk"
-NAME = "list grows and shrinks while it is paged, walks die"
+NAME = "list grows and shrinks while it is paged, walks crash"
 
 
-@pytest.mark.fault(14, NAME, "C W", guard="watermark of complete walks")
+@pytest.mark.fault(14, NAME, "C W", guard="watermark only of complete walks")
 def test_simulated_lists(fault: Fault) -> None:
-    """In 10,000 simulated lists, walked again and again by walks that die, no complete walk leaves a run out."""
+    """In 10,000 simulated lists with interrupted walks, no complete walk leaves a run out."""
     for seed in range(SEEDS):
         lost = lost_runs(changing_list(seed, **pace(seed)), walker)
         assert not lost, f"seed {seed} loses {sorted(lost)}"
@@ -44,7 +44,7 @@ def test_simulated_lists(fault: Fault) -> None:
 
 @contextmanager
 def _changing(history: History, seed: int) -> Iterator[None]:
-    """While the block runs, each list gains runs, and loses some of them from the list or from everywhere."""
+    """Add runs to each list while the block runs, and remove some from the list or from the API."""
     chance, over = random.Random(seed), threading.Event()
 
     def change() -> None:
@@ -66,7 +66,7 @@ def _changing(history: History, seed: int) -> Iterator[None]:
 
 
 def _listed(history: History) -> dict[str, str]:
-    """The listed runs with their workflows."""
+    """Return the listed runs with their workflows."""
     return {
         run_id: workflow_id
         for workflow_id in history.workflow_ids
@@ -75,7 +75,10 @@ def _listed(history: History) -> dict[str, str]:
 
 
 def _left_out(found: World, before: dict[str, str]) -> list[str]:
-    """W: runs that were listed from before a complete walk till now, and are not in the ledger; unless a gap says so."""
+    """Return violations of invariant W, except those that a gap reports.
+
+    These are runs that were listed from before a complete walk until now and are not in the ledger.
+    """
     known = {
         row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")
     }
@@ -90,9 +93,9 @@ def _left_out(found: World, before: dict[str, str]) -> list[str]:
     ]
 
 
-@pytest.mark.fault(14, NAME, "C W", guard="watermark of complete walks")
+@pytest.mark.fault(14, NAME, "C W", guard="watermark only of complete walks")
 def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Real walks of small pages, every third worker killed, over lists that change all the time, miss no run that stayed."""
+    """Real walks over changing lists, every third worker killed, miss no run that stayed listed."""
     chance = random.Random(14)
     with world(
         database_url,
@@ -121,7 +124,9 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
                 if number % 3 == 2:
                     enough = asked + chance.randrange(2, 30)
 
-                    def is_over(worker=worker, enough=enough) -> bool:  # type: ignore[no-untyped-def]
+                    def is_over(  # type: ignore[no-untyped-def]
+                        worker=worker, enough=enough
+                    ) -> bool:
                         return (
                             found.simulator.requests["runs"] > enough or worker.status is not None
                         )
@@ -134,7 +139,7 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
         found.history.advance(timedelta(minutes=10))
         time.sleep(0.3)
         assert [found.sync() in (0, 6) for _ in range(2)] == [True, True], said(log)
-        # What left the list or the server was stored while it was there, and stays.
+        # Runs that left the list or the server were stored while they were there, and stay stored.
         assert [one for one in found.complete() if not one.endswith("is not in the history")] == []
         assert _left_out(found, _listed(found.history)) == []
         assert moved_back(database_url) == []
@@ -144,7 +149,7 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
 
 
 def _naively(found: World) -> list[str]:
-    """A worker is killed behind its first pages, and the next one meets what it has listed."""
+    """Return what is missing if a worker dies after its first pages and the next one meets them."""
     for workflow_id in found.history.workflow_ids:
         found.history.add_runs(workflow_id, 40)
     found.simulator.misbehave(Misbehaviour(delay=0.05, endpoints=("runs",)))

@@ -1,4 +1,4 @@
-"""The API client against answers that are refused, broken, endless or dangerous, from real servers on loopback."""
+"""The API client against refusals and broken, endless or dangerous responses of real servers."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ from tests.faults.loopback import (
     ],
 )
 def test_refusals_are_not_repeated(status: int, kind: type[ApiError]) -> None:
-    """A status that will not change by asking again ends the request at once, with the error that says what to do."""
+    """A permanent status ends the request at once, with the error that says what to do."""
     error, server = run(
         failed(answering(message(status, b"" if status == 304 else b"secret body")))
     )
@@ -63,7 +63,7 @@ def test_refusals_are_not_repeated(status: int, kind: type[ApiError]) -> None:
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 599])
 def test_transient_statuses_are_repeated(status: int) -> None:
-    """A transient status is asked again, and the good answer that follows is given whole."""
+    """A transient status is retried, and the good response that follows is returned whole."""
     answer, server = run(
         fetched(answering(message(status, b"x"), message(status), message(200, BODY)))
     )
@@ -72,7 +72,7 @@ def test_transient_statuses_are_repeated(status: int) -> None:
 
 
 def test_attempts_end() -> None:
-    """When no attempt succeeds the error names the last cause, after exactly the attempts allowed."""
+    """If no attempt succeeds, the error names the last cause after exactly the allowed attempts."""
     error, server = run(failed(answering(message(503)), attempts=3))
     assert type(error) is ApiUnavailable
     assert "status 503 (attempts: 3)" in str(error)
@@ -80,22 +80,22 @@ def test_attempts_end() -> None:
 
 
 def test_key_refused_names_the_header_setting() -> None:
-    """The error of a 401 names the setting for the header, for the vendor's pages print another name."""
+    """The error of a 401 names the setting for the header, as the vendor's pages name another."""
     error, _ = run(failed(answering(message(401)), header_name="X-Key"))
     assert "`api.header_name` (now X-Key;" in str(error)
     assert "Authentication" in str(error)
 
 
-def test_answers_that_are_no_json_are_given_as_they_are() -> None:
-    """A 200 with HTML, or with nothing, is an answer: judging its bytes is not the client's part."""
+def test_bodies_that_are_not_json_are_returned_unchanged() -> None:
+    """A 200 with HTML or an empty body is a response: the client does not judge bodies."""
     for body in (b"<html>maintenance</html>", b""):
         assert (
             run(fetched(answering(message(200, body, "Content-Type: text/html"))))[0].body == body
         )
 
 
-def test_a_broken_answer_is_repeated() -> None:
-    """After a truncated body, and after one that is no gzip, the next attempt's answer is given."""
+def test_a_broken_response_is_retried() -> None:
+    """A truncated body and a body that is not gzip are retried until a good response comes."""
     truncated = message(200, BODY)[:-3]
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
@@ -107,8 +107,11 @@ def test_a_broken_answer_is_repeated() -> None:
     assert len(server.heads) == 3
 
 
-def test_the_largest_answer() -> None:
-    """Exactly the allowed size is taken and one byte more is refused, once: plain, chunked and compressed."""
+def test_the_largest_response() -> None:
+    """A body of exactly the limit is accepted and one byte more is refused without a retry.
+
+    This holds for plain, chunked and compressed bodies.
+    """
 
     def forms(body: bytes) -> list[bytes]:
         chunked = message(
@@ -146,7 +149,7 @@ def test_an_announced_excess_is_not_awaited() -> None:
 
 
 def test_connection_refused() -> None:
-    """Nobody listening is an unavailable API, said in the system's words and with the address."""
+    """A refused connection is an unavailable API, with the system's error text and the address."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -160,13 +163,17 @@ def test_connection_refused() -> None:
 
         error = run(check())
     assert (
-        f"GET {url}/workflows: cannot connect to {url.removeprefix('http://')} (Connection refused) (attempts: 2);"
+        f"GET {url}/workflows: cannot connect to {url.removeprefix('http://')} "
+        "(Connection refused) (attempts: 2);"
         " check `api.base_url`" in str(error)
     )
 
 
 def test_an_untrusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over TLS nothing is sent to a server whose certificate is not trusted; trusted by the environment, it answers."""
+    """The client sends nothing to a TLS server without a trusted certificate.
+
+    If the environment trusts the certificate, the server responds.
+    """
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
 
     async def check() -> None:
@@ -185,7 +192,7 @@ def test_an_untrusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_is_not_read() -> None:
-    """The body of a refusal is not waited for, however slowly or long it would come."""
+    """The client does not wait for the body of a refusal, however slow or long it is."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
         writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000000\r\n\r\n{")
@@ -198,7 +205,7 @@ def test_an_error_is_not_read() -> None:
 
 @pytest.mark.parametrize("sent", [0, 20, -1])
 def test_connection_reset(sent: int) -> None:
-    """A connection reset before, in and after the head is a failed attempt, and the next one succeeds."""
+    """A connection reset before, in or after the head fails one attempt, and the next succeeds."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
         if number > 1:
@@ -231,14 +238,14 @@ def test_connection_reset(sent: int) -> None:
         b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
     ],
 )
-def test_what_is_no_http(garbage: bytes) -> None:
-    """Anything else than HTTP is an unavailable API, never an unexpected error."""
+def test_a_response_that_is_not_http(garbage: bytes) -> None:
+    """A response that is not HTTP is an unavailable API, never an unexpected error."""
     error, _ = run(failed(answering(garbage, close=True), attempts=2))
     assert type(error) is ApiUnavailable
 
 
 def test_the_key_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
-    """At every kind of failure the key is in no text that an error, its causes or a log could show."""
+    """No failure puts the key into a text that an error, its causes or a log could show."""
     caplog.set_level(logging.DEBUG)
     broken = [
         message(200, BODY)[:-3],

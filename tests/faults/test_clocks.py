@@ -1,4 +1,4 @@
-"""The worker's clocks are wrong; those of the database and the API are right."""
+"""A worker's clocks are wrong, while the database and the API have the right time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.faults.workers import said
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
-NAME = "worker's clock off by a day, set while it works, monotonic jumps"
+NAME = "worker's clock off by a day, set while it works, or jumping (monotonic)"
 GUARD = "observations dated by the database's clock"
 CLOCKS = "tests.faults.clocks:install"
 GUARDS = "tests.faults.process_guards:"
@@ -22,7 +22,7 @@ DAY = 86400
 
 
 def _change(found: World, chance: random.Random) -> None:
-    """Finished runs show another error and other steps, and new ones have come and gone."""
+    """Change the errors and steps of finished runs, and add new runs."""
     history = found.history
     for workflow_id in history.workflow_ids:
         for run_id in chance.sample(history.run_ids(workflow_id, limit=15), 3):
@@ -37,7 +37,7 @@ def _change(found: World, chance: random.Random) -> None:
 def _wrong(
     found: World, chance: random.Random, *clocks: dict[str, str], guards: tuple[str, ...] = ()
 ) -> list[str]:
-    """Workers with these clocks, one after the other, each after changes; what is wrong behind one of them."""
+    """Run workers with these clocks in turn, each after changes, and return the problems."""
     for clock in clocks:
         _change(found, chance)
         with found.started("sync", without=(CLOCKS, *guards), **clock) as worker:
@@ -45,10 +45,13 @@ def _wrong(
         problems = [] if status in (0, 6) else [f"the worker ended with {status}"]
         problems += found.complete() + found.witnessed() + moved_back(found.url)
         problems += [
-            f"run {row['run_id']} was read in the future"
+            f"run {row['run_id']} has an observation in the future"
             for row in query(
                 found.url,
-                "SELECT run_id FROM orchestra_etl.run_ledger WHERE greatest(steps_observed_at, run_observed_at) > now()",
+                (
+                    "SELECT run_id FROM orchestra_etl.run_ledger"
+                    " WHERE greatest(steps_observed_at, run_observed_at) > now()"
+                ),
             )
         ]
         if problems:
@@ -58,7 +61,10 @@ def _wrong(
 
 @pytest.mark.fault(26, NAME, "C M W", guard=GUARD)
 def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Workers a day ahead, a day behind and right, in turn, store what is true at once and date it by the database."""
+    """Workers a day ahead, a day behind and right, in turn, store what is true at once.
+
+    Each row has its observation's time by the database's clock.
+    """
     chance = random.Random(26)
     ahead, behind, right = {"CLOCK_OFF": str(DAY)}, {"CLOCK_OFF": str(-DAY)}, {"CLOCK_OFF": "0"}
     set_late = [{"CLOCK_OFF": str(off), "CLOCK_SET_AFTER": "0.1"} for off in (DAY, -DAY)]
@@ -76,7 +82,10 @@ def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, 
 def test_a_monotonic_clock_that_jumps(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """An hour that passes in an instant, as it may when a machine is suspended, costs repeated requests and no observation."""
+    """An hour that passes in an instant costs repeated requests and no observation.
+
+    A suspended machine can cause such a jump.
+    """
     chance = random.Random(27)
     with world(database_url, tmp_path, log) as found:
         install(database_url)
@@ -91,7 +100,7 @@ def test_a_monotonic_clock_that_jumps(
 
 
 def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0) -> list[str]:
-    """Whether the service takes notice of a new run after its clock was set back by a day."""
+    """Return a problem if the service ignores a new run after its clock was set back by a day."""
     found.swept_every("500ms")
     with found.started(
         "serve",
@@ -101,11 +110,14 @@ def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0)
     ):
         wait_until(lambda: found.complete() == [])
         sweeps = query(found.url, "SELECT now() AS now")[0]["now"]
-        began = "SELECT 1 AS one FROM orchestra_etl.sweeps WHERE started_at > %s::timestamptz + interval '2.5 seconds'"
+        began = (
+            "SELECT 1 AS one FROM orchestra_etl.sweeps"
+            " WHERE started_at > %s::timestamptz + interval '2.5 seconds'"
+        )
         try:
             wait_until(lambda: query(found.url, began, sweeps) != [], seconds=seconds)
         except AssertionError:
-            return ["the service does nothing more"]
+            return ["the service does no more work"]
         found.history.add_runs(found.history.workflow_ids[0], 3)
         found.history.advance(timedelta(minutes=5))
         wait_until(lambda: found.complete() == [])
@@ -116,7 +128,7 @@ def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0)
 def test_a_clock_set_back_under_the_service(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """A service whose machine's clock is put right by a day goes on within seconds, and does not wait for that day to pass."""
+    """A service whose clock is set back by a day goes on within seconds instead of a day later."""
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         install(database_url)
         assert _goes_on(found) == [], said(log)

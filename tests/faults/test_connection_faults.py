@@ -1,4 +1,4 @@
-"""Connections to the database that break at the worst moment, fall silent, or are shared with others."""
+"""Database connections that break at the worst moment, fall silent or are shared."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ PGBOUNCER = Path("/usr/sbin/pgbouncer")
 
 @pytest.fixture(scope="module")
 def server(canaries: Canaries) -> Iterator[OwnServer]:
-    """A server of this module's own."""
+    """Start a server for this module."""
     with own_server(canaries) as found:
         yield found
 
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder whose path is short enough for a socket."""
+    """Provide a folder whose path is short enough for a socket."""
     folder = Path(tempfile.mkdtemp(prefix="fault-"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 
 
-# 7. Cut round a COMMIT.
+# Fault 7: connections cut around a COMMIT
 
-# Which unit of work a transaction is, by a statement that only it has; the first that fits.
+# The unit of work of a transaction, recognised by a statement that no other unit has. The first
+# match counts.
 UNITS = {
     "load": r"FROM staged_steps|SET tracking = s\.tracking",
     "last page": r"SET watermark = fencing_token",
@@ -63,13 +64,16 @@ UNITS = {
 
 
 def unit_of(transaction: list[str]) -> str | None:
-    """The kind of unit of work."""
+    """Return the kind of the unit of work."""
     text = "\n".join(transaction)
     return next((kind for kind, sign in UNITS.items() if re.search(sign, text)), None)
 
 
 class Cutter:
-    """Cuts the connection at the first COMMIT of every unit of work; its repetition, known by its parameters, passes."""
+    """A judge that cuts the connection at the first COMMIT of every unit of work.
+
+    The repetition of a unit is recognised by its parameters, and passes.
+    """
 
     def __init__(self, how: Action) -> None:
         self.how = how
@@ -77,7 +81,7 @@ class Cutter:
         self._seen: set[tuple[bytes, ...]] = set()
 
     def __call__(self, statement: str, link: Link) -> Action:
-        """What becomes of a statement."""
+        """Return the action for a statement."""
         kind = unit_of(link.transaction) if statement == "COMMIT" else None
         unit = (str(kind).encode(), *link.parameters)
         if kind is None or unit in self._seen:
@@ -88,31 +92,42 @@ class Cutter:
 
 
 COUNTED = {
-    "dead letters": "SELECT workflow_id, run_id, reason, content_hash, occurrences FROM orchestra_etl.dead_letters",
-    "drift": "SELECT workflow_id, subject, field, kind, found, occurrences FROM orchestra_etl.drift",
+    "dead letters": (
+        "SELECT workflow_id, run_id, reason, content_hash, occurrences"
+        " FROM orchestra_etl.dead_letters"
+    ),
+    "drift": (
+        "SELECT workflow_id, subject, field, kind, found, occurrences FROM orchestra_etl.drift"
+    ),
     "gaps": "SELECT workflow_id, detail, after_time, before_time FROM orchestra_etl.gaps",
     "queue": "SELECT run_id FROM orchestra.run_requests",
     "versions": "SELECT workflow_id, version FROM orchestra.workflow_versions",
-    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source, steps_observed_at IS NULL AS unread"
+    "ledger": "SELECT run_id, workflow_id, tracking, attempts, source,"
+    " steps_observed_at IS NULL AS unread"
     " FROM orchestra_etl.run_ledger",
-    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time, p.inputs::text, p.outputs::text"
+    "runs": "SELECT r.id, workflow_id, status, tracking, start_time, end_time,"
+    " p.inputs::text, p.outputs::text"
     " FROM orchestra.runs AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
-    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since, i.data::text AS i, o.data::text AS o"
+    "steps": "SELECT s.id, run_id, status, start_time, end_time, absent_since,"
+    " i.data::text AS i, o.data::text AS o"
     " FROM orchestra.steps AS s LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
     " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
 }
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
 STILL: dict[str, Any] = {"epoch": EPOCH, "now": lambda: EPOCH + timedelta(hours=1)}
-"""Every world with it is the same."""
+"""The options that make all worlds equal."""
 
 
 def _counted(url: str) -> dict[str, list[str]]:
-    """Everything that must be there once, and how often it was counted."""
+    """Return everything that must exist once, with the number of times it was counted."""
     return {name: sorted(map(str, query(url, statement))) for name, statement in COUNTED.items()}
 
 
 def _spoil(found: World) -> None:
-    """Unknown fields, a bad step and a bad row of the list, so that there is something to count; a queue with two runs."""
+    """Add unknown fields, a bad step, a bad row in the list, and a queue with two runs.
+
+    Each of them is something to count.
+    """
     for workflow_id in found.history.workflow_ids:
         drifting, bad, unusable = found.history.run_ids(workflow_id, limit=3, offset=3)
         found.history.change_step(drifting, found.history.steps(drifting)[0]["id"], colour="blue")
@@ -124,7 +139,7 @@ def _spoil(found: World) -> None:
 
 
 def _two_syncs(found: World, without: tuple[str, ...] = ()) -> list[str]:
-    """A sync, then one after more runs came than the list shows; what is wrong with what they report."""
+    """Sync, add more runs than the list shows, sync again; return what the reports get wrong."""
     _spoil(found)
     first = found.history.workflow_ids[0]
     problems, inserted = [], 0
@@ -140,7 +155,7 @@ def _two_syncs(found: World, without: tuple[str, ...] = ()) -> list[str]:
         said_now = found.log.read_text()[before:]
         if status != 6:
             problems.append(
-                f"sync ended with {status} where something was set aside or missed: {said_now[-300:]}"
+                f"sync ended with {status} in spite of dead letters and gaps: {said_now[-300:]}"
             )
         if counts := re.findall(r'^ +"steps_inserted": (\d+)', said_now, re.MULTILINE):
             inserted += int(counts[-1])
@@ -160,7 +175,11 @@ def _cut(
     how: Action,
     without: tuple[str, ...] = (),
 ) -> tuple[Counter[str], list[str]]:
-    """Two syncs with every unit of work cut at its COMMIT; what was cut, and what differs from two syncs in peace."""
+    """Cut every unit of work of two syncs at its COMMIT.
+
+    Returns:
+        What was cut, and how the result differs from two uninterrupted syncs.
+    """
     with world(server.fresh(), folder, log, **STILL) as calm:
         problems = _two_syncs(calm)
         assert problems == []
@@ -195,12 +214,12 @@ def _name(url: str) -> str:
     7,
     "connection cut at COMMIT, before or after it took effect",
     "C W",
-    guard="claims consumed, completions fenced",
+    guard="consumed claims, fenced completions",
 )
 def test_a_commit_that_is_not_sent(
     fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path
 ) -> None:
-    """Every unit of work whose connection is cut just before its COMMIT is repeated whole, and lands once."""
+    """A unit of work whose connection is cut before its COMMIT is repeated, and stored once."""
     cut, problems = _cut(server, tmp_path, short, log, Action.CUT_BEFORE)
     assert problems == []
     assert set(cut) == set(UNITS)
@@ -214,12 +233,12 @@ def test_a_commit_that_is_not_sent(
     7,
     "connection cut at COMMIT, before or after it took effect",
     "C W",
-    guard="claims consumed, completions fenced",
+    guard="consumed claims, fenced completions",
 )
-def test_a_commit_whose_answer_is_lost(
+def test_a_commit_whose_response_is_lost(
     fault: Fault, server: OwnServer, tmp_path: Path, short: Path, log: Path
 ) -> None:
-    """A unit of work that took effect without its worker knowing is repeated, and neither stores nor counts anything twice."""
+    """A unit of work whose COMMIT succeeded unnoticed is repeated, and stores and counts once."""
     cut, problems = _cut(server, tmp_path, short, log, Action.CUT_AFTER)
     assert problems == []
     assert set(cut) == set(UNITS)
@@ -229,11 +248,14 @@ def test_a_commit_whose_answer_is_lost(
         fault.control([problem for problem in problems if problem.startswith(sign)])
 
 
-# 28. PgBouncer.
+# Fault 28: PgBouncer
 
 
 def _unprepared() -> str:
-    """What keeps PgBouncer from following prepared statements: since 1.21 it can, before it could not."""
+    """Return the setting that keeps PgBouncer from tracking prepared statements.
+
+    PgBouncer can track them since version 1.21; older versions do not know the setting.
+    """
     version = subprocess.run(
         [str(PGBOUNCER), "--version"], capture_output=True, text=True, check=True
     ).stdout
@@ -243,14 +265,15 @@ def _unprepared() -> str:
 
 @contextmanager
 def _pgbouncer(server: OwnServer, canaries: Canaries, log: Path) -> Iterator[str]:
-    """PgBouncer in transaction mode before the server, with three connections to it; the folder of its socket."""
+    """Run PgBouncer in transaction mode with three server connections; provide its folder."""
     folder = Path(tempfile.mkdtemp(prefix="pgbouncer-"))
     owner = server.use.data.stat()
     os.chown(folder, owner.st_uid, owner.st_gid)
     settings = folder / "pgbouncer.ini"
     settings.write_text(
         f"[databases]\n* = host={server.socket.parent} port=5432 user=postgres\n"
-        f"[pgbouncer]\nlisten_addr =\nlisten_port = 5432\nunix_socket_dir = {folder}\nauth_type = any\n"
+        "[pgbouncer]\nlisten_addr =\nlisten_port = 5432\nunix_socket_dir = "
+        f"{folder}\nauth_type = any\n"
         f"pool_mode = transaction\ndefault_pool_size = 3\n{_unprepared()}logfile = {folder}/log\n"
     )
     as_owner: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
@@ -273,7 +296,7 @@ def _pgbouncer(server: OwnServer, canaries: Canaries, log: Path) -> Iterator[str
 def _pooled(
     server: OwnServer, canaries: Canaries, folder: Path, log: Path, without: tuple[str, ...] = ()
 ) -> list[str]:
-    """Two syncs side by side, and a service beside a sync, through three connections that nobody owns."""
+    """Run two concurrent syncs, then a service beside a sync, through three shared sessions."""
     problems: list[str] = []
     url = server.fresh()
     with _pgbouncer(server, canaries, log) as host:
@@ -301,7 +324,10 @@ def _pooled(
                 service.send(signal.SIGTERM)
                 problems += [f"serve ended with {service.wait()}"] if service.wait() else []
             problems += found.witnessed()
-        settings = "SELECT name, setting FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout')"
+        settings = (
+            "SELECT name, setting FROM pg_settings"
+            " WHERE name IN ('statement_timeout', 'lock_timeout')"
+        )
         with psycopg.connect(through, autocommit=True, prepare_threshold=None) as pooled:
             leaked = [row for row in pooled.execute(settings).fetchall() if row[1] != "0"]
             problems += [f"a session kept {leaked}"] if leaked else []
@@ -312,7 +338,7 @@ def _pooled(
 def test_pgbouncer(
     fault: Fault, server: OwnServer, canaries: Canaries, tmp_path: Path, log: Path
 ) -> None:
-    """Syncs and the service share three sessions that change hands after every transaction, and nothing is lost."""
+    """Syncs and a service lose nothing on three shared sessions that change every transaction."""
     if not PGBOUNCER.exists():
         pytest.skip("pgbouncer is not installed")
     assert _pooled(server, canaries, tmp_path, log) == []

@@ -1,4 +1,4 @@
-"""A database that crashes, ends sessions, refuses to write, is full, or is written by many at once."""
+"""A database that crashes, ends sessions, refuses writes, is full, or has many writers at once."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ WORKING = "application_name = 'orchestra-etl' AND state <> 'idle' AND datname = 
 
 @pytest.fixture(scope="module")
 def server(canaries: Canaries) -> Iterator[OwnServer]:
-    """A server of this module's own, with few connections; a deadlock is found at once."""
+    """Start a server for this module with few connections, which detects deadlocks at once."""
     with own_server(canaries, max_connections="30", deadlock_timeout="50ms") as found:
         yield found
 
 
 def ended_well(found: World, worker: Worker, problems: list[str]) -> bool:
-    """Whether the worker has ended, and as it should."""
+    """Return whether the worker ended with the expected status."""
     if worker.status is None:
         return False
     if worker.status not in (0, 6):
@@ -45,13 +45,13 @@ def ended_well(found: World, worker: Worker, problems: list[str]) -> bool:
     return True
 
 
-# 5. Crashes.
+# Fault 5: crashes
 
 
 def _crashes(
     server: OwnServer, folder: Path, log: Path, times: int, without: tuple[str, ...] = ()
 ) -> list[str]:
-    """Crash the server so often, whenever a worker is at work; each database is looked at once its sync has ended."""
+    """Crash the server `times` times while workers are at work; check each finished database."""
     problems: list[str] = []
     chance, crashed = random.Random(5), 0
     while crashed < times and not problems:
@@ -72,7 +72,7 @@ def _crashes(
 
 
 def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int) -> list[str]:
-    """The same under a service, whose new runs keep coming."""
+    """Crash the server `times` times under a service that gets new runs."""
     chance = random.Random(55)
     url = server.fresh()
     with (
@@ -83,7 +83,10 @@ def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int
         for _ in range(times):
             query(
                 url,
-                "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open' WHERE tracking = 'final'",
+                (
+                    "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
+                    " WHERE tracking = 'final'"
+                ),
             )
             time.sleep(chance.uniform(0.01, 0.3))
             server.crash()
@@ -94,10 +97,10 @@ def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int
 
 
 @pytest.mark.fault(
-    5, "PostgreSQL crashes and restarts at once", "C W", guard="repetition of units of work"
+    5, "PostgreSQL crashes and restarts at once", "C W", guard="retry of units of work"
 )
 def test_crashes_of_the_server(fault: Fault, server: OwnServer, tmp_path: Path, log: Path) -> None:
-    """A server that is shut down at once again and again costs neither a sync nor the service a run."""
+    """Repeated immediate shutdowns of the server cost neither a sync nor the service a run."""
     began = time.monotonic()
     assert _crashes(server, tmp_path, log, 14) == []
     assert _crashes_of_a_service(server, tmp_path, log, 6) == []
@@ -105,15 +108,19 @@ def test_crashes_of_the_server(fault: Fault, server: OwnServer, tmp_path: Path, 
     fault.control(_crashes(server, tmp_path, log, 3, NO_REPETITION))
 
 
-# 6. Sessions ended by an administrator.
+# Fault 6: sessions ended by an administrator
 
 
 def _terminations(
     server: OwnServer, folder: Path, log: Path, times: int, without: tuple[str, ...] = ()
 ) -> tuple[int, list[str]]:
-    """End every second transaction of four workers that is seen at work, so often; also how often it was done.
+    """End every second active transaction of four workers, up to `times` times.
 
-    Decided once for each transaction, so that a repetition has its chance however long it takes.
+    The choice is made once for each transaction, so that its repetition can succeed however long it
+    takes.
+
+    Returns:
+        The problems, and how many sessions were ended.
     """
     problems: list[str] = []
     chance, ended = random.Random(6), 0
@@ -144,16 +151,16 @@ def _terminations(
     return ended, problems
 
 
-@pytest.mark.fault(6, "sessions ended at work", "C W", guard="repetition of units of work")
+@pytest.mark.fault(6, "sessions ended during work", "C W", guard="retry of units of work")
 def test_terminated_sessions(fault: Fault, server: OwnServer, tmp_path: Path, log: Path) -> None:
-    """Workers whose sessions are ended under their hands, two hundred times, store everything and end well."""
+    """Workers whose sessions are ended two hundred times store everything and end normally."""
     ended, problems = _terminations(server, tmp_path, log, 200)
     assert (ended, problems) == (200, [])
     fault.injected(ended)
     fault.control(_terminations(server, tmp_path, log, 50, NO_REPETITION)[1])
 
 
-# 9. Refusals that pass.
+# Fault 9: temporary refusals
 
 
 @contextmanager
@@ -178,16 +185,18 @@ def _no_connections(server: OwnServer, url: str) -> Iterator[None]:
     with ExitStack() as taken:
         first = taken.enter_context(psycopg.connect(url, autocommit=True))
         for _ in range(100):
-            # Until the server has none left, the workers' own included, which are ended one by one.
+            # Take connections until the server has none left. The workers' own count too, so they
+            # are ended one by one.
             first.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'orchestra-etl'"
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'orchestra-etl'"
             )
             try:
                 taken.enter_context(psycopg.connect(url))
             except psycopg.OperationalError:
                 break
         else:
-            pytest.fail("the server had connections enough")
+            pytest.fail("the server still had free connections")
         yield
 
 
@@ -206,7 +215,7 @@ def _refused(
     seconds: float,
     without: tuple[str, ...] = (),
 ) -> list[str]:
-    """Let the database refuse for so long, from the middle of a sync on."""
+    """Let the database refuse for `seconds` from the middle of a sync on."""
     problems: list[str] = []
     means = {"read only": _read_only, "no connections": _no_connections, "locked": _locked}[refusal]
     settings = {"ORCHESTRA_ETL_DATABASE__LOCK_TIMEOUT": "200ms"}
@@ -230,16 +239,15 @@ def _refused(
     9,
     "read only, no connections left, or a table locked",
     "C W",
-    guard="repetition by class of SQLSTATE",
+    guard="retry by class of SQLSTATE",
 )
 @pytest.mark.parametrize(
     ("refusal", "seconds", "guard"),
     [
         ("read only", 3.0, "every_error_is_permanent"),
-        # A connection that is refused comes without a SQLSTATE, so here it is the repetition
-        # itself.
+        # A refused connection has no SQLSTATE, so this control switches off the retry itself.
         ("no connections", 3.0, "no_repetition"),
-        # Sixty times as long as a lock is waited for here.
+        # Sixty times the lock timeout of this test.
         ("locked", 12.0, "every_error_is_permanent"),
     ],
 )
@@ -252,7 +260,7 @@ def test_refusals_that_pass(
     seconds: float,
     guard: str,
 ) -> None:
-    """A database that refuses for a while is waited for: nothing is lost, and no row is blamed for it."""
+    """A database that refuses for a while delays a sync: no run is lost, and no row is blamed."""
     assert _refused(server, tmp_path, log, refusal, seconds) == []
     fault.injected(note=f"{refusal} for {seconds:.0f} s")
     fault.control(
@@ -260,14 +268,14 @@ def test_refusals_that_pass(
     )
 
 
-# 10. No space left.
+# Fault 10: a full disk
 
 
 @pytest.fixture
 def small_disk(server: OwnServer) -> Iterator[Path]:
-    """A folder of the server's that holds 12 MB."""
+    """Provide a folder of the server that holds 12 MB."""
     if os.geteuid() != 0:
-        pytest.skip("a small tmpfs can be mounted by root only")
+        pytest.skip("only root can mount a small tmpfs")
     folder = new_home()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=12m", "tmpfs", str(folder)],
@@ -275,7 +283,7 @@ def small_disk(server: OwnServer) -> Iterator[Path]:
         check=False,
     )
     if mounted.returncode != 0:
-        pytest.skip("no tmpfs can be mounted here")
+        pytest.skip("cannot mount a tmpfs here")
     owner = server.use.data.stat()
     (folder / "space").mkdir()
     for path in (folder, folder / "space"):
@@ -309,7 +317,7 @@ def _disk_full(
         lines = log.read_text()[before:].splitlines()
         told = [line for line in lines if line.startswith("orchestra-etl: ")]
         if status != 4 or len(told) != 1 or "53100" not in told[0]:
-            problems.append(f"with a full disk sync ended with {status} and said {told}")
+            problems.append(f"with a full disk sync ended with {status} and printed {told}")
         problems += found.witnessed()
         letters = query(url, "SELECT reason, detail FROM orchestra_etl.dead_letters")
         problems += [f"rows were blamed: {letter}" for letter in letters]
@@ -325,11 +333,11 @@ def _disk_full(
     return problems
 
 
-@pytest.mark.fault(10, "disk full", "C Q", guard="53100 is nobody's row's fault")
+@pytest.mark.fault(10, "disk full", "C Q", guard="53100 is not blamed on a row")
 def test_a_full_disk(
     fault: Fault, server: OwnServer, small_disk: Path, tmp_path: Path, log: Path
 ) -> None:
-    """Without room for the payloads a sync ends with 4 and one line that says so; with room again nothing is missing."""
+    """A sync without room for payloads ends with 4 and one line; with room nothing is missing."""
     assert _disk_full(server, small_disk, tmp_path, log) == []
     fault.injected()
     fault.control(
@@ -337,13 +345,13 @@ def test_a_full_disk(
     )
 
 
-# 11. Eight writers.
+# Fault 11: eight writers
 
 
 def _eight_at_once(
     found: World, commands: list[tuple[str, ...]], without: tuple[str, ...]
 ) -> list[str]:
-    """Start the commands, hold them all at the ledger, and let them go at the same moment."""
+    """Start the commands, hold them all at the ledger, and release them at the same moment."""
     with ExitStack() as running:
         with psycopg.connect(found.url) as gate:
             gate.execute("LOCK TABLE orchestra_etl.run_ledger IN ACCESS EXCLUSIVE MODE")
@@ -352,7 +360,8 @@ def _eight_at_once(
             ]
             waiting = "SELECT count(DISTINCT pid) AS n FROM pg_locks WHERE NOT granted"
             wait_until(lambda: query(found.url, waiting)[0]["n"] >= len(commands))
-        return [f"{one[0]} ended with {writer.wait()}" for one, writer in zip(commands, writers, strict=True)
+        return [f"{one[0]} ended with {writer.wait()}" for one,
+                writer in zip(commands, writers, strict=True)
                 if writer.wait() != 0]  # fmt: skip
 
 
@@ -366,9 +375,9 @@ def _deadlocks(found: World) -> int:
 def _writers(
     server: OwnServer, folder: Path, log: Path, rounds: int, without: tuple[str, ...] = ()
 ) -> list[str]:
-    """Eight processes that name, list and load the same runs, in other orders, side by side."""
+    """Run eight concurrent processes that track, list and load the same runs, in any order."""
     chance, problems = random.Random(11), []
-    # Every sync walks the whole list, and so locks every row that another one loads.
+    # Every sync walks the whole list, and so locks every row that another sync loads.
     settings = {"ORCHESTRA_ETL_POLLING__RECONCILE": "100ms"}
     with world(
         server.fresh(), folder, log, workflows=1, runs_per_workflow=300, variables=settings
@@ -393,10 +402,10 @@ def _writers(
 
 
 @pytest.mark.fault(
-    11, "eight writers, overlapping in any order", "C W B", guard="one order of locks"
+    11, "eight writers, overlapping, in any order", "C W B", guard="one order of locks"
 )
 def test_eight_writers(fault: Fault, server: OwnServer, tmp_path: Path, log: Path) -> None:
-    """Eight processes that ask for, list and load the same runs at the same moment never deadlock, and lose nothing."""
+    """Eight processes that track, list and load the same runs lose nothing, without deadlock."""
     assert _writers(server, tmp_path, log, 3) == []
     fault.injected(3 * 8)
     fault.control(_writers(server, tmp_path, log, 10, (f"{GUARDS}:no_key_order",)))

@@ -1,4 +1,4 @@
-"""A worker killed at every point just before and just after a commit or a request."""
+"""A worker killed at every point just before and after a commit or a request."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ SETTINGS = {
     "ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": "10000",
 }
 EMPTY = """
-    TRUNCATE orchestra.workflows, orchestra.workflow_versions, orchestra.runs, orchestra_etl.run_ledger, orchestra_etl.sweeps,
+    TRUNCATE orchestra.workflows, orchestra.workflow_versions, orchestra.runs,
+        orchestra_etl.run_ledger, orchestra_etl.sweeps,
              orchestra_etl.workflow_refresh CASCADE;
 """
-# A page and a read that take so long that both heartbeats beat.
+# A page and a read that take so long that both heartbeats run.
 SLOW = [Misbehaviour(delay=0.12, endpoints=(one,), count=1) for one in ("runs", "steps")]
 BEATS = ("_Drain.renew", "Sweeper._hold")
 Sync = Callable[..., int]
 
 
 def first_sync(found: World, **more: str) -> int:
-    """A sync into an empty database."""
+    """Sync into an empty database."""
     query(found.url, EMPTY)
     found.simulator.misbehave(*SLOW)
     guards = more.pop("without", "").split()
@@ -46,7 +47,7 @@ def first_sync(found: World, **more: str) -> int:
 
 
 def backfill(found: World, **more: str) -> int:
-    """A backfill that reads everything again, some of it changed, and takes a request from the queue."""
+    """Run a backfill that re-reads everything, some of it changed, and takes a queued request."""
     chance = random.Random(len(more))
     found.simulator.misbehave(*SLOW)
     for workflow_id in found.history.workflow_ids:
@@ -61,7 +62,7 @@ def backfill(found: World, **more: str) -> int:
 
 
 def service(found: World, **more: str) -> int:
-    """The service, told to end when it has loaded one workflow's runs and still reads the other's."""
+    """Stop the service when it has loaded one workflow's runs and still reads the other's."""
     query(found.url, "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'")
     workflow_id, slow = found.history.workflow_ids
     for run_id in found.history.run_ids(workflow_id, limit=2):
@@ -72,7 +73,10 @@ def service(found: World, **more: str) -> int:
             run_id,
         )
     found.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), workflow_id=slow))
-    half_done = f"SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open' AND workflow_id = '{workflow_id}'"
+    half_done = (
+        "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open'"
+        f" AND workflow_id = '{workflow_id}'"
+    )
     with found.started("serve", without=[TICKS, POINTS], **more) as worker:
         wait_until(lambda: query(found.url, half_done) == [] or worker.status is not None)
         worker.send(signal.SIGTERM)
@@ -80,7 +84,11 @@ def service(found: World, **more: str) -> int:
 
 
 def _killed_at(found: World, passing: Sync, point: str, **more: str) -> tuple[int, list[str]]:
-    """Kill a worker at a point, then let another one do its work; the first one's status, and what is wrong."""
+    """Kill a worker at a point, and let another worker finish.
+
+    Returns:
+        The first worker's exit status, and the problems.
+    """
     status = passing(found, FAIL_POINT=point, **more)
     found.simulator.misbehave()
     after = found.sync()
@@ -97,7 +105,7 @@ def _killed_at(found: World, passing: Sync, point: str, **more: str) -> tuple[in
 def test_killed_at_every_fail_point(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """Wherever a worker is cut off between two effects, one clean sync is enough to make everything complete."""
+    """Wherever a worker is killed between two effects, one clean sync makes everything complete."""
     points, missed, known = 0, [], set[str]()
     with world(
         database_url, tmp_path, log, workflows=2, runs_per_workflow=8, steps_per_run=3
@@ -109,20 +117,20 @@ def test_killed_at_every_fail_point(
             assert passing(found, FAIL_POINTS_LOG=str(record)) in (0, 6), said(log)
             for point in passed(record):
                 if point.partition("#")[0] in known and "Loader._in_parts" not in point:
-                    continue  # the same work as in the sync before, only later
+                    continue  # This is the work of the sync before, only later.
                 known.add(point.partition("#")[0])
                 status, problems = _killed_at(found, passing, point)
                 assert problems == [], f"killed in {passing.__name__} {point}: {said(log)}"
                 points += status == -signal.SIGKILL
                 missed += [] if status == -signal.SIGKILL else [f"{passing.__name__}: {point}"]
-        # The last passage of a point need not come again in the same number; the first one must,
-        # but for heartbeats.
+        # The last passage of a point need not occur again with the same number. The first one must,
+        # except for heartbeats.
         assert not [
             one for one in missed if one.endswith("#1") and not any(beat in one for beat in BEATS)
         ], missed
         fault.injected(points, note=f"{len(known)} names")
         split = "tests.faults.process_guards:consumed_first"
-        # A walk of the whole list would find the missing rows, and have them read again.
+        # A walk of the whole list would find the missing rows and request their runs again.
         found.variables["ORCHESTRA_ETL_POLLING__RECONCILE"] = "1h"
         at = "after commit of loading.Loader._in_parts#1"
         status, problems = _killed_at(found, first_sync, at, without=split)

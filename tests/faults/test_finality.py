@@ -1,4 +1,4 @@
-"""Runs that look finished and are not: none is called final before its truth is complete."""
+"""Runs that look finished and are not: none becomes final before its data is complete."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from tests.faults.workers import said
 from tests.faults.world import World, world
 from tests.support import query
 
-NAME = (
-    "runs that look finished: idle between nodes, cancelled with steps running, answering [] first"
-)
-GUARD = "final only with the run's status and all steps"
+NAME = "runs that look finished: idle between nodes, cancelled with a running step, without steps"
+GUARD = "final only by the run's status and all its steps"
 GUARDS = "tests.faults.test_finality:"
 TIMES = {
     "run_ledger": (
@@ -49,24 +47,24 @@ def _judging(final: Callable[[Observation], bool]) -> None:
 
 
 def status_alone() -> None:
-    """A run is final when its own row says so."""
+    """Make a run final as soon as its own row says so."""
     _judging(lambda reading: bool(reading.run_terminal))
 
 
 def steps_alone() -> None:
-    """A run is final when all steps that it answers are."""
+    """Make a run final as soon as all steps in the response are over."""
     _judging(lambda reading: reading.steps_terminal)
 
 
 def idle(found: World, run_id: str) -> None:
-    """It has finished its first two nodes, and waits to begin the third."""
+    """Show a run that has finished its first two nodes and waits to start the third."""
     steps = found.history.steps(run_id)[:2]
     found.simulator.steps_bodies[run_id] = json.dumps(steps).encode()
     found.history.change_run(run_id, status="running", end_time=None, outputs=None)
 
 
 def cancelled(found: World, run_id: str) -> None:
-    """It is cancelled, and one of its steps runs on."""
+    """Show a cancelled run with a step that still runs."""
     found.history.change_run(run_id, status="cancelled", outputs=None)
     running = found.history.steps(run_id)[-1]
     body = [
@@ -77,12 +75,12 @@ def cancelled(found: World, run_id: str) -> None:
 
 
 def empty(found: World, run_id: str) -> None:
-    """It is over, and its steps are not there yet."""
+    """Show a run that is over and has no steps yet."""
     found.simulator.steps_bodies[run_id] = b"[]"
 
 
 def _pass(found: World, by: timedelta) -> None:
-    """Let time pass, for the API and for the ledger."""
+    """Let time pass for the API and for the ledger."""
     found.history.advance(by)
     for table, columns in TIMES.items():
         earlier = ", ".join(
@@ -107,10 +105,10 @@ def _early(found: World, runs: list[str]) -> list[str]:
 def _followed(
     found: World, disguise: Disguise, runs: list[str], without: tuple[str, ...] = ()
 ) -> list[str]:
-    """Look at runs again and again while they are in disguise, then as they are; what is wrong."""
+    """Sync repeatedly while the runs are disguised, then as they are; return the problems."""
     for run_id in runs:
         disguise(found, run_id)
-    # for the re-checks of a run that looks settled, and much longer
+    # The pauses cover the re-checks of a run that looks settled, and much more.
     for pause in (0, 30, 60, 90, 300, 3600):
         _pass(found, timedelta(seconds=pause))
         status = found.sync(without=without)
@@ -148,7 +146,7 @@ def _final(found: World) -> set[str]:
 def test_never_final_too_early(
     fault: Fault, database_url: str, tmp_path: Path, log: Path, disguise: Disguise, careless: str
 ) -> None:
-    """Such a run stays open for hours, is final soon after its truth is complete, and is stored as it is then."""
+    """Such a run stays open for hours, and becomes final and complete soon after its real end."""
     with world(database_url, tmp_path, log, runs_per_workflow=6, failure_rate=0.0) as found:
         first, second, third = found.history.workflow_ids
         runs = [run_id for one in (first, second) for run_id in found.history.run_ids(one, limit=3)]
@@ -160,7 +158,7 @@ def test_never_final_too_early(
 
 
 def _fresh(found: World, workflow_id: str) -> list[str]:
-    """Runs of which the ledger knows nothing yet, over by the API's clock."""
+    """Return runs that are over by the API's clock and not yet in the ledger."""
     runs = found.history.add_runs(workflow_id, 2)
     found.history.advance(FIVE_MINUTES)
     return runs

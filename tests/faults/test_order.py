@@ -1,4 +1,4 @@
-"""Answers that arrive in another order than they were asked for."""
+"""Responses that arrive in a different order than they were requested."""
 
 from __future__ import annotations
 
@@ -39,8 +39,11 @@ STATES = StateMap()
 
 
 def no_token() -> None:
-    """A load is accepted whatever became of its claim."""
-    fence = "WHERE l.fencing_token = held.token AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"
+    """Accept every load, whatever the state of its claim."""
+    fence = (
+        "WHERE l.fencing_token = held.token"
+        " AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"
+    )
     statement = str(claims._LOCK)
     assert fence in statement
     claims._LOCK = text(
@@ -49,16 +52,16 @@ def no_token() -> None:
 
 
 def no_page_time() -> None:
-    """A page counts from when it is written, not from when it was asked for."""
+    """Date a page by its write instead of its request."""
     statement = str(sweeps._WRITE)
     assert "CAST(:requested_at AS timestamptz)" in statement
-    # The parameter is still given, so it still has to stand somewhere.
+    # The statement still gets the parameter, so the parameter must still appear in it.
     now = "COALESCE(now(), CAST(:requested_at AS timestamptz))"
     sweeps._WRITE = text(statement.replace("CAST(:requested_at AS timestamptz)", now))
 
 
 def no_run_time() -> None:
-    """A run's own row counts from when it arrived, not from when it was asked for."""
+    """Date a run's own row by its arrival instead of its request."""
     honest = Reader._with_own_row
 
     async def dated_by_arrival(
@@ -71,7 +74,7 @@ def no_run_time() -> None:
 
 
 def _late_steps(found: World, alone: str, without: Sequence[str]) -> None:
-    """Steps asked for while the run ran; meanwhile it ends, is listed anew and loaded."""
+    """Hold back steps of a running run until its end has been listed and loaded."""
     with held(found.simulator, "steps") as old, found.started("sync", without=without) as slow:
         old.wait()
         found.history.advance(LATER)
@@ -81,7 +84,7 @@ def _late_steps(found: World, alone: str, without: Sequence[str]) -> None:
 
 
 def _late_own_row(found: World, alone: str, without: Sequence[str]) -> None:
-    """The run's own row asked for while it ran; meanwhile it ends, is listed anew and loaded."""
+    """Hold back the own row of a running run until its end has been listed and loaded."""
     with (
         held(found.simulator, "run") as old,
         found.started("sync", without=without, ORCHESTRA_ETL_CONFIG=alone) as slow,
@@ -94,20 +97,20 @@ def _late_own_row(found: World, alone: str, without: Sequence[str]) -> None:
 
 
 def _late_page(found: World, alone: str, without: Sequence[str]) -> None:
-    """A page asked for while the run ran; meanwhile it ends, and is read alone and loaded."""
+    """Hold back a page with a running run until its end has been read by its id and loaded."""
     with held(found.simulator, "runs") as old, found.started("sync", without=without) as slow:
         old.wait()
         found.history.advance(LATER)
         assert found.sync(without=without, ORCHESTRA_ETL_CONFIG=alone) == 0
-        # From now on nobody can ask for the run alone: nothing but its time tells that the page is
-        # old.
+        # From now on the run's own row cannot be requested, so only the page's time shows that the
+        # page is old.
         found.simulator.misbehave(Misbehaviour(status=404, endpoints=("run",)))
         old.send()
         assert slow.wait() == 0
 
 
 def _own_row_before_page(found: World, alone: str, without: Sequence[str]) -> None:
-    """The run's own row asked for while it ran is loaded while a page asked for later, when it had ended, is on its way."""
+    """Load a run's own row, requested while it ran, before a page requested after its end."""
     with (
         held(found.simulator, "run") as old,
         found.started("sync", without=without, ORCHESTRA_ETL_CONFIG=alone) as slow,
@@ -127,9 +130,9 @@ def _own_row_before_page(found: World, alone: str, without: Sequence[str]) -> No
 
 @pytest.mark.fault(
     12,
-    "older answer held back until a newer one is loaded",
+    "older response held back until a newer one is loaded",
     "C M",
-    guard="token, times of observation",
+    guard="fencing token, times of observation",
 )
 @pytest.mark.parametrize(
     ("scene", "guard"),
@@ -141,7 +144,7 @@ def _own_row_before_page(found: World, alone: str, without: Sequence[str]) -> No
     ],
     ids=["steps", "own row", "page", "own row before page"],
 )
-def test_a_held_answer(
+def test_a_held_response(
     scene: Callable[[World, str, Sequence[str]], None],
     guard: str,
     fault: Fault,
@@ -149,7 +152,10 @@ def test_a_held_answer(
     tmp_path: Path,
     log: Path,
 ) -> None:
-    """An answer held back until another worker has loaded a newer one changes nothing, whichever kind it is of."""
+    """A response held back until another worker has loaded a newer one changes nothing.
+
+    This holds for steps, own rows and pages.
+    """
 
     def problems(*without: str) -> list[str]:
         emptied(database_url)
@@ -177,7 +183,7 @@ def test_a_held_answer(
 
 
 class Source:
-    """A run that goes through versions; two of them are ends, for it is run once more."""
+    """A run with four versions; two of them are ends, because the run is reopened once."""
 
     STATUSES = ("running", "running", "completed", "completed")
 
@@ -185,12 +191,13 @@ class Source:
         self.workflow, self.run, self.version = workflow, run, 0
 
     def row(self) -> dict[str, Any]:
-        """Its row, by itself and in the list."""
-        return {"id": self.run, "status": self._status, "start_time": "2025-03-13T02:41:14Z", "end_time": self._end,
+        """Return the run's row, the same alone and in the list."""
+        return {"id": self.run, "status": self._status, "start_time": "2025-03-13T02:41:14Z",
+                "end_time": self._end,
                 "inputs": {"version": self.version}}  # fmt: skip
 
     def steps(self) -> list[dict[str, Any]]:
-        """Its steps."""
+        """Return the run's steps."""
         return [{"id": f"{self.run}-step", "status": self._status, "end_time": self._end,
                  "outputs": {"version": self.version}}]  # fmt: skip
 
@@ -204,7 +211,7 @@ class Source:
 
 
 class Orders:
-    """Workers that claim, read, load and list one run, each step when the test says so."""
+    """Workers that claim, read, load and list one run, each step on the test's command."""
 
     def __init__(self, database: Database, url: str) -> None:
         self._database, self._url = database, url
@@ -212,11 +219,11 @@ class Orders:
         self._numbers = itertools.count(1)
 
     def problems(self, order: str, *, alone: bool) -> list[str]:
-        """What goes wrong in this order; `alone` has the run's own row read with its steps.
+        """Return the problems of this order; with `alone` the run's own row is read with its steps.
 
-        Each letter is the next thing that somebody does: `a` the run moves on and a page that shows
-        it is asked for, `w` the oldest such page arrives, `c` a claim, `r` the oldest claim is
-        read, a digit: the reading in that place, from the oldest, is loaded.
+        Each letter is one action: `a` the run moves on and a page that shows it is requested, `w`
+        the oldest such page arrives, `c` a worker claims the run, `r` the oldest claim is read. A
+        digit loads the reading at that position, counted from the oldest.
         """
         number = next(self._numbers)
         source = Source(f"workflow {number}", f"run {number}")
@@ -229,8 +236,10 @@ class Orders:
         def look() -> None:
             found = query(
                 self._url,
-                "SELECT (p.inputs ->> 'version')::int AS run, (o.data ->> 'version')::int AS step FROM orchestra.runs r"
-                " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id LEFT JOIN orchestra.steps s ON s.run_id = r.id"
+                "SELECT (p.inputs ->> 'version')::int AS run,"
+                " (o.data ->> 'version')::int AS step FROM orchestra.runs r"
+                " LEFT JOIN orchestra.run_payloads p ON p.run_id = r.id"
+                " LEFT JOIN orchestra.steps s ON s.run_id = r.id"
                 " LEFT JOIN orchestra.outputs o ON o.step_id = s.id WHERE r.id = %s",
                 source.run,
             )
@@ -266,8 +275,8 @@ class Orders:
         }
         for step in order:
             steps[step]()
-        # However it went: what is still on its way arrives, then the list is walked, and what is
-        # due is polled.
+        # In every order, the responses that are still on their way arrive, then the list is walked
+        # and due runs are polled.
         for one in "w" * len(pages) + "r" * len(claimed) + "0" * (len(read) + len(claimed)):
             steps[one]()
         while source.version < len(source.STATUSES) - 1:
@@ -282,7 +291,7 @@ class Orders:
         return problems
 
     def _page(self, source: Source) -> tuple[sweeps.Sweep, tuple[ListedRun, ...], datetime]:
-        """A walk of the list by a worker that takes the one before it for dead."""
+        """Walk the list as a worker that takes the previous worker for crashed."""
 
         def work(connection: Any) -> sweeps.Sweep | None:
             connection.execute(
@@ -334,7 +343,7 @@ class Orders:
 
 @pytest.fixture
 def orders(database_url: str) -> Iterator[Orders]:
-    """The workers on the test's database."""
+    """Provide the workers on the test's database."""
     database = Database(database_url, patience=5)
     yield Orders(database, database_url)
     database.close()
@@ -345,7 +354,7 @@ FOUR_READS = "wcr" + "awcr" * 3
 
 
 def _places(order: Sequence[int]) -> str:
-    """The loads of readings 0 to 3 in this order, each by its place among those that still wait."""
+    """Return the loads of readings 0 to 3 in this order, each by its position among the waiting."""
     waiting = sorted(order)
     places = []
     for one in order:
@@ -354,13 +363,14 @@ def _places(order: Sequence[int]) -> str:
     return "".join(map(str, places))
 
 
-@pytest.mark.fault(
-    13, "all arrival orders of an answer's versions", "C M", guard="fence of the load"
-)
+@pytest.mark.fault(13, "all arrival orders of a run's versions", "C M", guard="fence of the load")
 def test_every_order_of_loads(
     fault: Fault, orders: Orders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four versions of a run, read and then loaded in any order, end in one state; none takes a later one's place."""
+    """Four versions of a run, read and then loaded in any order, end in one state.
+
+    No version replaces a later one.
+    """
     loads = [FOUR_READS + _places(order) for order in itertools.permutations(range(4))]
     for order in loads:
         assert orders.problems(order, alone=False) == []
@@ -371,13 +381,14 @@ def test_every_order_of_loads(
     fault.control(_first(orders.problems(order, alone=False) for order in loads))
 
 
-@pytest.mark.fault(
-    13, "all arrival orders of an answer's versions", "C M", guard="fence of the load"
-)
+@pytest.mark.fault(13, "all arrival orders of a run's versions", "C M", guard="fence of the load")
 def test_any_order_of_everything(
     fault: Fault, orders: Orders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However the run's moves, pages, claims, reads and loads are shuffled: one final state, and nothing moves back."""
+    """Any order of a run's moves, pages, claims, reads and loads ends in one final state.
+
+    Nothing moves back.
+    """
 
     def shuffled(examples: int) -> list[str]:
         broken: list[str] = []
@@ -405,5 +416,5 @@ def test_any_order_of_everything(
 
 
 def _first(found: Iterable[list[str]]) -> list[str]:
-    """The first problems there are."""
+    """Return the first problems found."""
     return next(filter(None, found), [])

@@ -1,4 +1,4 @@
-"""Faults of the worker's own process: killed, told to end, stopped and resumed."""
+"""Faults of the worker's own process: killed, told to stop, paused and resumed."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _steps(found: World) -> int:
 
 
 def _at_work(found: World, worker: Worker, before: int) -> None:
-    """Wait until one of the workers has sent its first request, or the worker has ended."""
+    """Wait until a worker has sent its first request, or this worker has ended."""
     wait_until(lambda: _asked(found) > before or worker.status is not None)
 
 
 def _go_on(found: World, chance: random.Random) -> None:
-    """Runs are added that begin, go on and end while workers come and go; finished ones change."""
+    """Add runs that start, continue and end while workers come and go, and change finished runs."""
     history = found.history
     for workflow_id in history.workflow_ids:
         history.add_runs(workflow_id, chance.randrange(4))
@@ -62,16 +62,16 @@ def _go_on(found: World, chance: random.Random) -> None:
 
 
 def _settled(found: World, without: tuple[str, ...] = (), seconds: float = PATIENCE) -> list[str]:
-    """What is wrong when the history has come to rest, and one worker has done its work."""
+    """Return the problems when the history has stopped and one worker has done its work."""
     found.history.advance(timedelta(minutes=10))
-    time.sleep(0.6)  # leases end, the walk of the whole list is due
-    # The minute passes in which outputs may still arrive for what has just ended; the database has
-    # a clock of its own.
+    time.sleep(0.6)  # Leases end, and the walk of the whole list is due.
+    # Outputs may still arrive for a minute after a run's end. The database has its own clock, so
+    # the due times are moved instead.
     query(found.url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at > now()")
     try:
         statuses = [found.sync(without=without, seconds=seconds) for _ in range(2)]
     except TimeoutError:
-        return ["the last sync does not come to an end", *found.complete()]
+        return ["the last sync does not end", *found.complete()]
     problems = [f"the last sync ended with {status}" for status in statuses if status not in (0, 6)]
     return problems + found.complete() + found.witnessed() + moved_back(found.url)
 
@@ -97,13 +97,13 @@ def _killed_at_random(found: World, times: int) -> list[str]:
     1, "worker killed at random (SIGKILL), two at a time", "C M W", guard="end of a lease"
 )
 def test_killed_at_random(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Workers that are killed again and again, whatever they are at, leave nothing that the next one does not make good."""
+    """After workers are killed again and again at random, the next worker completes their work."""
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
         found.variables.update(QUICK)
         install(database_url)
         assert _killed_at_random(found, KILLS) == [], said(log)
         fault.injected(KILLS)
-        # The control needs one kill only: of a worker that holds claims.
+        # The control needs only one kill: of a worker that holds claims.
         found.history.resume()
         _go_on(found, random.Random(2))
         found.simulator.misbehave(Misbehaviour(delay=5.0, endpoints=("steps",)))
@@ -117,7 +117,7 @@ def test_killed_at_random(fault: Fault, database_url: str, tmp_path: Path, log: 
 def _ended(
     found: World, command: str, chance: random.Random, without: tuple[str, ...] = ()
 ) -> tuple[float, list[str]]:
-    """Tell a worker to end in the middle of its work; the seconds it took, and what is wrong then."""
+    """Tell a worker to stop in mid-work; return the seconds it took, and the problems."""
     _go_on(found, chance)
     with found.started(command, without=(TICKS, *without)) as worker:
         before, reads = _asked(found), _steps(found) + chance.randrange(3)
@@ -131,7 +131,7 @@ def _ended(
         except TimeoutError:
             return 15.0, [f"{command} does not end"]
         seconds = time.monotonic() - began
-    # A signal that comes when the sync is over and the process only closes ends it as any other
+    # A signal that arrives after the sync, while the process closes, ends it like any other
     # process.
     problems = [] if status in (0, 6, 143, -signal.SIGTERM) else [f"{command} ended with {status}"]
     problems += [f"{command} took {seconds:.1f} s to end"] if seconds >= 10 else []
@@ -140,9 +140,9 @@ def _ended(
     ]
 
 
-@pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="giving back what was not read")
-def test_told_to_end(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """A worker that is told to end does so within ten seconds, holds no claim then, and the next one finds all that it left."""
+@pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="release of unread claims")
+def test_told_to_stop(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """A worker told to stop does so within ten seconds, without a claim and without a loss."""
     chance, slowest = random.Random(3), 0.0
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
         found.variables.update(QUICK)
@@ -154,7 +154,7 @@ def test_told_to_end(fault: Fault, database_url: str, tmp_path: Path, log: Path)
             assert problems == [], said(log)
         assert _settled(found) == [], said(log)
         fault.injected(50, note=f"slowest {slowest:.1f} s")
-        # Without the guard, one worker that ends with claims in hand is enough.
+        # Without the guard, one worker that stops with claims is enough.
         found.history.resume()
         found.simulator.misbehave(Misbehaviour(delay=0.3, endpoints=("steps",)))
         _ended(found, "sync", chance, without=(f"{GUARDS}given_back_as_done",))
@@ -165,7 +165,7 @@ def test_told_to_end(fault: Fault, database_url: str, tmp_path: Path, log: Path)
 def _ends_though_the_database_hangs(
     found: World, without: tuple[str, ...] = ()
 ) -> tuple[float, list[str]]:
-    """Tell the service to end while its load waits for a lock that nobody gives up."""
+    """Tell the service to stop while its load waits for a lock that is never released."""
     _go_on(found, random.Random(4))
     with psycopg.connect(found.url) as other:
         other.execute("LOCK TABLE orchestra.runs IN EXCLUSIVE MODE")
@@ -182,11 +182,11 @@ def _ends_though_the_database_hangs(
     return seconds, [f"serve took {seconds:.1f} s to end"] if seconds >= 10 else []
 
 
-@pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="giving back what was not read")
-def test_told_to_end_while_the_database_hangs(
+@pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="release of unread claims")
+def test_stopped_while_the_database_hangs(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """A load that waits for a lock keeps the service from ending no longer than the ten seconds that it promises."""
+    """A load that waits for a lock delays the service's end by no more than ten seconds."""
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
         found.variables.update(QUICK)
         install(database_url)
@@ -203,11 +203,15 @@ def test_told_to_end_while_the_database_hangs(
 def _stopped_past_its_lease(
     found: World, chance: random.Random, without: tuple[str, ...] = ()
 ) -> tuple[int, list[str]]:
-    """Stop a worker that holds old answers, let another load newer ones, and resume it; its readings that were refused."""
+    """Pause a worker with old responses, let another load newer ones, and resume the first.
+
+    Returns:
+        The problems, and how many of the first worker's readings were refused.
+    """
     history, simulator = found.history, found.simulator
     for workflow_id in history.workflow_ids:
         history.add_runs(workflow_id, 2 + chance.randrange(3))
-    history.advance(timedelta(seconds=chance.uniform(3.0, 6.0)))  # runs take longer than that
+    history.advance(timedelta(seconds=chance.uniform(3.0, 6.0)))  # Runs take longer than that.
     simulator.misbehave(Misbehaviour(delay=0.3, endpoints=("steps",)))
     own = replace(found, log=found.log.with_suffix(f".{simulator.requests['steps']}.log"))
     reads = _steps(found)
@@ -217,7 +221,7 @@ def _stopped_past_its_lease(
         wait_until(lambda: sum(simulator.answers.values()) == _asked(found))
         simulator.misbehave()
         history.advance(timedelta(minutes=5))
-        time.sleep(0.4)  # its lease ends
+        time.sleep(0.4)  # The first worker's lease ends.
         problems = [
             f"the other one ended with {status}"
             for status in [found.sync()]
@@ -239,7 +243,7 @@ def _stopped_past_its_lease(
     guard="fencing token and lease of a claim",
 )
 def test_stopped_past_its_lease(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Answers that a stopped worker still holds when another one has taken over and loaded newer ones are refused."""
+    """Old responses of a paused worker are refused after another worker has loaded newer ones."""
     chance, refused = random.Random(4), 0
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         found.variables.update(QUICK)

@@ -1,4 +1,4 @@
-"""Schedules across both changes of a zone's daylight saving time, and across ticks that a blocked loop has missed."""
+"""Schedules across both daylight saving changes, and across ticks missed by a blocked loop."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ from tests.faults.suite import Fault
 
 NAME = "both DST changes, and ticks missed by a blocked loop"
 CHANGES = [datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC)]
-"""Of Europe/Berlin."""
+"""Both changes of Europe/Berlin."""
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 LINES = ("*/15 * * * *", "30 * * * *", "30 2 * * *", "0 1 * * *")
 
 
 class Clock(datetime):
-    """The time as the scheduler sees it."""
+    """The time that the scheduler sees."""
 
     shown = datetime(2026, 1, 1, tzinfo=UTC)
 
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> Any:
-        """The time shown, in that zone."""
+        """Return the shown time in that zone."""
         return cls.shown.astimezone(tz)
 
 
 class Sweeps:
-    """In place of the syncer: notes when which workflow was swept."""
+    """A substitute for the syncer that records the times at which each workflow was swept."""
 
     workflow_ids = LINES
     poller: Any = None
@@ -54,29 +54,29 @@ class Sweeps:
         self.poller = self
 
     async def prepare(self) -> PrepareReport:
-        """Nothing to prepare."""
+        """Prepare nothing."""
         return PrepareReport(None, 0)
 
     async def take_requests(self, stop: asyncio.Event) -> int:
-        """No requests."""
+        """Take no requests."""
         return 0
 
     async def sweep(self, workflow_id: str) -> None:
-        """Note it."""
+        """Record the sweep."""
         self.at[workflow_id].append(Clock.shown)
 
     async def drain(self, *, stop: asyncio.Event, on_load: Any) -> PollReport:
-        """Nothing is due."""
+        """Poll nothing, since nothing is due."""
         return PollReport(LoadReport())
 
     def end_within(self, seconds: float) -> None:
-        """There is no database."""
+        """Do nothing, since there is no database."""
 
 
 def swept(
     start: datetime, length: timedelta, *, blocked: Callable[[datetime], bool] = lambda at: False
 ) -> Sweeps:
-    """Run the service's schedules over a stretch of time, minute by minute; while it is blocked nothing runs."""
+    """Run the service's schedules minute by minute over a time span; nothing runs while blocked."""
 
     async def run() -> Sweeps:
         sweeps, stop = Sweeps(), Stop()
@@ -89,7 +89,7 @@ def swept(
             Clock.shown += MINUTE
             if not blocked(Clock.shown):
                 found._scheduler.wakeup()
-                for _ in range(4):  # the wake-up, the job, what it calls
+                for _ in range(4):  # Four turns: the wake-up, the job and what it calls.
                     await asyncio.sleep(0)
         stop.set()
         await running
@@ -99,7 +99,7 @@ def swept(
 
 
 def slots(line: str, start: datetime, length: timedelta) -> list[datetime]:
-    """The slots of a cron line, by its two numbers alone: in UTC, whatever any zone does."""
+    """Return the slots of a cron line by its two numbers alone: in UTC, whatever a zone does."""
     minutes, hours = line.split()[:2]
     at = [start + number * MINUTE for number in range(1, length // MINUTE + 1)]
     every = 15 if minutes == "*/15" else 60
@@ -108,7 +108,10 @@ def slots(line: str, start: datetime, length: timedelta) -> list[datetime]:
 
 
 def wrong(change: datetime) -> list[str]:
-    """Slots without a sweep, sweeps without a slot, slots with two, half a day before a change and behind it."""
+    """Return slots without exactly one sweep, and sweeps without a slot, around a change.
+
+    The time span begins half a day before the change and ends half a day after it.
+    """
     start, length = change - 13 * HOUR - MINUTE, 26 * HOUR
     sweeps = swept(start, length)
     return [
@@ -120,7 +123,7 @@ def wrong(change: datetime) -> list[str]:
 
 @pytest.fixture(autouse=True)
 def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """This process lives in Berlin, and the scheduler by our clock."""
+    """Run this process in Berlin's zone, and the scheduler by the test's clock."""
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
     for module in (
@@ -137,7 +140,7 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.fault(29, NAME, "C", guard="cron lines in UTC, coalescing")
 def test_daylight_saving_time(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over both changes of the year each slot of a cron line is swept once: none is skipped, none comes twice."""
+    """Over both changes of the year each slot of a cron line is swept exactly once."""
     for change in CHANGES:
         assert wrong(change) == []
     fault.injected(len(CHANGES))
@@ -146,7 +149,7 @@ def test_daylight_saving_time(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def crowded(start: datetime) -> list[str]:
-    """What is swept other than once when a loop that was blocked for most of an hour goes on, and at the slots behind it."""
+    """Return slots not swept once after a loop was blocked for most of an hour, and later ones."""
     until = start + 55 * MINUTE
     sweeps = swept(start, 4 * HOUR, blocked=lambda at: start < at < until)
     problems = []
@@ -162,7 +165,7 @@ def crowded(start: datetime) -> list[str]:
 
 @pytest.mark.fault(29, NAME, "C", guard="cron lines in UTC, coalescing")
 def test_missed_ticks(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All slots that a blocked loop has missed are made good by one sweep, also over a change of the zone's time."""
+    """One sweep makes up for all slots that a blocked loop missed, also across a zone change."""
     starts = [change - 20 * MINUTE for change in (*CHANGES, datetime(2026, 7, 1, 1, tzinfo=UTC))]
     for start in starts:
         assert crowded(start) == []

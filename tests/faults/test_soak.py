@@ -1,4 +1,4 @@
-"""The service's memory while tens of thousands of runs pass through it."""
+"""The service's memory while it stores tens of thousands of runs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from tests.faults.workers import said
 from tests.faults.world import world
 
 ENOUGH = 6_000
-"""Runs after which growth can be told from what is filled once, caches and pools: that is 1,300
-bytes a run over the second half of the first 2,000, 110 of the first 6,000, 20 of 12,000. The
-control leaks 1,024 more, and is watched as long."""
+"""Runs after which growth differs from one-time effects, such as caches and pools.
+
+In the second half, memory grows by 1,300 bytes a run for the first 2,000 runs, 110 for the first
+6,000 and 20 for 12,000. The control leaks 1,024 more, and runs as long.
+"""
 RUNS = int(os.environ.get("SOAK_RUNS", ENOUGH))
 BOUND = 200.0 if RUNS > 10 * ENOUGH else 600.0
 """Bytes a run."""
@@ -26,11 +28,9 @@ def _growth(samples: list[Sample]) -> list[str]:
     return [f"its memory grows by {grown:.0f} bytes a run"] if grown > BOUND else []
 
 
-@pytest.mark.fault(
-    32, "soak: a stream of new runs", "B", guard="keeping nothing of a run that is stored"
-)
+@pytest.mark.fault(32, "soak: a stream of new runs", "B", guard="no memory kept for a stored run")
 def test_memory_does_not_grow(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """In the second half of a soak the memory grows by next to nothing for each run; a leak of 1 KB a run is noticed."""
+    """In the second half of a soak memory hardly grows; the test would notice 1 KB a run."""
     with world(database_url, tmp_path, log, **HISTORY) as found:
         found.variables.update(SETTINGS)
         samples = watched(found, RUNS)

@@ -1,4 +1,4 @@
-"""Upgrades of the schema: side by side and killed; of a populated database while the old release still writes to it."""
+"""Schema upgrades: concurrent and killed, or while an older release still writes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support import configuration, environment, query, wait_until
 
 GUARDS = "tests.faults.database_guards"
 LOCK = "orchestra_etl.upgrade_lock"
-"""What `migrations/env.py` locks."""
+"""The table that `migrations/env.py` locks."""
 RELEASED = sorted(path.stem for path in FOLDER.glob("*.sql"))
 LATER_RELEASE = f"{GUARDS}:later_release"
 BUILD = (
@@ -41,20 +41,32 @@ BUILD = (
     "SET lock_timeout = '2s'",
     "ALTER TABLE orchestra.steps ADD COLUMN IF NOT EXISTS added_later text",
 )
-"""What a revision commits statement by statement: an index that is built while writers go on, and a column."""
+"""Statements that a revision commits one by one: an index built beside writers, and a column."""
 WORK = (
     "LOCK TABLE orchestra.runs, orchestra.steps IN SHARE ROW EXCLUSIVE MODE",
-    "CREATE FUNCTION orchestra_etl.later() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
-    "CREATE TRIGGER later AFTER INSERT ON orchestra.runs FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()",
-    "CREATE TRIGGER later AFTER INSERT ON orchestra.steps FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()",
+    (
+        "CREATE FUNCTION orchestra_etl.later() RETURNS trigger LANGUAGE plpgsql"
+        " AS $$ BEGIN RETURN NULL; END $$"
+    ),
+    (
+        "CREATE TRIGGER later AFTER INSERT ON orchestra.runs"
+        " FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()"
+    ),
+    (
+        "CREATE TRIGGER later AFTER INSERT ON orchestra.steps"
+        " FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.later()"
+    ),
     "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)",
 )
-"""What it does in its transaction: new triggers, and every group to be computed."""
+"""Statements of the revision's transaction: new triggers, and every group to recompute."""
 
 
 @pytest.fixture(scope="module")
 def server(canaries: Canaries) -> Iterator[OwnServer]:
-    """A server of this module's own, with a user for each of eight upgrades, to tell them apart by."""
+    """Start a server for this module, with one user for each of eight upgrades.
+
+    The users tell the upgrades apart.
+    """
     with own_server(canaries) as found:
         for number in range(8):
             found.execute(f"CREATE ROLE upgrade_{number} SUPERUSER LOGIN")
@@ -63,7 +75,7 @@ def server(canaries: Canaries) -> Iterator[OwnServer]:
 
 @pytest.fixture
 def empty(server: OwnServer) -> Callable[[], str]:
-    """Makes databases without a schema."""
+    """Provide a function that creates databases without a schema."""
 
     def make() -> str:
         make.made += 1  # type: ignore[attr-defined]
@@ -75,11 +87,11 @@ def empty(server: OwnServer) -> Callable[[], str]:
     return make
 
 
-# 27. Eight at once.
+# Fault 27: eight upgrades at once
 
 
 def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[str]:
-    """Start eight, kill the one that is at it, and say what is wrong in the end."""
+    """Start eight upgrades, kill the one at work, and return the problems at the end."""
     urls = [with_password(url.replace("postgres@", f"upgrade_{number}@")) for number in range(8)]
     query(url, f"CREATE SCHEMA orchestra_etl; CREATE TABLE {LOCK} ()")
     with ExitStack() as running, psycopg.connect(url) as gate:
@@ -92,7 +104,10 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
             )
             for one in urls
         ]
-        waiting = "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity WHERE application_name = 'orchestra-etl db'"
+        waiting = (
+            "SELECT count(DISTINCT usename) AS n FROM pg_stat_activity"
+            " WHERE application_name = 'orchestra-etl db'"
+        )
         wait_until(
             lambda: (
                 query(url, waiting)[0]["n"] == 8 or any(one.status is not None for one in all_eight)
@@ -100,7 +115,8 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
         )
         gate.rollback()
         holder = (
-            "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE mode = 'ExclusiveLock' AND granted"
+            "SELECT usename FROM pg_stat_activity JOIN pg_locks USING (pid)"
+            " WHERE mode = 'ExclusiveLock' AND granted"
             f" AND relation = '{LOCK}'::regclass AND pg_stat_activity.datname = current_database()"
         )
         killed = -1
@@ -118,41 +134,47 @@ def _eight_upgrades(url: str, log: Path, without: tuple[str, ...] = ()) -> list[
         check_drift(url)
         version = query(url, "SELECT version_num FROM orchestra_etl.alembic_version")
         problems += [] if version == [{"version_num": head()}] else [f"the schema is {version}"]
-        problems += [] if statuses[killed] == -signal.SIGKILL else ["none was killed at its work"]
+        problems += (
+            [] if statuses[killed] == -signal.SIGKILL else ["no upgrade was killed during its work"]
+        )
     return problems
 
 
 @pytest.mark.fault(
-    27, "eight upgrades at once, one killed at work", "C B", guard="lock of migrations/env.py"
+    27, "eight upgrades at once, one killed during work", "C B", guard="upgrade lock"
 )
 def test_eight_upgrades(fault: Fault, empty: Callable[[], str], log: Path) -> None:
-    """Whichever of eight upgrades is killed at its work, the others bring the schema to its newest version, and end well."""
+    """If one of eight upgrades is killed at work, the others finish it and end normally."""
     for _ in range(3):
         assert _eight_upgrades(empty(), log) == []
         fault.injected()
     fault.control(_eight_upgrades(empty(), log, (f"{GUARDS}:no_upgrade_lock",)))
 
 
-# 31. From every release, under load.
+# Fault 31: upgrades from every release, under load
 
 UPGRADE_SECONDS = 20.0
 WRITER_SECONDS = 2.0
-"""So long may a writer be held up at most."""
+"""The longest delay of a writer, in seconds."""
 
-# What the release wrote, in its order of locks: ledger, runs, steps, payloads, ledger.
+# The release's writes in its order of locks: ledger, runs, steps, payloads, ledger.
 _ENTER = text("""
-    INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source) VALUES (:run_id, :workflow_id, 'list')
-    ON CONFLICT (run_id) DO UPDATE SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now()
+    INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
+    VALUES (:run_id, :workflow_id, 'list')
+    ON CONFLICT (run_id) DO UPDATE
+    SET fencing_token = l.fencing_token + 1, leased_until = NULL, due_at = now()
 """)
 _CLAIM = text("""
-    WITH due AS (SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = :run_id AND due_at <= now()
+    WITH due AS (SELECT run_id FROM orchestra_etl.run_ledger
+                 WHERE run_id = :run_id AND due_at <= now()
                  ORDER BY priority, due_at LIMIT 32 FOR UPDATE SKIP LOCKED)
     UPDATE orchestra_etl.run_ledger AS l
     SET fencing_token = l.fencing_token + 1, leased_until = now() + interval '60 s'
     FROM due WHERE l.run_id = due.run_id
 """)
 _LOAD = tuple(text(statement) for statement in (
-    "SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (:all) ORDER BY run_id FOR UPDATE",
+    "SELECT run_id FROM orchestra_etl.run_ledger WHERE run_id = ANY (:all)"
+    " ORDER BY run_id FOR UPDATE",
     """INSERT INTO orchestra.runs AS r (id, workflow_id, state, status_source, tracking)
        VALUES (:run_id, :workflow_id, 'running', 'api', 'open')
        ON CONFLICT (id) DO UPDATE SET state = 'running', updated_at = now()""",
@@ -160,16 +182,18 @@ _LOAD = tuple(text(statement) for statement in (
     """INSERT INTO orchestra.steps AS s (id, run_id, workflow_id, position, state, content_hash)
        VALUES (:run_id || '-s', :run_id, :workflow_id, 0, 'running', '\\x00')
        ON CONFLICT (id) DO UPDATE SET state = 'running', updated_at = now()""",
-    """INSERT INTO orchestra.outputs AS p (step_id, data, size_bytes) VALUES (:run_id || '-s', '{}', 2)
+    """INSERT INTO orchestra.outputs AS p (step_id, data, size_bytes)
+       VALUES (:run_id || '-s', '{}', 2)
        ON CONFLICT (step_id) DO UPDATE SET data = excluded.data""",
     "UPDATE orchestra.steps SET position = position WHERE run_id = ANY (:all)",
-    "UPDATE orchestra_etl.run_ledger SET leased_until = NULL, due_at = now() WHERE run_id = :run_id",
+    "UPDATE orchestra_etl.run_ledger SET leased_until = NULL, due_at = now()"
+    " WHERE run_id = :run_id",
 ))  # fmt: skip
 _WRITERS_OWN = "writer-"
 
 
 class Traffic:
-    """The old release at work: two writers, and readers that hold short transactions."""
+    """The old release at work: two writers, and readers with short transactions."""
 
     def __init__(self, url: str) -> None:
         self.slowest = 0.0
@@ -207,7 +231,7 @@ class Traffic:
                 self.transactions += 1
                 turn += 1
         except Exception as error:
-            self.problems.append(f"the old release met {type(error).__name__}: {str(error)[:200]}")
+            self.problems.append(f"the old release got {type(error).__name__}: {str(error)[:200]}")
         finally:
             database.close()
 
@@ -234,15 +258,16 @@ class Traffic:
         database.transaction(look)
 
 
-# Moved by the writers on purpose.
+# The columns that the writers change on purpose.
 _MOVING = {"fencing_token", "leased_until", "due_at"}
 
 
 def _rows(url: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Every row but the writers' own, by table and key."""
+    """Return every row except the writers' own, by table and key."""
     tables = query(
         url,
-        "SELECT schemaname || '.' || tablename AS name FROM pg_tables WHERE schemaname IN ('orchestra', 'orchestra_etl')"
+        "SELECT schemaname || '.' || tablename AS name FROM pg_tables"
+        " WHERE schemaname IN ('orchestra', 'orchestra_etl')"
         " AND tablename <> 'alembic_version'",
     )
     found: dict[str, dict[str, dict[str, Any]]] = {}
@@ -265,7 +290,7 @@ def _key(row: dict[str, Any]) -> str:
 def _lost(
     before: dict[str, dict[str, dict[str, Any]]], after: dict[str, dict[str, dict[str, Any]]]
 ) -> list[str]:
-    """What the upgrade has changed in rows that were there before."""
+    """Return how the upgrade changed rows that existed before."""
     problems = []
     for table, rows in before.items():
         for key, row in rows.items():
@@ -283,9 +308,10 @@ def _lost(
 def _upgraded(
     url: str, release: str, folder: Path, log: Path, without: tuple[str, ...] = ()
 ) -> tuple[Traffic, float, list[str]]:
-    """Upgrade a populated database of a release under its own traffic, then let the new program go on with it.
+    """Upgrade a populated database of a release under load, and let the new program continue.
 
-    The upgrade goes one revision further than this program's: one that does what revisions may do.
+    The upgrade goes one revision further than this program's own: the extra revision does
+    everything that revisions may do.
     """
     add_revision(folder / "migrations", WORK, BUILD)
     upgrade(url, revision=release)
@@ -335,13 +361,13 @@ def _upgraded(
     31,
     "upgrade of every release's data under its own traffic",
     "C W B",
-    guard="short locks, no row touched",
+    guard="short locks, no row changed",
 )
 @pytest.mark.parametrize("release", RELEASED)
 def test_an_upgrade_under_load(
     fault: Fault, empty: Callable[[], str], tmp_path: Path, log: Path, release: str
 ) -> None:
-    """A populated database of each release is upgraded while that release writes to it: nobody waits long, no row is lost."""
+    """Upgrading each release's database under load loses no row and delays no writer for long."""
     traffic, seconds, problems = _upgraded(empty(), release, tmp_path, log)
     assert problems == []
     fault.injected(note=f"{seconds:.1f} s, writers at most {traffic.slowest:.2f} s")
@@ -354,7 +380,7 @@ def test_an_upgrade_under_load(
 
 
 def test_every_release_has_its_data() -> None:
-    """Every schema version that another one follows has a file with a database of it (see `release.py`)."""
+    """Every schema version that has a successor has a file with its database (see `release.py`)."""
     versions = {
         script.revision for script in ScriptDirectory(str(ROOT / "migrations")).walk_revisions()
     }

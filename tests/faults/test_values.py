@@ -1,4 +1,4 @@
-"""Values that are doubled, broken, hostile or refused: what is bad is set aside, the rest lands."""
+"""Duplicated, broken, hostile or refused values become dead letters; the rest is loaded."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.support import query
 
 HERE = "tests.faults.test_values"
 
-# The same id twice
+# Fault 16: the same id twice
 
 
 class Own(str):
@@ -49,7 +49,7 @@ class Own(str):
 
 
 def nothing_is_the_same() -> None:
-    """No id is recognised when it comes again."""
+    """Recognise no id when it appears again."""
     honest = fields.usable_id
 
     def usable_id(raw: Any) -> str | None:
@@ -61,7 +61,8 @@ def nothing_is_the_same() -> None:
 
 
 def _row(run: str, mark: str = "") -> dict[str, Any]:
-    return {"id": run, "status": "completed", "start_time": "2025-03-13T02:41:14Z", "end_time": "2025-03-13T02:41:18Z",
+    return {"id": run, "status": "completed", "start_time": "2025-03-13T02:41:14Z",
+            "end_time": "2025-03-13T02:41:18Z",
             "inputs": {"mark": mark}}  # fmt: skip
 
 
@@ -88,7 +89,7 @@ STORED = {"1": "a", "x": "a", "X": "a", "2": "new", "3": "b", "4": "B", "5": "bo
 
 
 def _doubled(found: World, *without: str) -> list[str]:
-    """Two lists and five answers full of doubles; what is stored otherwise than it should be."""
+    """Return what is stored wrongly from two lists and five responses full of duplicates."""
     lists = dict(zip(found.history.workflow_ids, LISTED, strict=True))
 
     def answer(request: web.Request, call: Any, response: web.Response) -> web.Response:
@@ -111,31 +112,37 @@ def _doubled(found: World, *without: str) -> list[str]:
         problems.append(f"runs {rows}")
     stored = query(
         found.url,
-        "SELECT s.id, s.run_id, o.data ->> 'mark' AS mark FROM orchestra.steps s JOIN orchestra.outputs o ON o.step_id = s.id",
+        (
+            "SELECT s.id, s.run_id, o.data ->> 'mark' AS mark FROM orchestra.steps s"
+            " JOIN orchestra.outputs o ON o.step_id = s.id"
+        ),
     )
     if {row["id"]: row["mark"] for row in stored if row["id"] != "shared"} != STORED:
         problems.append(f"steps {stored}")
     (owner,) = [row["run_id"] for row in stored if row["id"] == "shared"] or [""]
     if [row["mark"] for row in stored if row["id"] == "shared"] != [owner]:
-        problems.append("the shared step is another run's than its owner's")
+        problems.append("the shared step belongs to the wrong run")
     letters = Counter(
         row["reason"] for row in query(found.url, "SELECT reason FROM orchestra_etl.dead_letters")
     )
-    # The older row of b, the older step 2; the shared step in the two runs that came later, and the
-    # run that both lists show.
+    # The older row of b and the older step 2 are duplicates. The shared step conflicts in the two
+    # runs that came later, and so does the run that both lists show.
     if letters != {"duplicate_id": 2, "id_conflict": 3}:
-        problems.append(f"set aside {dict(letters)}")
+        problems.append(f"dead letters {dict(letters)}")
     return problems
 
 
 @pytest.mark.fault(
     16,
-    "the same id twice: in a page, an answer, a batch, two workflows",
+    "the same id twice: in a page, a response, a batch, two workflows",
     "C Q",
-    guard="one row an id",
+    guard="one row per id",
 )
 def test_doubles(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Of doubled ids each is stored once, the last of differing ones stands, the rest is set aside; no batch is refused."""
+    """Each duplicated id is stored once with its last value; the others become dead letters.
+
+    The database refuses no batch.
+    """
 
     def problems(*without: str) -> list[str]:
         emptied(database_url)
@@ -147,7 +154,7 @@ def test_doubles(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> 
     fault.control(problems(f"{HERE}:nothing_is_the_same"))
 
 
-# Bodies
+# Fault 22: bodies
 
 ODD_BODIES: tuple[bytes, ...] = (
     b"",
@@ -165,23 +172,23 @@ ODD_BODIES: tuple[bytes, ...] = (
     b"\x00",
     b"\x1f\x8b\x08\x00",
 )
-"""Whole answers that are no array of steps."""
+"""Whole responses that are not an array of steps."""
 LARGE = b'"' + b"x" * (50 << 20) + b'"'
 
 
 @dataclass(frozen=True)
 class Body:
-    """An answer for a run's steps."""
+    """A response for a run's steps."""
 
     whole: bytes
     value: bytes | None = None
-    """The outputs of its only step, where it is a step."""
+    """The outputs of its only step, if the body is a step."""
     kept: bool = True
-    """Whether that step can be stored; else its bytes are set aside."""
+    """Whether that step can be stored; otherwise its bytes become a dead letter."""
 
 
 def _bodies() -> list[Body]:
-    # an empty list, as servers in Go write it
+    # `null` is an empty list, as servers in Go write it.
     found = [Body(one) for one in ODD_BODIES if one != b"null"]
     for kept, values in ((True, CLEAN_VALUES + REFUSED_VALUES), (False, MALFORMED_VALUES)):
         for value in values:
@@ -194,7 +201,7 @@ def _bodies() -> list[Body]:
 
 
 def as_it_comes() -> None:
-    """What jsonb refuses is not rewritten, and no bytes are kept beside it."""
+    """Store payloads as they come: rewrite nothing for jsonb, and keep no bytes beside it."""
 
     def storable(value: bytes) -> payloads.Storable:
         return payloads.Storable(value.decode(errors="replace").encode(), None)
@@ -204,12 +211,12 @@ def as_it_comes() -> None:
 
 
 def _same(value: bytes, stored: dict[str, Any]) -> bool:
-    """Whether the stored form holds all of the value: itself, or its bytes beside it."""
+    """Return whether the stored form has the whole value, in `data` or as bytes in `raw`."""
     if stored["raw"] is not None:
         return bytes(stored["raw"]) == value
     if len(value) > 1 << 20:
         return bool(stored["size"] == len(value))
-    if value.count(b"[") + value.count(b"{") > 300:  # deeper than Python reads
+    if value.count(b"[") + value.count(b"{") > 300:  # This is deeper than Python reads.
         return str(stored["data"]).replace(" ", "") == value.decode().replace(" ", "").replace(
             "\n", ""
         )
@@ -221,7 +228,7 @@ def _parsed(text: str | bytes) -> object:
 
 
 def _hostile(found: World, bodies: Sequence[tuple[int, Body]], *without: str) -> list[str]:
-    """Each body as the steps of a run of its own beside good runs; what was lost, and what the good runs lost by it."""
+    """Store each body as the steps of its own run beside good runs; return all losses."""
     (workflow,) = found.history.workflow_ids
     victims = found.history.run_ids(workflow, len(bodies), offset=10)
     good = [one for one in found.history.run_ids(workflow) if one not in set(victims)]
@@ -248,25 +255,30 @@ def _hostile(found: World, bodies: Sequence[tuple[int, Body]], *without: str) ->
         elif form is not None or not any(
             bytes(one["body"]).strip() in body.whole for one in letters.get(run, ())
         ):
-            problems.append(f"body {number} is not set aside: {body.whole[:60]!r}")
+            problems.append(f"body {number} is no dead letter: {body.whole[:60]!r}")
     if {
         row["run_id"] for row in query(found.url, "SELECT run_id FROM orchestra_etl.run_ledger")
     } != {*victims, *good}:
         problems.append("not every run is in the ledger")
-    # Some are nested deeper than the oracle reads.
+    # Some bodies are nested deeper than the oracle reads.
     query(found.url, "DELETE FROM orchestra.steps WHERE id LIKE 'hostile-%'")
     return problems + _of(found, good)
 
 
 def _of(found: World, good: Sequence[str]) -> list[str]:
-    """What the good runs miss."""
+    """Return what is missing of the good runs."""
     own = {step["id"] for run in good for step in found.history.steps(run)} | {*good}
     return [one for one in found.complete() if one.split()[1].rstrip(":") in own]
 
 
-@pytest.mark.fault(22, "more than 80 hostile JSON bodies", "C Q", guard="rewriting, bytes in `raw`")
+@pytest.mark.fault(
+    22, "more than 80 hostile JSON bodies", "C Q", guard="rewriting, and bytes in `raw`"
+)
 def test_hostile_bodies(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Each hostile body is stored, exactly in `raw` where jsonb cannot hold it, or set aside with its bytes; the rest lands."""
+    """Each hostile body is stored exactly, in `raw` if jsonb cannot hold it, or is a dead letter.
+
+    The good runs beside it are complete.
+    """
     bodies = list(enumerate(_bodies()))
 
     def problems(chosen: Sequence[tuple[int, Body]], *without: str) -> list[str]:
@@ -288,20 +300,20 @@ def test_hostile_bodies(fault: Fault, database_url: str, tmp_path: Path, log: Pa
     )
 
 
-# Ids and times
+# Fault 23: ids and times
 
 
 def any_id() -> None:
-    """Whatever is text is an id."""
+    """Accept any text as an id."""
     for module in (decode, runs):
         module.usable_id = fields.text_of  # type: ignore[attr-defined]
 
 
 def _odd_ids_and_times(found: World, *without: str) -> list[str]:
-    """Ids and times of the corpus, each in a step of one run among good ones; what is lost or read wrongly."""
+    """Put each id and time of the corpus into a step among good ones; return what goes wrong."""
     (workflow,) = found.history.workflow_ids
     victim, *good = found.history.run_ids(workflow)
-    # A live answer cannot have a time far ahead.
+    # A live response cannot have a time far in the future.
     readable = [(text, None if time > "2090" else time) for text, time in READABLE_TIMES]
     times = [
         *readable,
@@ -317,7 +329,8 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     problems = [] if status == 6 else [f"status {status}, not 6"]
     rows = query(
         found.url,
-        "SELECT s.id, s.start_time, s.extra ->> 'start_time' AS kept, o.data AS outputs FROM orchestra.steps s"
+        "SELECT s.id, s.start_time, s.extra ->> 'start_time' AS kept, o.data AS outputs"
+        " FROM orchestra.steps s"
         " LEFT JOIN orchestra.outputs o ON o.step_id = s.id WHERE s.run_id = %s",
         victim,
     )
@@ -330,7 +343,7 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     )
     aside = {bytes(row["body"]) for row in letters}
     lost = [raw for raw in UNUSABLE_IDS if step_with(b"1", raw) not in aside]
-    problems += [f"the step with id {raw[:40]!r} is not set aside" for raw in lost]
+    problems += [f"the step with id {raw[:40]!r} is no dead letter" for raw in lost]
     for place, (text, expected) in enumerate(times):
         row = stored.get(f"time {place}", {"start_time": None, "kept": None})
         time = row["start_time"]
@@ -345,7 +358,10 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
 
 @pytest.mark.fault(23, "more than 80 odd ids and times", "C Q", guard="check of ids")
 def test_odd_ids_and_times(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """Each usable id and readable time is stored as it is meant, each other one kept aside or in `extra`; the rest lands."""
+    """Each usable id and readable time is stored as meant; the others are kept in `extra` or apart.
+
+    Unusable ids become dead letters with their steps; unreadable times stay in `extra`.
+    """
 
     def problems(*without: str) -> list[str]:
         emptied(database_url)
@@ -362,11 +378,11 @@ def test_odd_ids_and_times(fault: Fault, database_url: str, tmp_path: Path, log:
     fault.control(problems(f"{HERE}:any_id"))
 
 
-# A row that PostgreSQL refuses
+# Fault 24: a row that PostgreSQL refuses
 
 
 def all_or_nothing() -> None:
-    """A batch that is refused is given up as a whole."""
+    """Give up a refused batch as a whole."""
 
     def load(self: Loader, readings: Sequence[Reading]) -> LoadReport:
         return self._database.transaction(lambda c: self._load(c, readings, isolate=False))
@@ -375,7 +391,7 @@ def all_or_nothing() -> None:
 
 
 def _poisoned(found: World, table: str, column: str, *without: str) -> list[str]:
-    """A thousand rows, of which the table refuses one; what else is missing."""
+    """Load a thousand rows of which the table refuses one; return what else is missing."""
     (workflow,) = found.history.workflow_ids
     run = found.history.run_ids(workflow)[77]
     poison = found.history.steps(run)[3]["id"]
@@ -390,10 +406,10 @@ def _poisoned(found: World, table: str, column: str, *without: str) -> list[str]
     problems = [] if status == 6 else [f"status {status}, not 6"]
     (landed,) = query(found.url, "SELECT count(*) AS n FROM orchestra.steps")
     if landed["n"] != 999:
-        problems.append(f"{landed['n']} steps landed, not 999")
+        problems.append(f"{landed['n']} steps stored, not 999")
     letters = query(found.url, "SELECT run_id, step_id, reason FROM orchestra_etl.dead_letters")
     if letters != [{"run_id": run, "step_id": poison, "reason": "rejected"}]:
-        problems.append(f"set aside {letters}")
+        problems.append(f"dead letters {letters}")
     return (
         problems
         + [one for one in found.complete() if one != f"step {poison} is missing"]
@@ -408,7 +424,7 @@ def _poisoned(found: World, table: str, column: str, *without: str) -> list[str]
 def test_one_poison_row(
     fault: Fault, table: str, column: str, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """Of a thousand steps one is refused, itself or its payload: it is set aside with its bytes, and 999 land."""
+    """One refused step or payload in a thousand becomes a dead letter, and 999 are stored."""
 
     def problems(*without: str) -> list[str]:
         emptied(database_url)
@@ -423,4 +439,4 @@ def test_one_poison_row(
 
     assert problems() == []
     fault.injected()
-    fault.control([one for one in problems(f"{HERE}:all_or_nothing") if "landed" in one])
+    fault.control([one for one in problems(f"{HERE}:all_or_nothing") if "steps stored" in one])

@@ -1,4 +1,4 @@
-"""Answers that break off, drip, swell or lead elsewhere, byte by byte from real servers on loopback."""
+"""Responses that are cut, slow, inflated or redirected, byte by byte from real loopback servers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from etl.transform.states import StateMap
 from tests.faults.loopback import BODY, answering, client_of, failed, message, run, serving
 from tests.faults.suite import Fault
 
-# Truncation
+# Fault 19: truncation
 
 
 def _steps_readable(body: bytes) -> bool:
@@ -42,7 +42,7 @@ def _page_readable(body: bytes) -> bool:
 
 
 def _page() -> bytes:
-    """A page of a run list."""
+    """Return a page of a run list."""
     history = History(
         seed=7, workflows=1, runs_per_workflow=3, steps_per_run=1, live=0, step_bytes=50
     )
@@ -67,7 +67,10 @@ FRAMINGS: dict[str, Callable[[bytes], bytes]] = {
 async def _accepted(
     whole: bytes, readable: Callable[[bytes], bool], *, cuts: Sequence[int]
 ) -> list[str]:
-    """The lengths to which an answer was cut and still taken for one; the whole answer must be taken."""
+    """Return the lengths to which a response was cut and still accepted.
+
+    The whole response must be accepted.
+    """
     async with (
         serving(answering(*(whole[:length] for length in cuts), whole, close=True)) as server,
         client_of(server.url, attempts=1) as client,
@@ -83,7 +86,7 @@ async def _accepted(
 
 
 def take_what_there_is(body: bytes, *, most: int) -> Iterator[Element]:
-    """The elements that are there, whether or not the array ends."""
+    """Yield the elements that are there, whether or not the array ends."""
     try:
         found = list(elements(body, most=most))
     except Malformed:
@@ -91,29 +94,32 @@ def take_what_there_is(body: bytes, *, most: int) -> Iterator[Element]:
     return iter(found)
 
 
-@pytest.mark.fault(19, "answer cut at every byte", "C", guard="parsing to the last bracket")
+@pytest.mark.fault(19, "response cut at every byte", "C", guard="parsing to the last bracket")
 @pytest.mark.parametrize("framing", FRAMINGS)
-def test_a_cut_answer_is_never_accepted(
+def test_a_cut_response_is_never_accepted(
     fault: Fault, framing: str, sample_steps: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A real page and real steps, cut at any byte, are taken for no answer, whatever says where the body ends."""
+    """A real page or steps response, cut at any byte, is never accepted.
+
+    This holds for each way to mark the end of the body.
+    """
     steps = msgspec.json.encode(msgspec.json.decode(sample_steps, type=list[msgspec.Raw])[:1])
     for body, readable in ((_page(), _page_readable), (steps, _steps_readable)):
         whole = FRAMINGS[framing](body)
         assert run(_accepted(whole, readable, cuts=range(len(whole)))) == []
         fault.injected(len(whole))
-    # What the server itself frames is refused by the client; without any frame only the parser can
+    # The client refuses a response that ends before its frame. Without a frame only the parser can
     # tell.
     monkeypatch.setattr(decode_module, "elements", take_what_there_is)
     whole = FRAMINGS["the end of the connection"](sample_steps)
     fault.control(run(_accepted(whole, _steps_readable, cuts=range(0, len(whole), 50))))
 
 
-@pytest.mark.fault(19, "answer cut at every byte", "C", guard="parsing to the last bracket")
+@pytest.mark.fault(19, "response cut at every byte", "C", guard="parsing to the last bracket")
 def test_a_cut_body_is_never_read(
     fault: Fault, sample_steps: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a whole real answer no part that ends early is read as an answer: no byte of 4,440 may be missing."""
+    """No shortened part of a real response parses: none of its 4,440 bytes may be missing."""
     for length in range(len(sample_steps.rstrip())):
         assert not _steps_readable(sample_steps[:length])
     fault.injected(len(sample_steps))
@@ -123,17 +129,17 @@ def test_a_cut_body_is_never_read(
     )
 
 
-# Dripping
+# Fault 20: dripping
 
 
 class OwnTimeouts:
-    """httpx's time-outs instead of ours: each of them starts anew with every byte."""
+    """httpx's timeouts instead of the product's: each of them restarts with every byte."""
 
     def __init__(self, transport: Any, seconds: float) -> None:
         self._transport, self._seconds = transport, seconds
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it, with the time-outs."""
+        """Send the request with httpx's timeouts."""
         request.extensions["timeout"] = httpx.Timeout(self._seconds).as_dict()
         response: httpx.Response = await self._transport.handle_async_request(request)
         return response
@@ -144,7 +150,7 @@ class OwnTimeouts:
 
 
 async def _drip(dripped: str, *, deadline: float, own_timeouts: bool = False) -> tuple[float, str]:
-    """How long the client had patience with a server that takes a second for its answer, and what it says."""
+    """Return the client's patience with a server that responds in a second, and the error text."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
         whole = message(200, b" " * 100, "X-Long: " + "x" * 60)
@@ -176,7 +182,7 @@ async def _drip(dripped: str, *, deadline: float, own_timeouts: bool = False) ->
 @pytest.mark.fault(20, "head or body dripped byte by byte", "B", guard="total deadline")
 @pytest.mark.parametrize("dripped", ["head", "body", "nothing"])
 def test_the_deadline_holds(fault: Fault, dripped: str) -> None:
-    """Dripped byte by byte, or never sent, an answer takes no longer than the deadline, twice."""
+    """A response that drips byte by byte, or never comes, takes no longer than two deadlines."""
     seconds, said = run(_drip(dripped, deadline=0.2))
     assert 0.4 <= seconds < 3
     assert "no complete response within 0.2 s (attempts: 2)" in said
@@ -187,7 +193,7 @@ def test_the_deadline_holds(fault: Fault, dripped: str) -> None:
     fault.control([f"{seconds:.1f} s for one attempt"] if seconds > 0.6 else [])
 
 
-# Bombs
+# Fault 21: bombs
 
 MEASURE_BOMB = """
 import asyncio, re, struct, sys, zlib
@@ -205,12 +211,13 @@ trailer = struct.pack("<II", checksum, megabytes << 20)
 bomb = b"\\x1f\\x8b\\x08" + bytes(6) + b"\\xff" + megabyte * megabytes + deflate.flush() + trailer
 
 def peak():
-    # Not getrusage: its figure begins with that of the process that forked this one.
+    # Not getrusage: its figure starts at that of the process that forked this one.
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 async def talk(reader, writer):
     await reader.readuntil(b"\\r\\n\\r\\n")
-    writer.write(b"HTTP/1.1 200 OK\\r\\nContent-Encoding: gzip\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(bomb) + bomb)
+    head = b"HTTP/1.1 200 OK\\r\\nContent-Encoding: gzip\\r\\nContent-Length: %d\\r\\n\\r\\n"
+    writer.write(head % len(bomb) + bomb)
     try:
         await writer.drain()
     except ConnectionError:
@@ -235,7 +242,7 @@ asyncio.run(main())
 
 
 def _bomb(megabytes: int, limit: int) -> tuple[float, int, bool]:
-    """Megabytes of memory that a bomb cost, requests, and whether it was refused."""
+    """Return a bomb's memory in MB, the number of requests, and whether it was refused."""
     measured = subprocess.run(
         [sys.executable, "-c", MEASURE_BOMB, str(megabytes), str(limit)],
         capture_output=True,
@@ -248,11 +255,14 @@ def _bomb(megabytes: int, limit: int) -> tuple[float, int, bool]:
     return kilobytes / 1024, requests, bool(refused)
 
 
-@pytest.mark.fault(21, "gzip bomb, stacked encodings", "B", guard="bound on what is inflated")
+@pytest.mark.fault(21, "gzip bomb, stacked encodings", "B", guard="limit on the inflated size")
 def test_a_bomb_costs_no_memory(fault: Fault) -> None:
-    """A megabyte that inflates to a gigabyte is refused at the default limit and adds less than 64 MB of memory."""
+    """A megabyte that inflates to a gigabyte is refused and adds less than 64 MB of memory.
+
+    The limit is the default one.
+    """
     if not Path("/proc/self/status").exists():
-        pytest.skip("no /proc here: the memory of a process cannot be measured")
+        pytest.skip("cannot measure a process's memory without /proc")
     megabytes, requests, refused = _bomb(1024, 256 << 20)
     assert (requests, refused) == (1, True)
     assert megabytes < 64
@@ -261,14 +271,14 @@ def test_a_bomb_costs_no_memory(fault: Fault) -> None:
     fault.control([f"200 MB: {megabytes:+.0f} MB"] if megabytes > 64 else [])
 
 
-@pytest.mark.fault(21, "gzip bomb, stacked encodings", "B", guard="bound on what is inflated")
+@pytest.mark.fault(21, "gzip bomb, stacked encodings", "B", guard="limit on the inflated size")
 @pytest.mark.parametrize(
     "encoding", ["gzip, gzip", "gzip,identity,gzip", "br", "deflate", "zstd", "compress", "x"]
 )
-def test_encodings_that_were_not_asked_for(
+def test_unrequested_encodings(
     fault: Fault, encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stacked and unknown encodings are refused without reading, and without asking again."""
+    """Stacked and unknown encodings are refused without reading the body and without a retry."""
     body = gzip.compress(gzip.compress(BODY))
     twice = message(200, body, "Content-Encoding: gzip", "Content-Encoding: gzip")
     for answer in (message(200, body, f"Content-Encoding: {encoding}"), twice):
@@ -290,13 +300,13 @@ def test_encodings_that_were_not_asked_for(
     fault.control([f"{run(bytes_read())} bytes read"])
 
 
-# Elsewhere
+# Fault 25: other targets
 
-LEAVING = "redirect, foreign origin, `../` in an id"
+LEAVING = "redirects, other origins, `../` in an id"
 
 
 async def _redirected(*, follow: bool) -> list[str]:
-    """What another origin, or another path, saw of the requests that were answered with a redirect."""
+    """Return what another origin or path received of requests that were redirected."""
     problems = []
     async with serving(answering(message(200, BODY))) as elsewhere:
         for status in (301, 302, 303, 307, 308):
@@ -306,7 +316,9 @@ async def _redirected(*, follow: bool) -> list[str]:
                     client_of(server.url) as client,
                 ):
                     if follow:
-                        client._transport = Following(client._transport, elsewhere.url)  # type: ignore[assignment]
+                        client._transport = Following(  # type: ignore[assignment]
+                            client._transport, elsewhere.url
+                        )
                     try:
                         await client.steps("w", "r")
                         problems.append(f"{status} to {target}: followed")
@@ -319,13 +331,13 @@ async def _redirected(*, follow: bool) -> list[str]:
 
 
 class Following:
-    """Goes where a redirect to another origin leads."""
+    """A transport that follows redirects to another origin."""
 
     def __init__(self, transport: Any, origin: str) -> None:
         self._transport, self._origin = transport, origin
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it, and once more where the answer says."""
+        """Send the request, and follow a redirect to the other origin."""
         response: httpx.Response = await self._transport.handle_async_request(request)
         target = response.headers.get("location", "")
         if not target.startswith(self._origin):
@@ -343,7 +355,7 @@ class Following:
 
 @pytest.mark.fault(25, LEAVING, "S", guard="no redirects, quoted ids")
 def test_redirects_are_not_followed(fault: Fault) -> None:
-    """A redirect, to the same origin or another one, ends the request: the key goes nowhere else."""
+    """A redirect to the same or another origin ends the request: the key goes nowhere else."""
     assert run(_redirected(follow=False)) == []
     fault.injected(10)
     fault.control(run(_redirected(follow=True)))
@@ -392,7 +404,7 @@ REFUSED_IDENTIFIERS = [
 
 
 async def _astray(prefix: str, identifiers: Sequence[str]) -> list[str]:
-    """Requests that did not arrive at the base URL's origin, below its path, with the id as one segment."""
+    """Return requests that missed the base URL's origin or path, or split the id."""
     base = prefix.rstrip("/").split("/")
     problems = []
     async with (
@@ -430,7 +442,7 @@ async def _astray(prefix: str, identifiers: Sequence[str]) -> list[str]:
 def test_ids_stay_one_segment_of_the_path(
     fault: Fault, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Any id arrives as exactly one segment below the base URL's path, at the base URL's origin, or is not sent at all."""
+    """Each id arrives as one segment below the base URL, at its origin, or is not sent at all."""
     identifiers = ODD_IDENTIFIERS + REFUSED_IDENTIFIERS
     assert run(_astray(prefix, identifiers)) == []
     fault.injected(len(identifiers))

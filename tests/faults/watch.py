@@ -1,15 +1,15 @@
-"""Watches a database for anything that moves back, from inside: triggers that write down what no load should ever do.
+"""Database triggers that record every movement backwards that no load should cause.
 
-A comparison at the end sees where things came to stand; this sees what they went through.
+A comparison at the end sees the final state; these triggers see every state before it.
 """
 
 from __future__ import annotations
 
 from tests.support import query
 
-# A claim may be given back and taken again, a run reopened by its listing; none of this moves an
-# observation, a token or a watermark to an earlier one, and no run or step that the API called over
-# runs again (unless the test reopens runs).
+# A claim may be released and taken again, and a listing may reopen a run. None of this moves an
+# observation, a token or a watermark to an earlier one. No run or step that the API called over
+# runs again, unless the test reopens runs.
 _INSTALL = """
     CREATE SCHEMA watch;
     CREATE TABLE watch.moved (id bigserial, subject text, key text, before text, after text);
@@ -20,7 +20,8 @@ _INSTALL = """
         is_now jsonb := to_jsonb(NEW);
     BEGIN
         INSERT INTO watch.moved (subject, key, before, after)
-        VALUES (TG_TABLE_NAME || '.' || TG_ARGV[1], was ->> TG_ARGV[0], was ->> TG_ARGV[1], is_now ->> TG_ARGV[1]);
+        VALUES (TG_TABLE_NAME || '.' || TG_ARGV[1], was ->> TG_ARGV[0], was ->> TG_ARGV[1],
+                is_now ->> TG_ARGV[1]);
         RETURN NULL;
     END $$;
 """
@@ -28,15 +29,20 @@ _INSTALL = """
 _ENDED = "('succeeded', 'failed', 'cancelled', 'skipped')"
 _BACK_TO_LIFE = f"OLD.state IN {_ENDED} AND NEW.state NOT IN {_ENDED}"
 _WATCHED = (
-    # table, key, column, when
-    ("orchestra_etl.run_ledger", "run_id", "steps_observed_at", "NEW.steps_observed_at < OLD.steps_observed_at"),
-    ("orchestra_etl.run_ledger", "run_id", "run_observed_at", "NEW.run_observed_at < OLD.run_observed_at"),
-    ("orchestra_etl.run_ledger", "run_id", "fencing_token", "NEW.fencing_token < OLD.fencing_token"),
-    # W: final by a read of this very moment, not by anything else.
+    # table, key, column, condition
+    ("orchestra_etl.run_ledger", "run_id", "steps_observed_at",
+     "NEW.steps_observed_at < OLD.steps_observed_at"),
+    ("orchestra_etl.run_ledger", "run_id", "run_observed_at",
+     "NEW.run_observed_at < OLD.run_observed_at"),
+    ("orchestra_etl.run_ledger", "run_id", "fencing_token",
+     "NEW.fencing_token < OLD.fencing_token"),
+    # W: final only by a read at this very moment.
     ("orchestra_etl.run_ledger", "run_id", "tracking",
-     "NEW.tracking = 'final' AND OLD.tracking <> 'final' AND NEW.steps_observed_at IS NOT DISTINCT FROM OLD.steps_observed_at"),
+     "NEW.tracking = 'final' AND OLD.tracking <> 'final'"
+      " AND NEW.steps_observed_at IS NOT DISTINCT FROM OLD.steps_observed_at"),
     ("orchestra_etl.sweeps", "workflow_id", "watermark", "NEW.watermark < OLD.watermark"),
-    ("orchestra_etl.sweeps", "workflow_id", "fencing_token", "NEW.fencing_token < OLD.fencing_token"),
+    ("orchestra_etl.sweeps", "workflow_id", "fencing_token",
+     "NEW.fencing_token < OLD.fencing_token"),
 )  # fmt: skip
 _LIVES = (
     ("orchestra.runs", "id", "state", _BACK_TO_LIFE),
@@ -48,8 +54,8 @@ def install(url: str, *, reopens: bool = False) -> None:
     """Watch this database from now on.
 
     Args:
-        url: the database's.
-        reopens: the test lets finished runs run again, so that is no movement backwards here.
+        url: the database's URL.
+        reopens: whether the test lets finished runs run again; this is then no movement backwards.
     """
     statements = [_INSTALL]
     for number, (table, key, column, when) in enumerate(
@@ -63,7 +69,7 @@ def install(url: str, *, reopens: bool = False) -> None:
 
 
 def moved_back(url: str) -> list[str]:
-    """M: what has moved back since `install`; empty where nothing did."""
+    """Return the violations of M: what has moved back since `install`."""
     rows = query(url, "SELECT subject, key, before, after FROM watch.moved ORDER BY id LIMIT 20")
     return [
         f"{row['subject']} of {row['key']} went from {row['before']} to {row['after']}"

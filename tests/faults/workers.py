@@ -1,8 +1,8 @@
-"""The command in a process of its own, a hundred times a minute: forked from a server that has imported everything.
+"""The command in its own process, a hundred times a minute: forked from a prepared server.
 
-A start of the interpreter takes a second, most of it imports. Here the real command line runs in a
-fork of a process that did nothing but import it: signals, exit statuses, sockets and outputs are
-those of a process of its own.
+A start of the interpreter takes a second, most of it for imports. Here the real command line runs
+in a fork of a process that only imported it. Signals, exit statuses, sockets and outputs are those
+of a separate process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 PATIENCE = 240.0
-"""Seconds in which a worker must end: PostgreSQL ends a stopped worker's transaction, whose locks others wait for, after 60."""
+"""Seconds in which a worker must end.
+
+PostgreSQL ends a stopped worker's transaction, whose locks others wait for, after 60.
+"""
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
@@ -30,7 +33,7 @@ def _work(
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
-    # The forkserver's file objects are the parent's; these are this process's own.
+    # The forkserver's file objects belong to the parent; these belong to this process.
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
     kept = {
@@ -57,31 +60,34 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         pid: int = self._process.pid
         return pid
 
     @property
     def status(self) -> int | None:
-        """Its exit status; minus the signal's number where one ended it; None while it runs."""
+        """The exit status, a signal's number negated if it ended the command, or None.
+
+        It is None while the command runs.
+        """
         code: int | None = self._process.exitcode
         return code
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal, if it still runs."""
+        """Send a signal if the command still runs."""
         if self._process.exitcode is None:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """Kill the command like a power cut."""
         self.send(signal.SIGKILL)
         self._process.join()
 
     def wait(self, seconds: float = PATIENCE) -> int:
-        """Its exit status, once it has ended by itself.
+        """Wait until the command ends by itself, and return its exit status.
 
         Raises:
-            TimeoutError: it has not, in so many seconds.
+            TimeoutError: if it still runs after `seconds`.
         """
         self._process.join(seconds)
         code: int | None = self._process.exitcode
@@ -94,14 +100,14 @@ class Worker:
 def started(
     *arguments: str, variables: Mapping[str, str], log: Path, without: Sequence[str] = ()
 ) -> Iterator[Worker]:
-    """Run the command beside the test; it is killed at the end of the block where it still runs.
+    """Run the command beside the test, and kill it at the end of the block if it still runs.
 
     Args:
         arguments: of the command line, such as `sync`.
-        variables: its whole environment, but for PATH and the like.
-        log: file to which both its outputs are appended.
-        without: guards that it goes without, each as `module:function`; the function is called in the worker before the
-            command and replaces what it must in the product's modules.
+        variables: the whole environment, except PATH and the like.
+        log: file to which both outputs are appended.
+        without: guards to switch off, each as `module:function`. The worker calls the function
+            before the command; it replaces parts of the product's modules.
     """
     process = _CONTEXT.Process(
         target=_work, args=(arguments, dict(variables), str(log), tuple(without)), daemon=True
@@ -122,11 +128,11 @@ def run(
     without: Sequence[str] = (),
     seconds: float = PATIENCE,
 ) -> int:
-    """Run the command to its end, which must come within so many seconds; its exit status."""
+    """Run the command to its end, within `seconds`, and return its exit status."""
     with started(*arguments, variables=variables, log=log, without=without) as worker:
         return worker.wait(seconds)
 
 
 def said(log: Path) -> str:
-    """What workers with this log have said so far, for messages of tests that fail."""
+    """Return the output of workers with this log so far, for the messages of failing tests."""
     return log.read_text(errors="replace")[-4000:]

@@ -1,4 +1,4 @@
-"""A server, a database and workers between them, and the invariants as questions to both."""
+"""A server, a database and workers between them, with the invariants as checks of both."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.support import configuration, environment, query
 
 @dataclass
 class World:
-    """What a fault is injected into."""
+    """The system into which a fault is injected."""
 
     history: History
     simulator: Simulator
     url: str
-    """The database, without the password that the workers' own URL carries."""
+    """The database URL without the password that the workers' own URL has."""
     variables: dict[str, str]
     log: Path
 
@@ -35,7 +35,7 @@ class World:
         seconds: float = workers.PATIENCE,
         **more: str,
     ) -> int:
-        """One `sync` in a process of its own, to its end; its exit status."""
+        """Run one `sync` in its own process to its end, and return its exit status."""
         return workers.run(
             "sync",
             *arguments,
@@ -49,14 +49,14 @@ class World:
     def started(
         self, *arguments: str, without: Sequence[str] = (), **more: str
     ) -> Iterator[Worker]:
-        """A command beside the test."""
+        """Run a command beside the test."""
         with workers.started(
             *arguments, variables={**self.variables, **more}, log=self.log, without=without
         ) as worker:
             yield worker
 
     def swept_every(self, interval: str) -> None:
-        """Have services that start from now on sweep each workflow so often, such as `500ms`."""
+        """Make services that start later sweep each workflow at an interval such as `500ms`."""
         config = Path(self.variables["ORCHESTRA_ETL_CONFIG"])
         lines = [
             line for line in config.read_text().splitlines() if not line.startswith("interval")
@@ -66,11 +66,14 @@ class World:
         )
 
     def complete(self) -> list[str]:
-        """C: what differs between the history and the tables."""
+        """Return the violations of C: the differences between the history and the tables."""
         return differences(self.url, self.history)
 
     def witnessed(self) -> list[str]:
-        """W: runs that the ledger does not know, or that left `open` without a final read."""
+        """Return the violations of W.
+
+        These are runs that are not in the ledger, or that left `open` without a final read.
+        """
         known = {
             row["run_id"]: row for row in query(self.url, "SELECT * FROM orchestra_etl.run_ledger")
         }
@@ -94,16 +97,16 @@ def world(
     variables: dict[str, str] | None = None,
     **options: Any,
 ) -> Iterator[World]:
-    """A history behind a simulator, and the settings that point workers at it and at the database.
+    """Provide a history behind a simulator, and settings that connect workers to it.
 
     Args:
-        url: the database's.
+        url: the database's URL.
         folder: for the configuration.
-        log: for what the workers say.
+        log: for the workers' output.
         more: TOML before the workflows.
         variables: added to the workers' environment.
-        options: of `History`; three workflows with 40 finished runs each by default, nothing moves. Every run's inputs hold
-            the canary of payloads.
+        options: of `History`. By default there are three workflows with 40 finished runs each, and
+            nothing changes. Every run's inputs hold the canary of payloads.
     """
     history = History(
         seed=7,

@@ -1,9 +1,9 @@
-"""The Dockerfile's steps, followed on this machine without a container engine.
+"""The Dockerfile's steps, executed on this machine without a container engine.
 
-Each COPY and RUN is done in a folder that stands for the image's root; the entry point then runs as
-the image's user, with the image's environment. What only an engine can do is named in `LEFT_OUT`.
-The user is the image's where the tests run as root and it can reach their Python, which may lie in
-root's home; else it is theirs.
+Each COPY and RUN is executed in a folder that stands for the image's root. Then the entry point
+runs as the image's user, with the image's environment. `LEFT_OUT` names the steps that need an
+engine. The tests use the image's user if they run as root and that user can reach their Python,
+which may be in root's home; otherwise they use their own user.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, query, wait_until
 
 LEFT_OUT = ("useradd",)
-"""Commands that change the machine: the user is taken by its number."""
+"""Commands that change the machine: the tests use the user's number instead."""
 FOLDERS = ("/build", "/opt", "/app")
-"""What the steps write to, below the root."""
+"""The folders below the root to which the steps write."""
 
 
 class Image(NamedTuple):
-    """What the steps have left."""
+    """The result of the steps."""
 
     root: Path
     environment: dict[str, str]
     user: int | None
-    """None: the one who runs the tests."""
+    """The user's number, or None for the tests' own user."""
     entrypoint: list[str]
     command: list[str]
     healthcheck: str
@@ -49,7 +49,8 @@ class Image(NamedTuple):
         """Run the entry point as a container would."""
         environment = {**self.environment, **variables}
         return subprocess.Popen(
-            [str(shutil.which(self.entrypoint[0], path=environment["PATH"])), *(arguments or self.command)],
+            [str(shutil.which(self.entrypoint[0], path=environment["PATH"])),
+             *(arguments or self.command)],
             cwd=self.root / "app", env=environment, user=self.user,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
@@ -78,7 +79,7 @@ def _copy(source: Path, target: Path) -> None:
 def _follow(root: Path) -> Image:
     folder = root
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    # The image's `python` is this one.
+    # The image's `python` is the tests' Python.
     variables = {**kept, "PATH": f"{Path(sys.base_prefix) / 'bin'}:{kept['PATH']}"}
     ready = dict(variables)
     user, entrypoint, command, healthcheck = 0, [""], [""], ""
@@ -92,7 +93,7 @@ def _follow(root: Path) -> Image:
                 folder.mkdir(parents=True, exist_ok=True)
             case "COPY" if one.words[0].startswith("--from="):
                 assert (root / one.words[1].lstrip("/")).is_dir()
-                assert one.words[1] == one.words[2]  # the same place in both stages
+                assert one.words[1] == one.words[2]  # Both stages use the same place.
             case "COPY":
                 *sources, target = one.words
                 for source in sources:
@@ -136,15 +137,15 @@ def _may_run_as_another() -> bool:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The image's files, made once."""
+    """Build the image's files once."""
     root = new_home()
     root.chmod(0o755)
     yield _follow(root)
     shutil.rmtree(root, ignore_errors=True)
 
 
-def test_the_image_holds_what_runs_and_nothing_that_builds(image: Image) -> None:
-    """Its environment has the locked dependencies and the program; no pip, no builder, no test tool."""
+def test_the_image_has_the_program_and_no_build_tools(image: Image) -> None:
+    """The image has the locked dependencies and the program, but no pip, builder or test tool."""
     site = next((image.root / "opt" / "orchestra-etl").glob("lib/python3.*/site-packages"))
     installed = {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")}
     locked = re.findall(r"^([\w-]+)==", (ROOT / "requirements-run.lock").read_text(), re.MULTILINE)
@@ -153,7 +154,10 @@ def test_the_image_holds_what_runs_and_nothing_that_builds(image: Image) -> None
 
 
 def test_the_service_runs_as_its_user_and_hears_signals(image: Image, database_url: str) -> None:
-    """By default it serves: it loads a history, is healthy by the image's own check, and ends in good order by SIGTERM."""
+    """By default the image serves: it loads a history, is healthy, and ends normally by SIGTERM.
+
+    Its health is the result of the image's own check.
+    """
     history = History(seed=3, workflows=1, runs_per_workflow=20, live=0, arrivals_per_minute=0)
     (image.root / "app" / "config").mkdir(exist_ok=True)
     (image.root / "app" / "config" / "etl.toml").write_text(configuration(*history.workflow_ids))
@@ -180,7 +184,7 @@ def test_the_service_runs_as_its_user_and_hears_signals(image: Image, database_u
 
 
 def test_jobs_of_the_compose_file_run_in_it(image: Image, empty_database_url: str) -> None:
-    """The migration job makes the schema, a sync without a key ends with its status."""
+    """The migration job creates the schema, and a sync without a key ends with its status."""
     variables = environment(empty_database_url, "http://127.0.0.1:9/api/v1/workflow")
     migrating = image.start("db", "upgrade", **variables)
     out, errors = migrating.communicate()

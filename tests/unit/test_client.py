@@ -31,7 +31,7 @@ from tests.faults.loopback import (
     "value", ["3600", "9" * 500, "-5", "soon", "Fri, 31 Dec 2027 23:59:59 GMT", "nan"]
 )
 def test_retry_after_is_clamped(value: str) -> None:
-    """Whatever Retry-After says, the pauses stay below the maximum, and everybody is told to hold off as long."""
+    """For every Retry-After the pauses stay below the maximum, and all callers hold off as long."""
     holds: list[float] = []
 
     async def hold_off(seconds: float) -> None:
@@ -52,7 +52,7 @@ def test_retry_after_is_clamped(value: str) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_retry_after_is_honoured(status: int) -> None:
-    """No attempt comes earlier than Retry-After asks for, whatever status it came with."""
+    """No attempt comes before the time in Retry-After, whatever the status."""
     _, server = run(
         fetched(
             answering(message(status, b"", "Retry-After: 0.3"), message(200, BODY)), max_wait=0.4
@@ -61,8 +61,11 @@ def test_retry_after_is_honoured(status: int) -> None:
     assert server.arrivals[1] - server.arrivals[0] >= 0.3
 
 
-def test_who_is_told_to_hold_off() -> None:
-    """Everybody holds off after a 429 and a 503 with Retry-After, the last attempt's too; not after other failures."""
+def test_all_callers_hold_off() -> None:
+    """All callers hold off after a 429, and after a 503 with Retry-After, but no other failure.
+
+    This holds for the last attempt too.
+    """
     holds: list[float] = []
 
     async def hold_off(seconds: float) -> None:
@@ -79,8 +82,8 @@ def test_who_is_told_to_hold_off() -> None:
     assert run(count(message(500, b"", "Retry-After: 1"))) == 0
 
 
-def test_times_of_an_answer() -> None:
-    """An answer carries the moment its own attempt was sent, not an earlier one's, and the server's Date in UTC."""
+def test_times_of_a_response() -> None:
+    """A response carries its own attempt's time of sending, and the server's Date in UTC."""
     ok = message(200, BODY, "Date: Tue, 03 Nov 2026 12:00:30 GMT")
     answer, server = run(fetched(answering(message(500), message(500), ok)))
     assert server.arrivals[1] < answer.requested_at <= server.arrivals[2]
@@ -89,8 +92,8 @@ def test_times_of_an_answer() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "x-gzip", "identity, gzip"])
-def test_gzip_is_asked_for_and_inflated(encoding: str) -> None:
-    """gzip, alone, is what the client asks for, and it is inflated, in a small body and in one of megabytes."""
+def test_gzip_is_requested_and_inflated(encoding: str) -> None:
+    """The client requests only gzip, and inflates it in a small body and in one of megabytes."""
     for body in (BODY, BODY * 100_000):
         answer, server = run(
             fetched(
@@ -105,7 +108,7 @@ def test_gzip_is_asked_for_and_inflated(encoding: str) -> None:
     "key", ["", f"{CANARY}\n", f"{CANARY}\r\nX: y", f"{CANARY}é", f"{CANARY}\0"]
 )
 def test_a_key_that_no_header_can_carry(key: str) -> None:
-    """A key that is empty or would break the header is refused unsent and unshown."""
+    """A key that is empty or would break the header is refused without being sent or shown."""
     error, server = run(failed(answering(message(200, BODY)), api_key=lambda: key))
     assert type(error) is KeyRefused
     assert CANARY not in "".join(traceback.format_exception(error))
@@ -114,14 +117,14 @@ def test_a_key_that_no_header_can_carry(key: str) -> None:
 
 @pytest.mark.parametrize("header_name", ["Authorization", "Authentication", "X-Api-Key"])
 def test_the_header_name_is_respected(header_name: str) -> None:
-    """The key travels as a bearer token under the configured header, and nowhere else in the request."""
+    """The key is sent as a bearer token in the configured header, and nowhere else."""
     _, server = run(fetched(answering(message(200, BODY)), header_name=header_name))
     assert f"\r\n{header_name}: Bearer {CANARY}\r\n".lower().encode() in server.heads[0].lower()
     assert server.heads[0].count(CANARY.encode()) == 1
 
 
-def test_the_key_is_asked_for_at_every_attempt() -> None:
-    """A key that changed since the last attempt takes effect at the next one."""
+def test_the_key_is_read_at_every_attempt() -> None:
+    """A changed key takes effect at the next attempt."""
     keys = iter(["old", "new"])
     _, server = run(
         fetched(answering(message(500), message(200, BODY)), api_key=lambda: next(keys))
@@ -136,7 +139,7 @@ def test_the_key_is_asked_for_at_every_attempt() -> None:
     ids=["9 KB", "150"],
 )
 def test_large_headers_are_read(headers: list[str]) -> None:
-    """An answer behind a proxy that adds a long header, or many, is read like any other."""
+    """A response with long or many headers, as proxies add them, is read like any other."""
     assert run(fetched(answering(message(200, BODY, *headers))))[0].body == BODY
 
 
@@ -146,19 +149,19 @@ def test_large_headers_are_read(headers: list[str]) -> None:
     ids=["70 KB", "300"],
 )
 def test_headers_beyond_the_limits_are_the_reason(headers: list[str]) -> None:
-    """Where the headers are more than is read, the error says so, and shows nothing of them."""
+    """If the headers exceed the limits, the error says so and shows nothing of them."""
     error, _ = run(failed(answering(message(200, BODY, *headers)), attempts=1))
     assert "a header line of more than 65,536 bytes, or more than 256 headers" in str(error)
     assert "ppp" not in str(error)
 
 
 def test_no_content_is_an_empty_list() -> None:
-    """204 is an answer: a list without elements."""
+    """The status 204 means a list without elements."""
     assert run(fetched(answering(message(204))))[0].body == b"[]"
 
 
 def test_cookies_are_not_kept() -> None:
-    """A cookie that the server sets is not sent back, on a connection that is used again."""
+    """A cookie of the server is not sent back, even on a reused connection."""
 
     async def check() -> None:
         ok = message(200, BODY, "Set-Cookie: tracked=yes; Path=/")
@@ -175,7 +178,7 @@ def test_cookies_are_not_kept() -> None:
 
 
 def test_no_more_in_flight_than_allowed() -> None:
-    """Of many requests at once never more than `concurrency` reach the server together, and that many do."""
+    """Of many requests at once exactly `concurrency` reach the server together."""
     in_flight = [0, 0]
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
@@ -199,8 +202,8 @@ def test_no_more_in_flight_than_allowed() -> None:
     assert in_flight[1] == 4
 
 
-def test_a_pause_takes_no_place() -> None:
-    """While one request pauses before its next attempt, others are sent in its place."""
+def test_a_pausing_request_frees_its_place() -> None:
+    """While one request waits for its next attempt, others are sent in its place."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
         slow_down = message(503, b"", "Retry-After: 3")
@@ -222,8 +225,8 @@ def test_a_pause_takes_no_place() -> None:
     run(check())
 
 
-def test_the_budget_is_asked_before_every_attempt() -> None:
-    """The hook runs once before each attempt; where it raises, nothing is sent and its error comes through."""
+def test_the_budget_is_used_before_every_attempt() -> None:
+    """The hook runs once before each attempt; if it raises, nothing is sent."""
     asked: list[int] = []
 
     async def check() -> None:
@@ -245,7 +248,7 @@ def test_the_budget_is_asked_before_every_attempt() -> None:
 
 
 def test_a_cancelled_request_gives_its_place_back() -> None:
-    """A request cancelled while it waits for its answer frees its place and its connection."""
+    """A request cancelled while it waits for its response frees its place and its connection."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
         if number == 0:
@@ -267,7 +270,7 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
 def test_the_environment_is_used_only_when_configured(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Proxy variables and netrc of the environment change nothing, and with `trust_env` the proxy alone is used."""
+    """The environment's proxy and netrc change nothing; with `trust_env` only the proxy is used."""
 
     async def check() -> None:
         async with (

@@ -1,4 +1,4 @@
-"""The pure parts of the API client: headers that hold times, piecewise inflating, what is refused before sending."""
+"""The pure parts of the API client: times in headers, piecewise inflating, unsendable requests."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
     ],
 )
 def test_retry_after_forms(header: str | None, seconds: float | None) -> None:
-    """Every form of Retry-After gives seconds that are never negative, and garbage gives none."""
+    """Every form of Retry-After gives seconds that are not negative, and garbage gives None."""
     assert retry_after(header, server_time=NOON) == seconds
 
 
 def test_retry_after_date_without_server_time() -> None:
-    """Without a Date of the answer, a Retry-After date counts from our own clock."""
+    """If the response has no Date, a Retry-After date counts from the machine's own clock."""
     header = format_datetime(datetime.now(UTC) + timedelta(seconds=100), usegmt=True)
     seconds = retry_after(header, server_time=None)
     assert seconds is not None
@@ -64,7 +64,7 @@ def test_retry_after_date_without_server_time() -> None:
     )
 )
 def test_times_in_headers_never_raise(header: str) -> None:
-    """No header, however odd, makes reading a time raise or wait less than nothing."""
+    """No header makes reading a time raise, or return a negative pause."""
     moment = http_date(header)
     assert moment is None or moment.tzinfo is UTC
     seconds = retry_after(header, server_time=NOON)
@@ -72,8 +72,8 @@ def test_times_in_headers_never_raise(header: str) -> None:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4), st.integers(1, 50))
-def test_gunzip_gives_back_what_was_compressed(members: list[bytes], chunk_bytes: int) -> None:
-    """One or several gzip members, cut anywhere, inflate to what was compressed."""
+def test_gunzip_returns_the_original_bytes(members: list[bytes], chunk_bytes: int) -> None:
+    """One or several gzip members, cut anywhere, inflate to the original bytes."""
     body = b"".join(gzip.compress(member) for member in members)
     stream = Gunzip()
     chunks = [body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes)]
@@ -84,7 +84,7 @@ def test_gunzip_gives_back_what_was_compressed(members: list[bytes], chunk_bytes
 
 @pytest.mark.parametrize("size", [PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 50 * PIECE_BYTES])
 def test_gunzip_pieces_are_bounded(size: int) -> None:
-    """However much a chunk inflates to, it comes in pieces of bounded size, the last one included."""
+    """A chunk inflates in pieces of bounded size, including the last one."""
     for value in (bytes(size), os.urandom(size)):
         stream = Gunzip()
         pieces = list(stream.feed(gzip.compress(value)))
@@ -94,7 +94,7 @@ def test_gunzip_pieces_are_bounded(size: int) -> None:
 
 
 def test_gunzip_knows_a_truncated_stream() -> None:
-    """A gzip stream cut at any byte is never taken for a complete one."""
+    """A gzip stream cut at any byte never counts as complete."""
     body = gzip.compress(b'[{"id": "a"}, {"id": "b"}]')
     for length in range(len(body)):
         stream = Gunzip()
@@ -128,7 +128,7 @@ def test_gunzip_checks_the_checksum() -> None:
     ],
 )
 def test_unusable_identifiers(identifier: str) -> None:
-    """An id that would change the path's meaning is refused, on one printable line, before anything is sent."""
+    """An id that would change the path's meaning is refused before sending, on a printable line."""
 
     async def refused() -> int:
         async with OrchestraClient("http://127.0.0.1:1", api_key=lambda: "key") as client:
@@ -143,8 +143,8 @@ def test_unusable_identifiers(identifier: str) -> None:
     assert asyncio.run(refused()) == 0
 
 
-def test_a_base_url_that_no_request_can_be_made_of() -> None:
-    """What the HTTP library takes for no URL is a configuration error that does not repeat it."""
+def test_an_unusable_base_url_is_refused() -> None:
+    """A base URL that the HTTP library refuses is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as refused:
         OrchestraClient("http://1.2.3.999/canary", api_key=lambda: "key")
     assert "canary" not in str(refused.value)

@@ -15,14 +15,14 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 @pytest.fixture
 def instant(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The monotonic clock, in a list's first place, moved by the test."""
+    """Replace the monotonic clock by the first element of a list that the test changes."""
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
 def test_it_goes_on_from_its_anchor(instant: list[float]) -> None:
-    """Times before and after the anchor are translated by the monotonic clock, however wrong the machine's own clock is."""
+    """The monotonic clock translates times before and after the anchor, whatever the wall clock."""
     found = DatabaseClock()
     found.anchor(NOON)
     instant[0] += 7.5
@@ -31,7 +31,7 @@ def test_it_goes_on_from_its_anchor(instant: list[float]) -> None:
 
 
 def test_a_slow_statement_does_not_turn_it_back(instant: list[float]) -> None:
-    """An anchor that arrives two seconds late leaves the clock where a quick one had put it; a quicker one moves it on."""
+    """An anchor that arrives two seconds late changes nothing; a quicker one moves the clock on."""
     found = DatabaseClock()
     found.anchor(NOON)
     instant[0] += 10
@@ -42,7 +42,7 @@ def test_a_slow_statement_does_not_turn_it_back(instant: list[float]) -> None:
 
 
 def test_a_clock_set_back_is_followed_after_a_minute(instant: list[float]) -> None:
-    """Where the database's clock is set back, as by a failover, the old anchor counts for a minute and no longer."""
+    """If the database's clock is set back, as by a failover, the old anchor counts for a minute."""
     found = DatabaseClock()
     found.anchor(NOON)
     instant[0] += clock.KEEP + 1

@@ -1,4 +1,4 @@
-"""Cron lines: the days and minutes that cron itself would choose, found again by looking at every minute."""
+"""Cron lines against a search of every minute: the days and minutes that cron would choose."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _fires(line: str, count: int) -> list[datetime]:
 
 
 def _minutes(due: Callable[[datetime], bool], count: int) -> Iterator[datetime]:
-    """The first minutes that are due, from the next on."""
+    """Yield the first `count` due minutes after START."""
     minute = START.replace(second=0) + timedelta(minutes=1)
     while count:
         if due(minute):
@@ -48,17 +48,23 @@ def _minutes(due: Callable[[datetime], bool], count: int) -> Iterator[datetime]:
 @pytest.mark.parametrize(
     ("line", "weekdays"),
     [
-        ("0 6 * * 6", [SATURDAY]), ("0 6 * * 0", [SUNDAY]), ("0 6 * * 7", [SUNDAY]), ("0 6 * * 1", [MONDAY]),
-        ("0 6 * * 1-5", [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]), ("0 6 * * 5-7", [FRIDAY, SATURDAY, SUNDAY]),
-        ("0 6 * * fri-mon", [FRIDAY, SATURDAY, SUNDAY, MONDAY]), ("0 6 * * 0-2", [SUNDAY, MONDAY, TUESDAY]),
-        ("0 6 * * SUN", [SUNDAY]), ("0 6 * * Mon,wed,7", [MONDAY, WEDNESDAY, SUNDAY]), ("0 6 * * 6-0", [SATURDAY, SUNDAY]),
-        ("0 6 * * */2", [SUNDAY, TUESDAY, THURSDAY, SATURDAY]), ("0 6 * * 1-5/2", [MONDAY, WEDNESDAY, FRIDAY]),
-        ("0 6 * * sat-tue/3", [SATURDAY, TUESDAY]), ("0 6 * * 7-1", [SUNDAY, MONDAY]), ("@weekly", [SUNDAY]),
+        ("0 6 * * 6", [SATURDAY]), ("0 6 * * 0", [SUNDAY]), ("0 6 * * 7", [SUNDAY]),
+        ("0 6 * * 1", [MONDAY]),
+        ("0 6 * * 1-5", [MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY]),
+        ("0 6 * * 5-7", [FRIDAY, SATURDAY, SUNDAY]),
+        ("0 6 * * fri-mon", [FRIDAY, SATURDAY, SUNDAY, MONDAY]),
+        ("0 6 * * 0-2", [SUNDAY, MONDAY, TUESDAY]),
+        ("0 6 * * SUN", [SUNDAY]), ("0 6 * * Mon,wed,7", [MONDAY, WEDNESDAY, SUNDAY]),
+        ("0 6 * * 6-0", [SATURDAY, SUNDAY]),
+        ("0 6 * * */2", [SUNDAY, TUESDAY, THURSDAY, SATURDAY]),
+        ("0 6 * * 1-5/2", [MONDAY, WEDNESDAY, FRIDAY]),
+        ("0 6 * * sat-tue/3", [SATURDAY, TUESDAY]), ("0 6 * * 7-1", [SUNDAY, MONDAY]),
+        ("@weekly", [SUNDAY]),
         ("0 6 * * 0-7", [SUNDAY, MONDAY, TUESDAY, WEDNESDAY, THURSDAY, FRIDAY, SATURDAY]),
     ],
 )  # fmt: skip
-def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
-    """Sunday is 0 and 7, Monday 1; names, lists, steps and ranges over the end of the week mean what they say."""
+def test_weekdays_are_those_of_cron(line: str, weekdays: list[str]) -> None:
+    """Sunday is 0 and 7, Monday is 1; names, lists, steps and ranges mean what cron means."""
     assert {f"{fire:%a}" for fire in _fires(line, 30)} == set(weekdays)
 
 
@@ -73,19 +79,23 @@ def test_weekdays_are_crons(line: str, weekdays: list[str]) -> None:
         ("0 0 * * 2", lambda at: f"{at:%a}" == TUESDAY),
         # A field that begins with an asterisk restricts nothing for this rule.
         ("0 0 */2 * 1", lambda at: at.day % 2 == 1 and f"{at:%a}" == MONDAY),
-        ("0 0 10-20 * */3", lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY, SATURDAY)),
+        ("0 0 10-20 * */3",
+         lambda at: 10 <= at.day <= 20 and f"{at:%a}" in (SUNDAY, WEDNESDAY, SATURDAY)),
     ],
 )  # fmt: skip
-def test_where_both_days_are_given_either_is_enough(
+def test_either_of_two_restricted_days_is_enough(
     line: str, due: Callable[[datetime], bool]
 ) -> None:
-    """A day of the month and a weekday that are both restricted are two chances, as in cron; else both must hold."""
+    """A restricted day of the month or a restricted weekday suffices, as in cron.
+
+    If only one of them is restricted, it must match.
+    """
     expected = list(_minutes(lambda at: at.hour == at.minute == 0 and due(at), 5))
     assert _fires(line, 5) == expected
 
 
 def test_any_line_against_every_minute() -> None:
-    """Lines made of random sets come due in exactly the minutes that a plain look at each of them finds."""
+    """Lines of random sets are due in exactly the minutes that a search of every minute finds."""
     chance = Random(11)
 
     def values(first: int, last: int, most: int) -> list[int]:
@@ -124,14 +134,17 @@ def test_any_line_against_every_minute() -> None:
 @pytest.mark.parametrize(
     ("line", "pause"),
     [
-        ("* * * * *", 60), ("*/15 * * * *", 900), ("30 4 * * *", 86_400), ("@hourly", 3600), ("@daily", 86_400),
-        # From Friday evening to Monday morning, whatever day it is now.
-        ("*/5 9-17 * * 1-5", 2 * 86_400 + (24 - 17 + 9) * 3600 - 55 * 60), ("0 9 * * 1", 7 * 86_400),
-        ("0 0 31 * *", 61 * 86_400), ("0 0 1 * mon", 7 * 86_400), ("@yearly", 366 * 86_400), ("0 0 29 2 *", 1461 * 86_400),
+        ("* * * * *", 60), ("*/15 * * * *", 900), ("30 4 * * *", 86_400), ("@hourly", 3600),
+        ("@daily", 86_400),
+        # From Friday evening to Monday morning, on every day of the week.
+        ("*/5 9-17 * * 1-5", 2 * 86_400 + (24 - 17 + 9) * 3600 - 55 * 60),
+        ("0 9 * * 1", 7 * 86_400),
+        ("0 0 31 * *", 61 * 86_400), ("0 0 1 * mon", 7 * 86_400), ("@yearly", 366 * 86_400),
+        ("0 0 29 2 *", 1461 * 86_400),
     ],
 )  # fmt: skip
 def test_the_longest_pause(line: str, pause: int) -> None:
-    """Nights, weekends and short months count, however often a line comes due just now."""
+    """The longest pause covers nights, weekends and short months."""
     found = {
         cron.parse(line).longest_interval(date(2026, 2, 26) + timedelta(days=day))
         for day in range(7)
@@ -142,16 +155,22 @@ def test_the_longest_pause(line: str, pause: int) -> None:
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("* * * *", "of five fields"), ("60 * * * *", "minute '60' must be from 0 to 59"), ("* 24 * * *", "hour '24'"),
-        ("* * 0 * *", "day of the month '0'"), ("* * * 13 *", "month '13'"), ("* * * * 8", "weekday '8'"),
-        ("* * * * -1", "weekday '-1'"), ("*/0 * * * *", "no valid step"), ("* * * * mon/x", "no valid step"),
-        ("* 22-2 * * *", "hour '22-2' runs backwards"), ("1,,2 * * * *", "minute ''"), ("* * * * friday", "weekday 'friday'"),
-        ("0 0 31 2 *", "never comes due"), ("@reboot", "of five fields"), ("", "of five fields"), ("* * L * *", "month 'l'"),
-        ("\u0661 * * * *", "minute"), ("* * * * 1#2", "weekday '1#2'"), ("9" * 5000 + " * * * *", "minute"),
+        ("* * * *", "of five fields"), ("60 * * * *", "minute '60' must be from 0 to 59"),
+        ("* 24 * * *", "hour '24'"),
+        ("* * 0 * *", "day of the month '0'"), ("* * * 13 *", "month '13'"),
+        ("* * * * 8", "weekday '8'"),
+        ("* * * * -1", "weekday '-1'"), ("*/0 * * * *", "no valid step"),
+        ("* * * * mon/x", "no valid step"),
+        ("* 22-2 * * *", "hour '22-2' runs backwards"), ("1,,2 * * * *", "minute ''"),
+        ("* * * * friday", "weekday 'friday'"),
+        ("0 0 31 2 *", "never comes due"), ("@reboot", "of five fields"), ("", "of five fields"),
+        ("* * L * *", "month 'l'"),
+        ("\u0661 * * * *", "minute"), ("* * * * 1#2", "weekday '1#2'"),
+        ("9" * 5000 + " * * * *", "minute"),
     ],
 )  # fmt: skip
-def test_what_is_no_cron_line_is_said(line: str, problem: str) -> None:
-    """A line that cron would not take names the field and what it may hold."""
+def test_an_invalid_cron_line_is_explained(line: str, problem: str) -> None:
+    """An invalid line is refused with the name of the field and its allowed values."""
     with pytest.raises(ValueError, match=r"is (not )?a cron line") as error:
         cron.parse(line)
     assert problem in str(error.value)

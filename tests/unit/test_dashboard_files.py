@@ -1,4 +1,4 @@
-"""The files of the dashboards: how they write what a chart shows."""
+"""The dashboards' files: how they write a chart's content."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _params(chart: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_durations_have_one_format(chart: str) -> None:
-    """Each number, axis and cell that is a duration is written as one, and no title names a unit that a chart could get wrong."""
+    """Each number, axis and cell with a duration has its format, and no title names a unit."""
     params = _params(chart)
     dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
     formats = {one["metric_name"]: one.get("d3format") for one in dataset["metrics"]}
@@ -54,7 +54,7 @@ def test_durations_have_one_format(chart: str) -> None:
     [name for name, chart in CHARTS.items() if chart["viz_type"] == "echarts_timeseries_bar"],
 )
 def test_axes_of_counts_have_whole_ticks(chart: str) -> None:
-    """An axis of a count has no tick between two whole numbers, and none shows digits that it does not have."""
+    """An axis of a count has ticks only at whole numbers, without decimals."""
     params = _params(chart)
     if params["y_axis_format"] in (",d", ".3~s"):
         assert "minInterval: 1" in params["echart_options"]
@@ -66,7 +66,7 @@ DISGUISE = (
     r"\u0001-\u001F\u007F-\u009F\u00AD\u061C\u180E\u200B-\u200F\u2028-\u202E\u2060-\u206F\uFEFF\uFFF9-\uFFFD"
     r"\U000E0000-\U000E007F"
 )
-"""Control characters, invisible ones, overrides of the direction, and the mark that stands for them."""
+"""Control, invisible and bidirectional characters, and the mark that replaces them."""
 ADDED_UP = r"COALESCE\(SUM\(\w+\), 0\)"
 NAMES = {
     "workflow_name",
@@ -81,11 +81,14 @@ NAMES = {
     "message",
     "user_id",
 }
-"""Columns whose text others choose."""
+"""Columns whose text other people choose."""
 
 
 def test_one_class_of_characters_is_marked() -> None:
-    """Every expression that looks for characters in disguise looks for the same ones, and for markup beside them at most."""
+    """Every expression that looks for disguised characters looks for the same ones.
+
+    It may also look for markup.
+    """
     texts = [path.read_text() for path in ASSETS.rglob("*.yaml")]
     found = {
         one
@@ -98,7 +101,7 @@ def test_one_class_of_characters_is_marked() -> None:
 
 @pytest.mark.parametrize("chart", CHARTS)
 def test_no_chart_shows_a_name_as_it_is(chart: str) -> None:
-    """No chart groups by, or lists, a name as others wrote it, where it does not hide the column."""
+    """No chart groups by or lists an unmarked name, unless it hides the column."""
     params = _params(chart)
     hidden = {
         name for name, one in params.get("column_config", {}).items() if one.get("visible") is False
@@ -117,7 +120,7 @@ def test_no_chart_shows_a_name_as_it_is(chart: str) -> None:
     "chart", [name for name, chart in CHARTS.items() if "time_grain_sqla" in chart["params"]]
 )
 def test_a_series_over_time_fills_its_gaps(chart: str) -> None:
-    """A count is 0 in an hour without a row; a rate, a percentile or a cost is not known, and is never filled with 0."""
+    """In an hour without a row a count is 0, and a rate, a percentile or a cost is not known."""
     params = _params(chart)
     dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
     sql = {one["metric_name"]: one["expression"] for one in dataset["metrics"]}
@@ -133,7 +136,7 @@ def test_a_series_over_time_fills_its_gaps(chart: str) -> None:
     "dashboard", [path.stem for path in (ASSETS / "dashboards").glob("*.yaml")]
 )
 def test_filters_offer_marked_names(dashboard: str) -> None:
-    """A filter offers names as the charts show them; only a run's id, which an index finds, is offered as it is."""
+    """A filter offers names as charts show them; only run ids, found by an index, are unmarked."""
     files = yaml.safe_load((ASSETS / "dashboards" / f"{dashboard}.yaml").read_text())
     filters = files["metadata"]["native_filter_configuration"]
     offered = {
@@ -154,7 +157,7 @@ def test_filters_offer_marked_names(dashboard: str) -> None:
     ],
 )
 def test_a_series_has_a_colour_of_its_own(chart: str) -> None:
-    """The label of a series is that of one metric alone, else Superset takes the colour of another one; and it has a colour."""
+    """A series is labelled by one metric alone, so that Superset gives it its own colour."""
     dataset = DATASETS[CHARTS[chart]["dataset_uuid"]]
     labels = [one["verbose_name"] for one in dataset["metrics"]]
     shown = {one["metric_name"]: one["verbose_name"] for one in dataset["metrics"]}
@@ -168,7 +171,7 @@ def test_a_series_has_a_colour_of_its_own(chart: str) -> None:
 
 
 def test_tokens_by_kind_count_each_token_once() -> None:
-    """The kinds of tokens that stand on each other take each part out of what holds it, and no part twice."""
+    """The stacked kinds of tokens count each part once, and never again in the kind around it."""
     dataset = DATASETS[CHARTS["charts/models/tokens_trend.yaml"]["dataset_uuid"]]
     sql = {one["metric_name"]: one["expression"] for one in dataset["metrics"]}
     signs: dict[str, list[int]] = {}
@@ -183,8 +186,8 @@ def test_tokens_by_kind_count_each_token_once() -> None:
     assert {"cached_input_tokens", "cache_write_tokens", "reasoning_tokens"} <= signs.keys()
 
 
-def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
-    """No dashboard knows a provider's word for an answer that was cut off: SQL has a function for all of them."""
+def test_only_one_function_detects_truncated_responses() -> None:
+    """Only a SQL function knows the providers' words for a truncated response, no dashboard."""
     for one in DATASETS.values():
         sql = one.get("sql", "") + "".join(
             it.get("expression", "") for it in (*one["columns"], *one["metrics"])
@@ -195,13 +198,19 @@ def test_only_one_function_says_that_an_answer_was_cut_off() -> None:
 
 
 REASONS = re.compile(
-    r"CASE WHEN u\.model IS NULL.+? AS why|FROM orchestra\.model_usage AS u\s+LEFT JOIN .+?u\.unpriced_calls > 0",
+    (
+        r"CASE WHEN u\.model IS NULL.+? AS why|FROM orchestra\.model_usage AS u\s+LEFT JOIN "
+        r".+?u\.unpriced_calls > 0"
+    ),
     re.DOTALL,
 )
 
 
-def test_why_calls_have_no_price_is_told_in_one_way() -> None:
-    """The dashboard gives the reasons of the query in docs/how-to/analytics.md, which a test compares with plain Python."""
+def test_the_dashboard_gives_the_documented_reasons_without_a_price() -> None:
+    """The dashboard gives the reasons of the query in docs/how-to/analytics.md.
+
+    Another test compares that query with plain Python.
+    """
     [dataset] = [one for one in DATASETS.values() if one["table_name"] == "unpriced_usage"]
     document = (ROOT / "docs" / "how-to" / "analytics.md").read_text()
     reasons, told = (

@@ -1,4 +1,4 @@
-"""What one answer has set aside: bounded in number, bytes and memory, and nothing of it lost without a word."""
+"""The dead letters of one response: bounded in number, bytes and memory, and every loss counted."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ POLICY = Redaction([RedactionRule("$.inputs", "drop")], "key").policy("w")
 
 
 def array(*texts: bytes) -> bytes:
-    """A JSON array of these."""
+    """Return a JSON array of these elements."""
     return b"[" + b",".join(texts) + b"]"
 
 
-def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
-    """A hundred elements that are no steps are letters of their own, the other 149,900 one that counts and holds them."""
+def test_the_first_hundred_are_letters_and_the_others_one() -> None:
+    """Of 150,000 elements that are not steps, 100 are dead letters of their own, the rest are one.
+
+    That one counts the others and holds their bytes.
+    """
     numbers = [b"%d" % number for number in range(100_000, 250_000)]
     good = b'{"id": "good", "status": "completed"}'
     for body in (array(*numbers, good), b"\xef\xbb\xbf" + array(*numbers, good)):
@@ -40,13 +43,13 @@ def test_the_first_come_one_by_one_and_the_others_as_one() -> None:
         assert {one.reason for one in answer.rejected} == {"not_an_object"}
         assert others.detail == "And 149,900 more: An element of the response is not a JSON object."
         assert others.body == array(*numbers[100:])
-        # The same answer is the same letter.
+        # The same response makes the same dead letters.
         again = decode_steps(body, workflow_id="w", run_id="r", states=STATES)
         assert again.rejected[-1].content_hash == others.content_hash
 
 
-def test_few_are_all_letters_of_their_own() -> None:
-    """A hundred bad elements are a hundred letters, each with its own hash."""
+def test_up_to_a_hundred_bad_elements_are_separate_letters() -> None:
+    """A hundred bad elements are a hundred dead letters, each identified by its own bytes."""
     answer = decode_steps(
         array(*(b"%d" % n for n in range(100))), workflow_id="w", run_id="r", states=STATES
     )
@@ -55,7 +58,7 @@ def test_few_are_all_letters_of_their_own() -> None:
 
 
 def test_each_reason_has_its_own_letter_for_the_others() -> None:
-    """Reasons are not mixed up; values that do not say whose they are get their step's id."""
+    """Each reason has its own dead letter for the rest; values without an id get the step's id."""
     steps = [b'{"id": "s%d", "error": "\\u0000"}' % number for number in range(150)]
     answer = decode_steps(array(*steps, *[b"{}"] * 30), workflow_id="w", run_id="r", states=STATES)
     assert len(answer.steps) == 150
@@ -71,8 +74,8 @@ def test_each_reason_has_its_own_letter_for_the_others() -> None:
     assert (without_id.reason, without_id.body) == ("unusable_id", array(*[b"{}"] * 30))
 
 
-def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All letters of an answer hold no more than the bound; a letter without all its bytes says so."""
+def test_bytes_are_bounded_and_omissions_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A response's dead letters stay within the bound, and one without all its bytes says so."""
     monkeypatch.setattr(dead_letter_buffer, "MAX_BYTES", 1_000)
 
     def gathered(last: bytes) -> tuple[Rejected, ...]:
@@ -96,7 +99,10 @@ def test_bytes_are_bounded_and_what_is_left_out_is_said(monkeypatch: pytest.Monk
 
 
 def test_withheld_letters_are_bounded_too() -> None:
-    """Under redaction rules nothing is kept of what cannot be redacted; the letter for many has a hash of all of them."""
+    """Under redaction rules a dead letter keeps no unredactable bytes.
+
+    The letter for many elements has a hash of all of them.
+    """
 
     def withheld(last: int) -> tuple[Rejected, ...]:
         body = array(*(b'"secret%d"' % number for number in range(150_000)), b"%d" % last)
@@ -114,7 +120,10 @@ def test_withheld_letters_are_bounded_too() -> None:
 
 
 def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of very many small steps the first are stored; the others are one letter with their number and bytes, read or not."""
+    """Of very many small steps the first are stored, and the others are one dead letter.
+
+    It has their number and their bytes, whether they were read or not.
+    """
     steps = [b'{"id":"%d"}' % number for number in range(30_000)]
     for start in (b"", b"\xef\xbb\xbf"):
         answer = decode_steps(start + array(*steps), workflow_id="w", run_id="r", states=STATES)
@@ -126,7 +135,7 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
             == "And 10,000 more: The response has more elements than its length allows."
         )
         page = decode_page(start + array(*steps))
-        # What is behind them is asked for by its place in the list.
+        # The walk requests the rows behind them by their position in the list.
         assert (len(page.runs), len(page.rows), [one.reason for one in page.rejected]) == (
             20_000,
             20_000,
@@ -138,14 +147,14 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_steps_of_usual_size_are_all_read() -> None:
-    """An answer whose steps have 256 bytes and more is read whole, however many there are."""
+    """A response whose steps have at least 256 bytes is read whole, whatever their number."""
     steps = [b'{"id":"%d","outputs":"%s"}' % (number, b"x" * 240) for number in range(25_000)]
     answer = decode_steps(array(*steps), workflow_id="w", run_id="r", states=STATES)
     assert (len(answer.steps), answer.rejected) == (25_000, ())
 
 
-def test_a_step_of_too_many_members() -> None:
-    """An object with more members than any step has is set aside whole, and its neighbours are stored."""
+def test_a_step_with_too_many_members() -> None:
+    """An object with too many members becomes a dead letter, and its neighbours are stored."""
     members = b",".join(b'"m%d":%d' % (number, number) for number in range(20_001))
     many = b'{"id":"many",' + members + b"}"
     inner = b'{"id":"inner","outputs":{' + members + b"}}"
@@ -157,8 +166,8 @@ def test_a_step_of_too_many_members() -> None:
 
 
 @pytest.mark.parametrize("text", [b"1", b'"a"', b"", b"nul", b'{"id":1}', b"[]", b'"\\u0000,"'])
-def test_arrays_that_do_not_end_are_none(text: bytes) -> None:
-    """Of however many elements, an array that is cut off says nothing."""
+def test_truncated_arrays_are_unreadable(text: bytes) -> None:
+    """A truncated array of any length is unreadable."""
     whole = array(*[text] * 120_000)
     assert sum(one.number for one in elements(whole, most=2_000)) == 120_000
     with pytest.raises(Malformed):
@@ -176,7 +185,7 @@ KINDS: dict[str, Callable[[int], bytes]] = {
 
 
 def peak_of(kind: str) -> tuple[int, int]:
-    """The most memory, in bytes, that a process of its own needs to decode an answer of this kind; the answer's length."""
+    """Return a process's peak memory in bytes for such a response, and the response's length."""
     body = KINDS[kind](200_000)
     reading, writing = os.pipe()
     child = os.fork()
@@ -193,18 +202,22 @@ def peak_of(kind: str) -> tuple[int, int]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_memory_is_in_proportion_to_the_body(kind: str) -> None:
-    """Whatever an answer consists of, decoding it takes a few times its own size, not hundreds of bytes an element."""
+    """Decoding any response takes a few times its size, not hundreds of bytes per element."""
     peak, length = peak_of(kind)
-    # What twenty thousand steps take, which are always read, and a few times the body.
+    # The bound is the cost of 20,000 steps, which are always read, and a few times the body.
     assert peak < 30_000_000 + 5 * length
 
 
 @pytest.mark.parametrize(("row", "reason", "step_id"), [
-    (b'{"id":"s","inputs":%d}', "duplicate_id", "s"), (b'{"id":"s","inputs":%d,"error":"\\u0000"}', "not_storable", "s"),
+    (b'{"id":"s","inputs":%d}', "duplicate_id", "s"),
+    (b'{"id":"s","inputs":%d,"error":"\\u0000"}', "not_storable", "s"),
     (b"null,7", "not_an_object", None),
 ])  # fmt: skip
-def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:
-    """Very many refusals of one step, or of the same bytes, for one reason are two letters: the first one, and how many more."""
+def test_equal_refusals_are_counted(row: bytes, reason: str, step_id: str | None) -> None:
+    """Very many equal refusals are two dead letters: the first one, and the number of the others.
+
+    Refusals are equal if they concern one step or the same bytes, for one reason.
+    """
     answer = decode_steps(
         array(*(row.replace(b"%d", b"%d" % n) for n in range(5_000))),
         workflow_id="w",
@@ -223,8 +236,8 @@ def test_alike_refusals_are_counted(row: bytes, reason: str, step_id: str | None
     )
 
 
-def test_alike_rows_of_a_page_are_counted() -> None:
-    """Very many different rows of one run in a page are two letters of it; other rows are set aside as before."""
+def test_rows_of_one_run_in_a_page_are_counted() -> None:
+    """Very many different rows of one run in a page are two dead letters; others are unaffected."""
     rows = [b'{"id":"r","n":%d}' % number for number in range(5_000)]
     page = decode_page(array(*rows, b'{"id":7}', b'{"id":8}'))
     assert [one.reason for one in page.rejected] == [
@@ -239,8 +252,8 @@ def test_alike_rows_of_a_page_are_counted() -> None:
     )
 
 
-def test_letters_for_those_that_are_alike_are_bounded() -> None:
-    """However many steps are refused several times, there are as many letters for the others as for the first ones."""
+def test_letters_for_equal_refusals_are_bounded() -> None:
+    """There are at most as many dead letters for repeated refusals as for first ones."""
     steps = [b'{"id":"s%d","inputs":%d}' % (number, n) for number in range(500) for n in range(4)]
     letters = decode_steps(array(*steps), workflow_id="w", run_id="r", states=STATES).rejected
     assert len(letters) == 2 * 100 + 1

@@ -1,4 +1,4 @@
-"""The steps endpoint's answer as records."""
+"""The response of the steps endpoint as records."""
 
 from __future__ import annotations
 
@@ -36,30 +36,30 @@ STATES = StateMap()
 
 
 def decoded(body: bytes, node_types: Mapping[str, str] | None = None) -> DecodedSteps:
-    """The answer, decoded for some run."""
+    """Return the response, decoded for some run."""
     return decode_steps(
         body, workflow_id="w", run_id="r", states=STATES, node_types=node_types or {}
     )
 
 
 def one(**members: object) -> Step:
-    """The only step of an answer that holds one with these members."""
+    """Return the only step of a response that holds a step with these members."""
     (step,) = decoded(json.dumps([{"id": "s", **members}]).encode()).steps
     return step
 
 
 def array(*steps: bytes) -> bytes:
-    """An answer with these steps."""
+    """Return a response with these steps."""
     return b"[" + b", ".join(steps) + b"]"
 
 
 def drift_of(answer: DecodedSteps) -> list[tuple[str, str, str, int]]:
-    """The answer's drift as plain tuples, sorted."""
+    """Return the response's drift as sorted plain tuples."""
     return sorted((drift.field, drift.kind, drift.found, drift.count) for drift in answer.drift)
 
 
 def test_sample(sample_steps: bytes) -> None:
-    """The real answer gives its two steps, every column as the response has it, and the payloads equal as JSON."""
+    """The real response gives its two steps with every column, and payloads equal as JSON."""
     answer = decoded(sample_steps)
     model, slack = answer.steps
     given_model, given_slack = json.loads(sample_steps)
@@ -109,7 +109,7 @@ def test_sample(sample_steps: bytes) -> None:
 
 
 def test_truncated_anywhere_is_unreadable(sample_steps: bytes) -> None:
-    """An answer cut off at any byte gives no step and no claim about the run, but keeps its bytes."""
+    """A response truncated at any byte says nothing about the run, but its bytes are kept."""
     whole = sample_steps.rstrip()
     for end in range(len(whole)):
         answer = decoded(whole[:end])
@@ -144,8 +144,8 @@ def test_truncated_anywhere_is_unreadable(sample_steps: bytes) -> None:
         b"]" * 20_000,
     ],
 )
-def test_no_array_is_unreadable(body: bytes) -> None:
-    """Whatever is not exactly one array says nothing about the run's steps."""
+def test_a_body_that_is_not_an_array_is_unreadable(body: bytes) -> None:
+    """A body that is not exactly one array says nothing about the run's steps."""
     answer = decoded(body)
     assert (answer.readable, answer.steps, answer.rejected[0].reason) == (False, (), "not_an_array")
 
@@ -154,7 +154,7 @@ def test_no_array_is_unreadable(body: bytes) -> None:
     "body", [b"[]", b" [ \n] ", BOM + b"[]\r\n", b"null", b" null\n", BOM + b"null"]
 )
 def test_empty_array_is_readable(body: bytes) -> None:
-    """An empty array is an answer: the run has no steps yet."""
+    """An empty array means that the run has no steps yet."""
     answer = decoded(body)
     assert (answer.readable, answer.steps, answer.rejected, answer.drift) == (True, (), (), ())
 
@@ -162,7 +162,10 @@ def test_empty_array_is_readable(body: bytes) -> None:
 @pytest.mark.parametrize("value", CLEAN_VALUES + REFUSED_VALUES, ids=lambda value: repr(value[:40]))
 @pytest.mark.parametrize("start", [b"", BOM])
 def test_any_payload_lands_with_its_neighbours(start: bytes, value: bytes) -> None:
-    """A payload that jsonb or the decoder refuses costs neither its own step nor another, and its bytes are kept."""
+    """A payload that jsonb or the decoder refuses costs neither its own step nor another one.
+
+    Its bytes are kept.
+    """
     plain = step_with(b'{"a": 1}', b'"before"')
     answer = decoded(start + array(plain, step_with(value), step_with(b"[]", b'"after"')))
     before, step, after = answer.steps
@@ -177,7 +180,7 @@ def test_any_payload_lands_with_its_neighbours(start: bytes, value: bytes) -> No
 
 @pytest.mark.parametrize("value", MALFORMED_VALUES, ids=repr)
 def test_one_malformed_step_of_a_hundred(value: bytes) -> None:
-    """A step whose syntax is broken is set aside with its bytes; the other ninety-nine land."""
+    """A step with broken syntax becomes a dead letter with its bytes; the other 99 are stored."""
     steps = [step_with(b"{}", b'"%d"' % number) for number in range(99)]
     broken = step_with(value)
     answer = decoded(array(*steps[:50], broken, *steps[50:]))
@@ -207,8 +210,11 @@ def test_one_malformed_step_of_a_hundred(value: bytes) -> None:
         (b"undefined", "malformed"),
     ],
 )
-def test_elements_that_are_no_steps(element: bytes, reason: str | None) -> None:
-    """What is no object, or is broken, goes aside with its bytes; crossed brackets hide where it ends: unreadable."""
+def test_elements_that_are_not_steps(element: bytes, reason: str | None) -> None:
+    """An element that is not an object, or is broken, becomes a dead letter with its bytes.
+
+    If crossed brackets hide its end, the whole body is unreadable.
+    """
     answer = decoded(array(step_with(b"1", b'"before"'), element, step_with(b"1", b'"after"')))
     if reason is None:
         assert not answer.readable
@@ -227,7 +233,7 @@ def test_usable_ids(raw: bytes, step_id: str) -> None:
 
 @pytest.mark.parametrize("raw", UNUSABLE_IDS, ids=lambda value: repr(value[:30]))
 def test_unusable_ids(raw: bytes) -> None:
-    """A step without an id that PostgreSQL can hold and index goes aside with its bytes; the next one lands."""
+    """A step whose id PostgreSQL cannot hold and index is a dead letter; the next one is stored."""
     step = step_with(b"1", raw)
     answer = decoded(array(step, step_with(b"1")))
     assert [step.id for step in answer.steps] == ["s"]
@@ -240,7 +246,10 @@ def test_unusable_ids(raw: bytes) -> None:
 
 
 def test_duplicate_ids() -> None:
-    """The same step twice is one step; of different steps with one id the last stands and the other goes aside."""
+    """Equal steps with one id are one step; of different ones the last is stored.
+
+    The other one becomes a dead letter.
+    """
     first, second, other = step_with(b"1"), step_with(b"2"), step_with(b"3", b'"t"')
     same = decoded(array(first, other, first))
     assert ([(step.id, step.position) for step in same.steps], same.rejected) == (
@@ -255,7 +264,7 @@ def test_duplicate_ids() -> None:
 
 
 def test_last_of_duplicate_names_wins() -> None:
-    """Of a member that is given twice, the last value counts, on both ways."""
+    """Of duplicate members the last value counts, in both decoders."""
     body = b'[{"id": "a", "status": "failed", "id": "b", "status": "completed"}]'
     for start in (b"", BOM):
         assert [(step.id, step.state) for step in decoded(start + body).steps] == [
@@ -265,7 +274,7 @@ def test_last_of_duplicate_names_wins() -> None:
 
 @pytest.mark.parametrize(("text", "expected"), READABLE_TIMES)
 def test_readable_times(text: str, expected: str) -> None:
-    """A time with a zone is read to the microsecond, in UTC, without a word."""
+    """A time with a zone is read to the microsecond, in UTC, without drift."""
     answer = decoded(json.dumps([{"id": "s", "start_time": text}]).encode())
     (step,) = answer.steps
     assert step.start_time is not None
@@ -274,7 +283,7 @@ def test_readable_times(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize(("text", "expected"), TIMES_WITHOUT_ZONE)
 def test_times_without_zone(text: str, expected: str) -> None:
-    """A time without a zone is taken as UTC, and reported."""
+    """A time without a zone is taken as UTC and counted as drift."""
     answer = decoded(json.dumps([{"id": "s", "end_time": text}]).encode())
     (step,) = answer.steps
     assert step.end_time is not None
@@ -284,7 +293,7 @@ def test_times_without_zone(text: str, expected: str) -> None:
 
 @pytest.mark.parametrize("text", UNREADABLE_TIMES)
 def test_unreadable_times(text: str) -> None:
-    """A time that cannot be read or held is null, its text is kept in `extra`, and it is reported."""
+    """A time that cannot be read or stored is null, kept in `extra`, and counted as drift."""
     answer = decoded(json.dumps([{"id": "s", "start_time": text}]).encode())
     (step,) = answer.steps
     assert step.extra is not None
@@ -294,7 +303,7 @@ def test_unreadable_times(text: str) -> None:
 
 @pytest.mark.parametrize("text", IMPLAUSIBLE_TIMES)
 def test_implausible_times(text: str) -> None:
-    """A time that stands for none is null, its text is kept in `extra`, and it is reported."""
+    """A time that stands for no time is null, kept in `extra`, and counted as drift."""
     answer = decoded(json.dumps([{"id": "s", "end_time": text}]).encode())
     (step,) = answer.steps
     assert step.extra is not None
@@ -303,8 +312,11 @@ def test_implausible_times(text: str) -> None:
     assert reported == [("end_time", "implausible_time", "string", 1)]
 
 
-def test_times_ahead_of_the_answer() -> None:
-    """A time a month and more after the answer has not happened; wrong clocks and zones, of weeks even, are not judged so."""
+def test_times_ahead_of_the_response() -> None:
+    """A time a month and more after the response is implausible.
+
+    Clocks and zones that are wrong by up to some weeks are not judged.
+    """
     body = (
         b'[{"id": "s", "start_time": "2026-03-31T23:59:59Z", "end_time": "2026-04-01T00:00:00Z"}]'
     )
@@ -317,7 +329,10 @@ def test_times_ahead_of_the_answer() -> None:
 
 
 def test_missing_null_and_empty_members() -> None:
-    """Missing and null members are None without a word, as is the empty end of a running step; a null payload is kept."""
+    """Missing and null members, and a running step's empty end, are None without drift.
+
+    A null payload is kept.
+    """
     names = (
         "node_id",
         "status",
@@ -353,9 +368,13 @@ def test_missing_null_and_empty_members() -> None:
 
 
 def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:
-    """What does not fit its column is in `extra` as it came, and counted by field, kind and type over the whole answer."""
+    """Values that do not fit their column are kept in `extra` and counted as drift.
+
+    Drift is counted by field, kind and type over the whole response.
+    """
     wrong = (
-        b'"status": 7, "node_id": ["n"], "start_time": 1741833675, "elapsed_time": "2", "tokens": 1.5, "user_id": true,'
+        b'"status": 7, "node_id": ["n"], "start_time": 1741833675, "elapsed_time": "2", '
+        b'"tokens": 1.5, "user_id": true,'
         b' "end_time": {"a": 1.50}, "organization_id": 1e400, "new": [1.10], "\\u00fcber": null'
     )
     answer = decoded(
@@ -397,7 +416,10 @@ def test_wrong_types_and_unknown_fields_are_kept_and_counted() -> None:
     ],
 )
 def test_numbers_at_their_limits(member: str, value: str, plausible: bool) -> None:
-    """A count or a duration that no step can have is null, kept digit by digit in `extra`, and reported; others are read."""
+    """An impossible count or duration is null, kept in `extra` with all digits, and drift.
+
+    Possible ones are read.
+    """
     answer = decoded(f'[{{"id": "s", "{member}": {value}}}]'.encode())
     (step,) = answer.steps
     column = step.api_tokens if member == "tokens" else step.api_elapsed_seconds
@@ -409,7 +431,7 @@ def test_numbers_at_their_limits(member: str, value: str, plausible: bool) -> No
 
 
 def test_drift_stays_small() -> None:
-    """An object keyed by data does not fill the drift table, and what is reported of a status or a field is short."""
+    """An object keyed by data does not fill the drift table, and drift texts are short."""
     answer = decoded(
         json.dumps(
             [{"id": "s", "status": "x" * 400, "y" * 400: 1} | {str(n): n for n in range(5_000)}]
@@ -421,14 +443,17 @@ def test_drift_stays_small() -> None:
 
 
 def test_unknown_status_is_reported_as_found() -> None:
-    """A status that the map does not know is kept, its state is unknown, and it is reported."""
+    """An unknown status is kept, its state is `unknown`, and it is counted as drift."""
     answer = decoded(json.dumps([{"id": "s", "status": "half\ud83d\ude00baked"}]).encode())
     assert (answer.steps[0].status, answer.steps[0].state) == ("half\U0001f600baked", "unknown")
     assert drift_of(answer) == [("status", "unknown_status", "half\U0001f600baked", 1)]
 
 
 def test_text_that_no_column_takes() -> None:
-    """Text with NUL or lone surrogates leaves its column null; `extra` has it readable, the rejected rows exactly."""
+    """A text with NUL or lone surrogates leaves its column null.
+
+    `extra` has it readable, and the rejected rows have it exactly.
+    """
     member = rb'"a\u0000b\ud800"'
     answer = decoded(array(b'{"id": "s", "user_id": ' + member + b', "error": ' + member + b"}"))
     (step,) = answer.steps
@@ -443,7 +468,10 @@ def test_text_that_no_column_takes() -> None:
 
 
 def test_texts_too_long_for_an_index() -> None:
-    """A text of 512 characters is held by its column, a longer one by `extra`; a model's name that long is left out."""
+    """A text of 512 characters fits its column, a longer one goes to `extra`.
+
+    A model's name that long is left out.
+    """
     step = one(
         node_id="\u00e9" * 512,
         user_id="x" * 513,
@@ -454,7 +482,7 @@ def test_texts_too_long_for_an_index() -> None:
 
 
 def test_names_that_are_not_utf_8_stay_apart() -> None:
-    """Members whose names are different bytes, none of them UTF-8, are both kept, and the step lands."""
+    """Members whose names differ only in bytes that are not UTF-8 are both kept."""
     answer = decoded(b'[{"id": "s", "\xff": 1, "\xfe": 2, "ok": "\xfd"}]')
     assert [step.id for step in answer.steps] == ["s"]
     assert [(r.reason, r.body) for r in answer.rejected] == [
@@ -463,7 +491,7 @@ def test_names_that_are_not_utf_8_stay_apart() -> None:
 
 
 def test_trailing_comma_costs_nothing() -> None:
-    """After a trailing comma there is an element that is empty; the steps before it land."""
+    """After a trailing comma there is an empty element; the steps before it are stored."""
     answer = decoded(array(step_with(b"1"))[:-1] + b",]")
     assert [step.id for step in answer.steps] == ["s"]
     assert [(rejected.reason, rejected.body) for rejected in answer.rejected] == [
@@ -474,14 +502,14 @@ def test_trailing_comma_costs_nothing() -> None:
 @pytest.mark.parametrize(
     "text", [b"", b"{", b"}", b"[]", b"{]", b'{"a": [1}}', b'{"a": {"b": 1]}', b'{"a": 1]', b"{} "]
 )
-def test_what_is_no_object_is_malformed(text: bytes) -> None:
-    """The tolerant way takes an object only whole, its brackets in pairs."""
+def test_a_text_that_is_not_an_object_is_malformed(text: bytes) -> None:
+    """The tolerant decoder accepts only whole objects with paired brackets."""
     with pytest.raises(Malformed):
         split_object(text)
 
 
 def test_errors_and_metadata_of_any_type_are_json() -> None:
-    """An error or metadata of any type is kept as the JSON it came as."""
+    """An error or metadata of any type is kept as its JSON."""
     step = one(error={"code": 504, "why": [1.5]}, step_metadata="text")
     assert (json.loads(step.error or ""), step.step_metadata) == (
         {"code": 504, "why": [1.5]},
@@ -511,12 +539,12 @@ def test_errors_and_metadata_of_any_type_are_json() -> None:
     ],
 )
 def test_node_type_by_shape(inputs: object, outputs: object, node_type: str | None) -> None:
-    """Without a graph, the payloads' shape tells the node's type where it is tell-tale, and nothing where it is not."""
+    """Without a graph, payloads of a distinctive shape give the node's type, others give none."""
     assert one(inputs=inputs, outputs=outputs).node_type == node_type
 
 
 def test_node_type_from_the_graph() -> None:
-    """The graph's type goes before the shape's; a node that the graph does not have keeps the shape's."""
+    """The graph's type takes precedence; a node that is not in the graph keeps its shape's type."""
     chat = {"object": "chat.completion"}
     body = json.dumps(
         [{"id": name, "node_id": name, "outputs": chat} for name in ("a", "b")]
@@ -561,7 +589,7 @@ def test_model_columns() -> None:
 
 @pytest.mark.parametrize("wrong", [None, "seven", 7.5, True, -1, 2**63, [7], {"a": 7}, [[[[]]]]])
 def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
-    """A value of another type in a model's outputs is None in its column, its neighbours are read, and nothing raises."""
+    """A value of the wrong type in a model's outputs is None, and its neighbours are read."""
     outputs = {
         "object": "chat.completion",
         "model": [wrong],
@@ -583,8 +611,11 @@ def test_model_columns_of_wrong_types_are_none(wrong: object) -> None:
     assert one(outputs={"object": "chat.completion", "usage": wrong}).usage.total_tokens is None
 
 
-def test_a_total_is_the_sum_where_none_is_given() -> None:
-    """Input and output make the total of a call that gives no plausible one; with one of them unknown, so is the total."""
+def test_a_missing_total_is_the_sum() -> None:
+    """Without a plausible total, input and output make the total of a call.
+
+    With one of them unknown the total is unknown too.
+    """
     for usage, total in (
         ({"prompt_tokens": 10, "completion_tokens": 20}, 30),
         ({"input_tokens": 10, "output_tokens": 0}, 10),
@@ -599,8 +630,8 @@ def test_a_total_is_the_sum_where_none_is_given() -> None:
         )
 
 
-def test_an_implausible_number_of_tokens_is_none_and_told() -> None:
-    """More tokens than any call takes, fewer than none, or no number: null in the column, and counted as drift."""
+def test_an_implausible_number_of_tokens_is_none_and_drift() -> None:
+    """An implausible or negative number of tokens, or no number, is null and counted as drift."""
     usage = {"prompt_tokens": 10**12 + 1, "completion_tokens": 10**12, "total_tokens": -1}
     usage_with_text = {
         "prompt_tokens": "many",
@@ -672,7 +703,7 @@ CHAT = {"object": "chat.completion", "usage": {}}
         # A result that is not wrapped.
         ({"successful": False, "data": {}}, "reported successful: false"),
         ({"success": "no"}, "reported success: false"),
-        # An error in the place of an answer, of any node.
+        # An error in place of a response, from any type of node.
         (
             {"error": {"message": "overloaded", "code": 529}},
             '{"message": "overloaded", "code": 529}',
@@ -684,7 +715,7 @@ CHAT = {"object": "chat.completion", "usage": {}}
         ({"error": "None"}, None),
         ({"error": {}}, None),
         ({"error": 0.05}, None),
-        # A choice that broke off, the first or not.
+        # A choice that broke off, the first or another one.
         ({**CHAT, "choices": [{"finish_reason": "error"}]}, "finish_reason: error"),
         (
             {**CHAT, "choices": [{"finish_reason": "stop"}, {"finish_reason": "ERROR"}]},
@@ -700,12 +731,12 @@ CHAT = {"object": "chat.completion", "usage": {}}
 )
 @pytest.mark.parametrize("status", ["completed", "failed", "running"])
 def test_reported_error(status: str, outputs: dict[str, Any], reported: str | None) -> None:
-    """What a payload calls an error is kept whatever the status; what says nothing is none."""
+    """An error in a payload is kept whatever the status; an empty one is no error."""
     assert one(status=status, outputs=outputs).reported_error == reported
 
 
-def test_what_a_code_node_calls_no_success_is_its_own() -> None:
-    """A code node's outputs are its author's: only an error in them counts."""
+def test_a_code_nodes_success_member_is_ignored() -> None:
+    """A code node's outputs belong to its author: only an error in them counts."""
     inputs = {"code": "…"}
     assert one(status="completed", inputs=inputs, outputs={"success": False}).reported_error is None
     assert (
@@ -715,7 +746,10 @@ def test_what_a_code_node_calls_no_success_is_its_own() -> None:
 
 
 def test_content_hash_covers_all_that_the_row_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hash is stable, and changes with each byte, the place, the run, the workflow, the node's type and the version."""
+    """The hash is stable and covers everything that the row depends on.
+
+    It changes with each byte, the position, the run, the workflow, the node's type and the version.
+    """
     body = array(b'{"id": "s", "node_id": "n", "status": "odd"}')
 
     def digest(
@@ -781,7 +815,7 @@ STEPS = st.lists(
 def test_both_ways_give_the_same(
     steps: list[dict[str, object]], ascii_only: bool, indent: int | None
 ) -> None:
-    """For any JSON, the tolerant way splits and decodes exactly as the fast one does."""
+    """For any JSON the tolerant decoder splits and decodes exactly like the fast one."""
     body = json.dumps(steps, ensure_ascii=ascii_only, indent=indent).encode(errors="replace")
     fast, tolerant = list(split_fast(body)), list(split_tolerant(body))
     assert [bytes(one.own) for one in fast] == [bytes(one.own) for one in tolerant]
@@ -796,8 +830,8 @@ def test_both_ways_give_the_same(
 
 @settings(max_examples=200)
 @given(seed=st.integers(0, 2**32), cuts=st.integers(1, 4))
-def test_damaged_answers_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
-    """However an answer is damaged, decoding gives records or rejections, and every byte of a rejected step is its own."""
+def test_damaged_responses_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
+    """A damaged response gives records or rejections; a rejected step has only its own bytes."""
     rng = random.Random(seed)
     body = bytearray(sample_steps)
     for _ in range(cuts):

@@ -18,13 +18,14 @@ STATES = StateMap()
 
 ROW = (
     b'{"id": "run-1", "status": "completed", "start_time": "2025-03-13T02:41:15.1Z", "end_time":'
-    b' "2025-03-13 02:41:19+00:00", "elapsed_time": 4, "error": null, "outputs": "a joke", "all_outputs": {"model": "long"},'
+    b' "2025-03-13 02:41:19+00:00", "elapsed_time": 4, "error": null, "outputs": "a '
+    b'joke", "all_outputs": {"model": "long"},'
     b' "inputs": {"prompt": 1.10}}'
 )
 
 
 def test_page_keeps_rows_as_bytes() -> None:
-    """A page gives its rows in order, each with its members' own bytes and without `all_outputs`."""
+    """A page gives its rows in order, each with its members' bytes and without `all_outputs`."""
     page = decode_page(b"[" + ROW + b', {"id": "run-0"}]')
     first, second = page.runs
     assert (first.id, second.id, len(page.rows), page.readable, page.rejected) == (
@@ -43,7 +44,10 @@ def test_page_keeps_rows_as_bytes() -> None:
 
 
 def test_listing_hash_ignores_what_only_grows() -> None:
-    """The hash changes with any member but the elapsed time, which grows by itself, and the repeated outputs."""
+    """The listing hash changes with any member except the elapsed time and repeated outputs.
+
+    The elapsed time grows by itself.
+    """
 
     def digest(row: bytes) -> bytes:
         return decode_page(b"[" + row + b"]").runs[0].listing_hash
@@ -61,8 +65,8 @@ def test_listing_hash_ignores_what_only_grows() -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"<html>", b"[" + ROW, b'{"detail": "no"}', b"nul", b"null null", b"NULL"]
 )
-def test_page_that_is_no_array(body: bytes) -> None:
-    """A page that is no array is unreadable: it must not pass for the end of the list."""
+def test_page_that_is_not_an_array(body: bytes) -> None:
+    """A page that is not an array is unreadable, so it does not count as the end of the list."""
     page = decode_page(body)
     assert (page.readable, page.runs, len(page.rows)) == (False, (), 0)
     assert [(rejected.reason, rejected.body) for rejected in page.rejected] == [
@@ -71,7 +75,10 @@ def test_page_that_is_no_array(body: bytes) -> None:
 
 
 def test_bad_rows_are_counted_and_cost_only_themselves() -> None:
-    """Rows that are no runs are set aside but counted, for paging counts rows; the others stay."""
+    """Rows that are not runs become dead letters and are counted, because paging counts rows.
+
+    The other rows are stored.
+    """
     broken = b'{"id": "x", "outputs": tru}'
     odd = b'{"id": "\\ud800"}'
     page = decode_page(b"[1, " + broken + b", " + odd + b", " + ROW + b', {"status": "completed"}]')
@@ -85,7 +92,10 @@ def test_bad_rows_are_counted_and_cost_only_themselves() -> None:
 
 
 def test_run_listed_twice() -> None:
-    """A run stands once in a page: the same row twice is one, of different rows the last stands, the other is kept."""
+    """Equal rows of one run in a page are one row; of different ones the last is stored.
+
+    The other one becomes a dead letter.
+    """
     page = decode_page(b"[" + ROW + b"," + ROW + b"]")
     assert (len(page.runs), len(page.rows), page.rejected) == (1, 2, ())
     page = decode_page(b"[" + ROW + b"," + ROW.replace(b"completed", b"failed") + b"]")
@@ -104,7 +114,7 @@ def test_run_listed_twice() -> None:
     ],
 )
 def test_single_run(body: bytes) -> None:
-    """The answer for one run is found in a list and as a bare object."""
+    """The response for one run is found in a list and as a bare object."""
     listed = decode_single_run(body, "run-1")
     assert listed == decode_page(b"[" + ROW + b"]").runs[0]
 
@@ -112,13 +122,13 @@ def test_single_run(body: bytes) -> None:
 @pytest.mark.parametrize(
     "body", [b"", b"[]", b"null", b'[{"id": "other"}]', b'{"error": "no"}', b"<html>", ROW[:-1]]
 )
-def test_single_run_that_is_not_there(body: bytes) -> None:
-    """An answer without that run gives None."""
+def test_missing_single_run(body: bytes) -> None:
+    """A response without that run gives None."""
     assert decode_single_run(body, "run-1") is None
 
 
 def test_run_columns() -> None:
-    """A run's row gives its columns, its payloads in the response's own bytes."""
+    """A run's row gives its columns, and its payloads in the response's own bytes."""
     answer = decode_run(decode_page(b"[" + ROW + b"]").runs[0].listing, states=STATES)
     run = answer.run
     assert (run.id, run.status, run.state, run.api_elapsed_seconds) == (
@@ -142,7 +152,7 @@ def test_run_columns() -> None:
 
 
 def test_hostile_run() -> None:
-    """A row survives the way through the list byte for byte, whatever it holds, and what does not fit is kept and reported."""
+    """A row in a list keeps every byte, and values that do not fit are kept and reported."""
     row = (
         b'{"id": "r", "status": "odd", "outputs": ["\\ud800", NaN, "\xff"], "error":"\\u0000",'
         b' "elapsed_time": "4", "\\ud800": 1}'
@@ -166,18 +176,20 @@ def test_hostile_run() -> None:
 
 
 def test_listing_of_nothing_is_refused() -> None:
-    """Bytes that are no run's row are a mistake of the caller."""
+    """Bytes that are not a run's row are a mistake of the caller."""
     for listing in (b"", b"1", b"{}", b'{"id": 1}', b'{"id": "a"}, {"id": "b"}'):
         with pytest.raises(ValueError, match="listing"):
             decode_run(listing, states=STATES)
 
 
 def test_workflows() -> None:
-    """Workflows give their columns and, from the graph, their nodes' types; a version may be a number."""
+    """Workflows give their columns and their nodes' types; a version may be a number."""
     body = (
-        b'[{"workflow_id": "w1", "name": "jokes", "description": null, "version": 3, "graph": {"nodes": [{"id": "m", "type":'
+        b'[{"workflow_id": "w1", "name": "jokes", "description": null, "version": 3, '
+        b'"graph": {"nodes": [{"id": "m", "type":'
         b' "model"}], "x": 1.10}, "updated_at": "2025-03-12 00:59:55.465508+00:00"},'
-        b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": "no id"}, 7]'
+        b' {"id": "w2", "version": "v2", "name": "a\\u0000", "updated_at": 5}, {"name": '
+        b'"no id"}, 7]'
     )
     first, second = decode_workflows(body).workflows
     assert (first.id, first.name, first.description, first.version) == ("w1", "jokes", None, "3")
@@ -189,14 +201,14 @@ def test_workflows() -> None:
 
 
 def test_null_is_a_list_without_elements() -> None:
-    """Servers in Go write `null` for an empty list: of workflows, too, and of runs."""
+    """`null` is an empty list of workflows or runs, as servers in Go write it."""
     assert decode_workflows(b"null").workflows == ()
     assert (decode_page(b"null\n").readable, decode_page(b"null\n").rows) == (True, ())
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"<html>", b"[{}"])
 def test_unreadable_workflows(body: bytes) -> None:
-    """An answer that is no array is an error: it must not read as no workflows."""
+    """A list of workflows that is not an array is an error, and never an empty list."""
     with pytest.raises(ApiUnavailable):
         decode_workflows(body)
 
@@ -233,5 +245,8 @@ def test_unreadable_workflows(body: bytes) -> None:
     ],
 )
 def test_node_types_of_graphs(graph: object, types: dict[str, str]) -> None:
-    """Node types are found in lists and mappings of nodes, in the node or its data; other shapes give none."""
+    """Node types are found in lists and mappings of nodes, in the node or in its data.
+
+    Other shapes give none.
+    """
     assert node_types_of(graph) == types

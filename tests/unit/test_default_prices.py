@@ -1,4 +1,4 @@
-"""Published prices: each kind, tier of service and length of the input becomes a price or none, and never another one's."""
+"""Published prices: each kind, service tier and input length has its own price or none."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ TODAY = date(2026, 11, 28)
 def sold(
     model: str, tier: str = STANDARD, tokens: int = 1, day: date = TODAY
 ) -> dict[str, str] | None:
-    """The prices of a call, without those that follow from others; None: there are none."""
+    """Return the prices of a call without derived ones, or None if there are none."""
     length = max((one for one in (0, *CONTEXT_TIERS) if tokens > one), default=0)
     found = [
         one
@@ -53,7 +53,7 @@ def sold(
 
 @pytest.fixture
 def publish(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A function that makes these prices those of the model `made-up`, in place of all that is published."""
+    """Provide a function that replaces all published prices by these, for the model `made-up`."""
 
     def become(prices: ModelPrice | list[ConditionalPrice], **others: Any) -> None:
         model = ModelInfo("made-up", ClauseEquals("made-up"), prices=prices, **others)
@@ -71,11 +71,13 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(
     ("model", "prices"),
     [
-        ("gpt-4o", {"input": "2.5", "cached_input": "1.25", "output": "10", "web_searches": "10", "file_searches": "2.5"}),
+        ("gpt-4o", {"input": "2.5", "cached_input": "1.25", "output": "10", "web_searches": "10",
+                    "file_searches": "2.5"}),
         (
             "claude-sonnet-4-5-20250929",
             {
-                "input": "3", "cached_input": "0.3", "cache_write": "3.75", "cache_write_1h": "6", "output": "15",
+                "input": "3", "cached_input": "0.3", "cache_write": "3.75", "cache_write_1h": "6",
+                "output": "15",
                 "web_searches": "10",
             },
         ),
@@ -89,12 +91,15 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Any:
     ],
 )  # fmt: skip
 def test_every_part_has_its_own_price(model: str, prices: dict[str, str]) -> None:
-    """What providers price apart is priced apart, and a model that writes nothing has no price of what it writes."""
+    """Kinds that providers price separately have separate prices.
+
+    A model that writes nothing has no price for output.
+    """
     assert sold(model) == prices
 
 
-def test_audio_that_is_written_costs_what_it_costs() -> None:
-    """Prices that the package lacks are added from the provider's page, each from the day on which it held."""
+def test_added_prices_of_audio_output() -> None:
+    """Prices that the package lacks come from the provider's page, each from its first day."""
     assert sold("gpt-4o-audio-preview") == {
         "input": "2.5",
         "input_audio": "40",
@@ -112,8 +117,8 @@ def test_audio_that_is_written_costs_what_it_costs() -> None:
     }  # fmt: skip
 
 
-def test_what_is_added_is_missing_in_the_package() -> None:
-    """A price that the package has by now is not added to it."""
+def test_added_prices_are_missing_in_the_package() -> None:
+    """A price that the package has now is no longer added to it."""
     for one in default_prices.ADDED:
         [provider] = [
             provider for provider in get_snapshot().providers if provider.id == one.provider
@@ -129,7 +134,10 @@ def test_what_is_added_is_missing_in_the_package() -> None:
 
 
 def test_audio_and_images_are_not_sold_as_text(publish: Any) -> None:
-    """What a model writes other than text has its own price or none; what it reads costs as text where nothing else is said."""
+    """Audio and images that a model writes have their own price or none.
+
+    What it reads costs as much as text unless there is another price.
+    """
     publish(ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2)))
     [price] = default_prices.default_prices("made-up")
     assert price.amounts == {
@@ -151,14 +159,14 @@ def test_audio_and_images_are_not_sold_as_text(publish: Any) -> None:
 
 
 def test_models_that_write_only_audio_or_images() -> None:
-    """The price of the output of a speech or image model is that of its audio or images."""
+    """The output price of a speech or image model is the price of its audio or images."""
     assert (sold("gpt-4o-mini-tts") or {})["output_audio"] == "12"
     assert (sold("gemini-2.5-flash-preview-tts") or {})["output_audio"] == "10"
     assert (sold("gpt-image-1") or {})["output_image"] == "40"
 
 
 def test_an_hour_in_a_cache_is_not_priced_as_minutes(publish: Any) -> None:
-    """Where a write to a cache has a price, one that is kept for an hour needs its own; cached audio likewise."""
+    """If cache writes have a price, a write for an hour needs its own, and so does cached audio."""
     publish(
         ModelPrice(
             input_mtok=Decimal(1), cache_write_mtok=Decimal("1.25"), cache_read_mtok=Decimal("0.1"),
@@ -171,9 +179,10 @@ def test_an_hour_in_a_cache_is_not_priced_as_minutes(publish: Any) -> None:
 
 
 def test_tiers_of_service() -> None:
-    """Batch, flex, priority and fast have their own prices from the day on which these are known, and none before."""
+    """Batch, flex, priority and fast have their own prices from the day on which they are known."""
     assert sold("gpt-5", "flex") == {
-        "input": "0.625", "cached_input": "0.0625", "output": "5", "web_searches": "10", "file_searches": "2.5",
+        "input": "0.625", "cached_input": "0.0625", "output": "5", "web_searches": "10",
+        "file_searches": "2.5",
     }  # fmt: skip
     assert (sold("gpt-4o", "batch") or {})["input"] == "1.25"
     assert (sold("gpt-4o", "priority") or {})["output"] == "17"
@@ -184,7 +193,7 @@ def test_tiers_of_service() -> None:
 
 
 def test_long_inputs() -> None:
-    """Above a threshold all tokens have the other price, up to it the base, and each tier of service its own."""
+    """Above a threshold all tokens have the higher price; each service tier has its own."""
     prices = [
         (sold("gpt-5.4", tokens=tokens) or {})["input"]
         for tokens in (1, 272_000, 272_001, 10_000_000)
@@ -197,7 +206,7 @@ def test_long_inputs() -> None:
 
 
 def test_the_thresholds_of_the_package_are_known() -> None:
-    """The rollups can tell every price by the length of the input that is published."""
+    """The rollups know every input length at which a published price changes."""
     found = {
         step
         for provider in get_snapshot().providers
@@ -212,7 +221,10 @@ def test_the_thresholds_of_the_package_are_known() -> None:
     [(150_000, (128_000, 199_999)), (1_000, (0, 32_000)), (600_000, (524_288, None))],
 )
 def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int | None]) -> None:
-    """Around a threshold that the rollups do not know, what changes there has no price; the rest keeps its own."""
+    """A price that changes at a threshold unknown to the rollups is missing around it.
+
+    All other prices stay.
+    """
     publish(
         ModelPrice(
             input_mtok=TieredPrices(Decimal(1), [Tier(start, Decimal(2))]), output_mtok=Decimal(5),
@@ -230,7 +242,7 @@ def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int |
 
 
 def test_free_models() -> None:
-    """What is called free costs nothing, whatever it has; another entry without a price is unknown."""
+    """A model called free costs nothing; another entry without a price is unknown."""
     for model in (
         "deepseek/deepseek-r1:free",
         "openrouter/deepseek/deepseek-r1:free",
@@ -244,8 +256,8 @@ def test_free_models() -> None:
         assert why_none(model) == "genai-prices lists it without a price"
 
 
-def test_what_is_sold_by_something_else() -> None:
-    """A model that is sold by what is not counted has no price at all, and it is said by what it is sold."""
+def test_a_model_sold_by_an_uncounted_unit() -> None:
+    """A model sold by a unit that is not counted has no price, and the unit is named."""
     assert default_prices.default_prices("tts-1") == ()
     assert why_none("tts-1") == "openai sells it by input_mchars, which is not counted"
     assert default_prices.default_prices("grok-voice-latest") == ()
@@ -253,7 +265,10 @@ def test_what_is_sold_by_something_else() -> None:
 
 
 def test_every_unit_of_the_package_is_decided() -> None:
-    """Each key of a price in the data is a kind, or known to be none: a new one makes its models unpriced, and fails here."""
+    """Each price key in the data is a known kind or known to be none.
+
+    A new key makes its models unpriced, and fails here.
+    """
     keys = {
         key
         for provider in get_snapshot().providers
@@ -268,7 +283,7 @@ def test_every_unit_of_the_package_is_decided() -> None:
 
 
 def test_every_published_price_is_what_the_package_computes() -> None:
-    """For all models and tiers that are published, a call of text costs what the package's own arithmetic says."""
+    """A call of text costs what the package computes, for all models of five providers."""
     compared = 0
     for provider in get_snapshot().providers:
         if provider.id not in ("openai", "anthropic", "google", "mistral", "x-ai"):
@@ -298,7 +313,7 @@ def test_every_published_price_is_what_the_package_computes() -> None:
 
 
 def test_a_future_change_has_its_day(publish: Any) -> None:
-    """A price that begins on a day holds from it on, and the days before keep the other."""
+    """A price that begins on a day holds from that day on, and the earlier price before it."""
     later = ConditionalPrice(
         StartDateConstraint(date(2030, 1, 1)), prices=ModelPrice(input_mtok=Decimal(2))
     )
@@ -309,8 +324,8 @@ def test_a_future_change_has_its_day(publish: Any) -> None:
     assert (second.valid_from, second.valid_until) == (date(2030, 1, 1), None)
 
 
-def test_old_data_is_said_to_be_old() -> None:
-    """By the newest price that is not in the future the data have an age; after a year without an update they are old."""
+def test_old_data_is_reported_as_old() -> None:
+    """The newest price that is not in the future dates the data; after a year they are old."""
     now, later = default_prices.publication(TODAY), default_prices.publication(date(2027, 11, 28))
     assert (now.is_old, later.is_old) == (False, True)
     assert now.newest_price is not None
@@ -321,7 +336,7 @@ def test_old_data_is_said_to_be_old() -> None:
 
 
 def test_the_age_is_read_off_the_data() -> None:
-    """The days that are read without importing the package are those of its prices."""
+    """The days read without importing the package are those of its prices."""
     starts = {
         one.start_date
         for provider in get_snapshot().providers
@@ -332,7 +347,7 @@ def test_the_age_is_read_off_the_data() -> None:
 
 
 def test_parts_that_follow_from_others() -> None:
-    """What is said is what follows from it, and the other way round; nothing is made up for what has no price."""
+    """Derived prices and given prices follow from each other, and no price is invented."""
     said = {"input": Decimal(3), "output": Decimal(15), "cache_write": Decimal("3.75")}
     whole = complete(said)
     assert own(whole) == said
@@ -344,7 +359,7 @@ def test_parts_that_follow_from_others() -> None:
 
 
 def test_a_default_is_a_price_of_one_provider() -> None:
-    """All prices of a model are one provider's, and do not overlap."""
+    """All prices of a model come from one provider and do not overlap."""
     for provider in get_snapshot().providers[:12]:
         for model in provider.models:
             seen: set[tuple[str, int, date]] = set()

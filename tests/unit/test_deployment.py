@@ -1,4 +1,4 @@
-"""The files for containers, clusters and init systems: each is well formed, and names only what the code has."""
+"""The files for containers, clusters and init systems are well formed and match the code."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KUBERNETES = (ROOT / "docs" / "how-to" / "kubernetes.md").read_text()
 
 
 def _assert_is_a_command(words: Sequence[str]) -> None:
-    """The words are a command of ours, and its options exist."""
+    """Check that the words are a command of the program with existing options."""
     command: Any = typer.main.get_command(app)
     rest = list(words)
     while hasattr(command, "commands"):
@@ -53,7 +53,7 @@ def _assert_is_a_command(words: Sequence[str]) -> None:
 
 
 def _assert_is_known(variable: str) -> None:
-    """The variable is one that the settings, PostgreSQL's image or the dashboards' image understand."""
+    """Check that the settings, PostgreSQL's image or the dashboards' image know the variable."""
     if variable in _NAMED or variable in _NO_SETTINGS or variable.startswith("POSTGRES_"):
         return
     assert variable.startswith(PREFIX), variable
@@ -65,7 +65,7 @@ def _assert_is_known(variable: str) -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_dockerfiles_are_clean(path: Path) -> None:
-    """The linter has nothing to say."""
+    """The linter finds nothing in the Dockerfiles."""
     done = subprocess.run(
         [Path(sys.executable).parent / "hadolint", path],
         capture_output=True,
@@ -76,10 +76,11 @@ def test_dockerfiles_are_clean(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
-def test_dockerfiles_copy_what_is_there(path: Path) -> None:
-    """What is copied exists and is let into the context; the process is not root, and no shell stands before it."""
+def test_dockerfiles_copy_existing_files(path: Path) -> None:
+    """Copied files exist and are in the build context; the process is not root and has no shell."""
     let_in = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")
+        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line.startswith("!")
     }  # fmt: skip
     instructions = dockerfile.read(path)
     for one in instructions:
@@ -99,7 +100,7 @@ def test_dockerfiles_copy_what_is_there(path: Path) -> None:
 
 
 def test_the_image_serves_where_the_code_does() -> None:
-    """The ports that are exposed and looked at are those of the code, and what is run by default is a command."""
+    """The exposed and checked ports are those of the code, and the default is a command."""
     one, dashboards = (dockerfile.read(path) for path in DOCKERFILES)
     assert [found.text for found in one if found.name == "EXPOSE"] == [str(PORT)]
     assert f":{PORT}/livez" in next(found.text for found in one if found.name == "HEALTHCHECK")
@@ -114,7 +115,10 @@ def test_the_image_serves_where_the_code_does() -> None:
 
 @pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.parent.name)
 def test_images_say_what_they_are(path: Path) -> None:
-    """Each has OCI labels: licence and text are the project's, version and revision are given to the build."""
+    """Each image has OCI labels with the project's licence and text.
+
+    Version and revision are build arguments.
+    """
     last = dockerfile.read(path)[-3:]
     assert [one.name for one in last] == ["ARG", "ARG", "LABEL"]
     given = {one.text.partition("=")[0] for one in last[:2]}
@@ -129,7 +133,7 @@ def test_images_say_what_they_are(path: Path) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_services_run_commands_with_variables_of_the_code(name: str) -> None:
-    """Every command and option, every variable and every mounted file of a service of ours exists."""
+    """Every command, option, variable and mounted file of the project's services exists."""
     service = OURS[name]
     _assert_is_a_command(service["command"])
     for variable in service.get("environment", {}):
@@ -140,7 +144,7 @@ def test_services_run_commands_with_variables_of_the_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["dashboards", "superset"])
 def test_dashboards_are_served_with_options_of_the_script(name: str) -> None:
-    """What the compose file tells the dashboards' image, its script understands."""
+    """The dashboards' script knows every option that the compose file passes to it."""
     script = next(one.words for one in dockerfile.read(DOCKERFILES[1]) if one.name == "ENTRYPOINT")[
         1
     ]
@@ -157,7 +161,7 @@ def test_dashboards_are_served_with_options_of_the_script(name: str) -> None:
 
 
 def test_secrets_are_files_that_are_not_in_the_repository() -> None:
-    """No service is given a secret by its environment; what is named as a secret is declared, and kept out of commits."""
+    """No service gets a secret through its environment; secrets are declared and ignored by git."""
     declared = COMPOSE["secrets"]
     for service in COMPOSE["services"].values():
         for secret in service.get("secrets", ()):
@@ -172,7 +176,7 @@ def test_secrets_are_files_that_are_not_in_the_repository() -> None:
 
 
 def test_services_wait_for_what_they_need() -> None:
-    """Whatever uses the schema waits for its migration; what can be scaled takes no port of the machine."""
+    """Services that use the schema wait for its migration; scalable ones publish no port."""
     services = COMPOSE["services"]
     assert services["etl"]["depends_on"] == {
         "migrate": {"condition": "service_completed_successfully"}
@@ -199,7 +203,7 @@ def _pod(manifest: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 @pytest.mark.parametrize("manifest", MANIFESTS)
 def test_manifests_follow_their_schema(manifest: dict[str, Any]) -> None:
-    """Kubernetes' own schema knows every field; commands, variables, ports and probes are the code's."""
+    """The manifests fit Kubernetes' schema, and the code has their commands, ports and probes."""
     kubernetes_validate.validate(manifest, "1.34", strict=True)
     pod = _pod(manifest)
     if pod is None:
@@ -228,14 +232,14 @@ def test_manifests_follow_their_schema(manifest: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
 def test_kustomizations_name_their_manifests(path: Path) -> None:
-    """Each lists every manifest of its folder, and nothing else."""
+    """Each kustomization lists every manifest of its folder, and nothing else."""
     others = sorted(one.name for one in path.parent.iterdir() if one != path)
     assert yaml.safe_load(path.read_text())["resources"] == others
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=lambda path: path.parent.name)
 def test_the_documented_kustomization_is_built(path: Path, tmp_path: Path) -> None:
-    """What the page shows puts the image into every container, and `etl.toml` under a name that follows its content."""
+    """The documented kustomization sets every container's image, and hashes `etl.toml`'s name."""
     kubectl = shutil.which("kubectl")
     if kubectl is None:
         pytest.skip("kubectl is not installed")
@@ -271,7 +275,7 @@ def _values(path: Path, key: str) -> list[str]:
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
 def test_units_are_understood(path: Path, tmp_path: Path) -> None:
-    """systemd reads every line of a unit without a warning, and what it starts is a command of ours."""
+    """systemd reads every unit without a warning, and each unit starts a known command."""
     for line in (*_values(path, "ExecStartPre"), *_values(path, "ExecStart")):
         program, *words = shlex.split(line)
         assert Path(program).name == "orchestra-etl"
@@ -282,7 +286,7 @@ def test_units_are_understood(path: Path, tmp_path: Path) -> None:
     if analyzer is None:
         pytest.skip("systemd-analyze is not installed")
     for unit in UNITS:
-        # It asks whether the program is there.
+        # systemd checks that the program exists.
         text = unit.read_text().replace(
             "/opt/orchestra-etl/bin/orchestra-etl", shutil.which("true") or ""
         )
@@ -297,13 +301,16 @@ def test_units_are_understood(path: Path, tmp_path: Path) -> None:
 
 
 def test_units_upgrade_the_schema_first() -> None:
-    """Every unit that starts the program upgrades the schema before it, has the time for that, and is not given up after it."""
+    """Every unit upgrades the schema before it starts the program.
+
+    The upgrade has no time limit, and systemd does not give up restarts.
+    """
     services = [path for path in UNITS if path.suffix == ".service"]
     assert len(services) == 2
     for path in services:
         [before], [program] = _values(path, "ExecStartPre"), _values(path, "ExecStart")
         assert before == f"{program.split()[0]} db upgrade"
-        # A oneshot's start has no limit; of a service it would end an upgrade after 90 s.
+        # A oneshot's start has no limit; a service's limit would end an upgrade after 90 s.
         assert "oneshot" in _values(path, "Type") or "infinity" in _values(path, "TimeoutStartSec")
         if "on-failure" in _values(path, "Restart"):
             [pause] = _values(path, "RestartSec")
@@ -311,7 +318,7 @@ def test_units_upgrade_the_schema_first() -> None:
 
 
 def _cron() -> tuple[dict[str, str], str]:
-    """The variables of the crontab, and what its line hands to the shell."""
+    """Return the crontab's variables, and the shell command of its line."""
     lines = [
         line
         for line in (DEPLOY / "cron" / "orchestra-etl").read_text().splitlines()
@@ -325,7 +332,10 @@ def _cron() -> tuple[dict[str, str], str]:
 
 
 def test_the_crontab_line_runs_commands() -> None:
-    """It has five fields, a user, and commands of ours, the schema's first; its variables are known."""
+    """The crontab line has five fields, a user and known commands, the schema's first.
+
+    Its variables are known.
+    """
     variables, line = _cron()
     for name in variables.keys() - {"SHELL"}:
         _assert_is_known(name)
@@ -341,12 +351,18 @@ def test_the_crontab_line_runs_commands() -> None:
 def test_the_crontab_line_keeps_the_exit_status(
     tmp_path: Path, upgrade: int, sync: int, told: int | None
 ) -> None:
-    """Output goes to the logger; an exit status that is not 0 is printed, which cron mails; without the schema no sync begins."""
+    """Output goes to the logger, and an exit status other than 0 is printed, which cron mails.
+
+    Without the schema no sync starts.
+    """
     variables, line = _cron()
     for name, text in (
         (
             "orchestra-etl",
-            f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else exit {sync}; fi",
+            (
+                f"echo ran $1; echo trouble >&2; if [ $1 = db ]; then exit {upgrade}; else "
+                f"exit {sync}; fi"
+            ),
         ),
         ("logger", f"cat > {tmp_path}/journal"),
     ):
@@ -366,11 +382,11 @@ def test_the_crontab_line_keeps_the_exit_status(
     assert ran == (["ran db"] if upgrade else ["ran db", "ran sync"])
 
 
-# What people type
+# Documented commands
 
 
 def test_commands_in_containers_are_written_down() -> None:
-    """The compose file and its page name `workflows` and `status`; whatever is run there is a service and a command of ours."""
+    """The compose file and its page name `workflows` and `status`, and only existing commands."""
     for text in ((ROOT / "docker-compose.yml").read_text(), CONTAINERS):
         found = [
             re.split(r"  |`|#", line)[0].split()

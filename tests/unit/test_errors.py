@@ -1,4 +1,4 @@
-"""The tree of errors."""
+"""The hierarchy of errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from etl.errors import ApiUnavailable, NotFound, RequestRefused
 
 
 def test_a_reworded_error_keeps_its_kind_and_fields() -> None:
-    """Advice added to an error changes its text alone: the status that the server answered is still known."""
+    """Advice added to an error changes only its text, and keeps the server's status."""
     for error in (NotFound("no list", 404), RequestRefused("no such method", 405)):
         reworded = error.reworded(f"{error}: name the runs")
         assert type(reworded) is type(error)

@@ -1,4 +1,4 @@
-"""What `--help` says, and what its statuses mean, on a terminal of 80 columns."""
+"""The texts of `--help` on a terminal of 80 columns, and the meanings of the exit statuses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from etl.cli.commands import app, run
 from etl.exit_status import ExitStatus
 from tests.conftest import ROOT
 
-# What has no result to print as JSON.
+# Commands without a result to print as JSON.
 WITHOUT_JSON = {"serve", "simulate", "demo", "db psql", "config schema"}
 
 
@@ -33,7 +33,7 @@ LEAVES = [path for path, command in COMMANDS.items() if not hasattr(command, "co
 
 @pytest.fixture
 def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
-    """A function that returns a command's help on a terminal of 80 columns."""
+    """Provide a function that returns a command's help on a terminal of 80 columns."""
     monkeypatch.setenv("COLUMNS", "80")
 
     def shown(*path: str) -> str:
@@ -45,7 +45,7 @@ def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_help_fits_80_columns_and_cuts_nothing_off(path: tuple[str, ...], help_of: Any) -> None:
-    """No line is longer, no command in a list ends with "...", and no type of Python is shown."""
+    """No line is longer, no listed command ends with "...", and no Python type appears."""
     text = help_of(*path)
     assert max(map(len, text.splitlines())) <= 80
     commands = text.partition("\nCommands:\n")[2].partition("\n\n")[0]
@@ -67,7 +67,7 @@ def test_every_command_that_reports_has_json(path: tuple[str, ...], help_of: Any
 
 
 def test_the_examples_are_commands_that_exist() -> None:
-    """Each example of a help names a command, and options of that command."""
+    """Each example in a help text names an existing command with existing options."""
     found = 0
     for command in COMMANDS.values():
         for line in re.findall(r"^  orchestra-etl (.+)$", command.epilog or "", re.MULTILINE):
@@ -81,7 +81,7 @@ def test_the_examples_are_commands_that_exist() -> None:
 
 
 def test_help_lists_every_exit_status(help_of: Any) -> None:
-    """`--help` and the runbook's table have the statuses of the code, with the same meanings."""
+    """`--help` and the runbook's table list the code's statuses with the same meanings."""
     statuses = {status.value: status.meaning for status in ExitStatus}
     shown = re.findall(r"^ +(\d+)  (\S.*)$", help_of(), re.MULTILINE)
     assert {int(number): meaning for number, meaning in shown} == statuses
@@ -93,7 +93,10 @@ def test_help_lists_every_exit_status(help_of: Any) -> None:
 def test_an_error_with_json_is_one_object_on_standard_error(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Mistakes on the command line, in the settings and elsewhere: standard output stays empty."""
+    """With `--json` every error is one object on standard error; standard output stays empty.
+
+    This holds for the command line, the settings and all other errors.
+    """
     for words in (
         ("status", "--json", "--no-such-option"),
         ("--config", "/no/such/file\x1b[2J", "status", "--json"),
@@ -108,7 +111,7 @@ def test_an_error_with_json_is_one_object_on_standard_error(
 
 
 def test_a_shell_completes_commands_and_options() -> None:
-    """bash's protocol gives names, fish's gives them with their help behind a tab."""
+    """bash completion gives names; fish completion gives names with their help after a tab."""
     program = [sys.executable, "-c", "from etl.cli import main; main()"]
 
     def completed(**variables: str) -> str:

@@ -1,4 +1,4 @@
-"""The simulated history: which runs there are, how they live, and what their payloads look like."""
+"""The simulated history: its runs, their life, and the shape of their payloads."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def test_equal_arguments_give_equal_histories() -> None:
 
 
 def test_another_process_computes_the_same() -> None:
-    """Nothing depends on the process: not on its hash seed, nor on what was computed before."""
+    """The history does not depend on the process, its hash seed, or earlier computations."""
     program = (
-        "import sys, msgspec; from datetime import datetime; from etl.simulator.history import History\n"
+        "import sys, msgspec; from datetime import datetime; from etl.simulator.history "
+        "import History\n"
         f"h = History(7, now=lambda: datetime.fromisoformat({EPOCH.isoformat()!r}))\n"
         "r = h.run_ids(h.workflow_ids[2])[150]\n"
         "sys.stdout.buffer.write(msgspec.json.encode([h.run(r), h.steps(r)]))"
@@ -84,7 +85,7 @@ def test_another_process_computes_the_same() -> None:
 
 
 def test_the_list_is_newest_first_and_its_pages_are_its_slices() -> None:
-    """Rows stand in the order of their start times, every id once, and limit and offset cut the same list."""
+    """The list is in order of start times without duplicates, and pages are slices of it."""
     history = frozen(runs_per_workflow=120)
     workflow_id = history.workflow_ids[1]
     rows = history.runs(workflow_id)
@@ -101,7 +102,7 @@ def test_the_list_is_newest_first_and_its_pages_are_its_slices() -> None:
 
 
 def test_a_long_history_takes_no_memory_and_no_time() -> None:
-    """The oldest of a million runs is as near as the newest: nothing is kept and nothing is counted through."""
+    """The oldest of a million runs is computed as fast as the newest, without stored state."""
     history = finished(runs_per_workflow=1_000_000)
     history.steps(history.run_ids(history.workflow_ids[0], 1)[0])
     tracemalloc.start()
@@ -118,7 +119,7 @@ def test_a_long_history_takes_no_memory_and_no_time() -> None:
 @pytest.mark.parametrize("live", [0, 20])
 @pytest.mark.parametrize("options", [{}, {"steps_per_run": 40}, {"pace": 5.0}])
 def test_old_runs_are_finished_and_the_newest_are_not(live: int, options: dict[str, Any]) -> None:
-    """Whatever the pace and length of runs, all but the `live` newest have ended, and of those some have not."""
+    """At any pace and length of runs all but the `live` newest have ended; some of those run on."""
     close = timedelta(seconds=1)
     history = frozen(
         runs_per_workflow=60,
@@ -135,7 +136,7 @@ def test_old_runs_are_finished_and_the_newest_are_not(live: int, options: dict[s
 
 
 def test_runs_keep_arriving_at_the_configured_rate() -> None:
-    """Ten minutes later there are ten minutes' worth of runs at the head, before the same list as earlier."""
+    """Ten minutes later the list has ten minutes' worth of new runs before the old list."""
     history = frozen(arrivals_per_minute=6)
     workflow_id = history.workflow_ids[0]
     before = history.run_ids(workflow_id)
@@ -149,7 +150,7 @@ def test_runs_keep_arriving_at_the_configured_rate() -> None:
 
 
 def test_a_run_that_has_not_started_is_unknown() -> None:
-    """An id answers only from its run's start on; a made-up one never does."""
+    """An id exists only from its run's start on, and an invented one never does."""
     history = frozen()
     history.advance(timedelta(minutes=5))
     newest = history.run_ids(history.workflow_ids[0], 1)[0]
@@ -171,7 +172,7 @@ def test_a_run_that_has_not_started_is_unknown() -> None:
 
 
 def test_a_live_run_only_moves_forward() -> None:
-    """Statuses never step back, no step vanishes, and what is final keeps every field but late outputs."""
+    """Statuses never step back, no step vanishes, and a final run changes only by late outputs."""
     history = frozen(failure_rate=0.3)
     watched = [
         run_id
@@ -221,8 +222,8 @@ def test_a_live_run_only_moves_forward() -> None:
     assert late > late_after_the_end > 0
 
 
-def test_a_step_that_runs_shows_no_end_time_in_either_of_the_two_ways() -> None:
-    """While a step runs its end time is null in some runs and an empty string in others."""
+def test_a_running_step_has_a_null_or_empty_end_time() -> None:
+    """The end time of a running step is null in some runs and an empty string in others."""
     history = frozen(workflows=12, live=20)
     running = set()
     for _ in range(10):
@@ -234,7 +235,7 @@ def test_a_step_that_runs_shows_no_end_time_in_either_of_the_two_ways() -> None:
 
 
 def test_a_run_agrees_with_its_steps() -> None:
-    """The run's row and its steps tell one story: times, truncated seconds, outputs, errors."""
+    """A run's row and its steps agree on times, truncated seconds, outputs and errors."""
     history = finished(failure_rate=0.3)
     for workflow_id in history.workflow_ids:
         for row in history.runs(workflow_id, 100):
@@ -258,7 +259,7 @@ def test_a_run_agrees_with_its_steps() -> None:
 
 
 def shape(value: Any) -> Any:
-    """Return the members of a value, all the way down."""
+    """Return the members of a value, recursively."""
     if isinstance(value, dict):
         return {
             name: shape(member)
@@ -271,7 +272,7 @@ def shape(value: Any) -> Any:
 
 
 def test_payloads_have_the_shape_of_the_real_ones() -> None:
-    """A model's and a Slack integration's steps have exactly the members that a real answer has."""
+    """The steps of a model and a Slack integration have exactly the real response's members."""
     model, slack = json.loads(SAMPLE.read_bytes())
     steps = all_steps(finished(failure_rate=0), 50)
     models = [
@@ -296,8 +297,8 @@ def test_payloads_have_the_shape_of_the_real_ones() -> None:
     assert 1500 < sum(len(msgspec.json.encode(step)) for step in models) / len(models) < 2500
 
 
-def test_every_kind_of_work_failure_and_answer_occurs() -> None:
-    """A few hundred runs hold every node type, outcome and finish reason, and totals are right."""
+def test_every_node_type_outcome_and_finish_reason_occurs() -> None:
+    """A few hundred runs contain every node type, outcome and finish reason, with right totals."""
     history = finished(failure_rate=0.2)
     steps = all_steps(history, 300)
     types = {
@@ -341,7 +342,7 @@ def test_every_kind_of_work_failure_and_answer_occurs() -> None:
 
 
 def test_sizes_are_as_configured() -> None:
-    """A benchmark gets exactly the number of steps, and about the size of model steps, that it asks for."""
+    """A history has exactly the requested number of steps, of about the requested size."""
     history = finished(steps_per_run=9, step_bytes=50_000, failure_rate=0)
     for run_id in history.run_ids(history.workflow_ids[0], 20):
         steps = history.steps(run_id)
@@ -357,7 +358,10 @@ def test_sizes_are_as_configured() -> None:
 
 
 def test_workflows_have_names_versions_and_a_graph_of_their_steps() -> None:
-    """Rows name the workflow, its version rises with its runs and changes the graph, which holds every step's node."""
+    """Rows name the workflow; its version rises with its runs and changes the graph.
+
+    The graph holds every step's node.
+    """
     history = frozen(workflows=5, runs_per_workflow=RUNS_PER_VERSION - 1, arrivals_per_minute=1)
     rows = history.workflows()
     assert [row["name"] for row in rows] == [
@@ -383,7 +387,7 @@ def test_workflows_have_names_versions_and_a_graph_of_their_steps() -> None:
 
 
 def test_later_versions_are_slower_or_ask_another_model() -> None:
-    """Runs differ from the time on at which the workflow says it was updated: one in a node's time, one in its model."""
+    """Runs after the workflow's update differ: a node is slower, or requests another model."""
     history = finished(runs_per_workflow=2 * RUNS_PER_VERSION, failure_rate=0)
     taken: dict[tuple[str, int], list[float]] = {}
     asked: dict[tuple[str, int], set[str]] = {}
@@ -410,8 +414,8 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
     )
 
 
-def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
-    """One node is executed twice in the runs in which its first answer was cut off, unless runs of a fixed length are wanted."""
+def test_a_node_with_a_truncated_response_runs_again() -> None:
+    """One node runs again if its first response was cut off, unless runs have a fixed length."""
     history = finished(failure_rate=0, runs_per_workflow=1000)
     workflow_id = history.workflow_ids[2]
     repeated = 0
@@ -430,7 +434,7 @@ def test_an_answer_that_was_cut_off_is_asked_for_once_more() -> None:
 
 
 def test_a_restarted_history_goes_on_from_its_epoch() -> None:
-    """With the epoch given, a history made an hour later equals the one that was made at the epoch and waited."""
+    """A history made an hour later with the same epoch equals one that waited an hour."""
     waited = frozen()
     waited.advance(timedelta(hours=1))
     restarted = History(1, epoch=EPOCH, now=lambda: EPOCH + timedelta(hours=1))
@@ -440,7 +444,7 @@ def test_a_restarted_history_goes_on_from_its_epoch() -> None:
 
 
 def test_changes_by_hand_keep_the_rest_of_the_list_in_place() -> None:
-    """After any mixture of added, unlisted and arriving runs every page equals that of a plain list treated alike."""
+    """After any mix of added, unlisted and arriving runs every page equals that of a plain list."""
     for seed in range(20):
         random = Random(seed)
         history = frozen(seed, runs_per_workflow=30, workflows=1, arrivals_per_minute=4)
@@ -474,7 +478,7 @@ def test_changes_by_hand_keep_the_rest_of_the_list_in_place() -> None:
 
 
 def test_runs_added_while_the_clock_is_put_back_are_not_lost() -> None:
-    """Once the clock shows the later time again, every run stands in the list once."""
+    """Runs added while the clock is put back are listed once when the later time comes again."""
     history = frozen(arrivals_per_minute=4)
     workflow_id = history.workflow_ids[0]
     history.advance(timedelta(minutes=5))
@@ -488,7 +492,7 @@ def test_runs_added_while_the_clock_is_put_back_are_not_lost() -> None:
 
 
 def test_a_deleted_run_is_gone_everywhere() -> None:
-    """Unlisting leaves a run's own answers, deleting does not."""
+    """An unlisted run still has its own responses, a deleted run has none."""
     history = frozen()
     workflow_id = history.workflow_ids[0]
     first, second = history.run_ids(workflow_id, 2, 50)
@@ -503,7 +507,7 @@ def test_a_deleted_run_is_gone_everywhere() -> None:
 
 
 def test_a_reopened_run_runs_its_last_step_again() -> None:
-    """Reopening takes a finished run back to running, with the same step ids, until it has ended again."""
+    """A reopened run runs again with the same step ids until its new end."""
     history = finished(failure_rate=0.5)
     for run_id in history.run_ids(history.workflow_ids[2], 20):
         steps, row = history.steps(run_id), history.run(run_id)
@@ -522,7 +526,7 @@ def test_a_reopened_run_runs_its_last_step_again() -> None:
 
 
 def test_single_fields_can_be_changed() -> None:
-    """A changed field shows in that step or run alone, on top of what it showed before."""
+    """A changed field changes that step or run alone, on top of its earlier values."""
     history = finished()
     run_id, other = history.run_ids(history.workflow_ids[0], 2)
     steps, row, others = history.steps(run_id), history.run(run_id), history.steps(other)
@@ -537,7 +541,7 @@ def test_single_fields_can_be_changed() -> None:
 
 
 def test_added_runs_have_the_inputs_they_were_started_with() -> None:
-    """A run started by hand lives like any other, on the inputs given."""
+    """A run added by hand has the given inputs and lives like any other run."""
     history = frozen(failure_rate=0)
     [run_id] = history.add_runs(history.workflow_ids[0], inputs={"prompt": "Hello", "n": 3})
     assert history.run(run_id)["status"] == "pending"
@@ -549,7 +553,7 @@ def test_added_runs_have_the_inputs_they_were_started_with() -> None:
 
 
 def test_a_clock_can_be_stopped_moved_and_let_go() -> None:
-    """Tests decide what time it is."""
+    """A test can stop, move and release the history's clock."""
     history = History()
     history.freeze()
     assert history.now() == history.now()
@@ -574,6 +578,6 @@ def test_a_clock_can_be_stopped_moved_and_let_go() -> None:
     ],
 )
 def test_impossible_numbers_are_refused(options: dict[str, Any]) -> None:
-    """A history that cannot be is refused when it is described, not when it is read."""
+    """An impossible history is refused when it is described, not when it is read."""
     with pytest.raises(ValueError):
         History(**options)

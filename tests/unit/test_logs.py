@@ -1,4 +1,4 @@
-"""Logs: their two forms, and what must never be in them."""
+"""Logs: their two formats, and the secrets that they must not contain."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET = "s3/cret key"
 
 @pytest.fixture(autouse=True)
 def _restored() -> Iterator[None]:
-    """Leave logging as it was found."""
+    """Restore the logging configuration after the test."""
     root, ours = logging.getLogger(), logging.getLogger("etl")
     before = (list(root.handlers), root.level, ours.level, set(logs._secrets))
     yield
@@ -34,20 +34,20 @@ def _restored() -> Iterator[None]:
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that says that it is a terminal."""
 
     def isatty(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
 
 def events(stream: io.StringIO) -> list[dict[str, Any]]:
-    """What was logged as JSON lines."""
+    """Return the events that were logged as JSON lines."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
 def test_json_is_one_object_a_line_in_utc() -> None:
-    """Away from a terminal an event is a JSON line: time in UTC, level and event first, then its keywords."""
+    """Away from a terminal an event is a JSON line: time in UTC, level, event, then its fields."""
     logs.configure("info", "auto", stream := io.StringIO())
     log.info("sweep_finished", workflow="w\n1", new=3)
     (event,) = events(stream)
@@ -65,7 +65,7 @@ def test_json_is_one_object_a_line_in_utc() -> None:
 
 
 def test_a_terminal_gets_text_for_people() -> None:
-    """On a terminal `auto` is the console form, and `console` is text without colours elsewhere."""
+    """On a terminal `auto` is the console format; elsewhere `console` is text without colours."""
     logs.configure("info", "auto", terminal := Terminal())
     log.warning("gap_found", workflow="w1")
     assert "\x1b[" in terminal.getvalue()
@@ -78,7 +78,7 @@ def test_a_terminal_gets_text_for_people() -> None:
 
 
 def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """Standard output is for results."""
+    """Logs go to standard error, because standard output is for results."""
     logs.configure("info", "json")
     log.info("sweep_finished")
     printed = capsys.readouterr()
@@ -87,7 +87,7 @@ def test_logs_go_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_level_holds_back_what_is_below_it() -> None:
-    """`warning` shows no info, `debug` shows all of ours."""
+    """The level `warning` shows no info event, and `debug` shows all of the product's events."""
     logs.configure("warning", "json", stream := io.StringIO())
     log.info("quiet")
     log.error("loud")
@@ -100,7 +100,7 @@ def test_the_level_holds_back_what_is_below_it() -> None:
     "name", ["httpx", "aiohttp.access", "sqlalchemy.engine", "apscheduler", "alembic", "asyncio"]
 )
 def test_libraries_speak_from_warning_up(name: str) -> None:
-    """Libraries log URLs and rows at INFO and DEBUG: they are held to WARNING even when we debug."""
+    """Libraries log only from WARNING on, even at debug, because they log URLs and rows below."""
     logs.configure("debug", "json", stream := io.StringIO())
     logging.getLogger(name).info("GET https://host/runs?key=1")
     logging.getLogger(name).warning("attention %s", "now")
@@ -109,7 +109,10 @@ def test_libraries_speak_from_warning_up(name: str) -> None:
 
 
 def test_a_hidden_secret_appears_nowhere() -> None:
-    """Masked in texts, keys, lists, objects, exceptions and libraries' messages, and in the forms a URL gives it."""
+    """A secret is masked in texts, keys, lists, objects, exceptions and libraries' messages.
+
+    The forms that it has in a URL are masked too.
+    """
     logs.configure("debug", "json", stream := io.StringIO())
     logs.add_secret(SECRET)
     logs.add_secret("")
@@ -135,14 +138,17 @@ def test_a_hidden_secret_appears_nowhere() -> None:
 
 
 def test_the_longest_secret_is_masked_first() -> None:
-    """A secret that holds another leaves no rest behind."""
+    """A secret that contains another one is masked whole."""
     logs.add_secret("abc")
     logs.add_secret("abcdef")
     assert logs.mask("abcdef abc") == "******** ********"
 
 
-def test_of_a_strange_exception_only_the_type_is_shown() -> None:
-    """An exception of a library may quote a row or payload; its text appears at debug only."""
+def test_a_foreign_exception_is_shown_by_its_type() -> None:
+    """A foreign exception is logged by its type, because its text may quote a row or payload.
+
+    The text appears only at debug.
+    """
     logs.configure("info", "json", stream := io.StringIO())
     try:
         raise ValueError("DETAIL: row (payload)")
@@ -161,8 +167,8 @@ def test_of_a_strange_exception_only_the_type_is_shown() -> None:
     assert "row (payload)" in json.loads(traced)["exception"]
 
 
-def test_our_own_errors_are_shown_with_their_text() -> None:
-    """The text of our errors is written to be shown."""
+def test_errors_of_the_product_are_shown_with_their_text() -> None:
+    """An error of the product is logged with its text, which is written to be shown."""
     logs.configure("info", "json", stream := io.StringIO())
     try:
         raise ApiUnavailable("no answer; try again") from ValueError("payload")
@@ -173,7 +179,7 @@ def test_our_own_errors_are_shown_with_their_text() -> None:
 
 
 def test_a_closed_stream_stops_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    """A reader of the logs that went away neither raises nor makes logging print the event by itself."""
+    """A closed log stream neither raises nor makes logging print the event by itself."""
     stream = io.StringIO()
     logs.configure("info", "json", stream)
     stream.close()
@@ -182,7 +188,7 @@ def test_a_closed_stream_stops_nothing(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_configuring_twice_logs_once() -> None:
-    """The second call replaces the first instead of adding to it."""
+    """The second configuration replaces the first instead of adding to it."""
     logs.configure("info", "json", first := io.StringIO())
     logs.configure("info", "json", second := io.StringIO())
     log.info("sweep_finished")

@@ -1,4 +1,4 @@
-"""Finding a model's published price by its name, as providers, gateways and clouds write it."""
+"""The published price of a model by its name, as providers, gateways and clouds write it."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ from etl.analytics.model_names import find
         ("groq/llama-3.3-70b-versatile", "groq", "llama-3.3-70b-versatile"),
         ("openrouter/openai/gpt-4o", "openrouter", "openai/gpt-4o"),
         ("openrouter/deepseek/deepseek-r1:free", "openrouter", "deepseek/deepseek-r1:free"),
-        # maker/model: as LiteLLM writes it, or at the same price, the maker's own entry; else
-        # OpenRouter's of this very name.
+        # LiteLLM's maker/model, or the maker's own entry at the same price; otherwise OpenRouter's
+        # entry of this very name.
         ("openai/gpt-4o-mini", "openai", "gpt-4o-mini"),
         ("anthropic/claude-sonnet-4.5", "anthropic", "claude-sonnet-4-5"),
         ("x-ai/grok-4", "x-ai", "grok-4-0709"),
@@ -101,7 +101,7 @@ from etl.analytics.model_names import find
     ],
 )
 def test_names(name: str, provider: str, entry: str) -> None:
-    """A name stands for the entry of who is paid; the very name goes before a prefix or a pattern."""
+    """A name stands for the paid provider's entry; exact names precede prefixes and patterns."""
     found = find(name)
     assert found is not None
     assert (found.provider.id, found.model.id) == (provider, entry)
@@ -110,16 +110,19 @@ def test_names(name: str, provider: str, entry: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "", "x", "nobody-knows-this", "a/b", "/", "gpt-4o/", "somewhere/gpt-4o", "azure/my-deployment", "ollama/llama3.1",
+        "", "x", "nobody-knows-this", "a/b", "/", "gpt-4o/", "somewhere/gpt-4o",
+        "azure/my-deployment", "ollama/llama3.1",
         "ollama/gpt-4o", "llama3.2:latest", "qwen3:0.6b", "hosted_vllm/meta-llama/Llama-3.1-8B",
-        "openai/gpt-4o:online", "ft:gpt-4.1-2025-04-14:org::id", "ft:gpt-4o:org::id", "ft:claude-3-opus:x",
-        # Made from the model whose pattern they fit, and sold by several at different prices.
+        "openai/gpt-4o:online", "ft:gpt-4.1-2025-04-14:org::id", "ft:gpt-4o:org::id",
+        "ft:claude-3-opus:x",
+        # These are derived from the model whose pattern they match, and sold by several providers
+        # at different prices.
         "deepseek-r1-distill-llama-70b", "gpt-oss-120b",
         "arn:aws:bedrock:us-east-1:1:application-inference-profile/abc", "gpt-4o-mini-20240718-own",
     ],
 )  # fmt: skip
-def test_names_that_stand_for_nothing(name: str) -> None:
-    """What nobody is known to sell under this name, or several sell at different prices, has no price."""
+def test_names_without_a_price(name: str) -> None:
+    """A name without a known seller, or with several sellers at different prices, has no price."""
     assert find(name) is None
     assert default_prices(name) == ()
 
@@ -137,5 +140,5 @@ def test_names_that_stand_for_nothing(name: str) -> None:
     ],
 )
 def test_hostile_names(name: str) -> None:
-    """Names of the longest kind are looked up like others, in no time."""
+    """Hostile names of the greatest length are looked up at once."""
     assert find(name) is None

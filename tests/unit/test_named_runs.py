@@ -1,4 +1,4 @@
-"""Which strings of a letter's bytes can be the id of a run."""
+"""The strings in a dead letter's bytes that can be the id of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from etl.ledger.named_runs import naming, strings_of
         b'["r\\u00e9\\"1", 2]',
         json.dumps({"a": ["x", 'r\u00e9"1']}).encode(),
         json.dumps(json.dumps(json.dumps(['r\u00e9"1']))).encode(),
-        # No JSON: cut off behind it, begun in a string, and with a quote too many before it.
+        # Not JSON: truncated after the id, begun inside a string, and with an extra quote before
+        # it.
         b'[{"id": "r\\u00e9\\"1", "b": "cut o',
         b'e text", "id": "r\\u00e9\\"1"}]',
         b'x " y {"id": "r\\u00e9\\"1"',
@@ -23,13 +24,13 @@ from etl.ledger.named_runs import naming, strings_of
     ids=["escaped", "as it is", "in strings", "cut off", "begun inside", "a quote too many"],
 )
 def test_an_id_is_found_however_it_is_written(body: bytes) -> None:
-    """A whole string is found in each spelling of JSON, and in bytes that are no JSON; a part of one is not."""
+    """A whole string is found in each JSON spelling and in other bytes; a part of one is not."""
     assert 'r\u00e9"1' in set(strings_of(body))
     assert 'r\u00e9"' not in set(strings_of(body))
 
 
-def test_what_is_cut_off_is_no_id() -> None:
-    """The begin of a string may be that of a longer id."""
+def test_a_truncated_string_is_no_id() -> None:
+    """The beginning of a truncated string is no id, since it may belong to a longer one."""
     assert "run-1" not in set(strings_of(b'[{"id": "run-1'))
 
 
@@ -45,6 +46,6 @@ def test_what_is_cut_off_is_no_id() -> None:
     ids=["unclosed", "no bracket", "backslashes", "quotes", "strings in strings"],
 )
 def test_hostile_bytes_take_work_by_their_length(body: bytes) -> None:
-    """Bytes that look like very many strings are gone through a few times, not once for each quote."""
+    """Bytes that look like very many strings are scanned a few times, not once for each quote."""
     assert naming([("letter", body)], lambda strings: set()) == set()
     assert sum(map(len, strings_of(body))) <= 10 * len(body)

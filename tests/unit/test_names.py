@@ -1,4 +1,4 @@
-"""Rules of naming that a reader relies on, checked over the whole package."""
+"""Naming rules that readers rely on, checked over the whole package."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "etl"
 POSITIONAL = 4
-# Their arguments are a list: a table's columns, the parts of a date.
+# The arguments of these are a list: a table's columns, the parts of a date.
 LISTS = frozenset({"Table", "datetime", "_queue"})
 
 
 @pytest.fixture(scope="module")
 def modules() -> dict[str, ast.Module]:
-    """Every module of the package, parsed, by its path."""
+    """Parse every module of the package, by its path."""
     return {
         str(path.relative_to(PACKAGE.parent)): ast.parse(path.read_text())
         for path in sorted(PACKAGE.rglob("*.py"))
@@ -36,7 +36,7 @@ def test_no_two_public_classes_share_a_name(modules: dict[str, ast.Module]) -> N
 
 
 def test_no_call_has_more_than_four_positional_arguments(modules: dict[str, ast.Module]) -> None:
-    """Longer calls name their arguments, so that none can land in the place of another."""
+    """Calls with more than four arguments name them, so that none is mistaken for another."""
     calls = [
         (path, call)
         for path, module in modules.items()

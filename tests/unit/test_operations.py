@@ -1,4 +1,4 @@
-"""The runbook has a place for everything that may ask for one."""
+"""The runbook explains every reason, exit status and alert."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def _headings(section: str) -> set[str]:
 
 
 def test_every_reason_of_a_dead_letter_is_explained() -> None:
-    """No more and no fewer reasons than the code has."""
+    """The runbook has exactly the reasons of dead letters in the code."""
     assert _headings("Dead letters") == set(get_args(RejectionReason))
 
 
 def test_every_exit_status_is_explained() -> None:
-    """Each status of the code has a heading, and errors end with one of these statuses."""
+    """Each exit status has a heading, and errors end with one of these statuses."""
     raised = {
         getattr(one, "exit_status", 1) for one in vars(errors).values() if isinstance(one, type)
     }
@@ -38,8 +38,8 @@ def test_every_exit_status_is_explained() -> None:
     assert _headings("Exit statuses") == {str(int(status)) for status in ExitStatus}
 
 
-def test_every_alert_leads_to_what_to_do() -> None:
-    """Each rule has a severity, a summary, and a link to its own heading."""
+def test_every_alert_links_to_its_heading() -> None:
+    """Each alert rule has a severity, a summary, and a link to its own heading."""
     rules = [rule for group in ALERTS["groups"] for rule in group["rules"]]
     assert {rule["alert"] for rule in rules} == _headings("Alerts")
     for rule in rules:
@@ -52,7 +52,7 @@ def test_every_alert_leads_to_what_to_do() -> None:
 
 
 def test_prometheus_understands_its_files() -> None:
-    """Its own checker reads the rules, and the scrape configuration that names them."""
+    """Prometheus' own checker accepts the rules and the scrape configuration that names them."""
     promtool = shutil.which("promtool")
     if promtool is None:
         pytest.skip("promtool is not installed")

@@ -1,4 +1,4 @@
-"""What jsonb refuses, and what is stored instead."""
+"""Values that jsonb refuses, and their stored forms."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.hostile import CLEAN_VALUES, REFUSED_VALUES
 
 @pytest.mark.parametrize("value", CLEAN_VALUES, ids=lambda value: repr(value[:40]))
 def test_clean_values_stay_as_they_are(value: bytes) -> None:
-    """What jsonb holds is stored in its own bytes, whether it was suspected or not."""
+    """A value that jsonb accepts is stored in its own bytes, whether suspected or not."""
     expected = Payload(Raw(value), len(value))
     assert payload(Raw(value), suspect=True) == expected
     assert payload(Raw(value), suspect=False) == expected
@@ -23,7 +23,7 @@ def test_clean_values_stay_as_they_are(value: bytes) -> None:
 
 @pytest.mark.parametrize("value", REFUSED_VALUES, ids=lambda value: repr(value[:40]))
 def test_refused_values_are_kept_exactly(value: bytes) -> None:
-    """What jsonb refuses is stored in another form, with the exact bytes and a reason beside it."""
+    """A value that jsonb refuses is stored in another form, with its exact bytes and a note."""
     stored = payload(Raw(value), suspect=True)
     assert stored.raw == value
     assert stored.size_bytes == len(value)
@@ -60,12 +60,15 @@ def test_refused_values_are_kept_exactly(value: bytes) -> None:
     ],
 )
 def test_only_the_refused_token_is_replaced(value: bytes, stored: str, note: str) -> None:
-    """Everything around a refused token keeps its spelling, escaped backslashes too, and the note names the reason."""
+    """The text around a refused token keeps its spelling, and the note names the reason.
+
+    Escaped backslashes keep theirs too.
+    """
     assert storable(value) == (stored.encode(), f"jsonb cannot hold: {note}")
 
 
 def test_deep_subtree_becomes_its_text() -> None:
-    """What lies deeper than the limit is stored as a string of its own JSON; its neighbours stay JSON."""
+    """A subtree beyond the depth limit is stored as a string; its neighbours stay JSON."""
     deep = b'{"a": ' + b"[" * 6_000 + rb'"x\u0000"' + b"]" * 6_000 + b', "b": [1.0]}'
     data, note = storable(deep)
     assert data is not None
@@ -77,8 +80,8 @@ def test_deep_subtree_becomes_its_text() -> None:
 
 
 @pytest.mark.parametrize("value", REFUSED_VALUES, ids=lambda value: repr(value[:40]))
-def test_nothing_valid_that_is_refused_goes_unsuspected(value: bytes) -> None:
-    """The check of whole answers finds, among harmless text, every value that is JSON and that jsonb refuses."""
+def test_every_refused_json_value_is_suspected(value: bytes) -> None:
+    """The check of whole responses finds every JSON value that jsonb refuses in harmless text."""
     harmless = b'"3e12, 9e1234567-ab 0e+123456x C:\\\\u00 12345678901234567890"'
     for before in range(7):
         body = (
@@ -96,7 +99,7 @@ def test_nothing_valid_that_is_refused_goes_unsuspected(value: bytes) -> None:
 
 
 def test_harmless_text_is_not_suspected() -> None:
-    """Ids, hashes, times and long texts of digits do not send an answer down the slow way."""
+    """Ids, hashes, times and long digit texts do not send a response to the slow decoder."""
     values = [
         {
             "id": f"chatcmpl-{number:x}9e1234567a",
@@ -110,7 +113,7 @@ def test_harmless_text_is_not_suspected() -> None:
 
 
 def test_depth_is_that_of_the_brackets_outside_strings() -> None:
-    """Brackets in strings neither make a flat answer suspect nor hide the depth of a deep one, whatever the escapes."""
+    """Brackets in strings neither make a flat response suspect nor hide the depth of a deep one."""
     strings = [rb'"[{"', rb'"\\"', rb'"\"["', rb'"]\\\"]"']
     assert not may_be_refused(b"[" + b",".join(strings * 3_000) + b"]")
     for string in strings:
@@ -121,7 +124,7 @@ def test_depth_is_that_of_the_brackets_outside_strings() -> None:
 
 
 def test_too_large_for_jsonb_is_kept_as_bytes_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A value beyond jsonb's own limits has no JSON form at all, and its bytes are still there."""
+    """A value beyond jsonb's own limits has no JSON form, only its bytes."""
     monkeypatch.setattr(payloads, "_ALWAYS_FITS_BYTES", 1_000)
     monkeypatch.setattr(payloads, "_MAX_CONTAINER_BYTES", 20_000)
     monkeypatch.setattr(payloads, "_MAX_ELEMENTS", 1_000)
@@ -139,7 +142,7 @@ def test_too_large_for_jsonb_is_kept_as_bytes_only(monkeypatch: pytest.MonkeyPat
 
 
 def _is_valid(value: bytes) -> bool:
-    """Whether the value is JSON by the standard's letter, as deep as it may be."""
+    """Return whether the value is JSON by the letter of the standard, at any depth."""
     try:
         value.decode()
         json.loads(value, parse_constant=_refuse, parse_int=str, parse_float=str)

@@ -1,4 +1,4 @@
-"""What is left of the columns of a step whose payloads are gone, after rules of redaction."""
+"""The columns of a step whose payloads are gone, after redaction rules."""
 
 from __future__ import annotations
 
@@ -22,9 +22,12 @@ _USAGE: dict[str, Any] = {kind.name: 1 for kind in KINDS} | {
     "reported_cost": Decimal("0.5"),
 }
 _STORED: dict[str, Any] = {
-    "id": "s", "user_id": None, "organization_id": None, "node_id": None, "status": "completed", "start_time": None,
-    "end_time": None, "api_elapsed_seconds": None, "api_tokens": 0, "error": None, "step_metadata": None, "extra": None,
-    "reported_error": None, "request_model": "asked", "response_model": "answered", "finish_reason": "stop", **_USAGE,
+    "id": "s", "user_id": None, "organization_id": None, "node_id": None, "status": "completed",
+    "start_time": None,
+    "end_time": None, "api_elapsed_seconds": None, "api_tokens": 0, "error": None,
+    "step_metadata": None, "extra": None,
+    "reported_error": None, "request_model": "asked", "response_model": "answered",
+    "finish_reason": "stop", **_USAGE,
 }  # fmt: skip
 _STORED["usage_kinds"] = sum(BITS[name] for name in charged(Usage(**_USAGE)))
 _GONE = StoredPayload(None, None)
@@ -50,10 +53,10 @@ def _left(path: str, action: Any = "drop") -> dict[str, Any]:
     [(payload, column) for payload, places in PLACES.items() for column in places],
 )
 def test_a_rule_for_any_place_reaches_the_column(payload: str, column: str) -> None:
-    """Whichever provider's name a rule has, the column that may come from there loses its value; the others keep theirs."""
+    """A rule with any provider's name clears the column of that value; the others keep theirs."""
     for place in PLACES[payload][column]:
         if place == ("usage", "cost", "total_cost"):
-            continue  # the number stands in its place
+            continue  # The number is in its place.
         left = _left(_path(payload, place))
         assert left[column] is None, place
         changed = {name for name in left if name in _STORED and left[name] != _STORED[name]}
@@ -61,14 +64,14 @@ def test_a_rule_for_any_place_reaches_the_column(payload: str, column: str) -> N
 
 
 def test_texts_are_masked_and_other_places_untouched() -> None:
-    """A masked text stands in the column as it stands in a payload; a rule for another place changes nothing."""
+    """A column has a masked text like the payload; a rule for another place changes nothing."""
     assert _left("$.outputs.choices[*].finish_reason", "mask")["finish_reason"] == "********"
     untouched = _left("$.outputs.usage.prompt")
     assert {name: untouched[name] for name in Usage.__struct_fields__} == {
         name: _STORED[name] for name in Usage.__struct_fields__
     }
     everything = _left("$.outputs")
-    # That something could not be read is a fact, not a content.
+    # That something could not be read is a fact, not content.
     counted = {name: everything.pop(name) for name in ("unread_quantities", "usage_kinds")}
     assert counted == {"unread_quantities": 1, "usage_kinds": BITS["unread_quantities"]}
     assert {
@@ -82,7 +85,7 @@ def test_texts_are_masked_and_other_places_untouched() -> None:
 @pytest.mark.parametrize("name", ["model", "modelVersion", "model_version", "modelId"])
 @pytest.mark.parametrize("is_call", [True, False])
 def test_models_of_hours(name: str, is_call: bool) -> None:
-    """The model by which steps were counted goes by a rule for whichever name it was read under."""
+    """A rule for any name of a model also applies to the model by which steps were counted."""
     for path, expected in ((f"$.outputs.{name}", None), ("$.outputs.other", "m")):
         policy = Redaction([RedactionRule(path, "drop")], "k" * 32).policy("w")
         assert policy is not None

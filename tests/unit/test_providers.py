@@ -1,4 +1,4 @@
-"""What simulated models answer, and what their answers are said to mean."""
+"""The responses of simulated models, and what they are meant to mean."""
 
 from __future__ import annotations
 
@@ -22,8 +22,7 @@ from etl.usage import BITS, NO_USAGE, charged
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
-# The names of the quantities in genai-prices, whose extractors are others' reading of the same
-# forms.
+# The quantities' names in genai-prices, whose extractors read the same formats independently.
 WITNESSED = {
     "input_tokens": "input_tokens",
     "cached_input_tokens": "cache_read_tokens",
@@ -38,13 +37,13 @@ WITNESSED = {
 
 
 def a_history(**options: Any) -> History:
-    """A history in which nothing moves."""
+    """Return a history in which nothing moves."""
     return History(runs_per_workflow=700, live=0, arrivals_per_minute=0, epoch=EPOCH, **options)
 
 
 @cache
 def answers() -> dict[str, list[tuple[dict[str, Any], Expected]]]:
-    """The answers of a history without failures, by the model that was asked for, with what they are said to mean."""
+    """Return each requested model's responses without failures, with their meanings."""
     history = a_history(failure_rate=0)
     found = defaultdict(list)
     for workflow_id in history.workflow_ids:
@@ -63,8 +62,8 @@ def answers() -> dict[str, list[tuple[dict[str, Any], Expected]]]:
     return found
 
 
-def test_every_model_answers() -> None:
-    """Each model that can be asked for a text is asked, an embedding is made, and an integration calls a model."""
+def test_every_model_responds() -> None:
+    """Each text model responds, an embedding is made, and an integration calls a model."""
     assert answers().keys() == {*MODELS, "text-embedding-3-small", "sonar"}
 
 
@@ -83,8 +82,11 @@ def test_every_model_answers() -> None:
         ("sonar", "perplexity", "default"),
     ],
 )
-def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, flavor: str) -> None:
-    """The extractors of genai-prices, who do not know the simulator, find in each answer what it is said to mean."""
+def test_genai_prices_reads_the_responses_as_meant(model: str, provider: str, flavor: str) -> None:
+    """The extractors of genai-prices find in each response what it is meant to mean.
+
+    They do not know the simulator.
+    """
     reader = find_provider_by_id(get_snapshot().providers, provider)
     assert reader is not None
     for outputs, expected in answers()[model]:
@@ -97,8 +99,8 @@ def test_others_read_the_answers_as_they_are_meant(model: str, provider: str, fl
             )
 
 
-def test_the_reader_finds_what_is_meant() -> None:
-    """Each step is read as its author means it: every quantity, the tier, the cost, the model and the end, and no drift."""
+def test_the_reader_finds_the_meaning() -> None:
+    """Each step is read as meant, with quantities, tier, cost, model and finish reason."""
     history = a_history()
     for workflow_id in history.workflow_ids:
         for run_id in history.run_ids(workflow_id, 300):
@@ -125,8 +127,8 @@ def test_the_reader_finds_what_is_meant() -> None:
                     )
 
 
-def test_what_only_some_answers_say() -> None:
-    """Searches of the web, tiers of service, costs and the end of an answer are what stands in the answer."""
+def test_optional_parts_of_responses() -> None:
+    """Web searches, service tiers, costs and finish reasons are read from the response."""
     for outputs, expected in answers()["gpt-5-mini"]:
         searches = [item for item in outputs["output"] if item["type"] == "web_search_call"]
         assert (expected.usage.web_searches or 0) == len(searches)
@@ -148,11 +150,15 @@ def test_what_only_some_answers_say() -> None:
 
 
 def test_every_kind_and_tier_occurs() -> None:
-    """The history holds each kind of usage that its providers charge apart, tiers of service, long inputs and cut answers."""
+    """The history has each kind of usage that is charged separately.
+
+    It also has service tiers, long inputs and truncated responses.
+    """
     expected = [one for found in answers().values() for _, one in found]
     kinds = {name for one in expected for name in charged(one.usage)}
     assert kinds == {
-        "input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens", "input_audio_tokens",
+        "input_tokens", "cached_input_tokens", "cache_write_tokens", "cache_write_1h_tokens",
+        "input_audio_tokens",
         "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     }  # fmt: skip
     assert {one.usage.service_tier for one in expected} == {None, "standard", "batch", "flex"}
@@ -166,7 +172,7 @@ def test_every_kind_and_tier_occurs() -> None:
 
 
 def test_parts_add_up() -> None:
-    """No part is larger than what contains it, and the total is the sum of input and output."""
+    """No part is larger than its whole, and the total is the sum of input and output."""
     for found in answers().values():
         for _, expected in found:
             usage = expected.usage

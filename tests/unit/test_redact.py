@@ -1,4 +1,4 @@
-"""Redaction of single elements: what goes, what stays to the last digit, and what cannot be redacted at all."""
+"""Redaction of single elements: what is removed, what stays exact, and what is unredactable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STATES = StateMap()
 
 
 def policy(*rules: tuple[str, Action] | RedactionRule, key: str = KEY) -> Policy:
-    """The policy with these rules, for any workflow."""
+    """Return the policy with these rules, for any workflow."""
     made = [
         rule if isinstance(rule, RedactionRule) else RedactionRule(rule[0], rule[1])
         for rule in rules
@@ -44,7 +44,7 @@ def policy(*rules: tuple[str, Action] | RedactionRule, key: str = KEY) -> Policy
 
 
 def element(own: bytes) -> tuple[Raw, Members]:
-    """One element as the decoder hands it on."""
+    """Return one element as the decoder passes it on."""
     parts = split(b"[" + own + b"]")
     assert parts is not None
     ((raw, members),) = parts.elements
@@ -53,17 +53,17 @@ def element(own: bytes) -> tuple[Raw, Members]:
 
 
 def redacted(own: bytes, *rules: tuple[str, Action] | RedactionRule) -> bytes:
-    """What these rules leave of a step."""
+    """Return what these rules leave of a step."""
     return bytes(policy(*rules).step(*element(own)).own)
 
 
 def after(value: object, *rules: tuple[str, Action] | RedactionRule) -> Any:
-    """What these rules leave of a step, parsed."""
+    """Return what these rules leave of a step, parsed."""
     return json.loads(redacted(json.dumps(value).encode(), *rules))
 
 
 def hashed(text: str, key: str = KEY) -> str:
-    """What a hash rule makes of this text."""
+    """Return what a hash rule makes of this text."""
     return (
         "hmac-sha256:"
         + hmac.new(key.encode(), text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
@@ -71,12 +71,12 @@ def hashed(text: str, key: str = KEY) -> str:
 
 
 def decoded(body: bytes, rules: Policy | None) -> DecodedSteps:
-    """An answer of the steps endpoint, decoded."""
+    """Decode a response of the steps endpoint."""
     return decode_steps(body, workflow_id="w", run_id="r", states=STATES, policy=rules)
 
 
 def test_actions() -> None:
-    """Drop removes a member and leaves null in an array, mask puts asterisks, hash a keyed digest."""
+    """Drop removes a member or leaves null in an array; mask and hash put a text in its place."""
     step = {"id": "s", "inputs": {"a": 1, "b": [1, {"c": 2}, 3], "d": "x"}}
     assert after(step, ("$.inputs.a", "drop")) == {
         "id": "s",
@@ -90,7 +90,7 @@ def test_actions() -> None:
 
 
 def test_equal_values_have_equal_hashes() -> None:
-    """Hashes join: of texts by their UTF-8, of other values whatever the order of members and the spacing."""
+    """Equal values have equal hashes: texts by their UTF-8, others in any order and spacing."""
     rule: tuple[str, Action] = ("$.v", "hash")
     assert redacted(b'{"id":"s","v":"gr\\u00fc\\u00df"}', rule) == redacted(
         '{"id":"s", "v": "gr\u00fc\u00df"}'.encode(), rule
@@ -108,7 +108,7 @@ def test_equal_values_have_equal_hashes() -> None:
 
 
 def test_a_hashed_value_is_not_hashed_again() -> None:
-    """Redacting what is redacted already changes nothing, whatever the actions."""
+    """Redacting redacted data changes nothing, whatever the actions."""
     rules: list[tuple[str, Action]] = [
         ("$.a", "hash"),
         ("$.b", "mask"),
@@ -122,7 +122,7 @@ def test_a_hashed_value_is_not_hashed_again() -> None:
 
 
 def test_the_outer_match_wins() -> None:
-    """Matches in one another are one removal, in either order of the rules; at one place the first rule counts."""
+    """Nested matches are one removal in any order of rules; in one place the first rule counts."""
     step = {"id": "s", "inputs": {"messages": [{"role": "user", "content": "x"}]}}
     inner: tuple[str, Action] = ("$.inputs.messages[*].content", "hash")
     outer: tuple[str, Action] = ("$.inputs.messages", "mask")
@@ -133,7 +133,10 @@ def test_the_outer_match_wins() -> None:
 
 
 def test_members_that_hold_the_row_together_stay() -> None:
-    """Id, node, status, times and tokens survive every path, but only as plain values; user and organisation may go."""
+    """Id, node, status, times and tokens survive every path if they are plain values.
+
+    User and organisation may be removed.
+    """
     kept = dict.fromkeys(sorted(UNTOUCHED), "x")
     for action in ("drop", "mask", "hash"):
         assert (
@@ -152,8 +155,11 @@ def test_members_that_hold_the_row_together_stay() -> None:
 
 
 def test_filters_compare_numbers() -> None:
-    """RFC 9535 filters compare numbers by value, also those kept in their own text, and no number with true."""
-    body = b'{"id":"s","v":[{"n":1.10},{"n":2},{"n":1e400},{"n":123456789012345678901234567890},{"n":true},{"n":"2"}]}'
+    """RFC 9535 filters compare numbers by value, also from their own text, and never with true."""
+    body = (
+        b'{"id":"s","v":[{"n":1.10},{"n":2},{"n":1e400},'
+        b'{"n":123456789012345678901234567890},{"n":true},{"n":"2"}]}'
+    )
     left = json.loads(redacted(body, ("$.v[?@.n > 1.5]", "drop")))["v"]
     assert [one and one["n"] for one in left] == [1.1, None, None, None, True, "2"]
     assert json.loads(redacted(body, ("$.v[?@.n == 1.1]", "drop")))["v"][0] is None
@@ -166,7 +172,7 @@ def test_filters_compare_numbers() -> None:
 
 
 def test_rules_of_a_node() -> None:
-    """A rule with a node applies to steps of exactly that node; one without, to every step and to the run's own row."""
+    """A rule with a node applies only to that node's steps; one without applies to all rows."""
     rules = policy(RedactionRule("$.inputs", "drop", node="A"), ("$.outputs", "drop"))
     left = {}
     for node in ("A", "a", None):
@@ -186,7 +192,7 @@ def test_rules_of_a_node() -> None:
 
 
 def test_rules_of_a_workflow() -> None:
-    """A workflow gets its own rules and those for all; one that none applies to has no policy."""
+    """A workflow gets its own rules and those for all; without any it has no policy."""
     redaction = Redaction(
         [RedactionRule("$.a", "drop", workflow="w1"), RedactionRule("$.b", "drop", workflow="w2")],
         KEY,
@@ -203,8 +209,11 @@ def test_rules_of_a_workflow() -> None:
     assert Redaction().policy("w") is None
 
 
-def test_the_version_follows_from_what_the_rules_do() -> None:
-    """The version is the same after every start and however a path is spelled, and differs by key, path, action and node."""
+def test_the_version_follows_from_the_rules_effect() -> None:
+    """The version depends only on the key, the actions, the nodes and the meaning of the paths.
+
+    It is the same after every start.
+    """
     base = policy(("$.a.b", "mask"))
     assert (
         base.version
@@ -226,8 +235,11 @@ def test_the_version_follows_from_what_the_rules_do() -> None:
 @pytest.mark.parametrize(
     "value", CLEAN_VALUES + REFUSED_VALUES, ids=range(len(CLEAN_VALUES + REFUSED_VALUES))
 )
-def test_what_no_rule_touches_is_stored_as_before(value: bytes) -> None:
-    """Beside a removed member every value gives the same column, or, nested beyond Python's limit, nothing is kept."""
+def test_values_that_no_rule_matches_are_stored_unchanged(value: bytes) -> None:
+    """Beside a removed member every value gives the same column, or is not kept at all.
+
+    Values nested beyond Python's limit are not kept.
+    """
     body = b"[" + step_with(value)[:-1] + b', "secret": "' + CANARY.encode() + b'"}]'
     with_rules = decoded(body, policy(("$.secret", "drop")))
     (before,) = decoded(body, None).steps
@@ -255,7 +267,7 @@ def test_what_no_rule_touches_is_stored_as_before(value: bytes) -> None:
 
 
 def same(one: str, other: str) -> bool:
-    """Whether two texts are the same JSON value, numbers being the same only digit by digit."""
+    """Return whether two texts are the same JSON value, with numbers compared digit by digit."""
 
     def exact(text: str) -> Any:
         return json.loads(
@@ -291,7 +303,7 @@ _JSON = st.recursive(
 
 @given(_JSON)
 def test_untouched_values_are_exact(value: str) -> None:
-    """Whatever the value, it is the same JSON value after another member was removed, digit by digit."""
+    """Any value stays the same JSON value, digit by digit, after another member is removed."""
 
     def exact(text: bytes) -> Any:
         number = dict.fromkeys(
@@ -303,14 +315,17 @@ def test_untouched_values_are_exact(value: str) -> None:
     assert exact(left) == exact(f'{{"id":"s","kept":{value}}}'.encode())
 
 
-def test_of_duplicate_members_only_the_last_is_left() -> None:
-    """An earlier value under the same name, which no path finds, is gone from the bytes."""
+def test_only_the_last_of_duplicate_members_is_left() -> None:
+    """Of duplicate members only the last is left: no path finds an earlier one."""
     body = b'{"id":"s","inputs":{"text":"%s"},"inputs":{"other":1}}' % CANARY.encode()
     assert redacted(body, ("$.inputs.text", "mask")) == b'{"id":"s","inputs":{"other":1}}'
 
 
-def test_what_cannot_be_read_is_not_kept() -> None:
-    """A body that is no array, and elements that are no objects, malformed or too deep, leave a keyed hash and a length."""
+def test_unreadable_bytes_are_not_kept() -> None:
+    """Unreadable bodies and elements leave only a keyed hash and a length.
+
+    These are bodies that are not arrays, and elements that are malformed, too deep or no objects.
+    """
     rules = policy(("$.inputs", "drop"))
     secret = CANARY.encode()
     deep = b'{"id":"deep","inputs":"%s","outputs":%s}' % (secret, b"[" * 3000 + b"]" * 3000)
@@ -350,8 +365,8 @@ def test_what_cannot_be_read_is_not_kept() -> None:
         rules.step(*element(deep))
 
 
-def test_what_is_set_aside_with_its_bytes_is_redacted() -> None:
-    """Elements without a usable id, and the earlier of two with one id, keep their bytes without the canary."""
+def test_bytes_of_dead_letters_are_redacted() -> None:
+    """Dead letters for unusable or duplicate ids keep their bytes without the canary."""
     rules = policy(("$.inputs", "mask"))
     body = b'[{"id":7,"inputs":"%s"},{"id":"s","inputs":"%s","n":1},{"id":"s","inputs":"%s"}]' % (
         (CANARY.encode(),) * 3
@@ -371,10 +386,14 @@ def test_what_is_set_aside_with_its_bytes_is_redacted() -> None:
         assert CANARY.encode() not in found
 
 
-def test_columns_are_made_from_what_is_left() -> None:
-    """Typed columns, the error of an integration and unknown fields see only redacted bytes; the version is on the record."""
+def test_columns_are_made_from_redacted_bytes() -> None:
+    """Columns, an integration's error and unknown fields come from redacted bytes only.
+
+    The record has the policy's version.
+    """
     step = {
-        "id": "s", "status": "completed", "error": {"text": CANARY}, "surprise": CANARY, "user_id": CANARY,
+        "id": "s", "status": "completed", "error": {"text": CANARY}, "surprise": CANARY,
+        "user_id": CANARY,
         "inputs": {"model": CANARY}, "outputs": {"result": {"error": CANARY, "successful": False}},
     }  # fmt: skip
     body = json.dumps([step]).encode()
@@ -391,8 +410,8 @@ def test_columns_are_made_from_what_is_left() -> None:
 
 
 @pytest.mark.parametrize("action", ["mask", "hash"])
-def test_a_mask_never_stands_where_there_was_nothing(action: Action) -> None:
-    """Null and empty strings, arrays and objects stay under mask and hash; false, 0 and a blank do not, for they are values."""
+def test_empty_values_are_not_masked(action: Action) -> None:
+    """Mask and hash keep null and empty values; false, 0 and blank strings are replaced."""
     nothing: list[Any] = [None, "", [], {}]
     for empty in nothing:
         step = {"id": "s", "error": empty, "inputs": {"a": empty}}
@@ -418,18 +437,21 @@ OUTCOMES: list[dict[str, Any]] = [
     {"data": {"ok": True}, "successful": True},
 ]
 PLACES = (
-    "$.outputs.result.error", "$.outputs.result.successful", "$.outputs.result['error','successful','successfull']",
-    "$.outputs.result.*", "$.outputs.result", "$.outputs", "$.outputs..*", "$.error", "$.*", "$..*", "$.inputs",
+    "$.outputs.result.error", "$.outputs.result.successful",
+    "$.outputs.result['error','successful','successfull']",
+    "$.outputs.result.*", "$.outputs.result", "$.outputs", "$.outputs..*", "$.error", "$.*", "$..*",
+    "$.inputs",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("action", ["drop", "mask", "hash"])
 @pytest.mark.parametrize("path", PLACES)
 @pytest.mark.parametrize("result", OUTCOMES, ids=range(len(OUTCOMES)))
-def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Action) -> None:
-    """Whatever a rule does to an error, its step fails softly under the rule if it does without, and is of the same type."""
+def test_rules_do_not_change_states(result: dict[str, Any], path: str, action: Action) -> None:
+    """A rule does not change whether a step reports an error, nor its type, state and own error."""
     step = {
-        "id": "s", "node_id": "n", "status": "completed", "error": None, "inputs": {"app_name": "slack", "action": "POST"},
+        "id": "s", "node_id": "n", "status": "completed", "error": None,
+        "inputs": {"app_name": "slack", "action": "POST"},
         "outputs": {"result": result},
     }  # fmt: skip
     body = json.dumps([step]).encode()
@@ -449,10 +471,11 @@ def test_rules_do_not_change_facts(result: dict[str, Any], path: str, action: Ac
     "path", ["$.error", "$.error.*", "$..*", "$[?@ != $.inputs]", "$.error[?search(@, '')]"]
 )
 @pytest.mark.parametrize("action", ["drop", "mask", "hash"])
-def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
-    """The own error of a step or run says something under a rule if, and only if, it does without, and nothing of it is left."""
+def test_rules_neither_make_nor_remove_an_error(path: str, action: Action) -> None:
+    """A rule neither makes nor removes an error of a step or run, and leaves none of its text."""
     errors: list[Any] = [
-        "None", " null ", "n/a", "", False, 0, {}, [], [None], {"message": "None", "code": 0}, {"error": {"message": None}},
+        "None", " null ", "n/a", "", False, 0, {}, [], [None], {"message": "None", "code": 0},
+        {"error": {"message": None}},
         "canary", 7, True, ["canary"], {"message": "canary"}, {"message": "canary", "code": None},
     ]  # fmt: skip
     for error in errors:
@@ -466,7 +489,7 @@ def test_rules_make_and_unmake_no_error(path: str, action: Action) -> None:
 
 
 def test_an_error_that_is_dropped_still_changes_the_hash() -> None:
-    """A step that begins to report an error is written again, although the rule leaves the same bytes of it."""
+    """A step that begins to report an error is written again, even if the rule drops the error."""
     hashes = set()
     for error in (None, "late"):
         body = json.dumps(
@@ -480,14 +503,17 @@ def test_an_error_that_is_dropped_still_changes_the_hash() -> None:
 
 
 def test_a_model_call_stays_one() -> None:
-    """A model step whose payload a rule removes is still one of a model, its tokens unknown."""
-    body = b'[{"id":"s","outputs":{"object":"chat.completion","usage":{"total_tokens":3}},"inputs":{"text":"\\ud800"}}]'
+    """A model step whose payload a rule removes is still a model call, with unknown tokens."""
+    body = (
+        b'[{"id":"s","outputs":{"object":"chat.completion","usage":{"total_tokens":3}},'
+        b'"inputs":{"text":"\\ud800"}}]'
+    )
     (found,) = decoded(body, policy(("$.outputs", "drop"))).steps
     assert (found.node_type, found.usage.total_tokens, found.outputs) == ("model", None, None)
 
 
 def test_columns_are_read_from_what_jsonb_cannot_hold() -> None:
-    """Model and tokens are read from a payload that holds a lone surrogate, although its bytes are not kept."""
+    """Model and tokens are read from a payload with a lone surrogate, whose bytes are not kept."""
     usage = b'{"model":"m","usage":{"total_tokens":3},"choices":[],"text":"\\ud800"}'
     (found,) = decoded(b"[" + step_with(usage) + b"]", policy(("$.secret", "drop"))).steps
     assert (found.response_model, found.usage.total_tokens) == ("m", 3)
@@ -500,7 +526,7 @@ def test_descendants_are_found_however_deep() -> None:
 
 
 def test_a_changed_policy_changes_the_hash() -> None:
-    """The same step under other rules counts as changed, also where both leave the same of it."""
+    """The same step under other rules counts as changed, even if both leave the same bytes."""
     body = b'[{"id":"s","inputs":1}]'
     hashes = {
         decoded(body, rules).steps[0].content_hash
@@ -515,7 +541,7 @@ def test_a_changed_policy_changes_the_hash() -> None:
 
 
 def test_a_listing_is_redacted_as_it_is_read() -> None:
-    """A listing that was kept under no rules loses what the rules forbid; one that was redacted stays as it is."""
+    """A listing stored without rules loses what the rules forbid; a redacted one stays as it is."""
     row = b'{"id":"r","status":"completed","inputs":"%s","all_outputs":"%s"}' % (
         (CANARY.encode(),) * 2
     )
@@ -535,8 +561,8 @@ def test_a_listing_is_redacted_as_it_is_read() -> None:
         decode_run(deep, states=STATES, policy=rules)
 
 
-def test_what_is_not_stored_need_not_be_redactable() -> None:
-    """`all_outputs` that nobody can read costs no run its place, and nothing of it is kept where its row is set aside."""
+def test_unstored_members_need_not_be_redactable() -> None:
+    """An unreadable `all_outputs` costs no run its row, and no dead letter keeps any of it."""
     deep = b"[" * 3000 + b"]" * 3000
     rows = (
         b'{"id":"r","inputs":1,"all_outputs":%s}' % deep,
@@ -550,7 +576,7 @@ def test_what_is_not_stored_need_not_be_redactable() -> None:
 
 
 def test_matches_name_places_and_never_values() -> None:
-    """What a preview is made from: place, kind and size of each match, and whether it would be removed."""
+    """A preview has the place, kind and size of each match, whether it is removed, and no value."""
     rules = policy(
         ("$.inputs..content", "mask"),
         ("$.inputs.messages", "drop"),
@@ -569,7 +595,7 @@ def test_matches_name_places_and_never_values() -> None:
 
 
 def test_one_policy_serves_several_threads(sample_steps: bytes) -> None:
-    """Threads that redact at the same time get what one gets alone."""
+    """Threads that redact at the same time get the result of a single thread."""
     rules = policy(("$..content", "mask"), ("$.inputs[?@ == 0.7]", "hash"))
     expected = decoded(sample_steps, rules)
     with ThreadPoolExecutor(8) as pool:
@@ -583,7 +609,7 @@ def test_one_policy_serves_several_threads(sample_steps: bytes) -> None:
 
 
 def refusal(folder: Path, toml: str, **environment: str) -> str:
-    """The line that this configuration is refused with."""
+    """Return the line with which this configuration is refused."""
     path = folder / "etl.toml"
     path.write_text(toml)
     with pytest.raises(ConfigurationError) as caught:
@@ -598,7 +624,10 @@ RULE = '[[redaction.rules]]\npath = "$.inputs"\naction = "mask"\n'
 
 
 def test_rules_need_a_key(tmp_path: Path) -> None:
-    """Rules without a key, with an unusable one or with one in the file are refused, with the command that makes one."""
+    """Rules without a usable key, or with a key in the file, are refused.
+
+    The error names the command that makes a key.
+    """
     assert "openssl rand -hex 32" in refusal(tmp_path, RULE)
     assert "ORCHESTRA_REDACTION_KEY" in refusal(tmp_path, RULE)
     assert "openssl rand -hex 32" in refusal(tmp_path, RULE, ORCHESTRA_REDACTION_KEY="short")
@@ -615,7 +644,7 @@ def test_rules_need_a_key(tmp_path: Path) -> None:
 
 
 def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
-    """The key comes from a file beside the configuration or from the environment, which wins, and is never shown."""
+    """The key comes from a file or from the environment, which wins, and is never shown."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     path = tmp_path / "etl.toml"
     path.write_text(f'[redaction]\nkey_file = "key"\n{RULE}')
@@ -671,15 +700,17 @@ def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_rule_is_named(tmp_path: Path, toml: str, expected: str) -> None:
-    """The line says which rule is wrong, and how."""
+    """The error says which rule is wrong, and how."""
     assert expected in refusal(tmp_path, RULE + toml, ORCHESTRA_REDACTION_KEY=KEY)
 
 
 def test_without_rules_the_library_is_not_imported(tmp_path: Path) -> None:
-    """Settings and decoding without rules, and the command's help, do without the JSONPath library."""
+    """Without rules, settings, decoding and help do not import the JSONPath library."""
     program = (
         "import sys; from etl import app, settings; from etl.transform import decode, redact\n"
-        f"loaded = settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), {{}})\n"
+        "loaded = "
+        f"settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), "
+        f"{{}})\n"
         "app.open_redaction(loaded)\n"
         "import etl.cli.commands; etl.cli.commands.run(['redact', '--help'])\n"
         "assert not [name for name in sys.modules if 'jsonpath' in name]"

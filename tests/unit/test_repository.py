@@ -1,4 +1,4 @@
-"""The files for whoever hosts the repository: well formed, and naming only what the project has."""
+"""The files for the repository's host are well formed and match the project."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ def _run(*command: str | Path) -> None:
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_files_for_the_host_follow_their_schema(name: str) -> None:
-    """The schema that the host publishes knows every field."""
+    """The host's published schema knows every field of its files."""
     _run(BIN / "check-jsonschema", "--builtin-schema", SCHEMAS[name], GITHUB / name)
 
 
 def test_every_file_for_the_host_is_checked() -> None:
-    """None is without a schema; zizmor reads its own itself."""
+    """Every file for the host has a schema or is checked by zizmor."""
     found = {str(path.relative_to(GITHUB)) for path in GITHUB.rglob("*.yml")}
     assert found == SCHEMAS.keys() | {"zizmor.yml"}
 
 
 def test_the_workflow_is_safe() -> None:
-    """The linter finds no wide permission, kept credential or template injection; each job ends."""
+    """zizmor finds no wide permission, kept credential or template injection; each job ends."""
     _run(BIN / "zizmor", "--offline", "--no-progress", "--quiet", GITHUB)
     assert WORKFLOW["permissions"] == {"contents": "read"}
     assert all("timeout-minutes" in job for job in WORKFLOW["jobs"].values())
 
 
-def test_the_workflow_runs_what_the_project_has() -> None:
-    """`.ci/run` is a program, make's targets and the files of the caches exist."""
+def test_the_workflow_runs_existing_targets() -> None:
+    """`.ci/run` is a program, and make's targets and the caches' files exist."""
     targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = (GITHUB / "workflows" / "ci.yml").read_text()
     commands = [
@@ -69,8 +69,8 @@ def test_the_workflow_runs_what_the_project_has() -> None:
         assert (ROOT / name).is_file()
 
 
-def test_every_python_that_is_named_is_tried() -> None:
-    """The classifiers are the versions of the quick tests, from the oldest that is required on."""
+def test_every_named_python_is_tested() -> None:
+    """The classifiers are the versions of the quick tests, from the oldest required one on."""
     prefix = "Programming Language :: Python :: 3."
     named = [
         one.removeprefix("Programming Language :: Python :: ")

@@ -26,19 +26,19 @@ from tests.changing_list import (
 from tests.support import slow
 
 simulated = pytest.mark.parametrize("simulations", [300, *slow(3000)])
-"""Simulated lists a property; each is walked several times."""
+"""Simulated lists per property; each is walked several times."""
 
 
 @simulated
-def test_no_run_is_lost_on_a_list_that_grows_and_shrinks_while_walks_die(simulations: int) -> None:
-    """Whatever was in the list from a completed walk's start to its end is stored after it."""
+def test_no_run_is_lost_on_a_changing_list_with_interrupted_walks(simulations: int) -> None:
+    """A run that is listed from a completed walk's start to its end is stored after it."""
     for seed in range(simulations):
         lost = lost_runs(changing_list(seed, **pace(seed)), walker)
         assert not lost, f"seed {seed} loses {sorted(lost)}"
 
 
 def test_the_simulation_catches_a_walk_that_stops_at_the_first_known_page() -> None:
-    """The simulation is hard enough: the naive walk loses runs in it, again and again."""
+    """The naive walk repeatedly loses runs in the simulation, so the simulation is hard enough."""
     losing = sum(
         bool(lost_runs(changing_list(seed, **pace(seed)), StopsAtFirstKnownPage))
         for seed in range(200)
@@ -46,8 +46,8 @@ def test_the_simulation_catches_a_walk_that_stops_at_the_first_known_page() -> N
     assert losing > 50
 
 
-def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
-    """The simulation is hard enough: with every stored run a member, walks that died leave holes."""
+def test_the_simulation_catches_a_watermark_of_all_stored_runs() -> None:
+    """If every stored run is a member, interrupted walks leave holes in the simulation."""
 
     def forgetful(ledger: Ledger, page_size: int) -> RunListWalker:
         ledger.members = ledger.known
@@ -60,8 +60,8 @@ def test_the_simulation_catches_a_watermark_of_all_that_is_stored() -> None:
 
 
 @simulated
-def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid(simulations: int) -> None:
-    """After any disorder, one walk of the whole list on a quiet day stores every run of it."""
+def test_a_full_walk_of_a_quiet_list_finds_reordered_runs(simulations: int) -> None:
+    """After any disorder, one full walk of a quiet list stores every run of it."""
     for seed in range(simulations // 3):
         server, ledger = changing_list(seed, reorder=True, **pace(seed)), Ledger()
         for _ in range(3):
@@ -73,8 +73,8 @@ def test_a_whole_walk_of_a_quiet_list_finds_what_reordering_hid(simulations: int
 
 
 @simulated
-def test_what_left_a_capped_list_unseen_is_covered_by_a_miss(simulations: int) -> None:
-    """A list that shows 100 runs loses some between two walks; the next complete walk says `missed`."""
+def test_runs_that_left_a_capped_list_unseen_are_reported(simulations: int) -> None:
+    """If runs leave a list capped at 100 between two walks, the next complete one says `missed`."""
     covered = 0
     for seed in range(simulations // 2):
         rng = random.Random(seed)
@@ -83,7 +83,7 @@ def test_what_left_a_capped_list_unseen_is_covered_by_a_miss(simulations: int) -
         )
         server.grow(rng.choice([0, 3, 100, 250]))
         ledger, dies, page_size = Ledger(), rng.choice([0, 0.1]), rng.choice([20, 100])
-        # runs born later are watched: from the first complete walk that found any run
+        # Runs born later are watched: from the first complete walk that found any run.
         start: int | None = None
         missed: set[str] = set()
         for _ in range(6):
@@ -104,8 +104,8 @@ def test_what_left_a_capped_list_unseen_is_covered_by_a_miss(simulations: int) -
     assert covered > simulations // 4
 
 
-def test_the_first_walk_reports_what_a_burst_pushed_out_of_a_capped_list() -> None:
-    """A first walk that a burst threw back to the head, and that never meets its own rows again, is not whole."""
+def test_the_first_walk_reports_runs_pushed_out_of_a_capped_list() -> None:
+    """A first walk that a burst throws back to the head, without a known row, is not whole."""
     server = ServerList(random.Random(0), shown=100, page_cap=20)
     server.grow(100)
     ledger = Ledger()
@@ -116,7 +116,7 @@ def test_the_first_walk_reports_what_a_burst_pushed_out_of_a_capped_list() -> No
 
 
 def request(walker: RunListWalker) -> PageRequest:
-    """The next page of a walk that is known to go on."""
+    """Return the next page of a walk that must continue."""
     asked = walker.next_page()
     assert asked is not None
     return asked
@@ -124,7 +124,7 @@ def request(walker: RunListWalker) -> PageRequest:
 
 @simulated
 def test_rows_too_large_to_be_read_together_lose_nothing(simulations: int) -> None:
-    """Halved pages, single rows and rows passed over keep the walk contiguous while the list shrinks or grows."""
+    """Halved pages, single rows and skipped rows lose nothing while the list shrinks or grows."""
     cut_off = 0
     for seed in range(simulations // 3):
         rng = random.Random(seed)
@@ -152,7 +152,7 @@ def test_rows_too_large_to_be_read_together_lose_nothing(simulations: int) -> No
 def test_a_quiet_list_is_read_once_and_no_more(
     length: int, page_size: int, page_cap: int | None, unusable: set[int]
 ) -> None:
-    """On a quiet list the walk lists every row, says `ended`, and asks for no more pages than the overlap costs."""
+    """On a quiet list the walk lists every row, says `ended`, and requests only needed pages."""
     rows = [n if n in unusable else f"r{n}" for n in range(length)]
     walking = RunListWalker(watermark_size=0, max_pages=2_000, page_size=page_size)
     seen: set[int] = set()
@@ -179,7 +179,7 @@ def test_a_second_walk_asks_for_the_head_only() -> None:
 
 
 def test_the_whole_list_is_walked_past_the_watermark() -> None:
-    """A reconciling walk does not stop where a sweep would."""
+    """A full walk does not stop where a sweep would."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(300)
     walk(server, ledger, walker(ledger, 100))
@@ -188,7 +188,7 @@ def test_the_whole_list_is_walked_past_the_watermark() -> None:
 
 
 def test_a_stranger_among_the_members_keeps_the_walk_going() -> None:
-    """Only consecutive members end the walk, and one row that is none begins the count anew, over page borders too."""
+    """Only consecutive members end the walk; any other row restarts the count, across pages too."""
     members = {f"r{n}" for n in range(200)} - {"r20"}
     walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=10)
     rows = [f"r{n}" for n in range(200)]
@@ -199,7 +199,7 @@ def test_a_stranger_among_the_members_keeps_the_walk_going() -> None:
     assert 20 + ENOUGH < last <= 20 + ENOUGH + 10
 
 
-def test_a_walk_thrown_back_to_the_head_counts_members_anew() -> None:
+def test_a_walk_thrown_back_to_the_head_restarts_the_member_count() -> None:
     """Members seen before a restart are not consecutive with those behind it."""
     walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=20)
     request(walking)
@@ -211,7 +211,7 @@ def test_a_walk_thrown_back_to_the_head_counts_members_anew() -> None:
 
 
 def test_rows_deleted_above_cost_a_step_back_and_no_restart() -> None:
-    """When some rows vanish in the middle of a long walk, the walk finds its place again with a page or two."""
+    """If rows vanish during a long walk, the walk finds its place again with a page or two."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(1_000)
     walking = walker(ledger, 100)
@@ -224,7 +224,7 @@ def test_rows_deleted_above_cost_a_step_back_and_no_restart() -> None:
 
 
 def test_max_pages_cuts_the_walk_off_at_once() -> None:
-    """A list that outgrows every page is given up after exactly `max_pages`, known as soon as the last page is in."""
+    """A walk of an endless list is given up after exactly `max_pages`, at its last page."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     walking = walker(ledger, 10, max_pages=7)
     while (asked := walking.next_page()) is not None:
@@ -236,7 +236,7 @@ def test_max_pages_cuts_the_walk_off_at_once() -> None:
 
 @simulated
 def test_every_walk_ends_within_max_pages(simulations: int) -> None:
-    """However the list behaves, the walk asks for `max_pages` at most."""
+    """Any walk requests at most `max_pages` pages."""
     for seed in range(simulations // 3):
         server = changing_list(seed, growth=0.9, shrinkage=0.9, reorder=True)
         server.huge = {row for row in server.rows if server.rng.random() < 0.05}
@@ -269,7 +269,7 @@ def test_every_walk_ends_within_max_pages(simulations: int) -> None:
 def test_the_end_of_the_list_is_judged_by_the_watermark(
     watermark_size: int, members: set[str], rows: list[str], expected: Outcome
 ) -> None:
-    """A list that ends before the watermark is met has missed rows, unless nothing was known."""
+    """A list that ends before the watermark is met has missed rows, unless no run was known."""
     walking = RunListWalker(watermark_size=watermark_size, max_pages=9)
     while (asked := walking.next_page()) is not None:
         page = rows[asked.offset : asked.offset + asked.limit]
@@ -278,7 +278,7 @@ def test_the_end_of_the_list_is_judged_by_the_watermark(
 
 
 def test_a_refusal_past_the_last_row_is_the_end() -> None:
-    """A server that answers 400 or 404 past its end is understood."""
+    """A status 400 or 404 past the last row means the end of the list."""
     walking = RunListWalker(watermark_size=0, max_pages=9, page_size=10)
     walking.next_page()
     walking.receive(["a"], ())
@@ -302,8 +302,8 @@ def test_a_page_that_is_too_large_is_halved_and_recovers() -> None:
     assert limits == [100, 50, 25, 12, 16, 21, 27, 34, 43, 54, 68, 86]
 
 
-def test_a_row_that_is_too_large_alone_is_passed_over_and_reported() -> None:
-    """One row that cannot be read costs its neighbours nothing, at the head and in the middle."""
+def test_a_row_that_is_too_large_alone_is_skipped_and_reported() -> None:
+    """One row that cannot be read costs no other row, at the head or in the middle."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(40)
     server.huge = {server.rows[0], server.rows[17]}
@@ -313,8 +313,8 @@ def test_a_row_that_is_too_large_alone_is_passed_over_and_reported() -> None:
     assert ledger.known == set(server.rows) - server.huge
 
 
-def test_the_page_stays_the_same_until_it_is_answered() -> None:
-    """Asking twice is no second page, and an answer nobody asked for is a defect of the caller."""
+def test_the_page_stays_the_same_until_its_response() -> None:
+    """The page stays the same until its response; a response without a request is an error."""
     walking = RunListWalker(watermark_size=0, max_pages=9)
     assert walking.next_page() == walking.next_page() == (0, 100)
     assert walking.pages == 1
@@ -330,7 +330,7 @@ def test_numbers_too_small_to_walk_with_are_refused() -> None:
 
 
 def test_a_server_that_refuses_all_but_the_head_has_shown_its_list() -> None:
-    """Refused, answered at the head, and refused again: nothing lies behind it that could be listed."""
+    """A server that refuses every page but the head has shown its whole list."""
     asked = RunListWalker(watermark_size=0, max_pages=1_000_000)
     while (page := asked.next_page()) is not None:
         if page.offset == 0:
@@ -342,7 +342,7 @@ def test_a_server_that_refuses_all_but_the_head_has_shown_its_list() -> None:
 
 
 def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:
-    """A page that is refused or empty once, deep in a list, costs a step back: the walk goes on to the list's end."""
+    """A page in the middle that is refused or empty once costs a step back, not the rest."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(1_000)
     for failing in range(2, 11):
@@ -360,7 +360,7 @@ def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:
 
 
 def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
-    """A server whose every row is too large, at every offset, is given up; so is one that gives the same rows without ids."""
+    """A walk is given up if every row is too large, or if the same rows come without ids."""
     large = RunListWalker(watermark_size=0, max_pages=1_000_000)
     while large.next_page() is not None:
         large.too_large()
@@ -379,7 +379,11 @@ def walk_growing(
     length: int,
     page_size: int = 100,
 ) -> tuple[RunListWalker, set[Row], list[str]]:
-    """A first walk of a list that gains so many runs before each answer: the walker, the rows listed, and those of the list."""
+    """Walk a list for the first time that gains `growth` runs before each response.
+
+    Returns:
+        The walker, the listed rows, and the rows of the list.
+    """
     walking = RunListWalker(watermark_size=0, max_pages=1_000_000, page_size=page_size)
     listed = set[Row]()
     rows = [f"run-{number}" for number in range(length)]
@@ -415,21 +419,26 @@ IGNORES_OFFSET: dict[str, Callable[[list[str], PageRequest], Sequence[Row]]] = {
 def test_a_growing_list_that_ignores_offset_is_a_list_of_the_newest(
     show: Callable[[list[str], PageRequest], Sequence[Row]], growth: float
 ) -> None:
-    """Runs that are added at the head are no progress: the walk ends soon, without a hole, and says how far it can read."""
+    """Runs added at the head are no progress: the walk of a list without `offset` ends soon.
+
+    It leaves no hole, and says how far it can read.
+    """
     walking, listed, rows = walk_growing(show, growth, 300)
     assert (walking.outcome, walking.pages < 20) == ("ended", True)
     assert "the list returns the same rows at offset" in (walking.problem or "")
     assert walking.listed in (99, 100, len(show(rows, PageRequest(0, 100))))
-    # From the oldest one listed to the newest one listed.
+    # From the oldest to the newest listed run.
     places = sorted(rows.index(row) for row in listed if row in rows)
     assert places == list(range(places[0], places[-1] + 1))
     assert len(places) >= 99
 
 
 @pytest.mark.parametrize("growth", [0, 0.4, 1, 7, 13, 19, 20, 24, 25, 60])
-def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) -> None:
-    """Whatever a list makes of `offset` while it grows, the walk ends after a number of answers that follows from its length,
-    and claims no more than what it was shown."""
+def test_a_growing_odd_list_is_walked_in_bounded_steps(growth: float) -> None:
+    """A growing list with any treatment of `offset` ends the walk after a bounded number of pages.
+
+    The bound follows from the list's length, and the walk claims only what it was shown.
+    """
     made_up = (f"made-up-{number}" for number in itertools.count())
     odd: dict[str, Callable[[list[str], PageRequest], Sequence[Row]]] = {
         "page number from 0": lambda rows, page: rows[page.offset * page.limit :][: page.limit],
@@ -452,10 +461,10 @@ def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) ->
     }
     for name, show in odd.items():
         if name == "goes round" and growth > 5:
-            continue  # while it is passed it grows so much that what comes round is new
+            continue  # The list grows so much meanwhile that the rows it repeats are new.
         walking, listed, rows = walk_growing(show, growth, 700, page_size=25)
-        # Each answer of a list that follows `offset` leads on by a page without its overlap, and
-        # without what was added.
+        # Each response of a list that follows `offset` advances by a page, without its overlap and
+        # the added runs.
         answers = 700 / max(1, 20 - growth)
         assert walking.pages < 4 * answers + 70, name
         if walking.outcome == "ended":
@@ -467,8 +476,11 @@ def test_a_growing_list_that_is_odd_is_walked_in_bounded_steps(growth: float) ->
 
 @pytest.mark.parametrize("empty", [1, 2])
 @pytest.mark.parametrize("knows_runs", [True, False])
-def test_a_head_that_is_empty_by_accident_is_asked_for_again(knows_runs: bool, empty: int) -> None:
-    """Where runs are known, an empty head ends nothing unless it stays so: the walk that follows is a whole one."""
+def test_an_empty_head_is_requested_again(knows_runs: bool, empty: int) -> None:
+    """If runs are known, an empty head is requested again, and the walk that follows is whole.
+
+    An empty head ends the walk only if it stays empty.
+    """
     rows = [f"run-{number}" for number in range(60)]
     walking = RunListWalker(watermark_size=ENOUGH if knows_runs else 0, max_pages=99)
     while (page := walking.next_page()) is not None:
@@ -479,8 +491,8 @@ def test_a_head_that_is_empty_by_accident_is_asked_for_again(knows_runs: bool, e
 
 
 @pytest.mark.parametrize("watermark_size", [0, ENOUGH])
-def test_a_list_that_is_emptied_under_the_walk_is_missed(watermark_size: int) -> None:
-    """A walk that comes back to the head of a list that has lost all of its rows does not claim those that it has not seen."""
+def test_a_list_emptied_during_the_walk_is_missed(watermark_size: int) -> None:
+    """A walk back at the head of an emptied list does not claim the rows that it has not seen."""
     walking = RunListWalker(watermark_size=watermark_size, max_pages=99)
     while walking.next_page() is not None:
         walking.receive(
@@ -491,7 +503,7 @@ def test_a_list_that_is_emptied_under_the_walk_is_missed(watermark_size: int) ->
 
 
 def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond what is remembered exactly, a list is walked to its end all the same, and one that goes round is noticed."""
+    """A list beyond the exact memory is walked to its end, and one that repeats is noticed."""
     monkeypatch.setattr("etl.extract.list_page.SeenRows._EXACTLY", 300)
     for goes_round in (False, True):
         walking, seen = RunListWalker(watermark_size=0, max_pages=1_000), set()
@@ -506,8 +518,8 @@ def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("most", [5, 100])
-def test_a_list_that_makes_an_id_for_each_answer_is_given_up(most: int) -> None:
-    """Where each answer shows other runs, and none leads to the next, the walk ends and says so."""
+def test_a_list_with_new_ids_in_each_response_is_given_up(most: int) -> None:
+    """A walk whose responses show unrelated runs each time ends and says so."""
     walker = RunListWalker(watermark_size=0, max_pages=5_000)
     while (page := walker.next_page()) is not None:
         walker.receive([f"{walker.pages}-{row}" for row in range(min(most, page.limit))], ())

@@ -1,4 +1,4 @@
-"""Settings: where they come from, what is refused and in which words, and that secrets stay secret."""
+"""Settings: their sources, the refusals and their texts, and the secrecy of secrets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read(tmp_path: Path, toml: str = "", **environment: str) -> Settings:
 
 
 def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
-    """The one line that this TOML with this environment is refused with."""
+    """Return the one line with which this TOML and this environment are refused."""
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, toml, **environment)
     line = str(caught.value)
@@ -39,21 +39,21 @@ def refusal(tmp_path: Path, toml: str = "", **environment: str) -> str:
     return line.replace(str(tmp_path / "etl.toml"), "FILE")
 
 
-def test_the_example_says_what_the_defaults_are() -> None:
-    """Every value in the shipped file is the built-in default, the embedded database too."""
+def test_the_example_has_the_defaults() -> None:
+    """Every value in the shipped file is the built-in default, including the embedded database."""
     example = load(EXAMPLE, {}).masked()
     built_in = Settings().masked()
     assert built_in["database"]["url"] == "embedded"
     assert example == built_in
 
 
-def test_every_setting_stands_in_the_example() -> None:
-    """No setting is hidden: each key of each section is in the shipped file, if only as a comment."""
+def test_every_setting_is_in_the_example() -> None:
+    """Each key of each section is in the shipped file, at least as a comment."""
     text = EXAMPLE.read_text(encoding="utf-8")
     shown = Settings().masked()
     sections = ("api", "database", "polling", "retention", "redaction", "service", "logs")
     missing = [key for section in sections for key in shown[section] if f"{key} = " not in text]
-    # The keys themselves must not stand there; the rules stand as tables.
+    # The keys themselves must not be in it; the rules are tables.
     assert missing == ["api_key", "key", "rules"]
     assert "[[redaction.rules]]" in text
     assert "[[prices]]" in text
@@ -87,7 +87,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 
 
 def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
-    """Compose files pass unset variables on as empty ones; these change nothing."""
+    """An empty variable changes nothing, because Compose files pass unset variables as empty."""
     settings = read(
         tmp_path,
         '[database]\nurl = "embedded"\n',
@@ -99,11 +99,14 @@ def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
 
 
 def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
-    """A JSON list in one variable replaces the file's workflows, so that a container needs no file."""
+    """A JSON list in one variable replaces the file's workflows, so a container needs no file."""
     settings = read(
         tmp_path,
         '[[workflows]]\nid = "old"\n',
-        ORCHESTRA_ETL_WORKFLOWS='[{"id": "a", "runs": ["r1"], "labels": {"team": "x"}}, {"id": "b", "cron": "*/5 * * * *"}]',
+        ORCHESTRA_ETL_WORKFLOWS=(
+            '[{"id": "a", "runs": ["r1"], "labels": {"team": "x"}}, {"id": "b", "cron": "*/5 '
+            '* * * *"}]'
+        ),
     )
     assert [workflow.id for workflow in settings.workflows] == ["a", "b"]
     assert settings.workflows[0].runs == ("r1",)
@@ -111,7 +114,10 @@ def test_workflows_can_come_from_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_file_is_looked_for_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The argument, ORCHESTRA_ETL_CONFIG, ./config/etl.toml, then the user's own; never one of an installation."""
+    """The file is the argument, ORCHESTRA_ETL_CONFIG, ./config/etl.toml, or the user's own.
+
+    It is never a file of an installation.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -159,8 +165,8 @@ def test_durations_are_read_with_their_units(tmp_path: Path, text: str, seconds:
 @pytest.mark.parametrize(
     "text", ['"90"', "90", '"-5s"', '""', '"0s"', '"1y"', '"s"', '"9999999d"', "true", '"1.2.3s"']
 )
-def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
-    """A bare number is ambiguous and a negative or endless duration is nonsense: each is one clear line."""
+def test_an_invalid_duration_is_refused(tmp_path: Path, text: str) -> None:
+    """A duration without a unit, negative or endless is refused with one clear line."""
     assert refusal(tmp_path, f"[polling]\nlease = {text}\n").startswith("FILE: polling.lease: ")
 
 
@@ -176,7 +182,8 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
         ('[[workflow]]\nid = "a"', "workflow: there is no such setting; did you mean workflows?"),
         (
             "[polling]\nfoo = 1",
-            "polling.foo: there is no such setting; known here: settle_after, open_interval_min, open_interval_max, "
+            "polling.foo: there is no such setting; known here: settle_after, "
+            "open_interval_min, open_interval_max, "
             "give_up_after, lease, reconcile, reconcile_pages",
         ),
         ("[logs]\nlog = 1", "logs.log: there is no such setting; known here: level, format"),
@@ -188,7 +195,7 @@ def test_what_is_no_duration_is_refused(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, toml: str, line: str) -> None:
-    """A misspelt key is an error that says what was probably meant."""
+    """A misspelt key is an error with the nearest known key."""
     assert refusal(tmp_path, toml) == f"FILE: {line}"
 
 
@@ -203,7 +210,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, toml: str, l
     ],
 )
 def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: str) -> None:
-    """A misspelt variable is not passed over in silence, and its value is not shown."""
+    """A misspelt variable is an error that does not show its value."""
     line = refusal(tmp_path, **{name: SECRET})
     assert line.startswith(f"{name}: ")
     assert meant in line
@@ -222,7 +229,8 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[service]\nhost = ''", "service.host: must not be empty"),
         ("[service]\nport = 'x'\nhost = ''", "(and 1 more)"),
         ("[api]\nrequests_per_second = true", "api.requests_per_second: must be a number"),
-        ("[api]\nrequests_per_second = -1", "api.requests_per_second: must be greater than or equal to 0"),
+        ("[api]\nrequests_per_second = -1",
+         "api.requests_per_second: must be greater than or equal to 0"),
         ("[api]\nbase_url = 'ftp://host/'", "must begin with http:// or https://"),
         ("[api]\nbase_url = 'https:///path'", "no host"),
         ("[api]\nbase_url = 'https://host:99999/'", "is no URL"),
@@ -238,7 +246,8 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[api]\nheader_name = 'a: b'", "is no name of an HTTP header"),
         ("[api]\nheader_name = 'Schlüssel'", "is no name of an HTTP header"),
         ('[api]\nheader_name = "X\\r\\nY"', "is no name of an HTTP header"),
-        ("[[prices]]\nmodel = 'a'\ninput = '1'\noutput = '1'\nabove_input_tokens = true", "above_input_tokens: must be a number"),
+        ("[[prices]]\nmodel = 'a'\ninput = '1'\noutput = '1'\nabove_input_tokens = true",
+         "above_input_tokens: must be a number"),
         (f"[api]\napi_key = '{SECRET}'", "set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE"),
         (f"[api]\nkey = '{SECRET}'", "set ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE"),
         (f"[database]\nurl = 'mysql://u:{SECRET}@host/'", "must begin with postgresql://"),
@@ -247,20 +256,22 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[states]\nreview = 'reviewing'", "'review' must be one of pending, running"),
         ("[polling]\nopen_interval_min = '1h'", "open_interval_min must not be longer"),
         ("[[workflows]]\nid = 'a'\n[[workflows]]\nid = 'a'", "the id a is configured twice"),
-        ("[[workflows]]\nid = 'a'\ninterval = '1m'\ncron = '* * * * *'", "has both interval and cron"),
+        ("[[workflows]]\nid = 'a'\ninterval = '1m'\ncron = '* * * * *'",
+         "has both interval and cron"),
         ("[[workflows]]\nid = 'a'\ncron = '* * *'", "no. 1.cron: is not a cron line of five fields"),
         ("[[workflows]]\nid = 'a'\ncron = '61 * * * *'", "no. 1.cron: is not a cron line"),
         ("[[workflows]]\nid = 'a'\ncron = '0 0 31 2 *'", "never comes due"),
         ("[[workflows]]\nid = 'a'\ncron = '* * * * 8'", "weekday '8' must be from 0 to 7"),
         ("[[workflows]]\nid = '..'", "no. 1.id: cannot stand in a request's path"),
         ("[[workflows]]\nid = ''", "no. 1.id: cannot stand in a request's path"),
-        ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]", "no. 1.runs no. 3: cannot stand in a request"),
+        ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]",
+         "no. 1.runs no. 3: cannot stand in a request"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_line_that_names_the_place(
     tmp_path: Path, toml: str, words: str
 ) -> None:
-    """Every mistake in the file is one line with the file, the key and what is wrong, never with a secret."""
+    """Every mistake in the file is one line with file, key and reason, without a secret."""
     line = refusal(tmp_path, toml)
     assert line.startswith("FILE: ")
     assert words in line
@@ -315,7 +326,7 @@ def test_a_wrong_value_is_one_line_that_names_the_place(
 def test_a_wrong_variable_is_named_and_its_value_is_not(
     tmp_path: Path, name: str, value: str, words: str
 ) -> None:
-    """A mistake in the environment names the variable, not the file, and shows nothing of what it holds."""
+    """A mistake in the environment names the variable, not the file, without the value."""
     line = refusal(tmp_path, **{name: value})
     assert line.startswith(f"{name}: ")
     assert words in line
@@ -326,38 +337,45 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
     [
         ("[api]\nconcurrency = 3", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_API_KEY_FILE": "b"},
          "ORCHESTRA_API_KEY and ORCHESTRA_API_KEY_FILE: the key is given twice"),
-        ("[api]\napi_key_file = 'x'", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_ETL_API": '{"api_key_file": "b"}'},
+        ("[api]\napi_key_file = 'x'", {"ORCHESTRA_API_KEY": "a",
+                                       "ORCHESTRA_ETL_API": '{"api_key_file": "b"}'},
          "ORCHESTRA_API_KEY and ORCHESTRA_ETL_API: the key is given twice"),
-        ("[database]\nurl = 'postgresql://x'", {"DATABASE_URL": "postgresql://y", "DATABASE_URL_FILE": "b"},
+        ("[database]\nurl = 'postgresql://x'", {"DATABASE_URL": "postgresql://y",
+                                                "DATABASE_URL_FILE": "b"},
          "DATABASE_URL and DATABASE_URL_FILE: the database is named twice"),
-        ("[redaction]\nkey_file = 'x'", {"ORCHESTRA_REDACTION_KEY": "a" * 32, "ORCHESTRA_REDACTION_KEY_FILE": "b"},
+        ("[redaction]\nkey_file = 'x'", {"ORCHESTRA_REDACTION_KEY": "a" * 32,
+                                         "ORCHESTRA_REDACTION_KEY_FILE": "b"},
          "ORCHESTRA_REDACTION_KEY and ORCHESTRA_REDACTION_KEY_FILE: the key is given twice"),
         ("[polling]\nopen_interval_max = '1m'",
          {"ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN": "1h", "ORCHESTRA_ETL_POLLING__LEASE": "1m"},
          "FILE: polling and ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN: open_interval_min must not"),
-        ("[polling]\nopen_interval_min = '1h'\nopen_interval_max = '1m'", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"},
+        ("[polling]\nopen_interval_min = '1h'\nopen_interval_max = '1m'",
+         {"ORCHESTRA_ETL_POLLING__LEASE": "1m"},
          "FILE: polling: open_interval_min must not"),
-        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS__LEVEL": "louder"}, "ORCHESTRA_ETL_LOGS__LEVEL: must be"),
-        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS": '{"level": "louder"}'}, "ORCHESTRA_ETL_LOGS: level: must be"),
+        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS__LEVEL": "louder"},
+         "ORCHESTRA_ETL_LOGS__LEVEL: must be"),
+        ("[logs]\nlevel = 'loud'", {"ORCHESTRA_ETL_LOGS": '{"level": "louder"}'},
+         "ORCHESTRA_ETL_LOGS: level: must be"),
         # Two variables for one setting.
         ("", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_ETL_API__API_KEY": "b"},
          "ORCHESTRA_ETL_API__API_KEY and ORCHESTRA_API_KEY set the same"),
         ("", {"ORCHESTRA_ETL_API": '{"concurrency": 5}', "ORCHESTRA_ETL_API__CONCURRENCY": "4"},
          "ORCHESTRA_ETL_API and ORCHESTRA_ETL_API__CONCURRENCY set the same"),
-        ("", {"ORCHESTRA_ETL_API": "5", "ORCHESTRA_ETL_API__CONCURRENCY": "4"}, "ORCHESTRA_ETL_API: must be a table"),
+        ("", {"ORCHESTRA_ETL_API": "5", "ORCHESTRA_ETL_API__CONCURRENCY": "4"},
+         "ORCHESTRA_ETL_API: must be a table"),
         # A variable does not hide that the file is wrong.
         ("polling = 3", {"ORCHESTRA_ETL_POLLING__LEASE": "1m"}, "FILE: polling: must be a table"),
     ],
 )  # fmt: skip
-def test_a_setting_that_is_given_twice_names_who_gives_it(
+def test_a_conflict_names_its_sources(
     tmp_path: Path, toml: str, environment: dict[str, str], place: str
 ) -> None:
-    """What two places say together is blamed on these places, whether variables or the file, and on no other."""
+    """A conflict between two sources, variables or the file, names exactly these sources."""
     assert refusal(tmp_path, toml, **environment).startswith(place)
 
 
 def test_a_section_in_json_goes_with_single_variables_and_the_file(tmp_path: Path) -> None:
-    """A variable for a section, one for another setting of it and the file are put together: each sets what it names."""
+    """A section's variable, a setting's variable and the file combine: each sets what it names."""
     settings = read(
         tmp_path,
         "[api]\nattempts = 7\nconcurrency = 3",
@@ -368,7 +386,7 @@ def test_a_section_in_json_goes_with_single_variables_and_the_file(tmp_path: Pat
 
 
 def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
-    """A key loses its trailing newline; a key file is read anew, so that a renewed key takes effect by itself."""
+    """A key loses its trailing newline, and a key file is re-read when its key changes."""
     assert read(tmp_path, ORCHESTRA_API_KEY=f"{SECRET}\n").read_api_key() == SECRET
     (tmp_path / "key").write_text("first\r\n", encoding="utf-8")
     settings = read(tmp_path, '[api]\napi_key_file = "key"\n')
@@ -381,7 +399,7 @@ def test_the_key_comes_from_the_environment_or_a_file(tmp_path: Path) -> None:
     )
 
 
-def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path) -> None:
+def test_a_missing_key_is_an_error_only_when_it_is_needed(tmp_path: Path) -> None:
     """Commands on the database alone work without a key; the others say how to give one."""
     with pytest.raises(
         ConfigurationError, match="set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE"
@@ -402,8 +420,8 @@ def test_a_key_that_is_missing_is_an_error_only_when_it_is_needed(tmp_path: Path
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str) -> None:
-    """Each of the usual spellings gives the same libpq URI, from the environment and from a file."""
+def test_a_database_url_becomes_a_libpq_uri(tmp_path: Path, scheme: str) -> None:
+    """Each usual spelling gives the same libpq URI, from the environment and from a file."""
     url = f"{scheme}://user:pass@host:5433/name?sslmode=disable"
     expected = "postgresql://user:pass@host:5433/name?sslmode=disable"
     assert read(tmp_path, DATABASE_URL=url).database_url() == expected
@@ -415,7 +433,7 @@ def test_a_database_url_becomes_one_that_libpq_reads(tmp_path: Path, scheme: str
 
 
 def test_without_a_database_it_is_the_embedded_one(tmp_path: Path) -> None:
-    """One default, with a file and without: the embedded database."""
+    """The default database is the embedded one, with a file and without."""
     assert read(tmp_path).database_url() == "embedded"
     assert load(None, {}).database_url() == "embedded"
 
@@ -432,7 +450,10 @@ def test_without_a_database_it_is_the_embedded_one(tmp_path: Path) -> None:
     ],
 )
 def test_a_url_that_libpq_refuses_is_not_quoted(tmp_path: Path, url: str) -> None:
-    """libpq quotes what it does not understand, mostly a piece of the password; our line does not."""
+    """The error for a URL that libpq refuses does not quote it, unlike libpq's own text.
+
+    libpq quotes what it does not understand, mostly a piece of the password.
+    """
     settings = read(tmp_path, DATABASE_URL=f"postgresql://{url}")
     with pytest.raises(ConfigurationError, match="is not understood") as caught:
         settings.database_url()
@@ -440,7 +461,7 @@ def test_a_url_that_libpq_refuses_is_not_quoted(tmp_path: Path, url: str) -> Non
 
 
 def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
-    """Neither what `config show` prints nor the representation of the settings holds a key or password."""
+    """Neither `config show` nor the settings' representation shows a key or password."""
     settings = read(
         tmp_path,
         ORCHESTRA_API_KEY=SECRET,
@@ -490,18 +511,18 @@ def test_secrets_are_shown_nowhere(tmp_path: Path) -> None:
     ],
 )
 def test_passwords_in_urls_are_masked_in_every_form(url: str, masked: str) -> None:
-    """Also a password that should have been percent-encoded, and one given as a parameter."""
+    """A password in a URL is masked even if it is not percent-encoded, or is a parameter."""
     assert mask_url(url) == masked
 
 
 def test_settings_cannot_be_changed() -> None:
-    """What was loaded stays: assigning to a setting fails."""
+    """Loaded settings cannot be changed: assigning to one fails."""
     with pytest.raises(ValidationError):
         Settings().polling.lease = 1.0
 
 
 def test_importing_the_settings_is_cheap() -> None:
-    """Neither the scheduler nor the database driver is imported to read the settings."""
+    """Reading the settings imports neither the scheduler nor the database driver."""
     code = "import sys, etl.settings; etl.settings.load(environment={}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
@@ -510,14 +531,14 @@ def test_importing_the_settings_is_cheap() -> None:
 
 
 def test_an_id_is_as_long_as_the_tables_take(tmp_path: Path) -> None:
-    """Ids are measured in bytes, as the tables' constraints and indexes measure them."""
+    """Ids are measured in bytes, like the tables' constraints and indexes do."""
     assert read(tmp_path, f'[[workflows]]\nid = "{"é" * 256}"').workflows[0].id == "é" * 256
     line = "FILE: workflows no. 1.id: is longer than 512 bytes"
     assert refusal(tmp_path, f'[[workflows]]\nid = "{"é" * 257}"') == line
 
 
 def test_prices_are_read_exactly(tmp_path: Path) -> None:
-    """A price is the decimal number that is written, as a number or as text; what is left out has its default."""
+    """A price is the exact decimal number, written as a number or as text, with defaults."""
     toml = """
         [[prices]]
         model = "gpt-*"
@@ -550,7 +571,7 @@ def test_prices_are_read_exactly(tmp_path: Path) -> None:
 
 
 def test_every_kind_has_a_price(tmp_path: Path) -> None:
-    """Each kind of usage may have a price of its own, for a tier of service and a length of the input."""
+    """Each kind of usage may have its own price, for a service tier and a length of the input."""
     parts = [kind.price for kind in (*KINDS, CALLS)]
     assert set(parts) < set(PriceSettings.model_fields)
     lines = "\n".join(f"{part} = {number}" for number, part in enumerate(parts))
@@ -570,8 +591,8 @@ def test_every_kind_has_a_price(tmp_path: Path) -> None:
     ]
 
 
-def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
-    """Where no price of tokens is given, neither input nor output needs one."""
+def test_a_price_without_tokens(tmp_path: Path) -> None:
+    """Without a price per token, neither input nor output needs one."""
     [price] = read(tmp_path, '[[prices]]\nmodel = "m"\ndocument_pages = 1.5').prices
     assert price.amounts == {"document_pages": Decimal("1.5")}
 
@@ -584,7 +605,8 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
         ('model = "m"\ninput = 1\noutput_audio = 1', "prices no. 1.output: is missing"),
         (
             'model = "m"\ninput = 1\noutput = 1\nabove_input_tokens = 150000',
-            "prices no. 1.above_input_tokens: must be 0 or one of 32000, 100000, 128000, 199999, 200000, 256000, 272000,"
+            "prices no. 1.above_input_tokens: must be 0 or one of 32000, 100000, 128000, "
+            "199999, 200000, 256000, 272000,"
             " 512000, 524288: prices change there",
         ),
         (
@@ -592,7 +614,10 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
             "prices no. 1.service_tier: must be a name of at most 50 characters",
         ),
         (
-            'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio = 2\nservice_tier = "US"',
+            (
+                'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio '
+                '= 2\nservice_tier = "US"'
+            ),
             "prices: the price of m is given twice",
         ),
         (
@@ -624,7 +649,7 @@ def test_a_price_of_what_is_not_sold_by_the_token(tmp_path: Path) -> None:
     ],
 )
 def test_a_price_that_cannot_be_one(tmp_path: Path, price: str, line: str) -> None:
-    """What is no price is refused in words that say which table and key."""
+    """An invalid price is refused with its table and key."""
     assert refusal(tmp_path, f"[[prices]]\n{price}") == f"FILE: {line}"
 
 

@@ -35,7 +35,7 @@ SECRETS = {"api.api_key", "redaction.key"}
 
 
 def _problems(text: str) -> list[str]:
-    """Return what the schema says about this TOML; days are strings to it, as to the editors."""
+    """Return the schema's errors for this TOML; days are strings to it, as to the editors."""
     values = json.loads(json.dumps(tomllib.loads(text), default=str))
     return [error.message for error in VALIDATOR.iter_errors(values)]
 
@@ -50,7 +50,7 @@ def _program_accepts(path: Path, text: str) -> bool:
 
 
 def _names() -> Iterator[str]:
-    """Return every setting that the schema knows, as the program names them."""
+    """Yield every setting that the schema knows, by the program's names."""
     yield from SCHEMA["properties"]
     models = {model.__name__: section for section, model in sources._SECTIONS.items()}
     for model, part in SCHEMA["$defs"].items():
@@ -58,7 +58,7 @@ def _names() -> Iterator[str]:
 
 
 def test_the_schema_has_every_setting() -> None:
-    """It is a valid schema, knows each setting with its description, and no secret."""
+    """The schema is valid, and knows each setting with its description, and no secret."""
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     assert {*_names()} == {*sources._KNOWN} - SECRETS
     for part in SCHEMA["$defs"].values():
@@ -67,7 +67,7 @@ def test_the_schema_has_every_setting() -> None:
 
 
 def test_the_example_names_the_schema() -> None:
-    """The first line leads to it; the file fits it, also with every commented setting in force."""
+    """The example names the schema in its first line and fits it, with every setting in force."""
     first = EXAMPLE.splitlines()[0]
     assert (ROOT / "config" / first.removeprefix("#:schema ")).samefile(reference.SETTINGS_SCHEMA)
     assert _problems(EXAMPLE) == []
@@ -78,7 +78,7 @@ def test_the_example_names_the_schema() -> None:
 
 @pytest.mark.parametrize("block", DOCUMENTED)
 def test_documented_settings_fit_the_schema(block: str, tmp_path: Path) -> None:
-    """Each example of the documentation is accepted by the program and by the schema."""
+    """The program and the schema accept each example of the documentation."""
     assert _program_accepts(tmp_path / "etl.toml", block)
     assert _problems(block) == []
 
@@ -102,7 +102,7 @@ def test_documented_settings_fit_the_schema(block: str, tmp_path: Path) -> None:
     ],
 )
 def test_the_schema_refuses_what_the_program_refuses(text: str, tmp_path: Path) -> None:
-    """Unknown names, other types, values out of range, and secrets in the file."""
+    """The schema refuses unknown names, wrong types, values out of range, and secrets."""
     assert not _program_accepts(tmp_path / "etl.toml", text)
     assert _problems(text)
 
@@ -119,7 +119,7 @@ def test_the_schema_refuses_what_the_program_refuses(text: str, tmp_path: Path) 
     ],
 )
 def test_the_schema_accepts_what_the_program_accepts(text: str, tmp_path: Path) -> None:
-    """Prices without tokens, tables whose names are free, file names, days, an empty file."""
+    """The schema accepts prices without tokens, free table names, file names, days, no content."""
     assert _program_accepts(tmp_path / "etl.toml", text)
     assert _problems(text) == []
 
@@ -128,7 +128,7 @@ def test_the_schema_accepts_what_the_program_accepts(text: str, tmp_path: Path) 
     st.text(alphabet=" .0159٣dhmsDHMS\t", max_size=12) | st.from_regex(r"(\d+ ?(ms|s|M|h|d) ?)+")
 )
 def test_every_duration_of_the_program_fits_the_schema(text: str) -> None:
-    """Whatever is a duration to the program is one to the editors."""
+    """The schema accepts every duration that the program accepts."""
     try:
         TypeAdapter(Duration).validate_python(text)
     except ValidationError:

@@ -43,12 +43,12 @@ from etl.transform.states import StateMap, derive_run_state
     ],
 )
 def test_status_becomes_state(status: str | None, state: State) -> None:
-    """The usual spellings are known in any case and with any separators; everything else is unknown."""
+    """The usual spellings are known in any case, with any separators; all others are `unknown`."""
     assert StateMap().state_of(status) == state
 
 
 def test_configured_mapping_wins() -> None:
-    """A configured status is mapped however it is spelled, and goes before the defaults."""
+    """A configured status is mapped in any spelling, and precedes the defaults."""
     states = StateMap({"Half Baked": "running", "completed": "failed"})
     assert [states.state_of(status) for status in ("half-baked", "HALF_BAKED", "Completed")] == [
         "running",
@@ -58,7 +58,7 @@ def test_configured_mapping_wins() -> None:
 
 
 def test_configured_target_must_be_a_state() -> None:
-    """A target that is no state is a configuration error that names the states."""
+    """A target that is not a state is a configuration error that names the states."""
     with pytest.raises(ConfigurationError, match=r"'ok'.*succeeded"):
         StateMap({"fine": "ok"})
 
@@ -79,5 +79,5 @@ def test_configured_target_must_be_a_state() -> None:
     ],
 )
 def test_run_state_from_steps(states: list[State], expected: State) -> None:
-    """An open step keeps the run open; among ended ones the worst decides."""
+    """An open step keeps the run open; among ended steps the worst decides."""
     assert derive_run_state(iter(states)) == expected

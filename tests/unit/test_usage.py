@@ -1,4 +1,4 @@
-"""What a model's response tells about its usage, whatever the provider."""
+"""The usage in a model's response, whatever the provider."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _COUNTED = tuple(kind.name for kind in KINDS if kind.name.endswith("_tokens"))
 
 
 def read(outputs: Any, inputs: Any = None) -> Generation:
-    """What a step with these payloads tells."""
+    """Read the usage of a step with these payloads."""
     return read_generation(Raw(json.dumps(inputs).encode()), Raw(json.dumps(outputs).encode()))
 
 
 def told(usage: Usage) -> dict[str, Any]:
-    """The fields of a usage that are not None."""
+    """Return the fields of a usage that are not None."""
     fields = msgspec.structs.asdict(usage)
     kinds = fields.pop("usage_kinds")
     assert kinds == sum(BITS[name] for name in charged(usage))
@@ -38,14 +38,14 @@ def told(usage: Usage) -> dict[str, Any]:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
 def test_every_shape(sample: Sample) -> None:
-    """Each provider's body gives the usage that its page describes, the model and the reason to stop; nothing is passed over."""
+    """Each provider's body gives the documented usage, model and finish reason, without drift."""
     seen = read(sample.body)
     assert told(seen.usage) == sample.usage
     assert (seen.response_model, seen.finish_reason) == (sample.model, sample.finish_reason)
     assert seen.deviations == ()
 
 
-# Our kinds by the names of genai-prices.
+# This project's kinds by their names in genai-prices.
 _THEIRS = {
     "input_tokens": "input_tokens",
     "output_tokens": "output_tokens",
@@ -68,7 +68,7 @@ _THEIRS = {
     ids=lambda sample: sample.name,
 )
 def test_as_genai_prices_reads_it(sample: Sample) -> None:
-    """Where genai-prices can read a body, it finds the same in it: whoever computes a cost by it, computes ours."""
+    """genai-prices finds the same in each body that it can read, so costs by it are the same."""
     provider, flavor = sample.extractor or ("", "")
     (extractor,) = [
         one
@@ -86,18 +86,24 @@ def test_as_genai_prices_reads_it(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("usage", "expected"),
     [
-        # The total tells; without one, a name that only the provider has, or what cannot be
-        # otherwise.
-        ({"completion_tokens": 50, "total_tokens": 60, "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
-        ({"completion_tokens": 50, "total_tokens": 100, "completion_tokens_details": {"reasoning_tokens": 40}}, (90, 100)),
-        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
-        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 60}}, (110, 120)),
-        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}, "num_sources_used": 0}, (90, 100)),
-        ({"completion_tokens": 50, "total_tokens": 60, "completion_tokens_details": {"reasoning_tokens": 70}}, (120, 130)),
+        # The total decides; without one, a name that only the provider has, or the only possible
+        # reading.
+        ({"completion_tokens": 50, "total_tokens": 60,
+          "completion_tokens_details": {"reasoning_tokens": 40}}, (50, 60)),
+        ({"completion_tokens": 50, "total_tokens": 100,
+          "completion_tokens_details": {"reasoning_tokens": 40}}, (90, 100)),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40}},
+         (50, 60)),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 60}},
+         (110, 120)),
+        ({"completion_tokens": 50, "completion_tokens_details": {"reasoning_tokens": 40},
+          "num_sources_used": 0}, (90, 100)),
+        ({"completion_tokens": 50, "total_tokens": 60,
+          "completion_tokens_details": {"reasoning_tokens": 70}}, (120, 130)),
     ],
 )  # fmt: skip
 def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, int]) -> None:
-    """Reasoning is part of the completion, or beside it, as the total tells."""
+    """The total tells whether reasoning is part of the completion or beside it."""
     used = read(
         {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, **usage}}
     ).usage
@@ -125,7 +131,10 @@ def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, 
     ids=["embeddings", "ollama"],
 )
 def test_several_responses_without_ids(response: dict[str, Any]) -> None:
-    """Of several responses without ids the last is not taken for all: they are a call of unknown cost, and drift. One is read."""
+    """Several responses without ids are a call of unknown cost, and drift.
+
+    The last of them does not stand for all. A single one is read.
+    """
     assert read([response]).usage.input_tokens in (8, 26)
     several = read({"result": {"data": [response, response]}})
     assert told(several.usage) == {"unread_quantities": 2}
@@ -134,8 +143,8 @@ def test_several_responses_without_ids(response: dict[str, Any]) -> None:
     ]
 
 
-def test_what_the_total_holds_beyond_is_other() -> None:
-    """Tokens of the total that no name explains are counted as what they are: others, without a price."""
+def test_unexplained_tokens_of_a_total_are_other() -> None:
+    """Tokens of the total that no name explains count as other tokens, without a price."""
     used = read(
         {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}
     ).usage
@@ -151,8 +160,8 @@ def test_what_the_total_holds_beyond_is_other() -> None:
 @pytest.mark.parametrize(
     "name", ["prompt_tokens", "completion_tokens", "input_tokens", "output_tokens"]
 )
-def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
-    """A quantity that is stated and cannot be read is counted beside those that can, so that they are not taken for the whole."""
+def test_unreadable_quantities_are_counted(name: str, wrong: object) -> None:
+    """A quantity that cannot be read is counted, so that the readable ones do not count as all."""
     other = {
         "prompt": "completion_tokens",
         "completion": "prompt_tokens",
@@ -169,7 +178,7 @@ def test_what_cannot_be_read_is_counted(name: str, wrong: object) -> None:
 
 @pytest.mark.parametrize("name", ["chunks", "events", "stream"])
 def test_events_of_a_stream_under_a_name(name: str) -> None:
-    """The events of a stream are read under each of the names that libraries give them."""
+    """The events of a stream are read under each name that libraries give them."""
     events = [
         {"messageStart": {"role": "assistant"}},
         {"messageStop": {"stopReason": "max_tokens"}},
@@ -182,7 +191,7 @@ def test_events_of_a_stream_under_a_name(name: str) -> None:
 
 
 def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
-    """What is charged does not depend on the total, nor on what the provider says of the cost."""
+    """An unreadable total or reported cost does not change what is charged."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "x", "cost": "y"}
     assert told(read({"model": "m", "choices": [], "usage": usage}).usage) == {
         "input_tokens": 10, "output_tokens": 5, "total_tokens": 15,
@@ -192,21 +201,25 @@ def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
 @pytest.mark.parametrize(
     ("usage", "left", "paths"),
     [
-        ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 11}},
+        ({"prompt_tokens": 10, "completion_tokens": 5,
+          "prompt_tokens_details": {"cached_tokens": 11}},
          {"unread_quantities": 1}, {"outputs.cached_input_tokens"}),
-        ({"prompt_tokens": 10, "completion_tokens": 5, "completion_tokens_details": {"audio_tokens": 6}},
+        ({"prompt_tokens": 10, "completion_tokens": 5,
+          "completion_tokens_details": {"audio_tokens": 6}},
          {"unread_quantities": 1}, {"outputs.output_audio_tokens"}),
-        ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"audio_tokens": 8, "image_tokens": 8}},
+        ({"prompt_tokens": 10, "completion_tokens": 5,
+          "prompt_tokens_details": {"audio_tokens": 8, "image_tokens": 8}},
          {"input_audio_tokens": 8, "unread_quantities": 1}, {"outputs.input_image_tokens"}),
-        # Where all is from the cache, the audio is.
-        ({"prompt_tokens": 10, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 8}},
+        # If everything is from the cache, so is the audio.
+        ({"prompt_tokens": 10, "completion_tokens": 5,
+          "prompt_tokens_details": {"cached_tokens": 10, "audio_tokens": 8}},
          {"cached_input_tokens": 10, "input_audio_tokens": 8, "cached_audio_tokens": 8}, set()),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_left_out(
+def test_a_part_larger_than_its_whole_is_left_out(
     usage: dict[str, Any], left: dict[str, int], paths: set[str]
 ) -> None:
-    """A part that is larger than what contains it is left out and counted as drift; the whole stays."""
+    """A part that is larger than its whole is left out and counted as drift; the whole stays."""
     seen = read({"choices": [], "usage": usage})
     assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
     assert {(one.path, one.kind) for one in seen.deviations} == {
@@ -223,21 +236,25 @@ def test_what_does_not_fit_is_left_out(
          ["outputs.usage.by_tool.a.tool_tokens"]),
         ({"model": "m", "llm_usage": {"tokens_in": 5, "tokens_out": 6}},
          ["outputs.llm_usage.tokens_in", "outputs.llm_usage.tokens_out"]),
-        ({"result": {"data": {"response": {"token_usage": {"prompt": 5, "tokens": 3}}, "usage_total": 4}}},
+        ({"result": {"data": {"response": {"token_usage": {"prompt": 5, "tokens": 3}},
+                              "usage_total": 4}}},
          ["outputs.result.data.response.token_usage.tokens", "outputs.result.data.usage_total"]),
-        # Nobody knows what else a response stands in.
+        # What else contains a response is not known.
         ({"answer": {"usage": {"prompt_tokens": 5, "completion_tokens": 6}}},
          ["outputs.answer.usage.completion_tokens", "outputs.answer.usage.prompt_tokens"]),
-        ({"result": {"data": {"llm_output": {"token_usage": {"total_tokens": 5}}, "successful": True}}},
+        ({"result": {"data": {"llm_output": {"token_usage": {"total_tokens": 5}},
+                              "successful": True}}},
          ["outputs.result.data.llm_output.token_usage.total_tokens"]),
         ({"answer": {"usage": {"disk": 3}}}, []),
-        ([_completion | {"id": str(number)} for number, _completion in enumerate([SAMPLES[0].body] * 2)], ["outputs[].usage"]),
-        ({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "new_tokens": 0, "token_limit": 9, "a": "tokens"}},
+        ([_completion | {"id": str(number)} for number,
+          _completion in enumerate([SAMPLES[0].body] * 2)], ["outputs[].usage"]),
+        ({"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "new_tokens": 0,
+                                   "token_limit": 9, "a": "tokens"}},
          []),
     ],
 )  # fmt: skip
-def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> None:
-    """Numbers under a name that tells of tokens or usage, which no row of the table has, are drift with their path."""
+def test_unknown_usage_names_are_counted(outputs: Any, paths: list[str]) -> None:
+    """Numbers under an unknown name that suggests tokens or usage are drift with their path."""
     found = [(one.path, one.kind) for one in read(outputs).deviations]
     assert sorted(found) == sorted((path, "unknown_usage") for path in paths)
 
@@ -245,23 +262,29 @@ def test_what_looks_like_usage_is_counted(outputs: Any, paths: list[str]) -> Non
 @pytest.mark.parametrize(
     ("inputs", "outputs", "node_type", "model"),
     [
-        ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": SAMPLES[0].body, "error": None}}, "integration", "gpt-4o"),
-        ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": {"response_data": SAMPLES[0].body}, "error": None}},
+        ({"app_name": "openai", "action": "CHAT"}, {"result": {"data": SAMPLES[0].body,
+                                                               "error": None}}, "integration",
+                                                               "gpt-4o"),
+        ({"app_name": "openai", "action": "CHAT"},
+         {"result": {"data": {"response_data": SAMPLES[0].body}, "error": None}},
          "integration", "gpt-4o"),
-        ({"app_name": "slack", "action": "SEND"}, {"model": "m", "result": {"data": {"ok": True}}}, "integration", None),
+        ({"app_name": "slack", "action": "SEND"}, {"model": "m", "result": {"data": {"ok": True}}},
+         "integration", None),
         ({"code": "..."}, {"result": SAMPLES[0].body}, "code", "gpt-4o"),
         ({"code": "..."}, {"result": {"usage": {"cpu": 3}}}, "code", None),
-        ({"query": "q"}, {"documents": [], "usage": {"total_tokens": 5, "prompt_tokens": 5}}, "knowledge_retrieval", None),
+        ({"query": "q"}, {"documents": [], "usage": {"total_tokens": 5, "prompt_tokens": 5}},
+         "knowledge_retrieval", None),
         ({"modelId": "titan"}, {"inputTextTokenCount": 5}, "model", None),
-        ({"model_name": "m"}, {"type": "message", "model": "c", "usage": {"input_tokens": 1, "output_tokens": 1}}, "model", "c"),
+        ({"model_name": "m"}, {"type": "message", "model": "c",
+                               "usage": {"input_tokens": 1, "output_tokens": 1}}, "model", "c"),
         ({}, {"usage": {"requests": 1}}, None, None),
         ({}, {"usage": {"speed": "fast"}, "service_tier": "gold"}, None, None),
     ],
 )  # fmt: skip
-def test_a_call_is_what_tells_usage(
+def test_a_response_with_usage_is_a_call(
     inputs: Any, outputs: Any, node_type: str | None, model: str | None
 ) -> None:
-    """Whatever the node, a response in its outputs is read; the node stays what it is, or is a model."""
+    """A response in any node's outputs is read; the node keeps its type, or is a model."""
     seen = read(outputs, inputs)
     assert (seen.node_type, seen.response_model) == (node_type, model)
     assert seen.request_model == (inputs.get("modelId") or inputs.get("model_name"))
@@ -295,7 +318,7 @@ def test_a_call_is_what_tells_usage(
     ],
 )
 def test_tiers(more: dict[str, Any], tier: str | None) -> None:
-    """The tier of service is in lower case, short and without characters that a terminal or PostgreSQL would take amiss."""
+    """A service tier is in lower case, short, and harmless to a terminal and PostgreSQL."""
     assert (
         read({"usage": {"input_tokens": 1, "output_tokens": 1}, **more}).usage.service_tier == tier
     )
@@ -303,7 +326,7 @@ def test_tiers(more: dict[str, Any], tier: str | None) -> None:
 
 @pytest.mark.parametrize("cost", ["a", True, -1, 10**7, [1], float("1e300")])
 def test_no_cost(cost: object) -> None:
-    """A reported cost that is none is not kept, and counted as drift."""
+    """An invalid reported cost is not kept, and is counted as drift."""
     seen = read(
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": cost}}
     )
@@ -316,22 +339,22 @@ def test_no_cost(cost: object) -> None:
     [(9, 9000), ("9", 9000), (9.25, 9250), (-1, None), ("long", None), (10**10, None)],
 )
 def test_seconds(seconds: object, expected: int | None) -> None:
-    """Whole seconds are read as text, too, like any number; what is no duration is none."""
+    """Whole seconds are read as text too; a value that is not a duration is None."""
     assert (
         read({"model": "w", "usage": {"type": "duration", "seconds": seconds}}).usage.audio_ms
         == expected
     )
 
 
-def test_money_alone_is_no_call() -> None:
-    """An amount under `usage.cost` where no model is named is no call; beside a model it is what the call cost."""
+def test_a_cost_without_a_model_is_no_call() -> None:
+    """An amount in `usage.cost` without a model is no call; with a model it is the call's cost."""
     bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}
     assert told(read(bill).usage) == {}
     assert told(read(bill, {"model": "m"}).usage) == {"reported_cost": Decimal("12.5")}
 
 
 def test_a_small_cost_is_exact() -> None:
-    """A cost in powers of ten stays the decimal that it was."""
+    """A cost with an exponent stays the exact decimal."""
     seen = read(
         {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 1.5e-07}}
     )
@@ -339,7 +362,7 @@ def test_a_small_cost_is_exact() -> None:
 
 
 def test_the_table_of_names() -> None:
-    """Each name has the public page that documents it and one meaning, and a wrong row is refused."""
+    """Each name has its public page and one meaning, and a wrong row is refused."""
     assert len({path for path, _, _ in NAMES}) == len(NAMES)
     for path, quantity, source in NAMES:
         assert source.startswith("https://"), path
@@ -380,7 +403,7 @@ _WORDS = sorted(
 
 
 def _body(random: random.Random) -> dict[str, Any]:
-    """A body with some names of the table, most of them with a plausible number."""
+    """Return a body with some names of the table, mostly with plausible numbers."""
     body: dict[str, Any] = {}
     for name in random.sample(NAMES, random.randrange(1, 12)):
         *way, last = name.path.split(".")
@@ -423,7 +446,10 @@ def _check(seen: Generation) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_parts_add_up(seed: int) -> None:
-    """Whatever names come together: the charges add up to input, output and other, none is negative, none counts twice."""
+    """For any names the charges add up to input, output and other, without a double count.
+
+    None is negative.
+    """
     chance = random.Random(seed)
     for _ in range(100):
         _check(read(_body(chance)))
@@ -458,7 +484,7 @@ def test_any_json_is_read(seed: int) -> None:
 
 
 def test_the_usual_way_is_the_tables_way() -> None:
-    """The names that are read in one go give what the table gives, whatever their numbers."""
+    """The names read in one pass give the table's result, whatever their numbers."""
     chance = random.Random(7)
     for _ in range(500):
         usage = {
@@ -509,7 +535,10 @@ def test_the_usual_way_is_the_tables_way() -> None:
     ],
 )
 def test_reading_is_bounded(outputs: bytes) -> None:
-    """Nesting, and any number of chunks, names or elements, give no error and take no more time than their bytes are worth."""
+    """Nesting and any number of chunks, names or elements take time in proportion to their bytes.
+
+    They give no error.
+    """
     start = time.process_time()
     seen = read_generation(None, Raw(outputs))
     assert time.process_time() - start < 2
@@ -517,14 +546,14 @@ def test_reading_is_bounded(outputs: bytes) -> None:
 
 
 def test_the_page_lists_the_names() -> None:
-    """docs/reference/usage.md has the table of names as it is."""
+    """docs/reference/usage.md has the current table of names."""
     page = (Path(__file__).parents[2] / "docs" / "reference" / "usage.md").read_text()
     listed = page.partition("<!-- names -->\n")[2].partition("<!-- /names -->")[0]
     assert listed == names_table(), "write names_table() of tests/unit/test_usage.py there"
 
 
 def names_table() -> str:
-    """The table of names, as the page has it: what is read of a response, by quantity."""
+    """Return the table of names as the page has it: the names in a response, by quantity."""
     lines = ["| what | where |", "|---|---|"]
     for quantity in sorted(ALL):
         places = [f"[`{path}`]({source})" for path, one, source in NAMES if one == quantity]

@@ -156,7 +156,7 @@ def test_a_password_is_hidden_before_it_is_used(
     [
         (None, "cannot be read"),
         ("", "must begin with"),
-        ("postgresql://u:p%zz@h/d", "is not understood"),
+        ("postgresql://u:p%zz@h/d", "cannot be parsed"),
         ("embedded", "start again"),
     ],
 )

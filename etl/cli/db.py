@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from etl.database import Database
 
 # Seconds. A change of owners or rights waits this long for a lock, because loaders wait behind it,
-# and is repeated for this long.
+# and is retried for this long.
 LOCK_SECONDS = 2.0
 PATIENCE_SECONDS = 30.0
 
@@ -88,11 +88,13 @@ def current(context: typer.Context, as_json: AsJson = False) -> None:
         )
     elif found.is_newer:
         typer.echo(
-            f"{found.revision} (this version: {found.head}; oldest version that may use it: {found.oldest_program or '?'})"
+            f"{found.revision} (this version: {found.head}; "
+            f"oldest version that may use it: {found.oldest_program or '?'})"
         )
     else:
         typer.echo(
-            f"{found.revision or 'none'} ({'up to date' if found.is_current else f'needed: {found.head}'})"
+            f"{found.revision or 'none'} "
+            f"({'up to date' if found.is_current else f'needed: {found.head}'})"
         )
 
 
@@ -174,12 +176,14 @@ def roles(context: typer.Context, as_json: AsJson = False) -> None:
         )
     for owner in map(quoted, applied.former_owners):
         typer.echo(
-            f"\n{owner} owned the schema, and is now a member of {roles.MIGRATOR}\nand {roles.LOADER}."
-            f" Once another user upgrades and prunes, run:\n  REVOKE {roles.MIGRATOR} FROM {owner};"
+            f"\n{owner} owned the schema, and is now a member of {roles.MIGRATOR}\n"
+            f"and {roles.LOADER}. Once another user upgrades and prunes, run:\n"
+            f"  REVOKE {roles.MIGRATOR} FROM {owner};"
         )
     for user in map(quoted, applied.kept):
         typer.echo(
-            f"\n{user} has an open session of orchestra-etl, and is now a member of\n{roles.LOADER}."
+            f"\n{user} has an open session of orchestra-etl, and is now a member of\n"
+            f"{roles.LOADER}."
         )
     typer.echo("\nCreate a user for each person and program, for example:")
     for line in users:
@@ -210,7 +214,7 @@ def psql(context: typer.Context) -> int:
         command = [program or str(psql_path()), "--dbname", conninfo, *context.args]
         with _ctrl_c_is_psqls():
             try:
-                # Give up as early as other commands that a person waits for, unless it is set.
+                # The default is the timeout of other interactive commands.
                 patience = {"PGCONNECT_TIMEOUT": f"{INTERACTIVE:.0f}"}
                 variables = {**patience, **os.environ, **environment}
                 ended = subprocess.run(command, env=variables).returncode  # noqa: S603

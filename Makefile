@@ -38,7 +38,7 @@ Measure
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
-  make bench-tiny        every benchmark and the soak on a tiny history (2 minutes)
+  make bench-tiny        all benchmarks and the soak on tiny data (2 minutes)
 
 Maintain
   make docs              write the references and schemas from the code

@@ -164,7 +164,7 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
                THEN orchestra.part_cost(calls, prices.calls_per_thousand) * 0.001 ELSE 0 END
     END
 $$;
-COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'What usage costs, and so many calls, by these prices: of each kind what is charged at its own price (see charged). Null without prices, or where a kind has been used that has none; calls that used nothing cost nothing.';
+COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged). Null without prices, or if a used kind has no price; calls without usage cost nothing.';
 
 CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -205,7 +205,7 @@ CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
         used.unread_quantities
     ) AS orchestra.usage)
 $$;
-COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'What is charged at the price of each kind of usage: its quantity without its parts that have prices of their own, never below 0. Nothing is counted twice.';
+COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'The quantity that is charged at the price of each kind of usage: without the parts that have prices of their own, never below 0. Nothing is counted twice.';
 
 CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -280,7 +280,7 @@ COMMENT ON FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, pri
 CREATE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT count(DISTINCT item COLLATE "C") FROM unnest(items) AS i (item) $$;
-COMMENT ON FUNCTION orchestra.count_distinct(items text[]) IS 'How many different texts there are: count_distinct(array_agg(x)) is count(DISTINCT x), and quicker where rows are grouped.';
+COMMENT ON FUNCTION orchestra.count_distinct(items text[]) IS 'The number of distinct texts: count_distinct(array_agg(x)) equals count(DISTINCT x), and is faster if rows are grouped.';
 
 CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -290,7 +290,7 @@ CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
         WHEN ms >= 0 AND ms < 1 THEN 0
     END
 $$;
-COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and negative ones.';
+COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and for negative durations.';
 
 CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -304,7 +304,7 @@ BEGIN
     RETURN state;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) IS 'A part of the aggregate duration_histogram: takes in a stored histogram.';
+COMMENT ON FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) IS 'A part of the aggregate duration_histogram: adds a stored histogram.';
 
 CREATE FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) RETURNS bigint[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -318,7 +318,7 @@ BEGIN
     RETURN one;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) IS 'A part of the aggregate duration_histogram: joins what parallel workers have counted.';
+COMMENT ON FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) IS 'A part of the aggregate duration_histogram: merges the counts of parallel workers.';
 
 CREATE FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) RETURNS double precision[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -339,7 +339,7 @@ BEGIN
     RETURN state;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) IS 'A part of the aggregate duration_quantile: takes in a stored histogram.';
+COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) IS 'A part of the aggregate duration_quantile: adds a stored histogram.';
 
 CREATE FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) RETURNS double precision[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -359,7 +359,7 @@ BEGIN
     RETURN state;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) IS 'A part of the aggregate duration_quantile: takes in a bucket.';
+COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) IS 'A part of the aggregate duration_quantile: adds a bucket.';
 
 CREATE FUNCTION orchestra.duration_quantile_end(state double precision[]) RETURNS double precision
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -395,7 +395,7 @@ BEGIN
     RETURN one;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[]) IS 'A part of the aggregate duration_quantile: joins what parallel workers have counted.';
+COMMENT ON FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[]) IS 'A part of the aggregate duration_quantile: merges the counts of parallel workers.';
 
 CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -543,7 +543,7 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of what duration_histogram has merged: the same as duration_quantile, but several of them share the merging.';
+COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of a histogram merged by duration_histogram: the same as duration_quantile, but several quantiles share one merge.';
 
 CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -594,7 +594,7 @@ CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage 
     SELECT is_call AND (outcome = 'succeeded' OR has_usage)
         AND NOT orchestra.has_usage(plausible, NULL, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
+COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model without any known plausible usage, so that its cost is unknown.';
 
 CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -603,7 +603,7 @@ CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage
        AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
             OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
 $$;
-COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
+COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. A call that is charged by time, pages or searches and reports no tokens used none.';
 
 CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -710,7 +710,7 @@ CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier te
        AND prices.valid_from <= CAST(at AT TIME ZONE 'UTC' AS date)
        AND (prices.valid_until > CAST(at AT TIME ZONE 'UTC' AS date) OR prices.valid_until IS NULL)
 $$;
-COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model hold for calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
+COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model apply to calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
 
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -723,7 +723,7 @@ CREATE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint
     SELECT COALESCE(orchestra.token_count(total_tokens),
                     orchestra.token_count(input_tokens) + orchestra.token_count(output_tokens))
 $$;
-COMMENT ON FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) IS 'The total tokens of a call: as reported, else the sum of input and output where both are known, else null.';
+COMMENT ON FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) IS 'The total tokens of a call: as reported, else the sum of input and output if both are known, else null.';
 
 CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -742,7 +742,7 @@ CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
         WHERE usage_kinds & (1 << CAST(number - 1 AS integer)) > 0
         ORDER BY number)
 $$;
-COMMENT ON FUNCTION orchestra.usage_kinds(usage_kinds integer) IS 'The names of the kinds of usage in the column usage_kinds of steps and rollups: those of which something is charged at a price of its own.';
+COMMENT ON FUNCTION orchestra.usage_kinds(usage_kinds integer) IS 'The names of the kinds of usage in the column usage_kinds of steps and rollups: those with a quantity that is charged at its own price.';
 
 CREATE TABLE orchestra.step_rollup (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -917,7 +917,7 @@ CREATE VIEW orchestra.model_usage AS
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(ROW(s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities)::orchestra.usage, (s.calls - s.unmetered_calls), p.*) AS cost
          OFFSET 0) k)
   WHERE (s.calls > 0);
-COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, tier of service, length of the input and kinds of usage: quantities and cost.';
+COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, service tier, length of the input and kinds of usage: quantities and cost.';
 COMMENT ON COLUMN orchestra.model_usage.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_name IS 'Its name, or its id where it has none.';
@@ -933,10 +933,10 @@ COMMENT ON COLUMN orchestra.model_usage.reasoning_tokens IS 'Output tokens of re
 COMMENT ON COLUMN orchestra.model_usage.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.cost IS 'Cost by the prices of the day (UTC), service tier and length of the input; null if the model or a kind of usage of the calls has no price, or if no call reports usage. Add up within one currency only.';
 COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null without cost.';
-COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage.';
+COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for all their usage, or successful without reported usage.';
 COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
 COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier; null if the calls name none; the price of standard then applies.';
-COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens it exceeds above which prices may change, else 0; null if unknown.';
+COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens that it exceeds, of those above which prices can change, else 0; null if unknown.';
 COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
@@ -1055,7 +1055,7 @@ CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer
     COMBINEFUNC = orchestra.duration_histogram_merge,
     PARALLEL = safe
 );
-COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Stored histograms of durations, merged: how many durations each bucket holds, by its number. For histogram_quantile.';
+COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Merges stored histograms of durations: the number of durations in each bucket, by the bucket''s number. For histogram_quantile.';
 
 CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) (
     SFUNC = orchestra.duration_quantile_add,
@@ -1280,8 +1280,8 @@ CREATE VIEW orchestra.cost_differences AS
      LEFT JOIN orchestra.prices p ON (((p.model = called.model) AND (NOT orchestra.is_unmetered(called.outcome, true, true, called.used)) AND orchestra.price_applies(p.*, called.service_tier, orchestra.context_tier((called.used).input_tokens), called."time"))))
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(called.used, (1)::bigint, p.*) AS cost
          OFFSET 0) k);
-COMMENT ON VIEW orchestra.cost_differences IS 'Calls whose provider itself says what they cost, beside what they cost by the prices known here. A ratio far from 1 is a wrong price, a discount, or usage that was read wrongly.';
-COMMENT ON COLUMN orchestra.cost_differences."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
+COMMENT ON VIEW orchestra.cost_differences IS 'Calls whose provider reports their cost, compared with their cost by the known prices. A ratio far from 1 means a wrong price, a discount, or usage that was read wrongly.';
+COMMENT ON COLUMN orchestra.cost_differences."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisation; null if the step names none.';
@@ -1292,7 +1292,7 @@ COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that responded,
 COMMENT ON COLUMN orchestra.cost_differences.provider IS 'The provider whose price applies; null if there is none.';
 COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null if the call names none; the price of standard then applies.';
 COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
-COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if anything it used has no price.';
+COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if any part of its usage has no price.';
 COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null without a cost in US dollars.';
@@ -1590,7 +1590,7 @@ CREATE VIEW orchestra.failure_groups AS
                   GROUP BY step_failures.workflow_id, step_failures.node_id, step_failures.outcome, step_failures.fingerprint, step_failures.run_id) of_runs
           GROUP BY of_runs.workflow_id, of_runs.node_id, of_runs.outcome, of_runs.fingerprint) g
      LEFT JOIN orchestra.workflows w ON ((w.id = g.workflow_id)));
-COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all that is stored. For a time of your own, group the view failures.';
+COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all stored runs. For another period, group the view failures.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.failure_groups.node_id IS 'The node.';
@@ -1618,7 +1618,7 @@ CREATE VIEW orchestra.failures AS
    FROM (orchestra.step_failures f
      LEFT JOIN orchestra.workflows w ON ((w.id = f.workflow_id)));
 COMMENT ON VIEW orchestra.failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
-COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
+COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.failures.organization_id IS 'The organisation; the API may mask it with asterisks.';
@@ -1793,7 +1793,7 @@ COMMENT ON COLUMN orchestra.node_daily.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_daily.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_daily.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.node_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1845,7 +1845,7 @@ COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1915,7 +1915,7 @@ COMMENT ON COLUMN orchestra.workflow_hourly.failed IS 'Runs that failed.';
 COMMENT ON COLUMN orchestra.workflow_hourly.cancelled IS 'Runs that were cancelled.';
 COMMENT ON COLUMN orchestra.workflow_hourly.skipped IS 'Runs that were skipped.';
 COMMENT ON COLUMN orchestra.workflow_hourly.unfinished IS 'Runs that are pending or running, or whose status is not known.';
-COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; runs without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1962,7 +1962,7 @@ CREATE VIEW orchestra.open_runs AS
 COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
@@ -1973,7 +1973,7 @@ COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the du
 COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
-COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';
+COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: no node is running.';
 
 CREATE TABLE orchestra.outputs (
     step_id text NOT NULL COLLATE pg_catalog."C",
@@ -2088,7 +2088,7 @@ CREATE VIEW orchestra.removed_runs AS
     removed_at
    FROM orchestra_etl.run_ledger
   WHERE (removed_at IS NOT NULL);
-COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here: for copies of runs and steps, which must remove them, too.';
+COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here. Copies of runs and steps must remove them, too.';
 COMMENT ON COLUMN orchestra.removed_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.removed_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.removed_runs.tracking IS 'erased: on request; pruned: by retention.';
@@ -2305,14 +2305,14 @@ CREATE VIEW orchestra.run_summary AS
 COMMENT ON VIEW orchestra.run_summary IS 'One row per run with totals of its steps: outcome, failures, tokens, cost. For lists: filter by time or workflow, or LIMIT the runs.';
 COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API dates it, when the workflow last changed before that; null before the first version.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API sends a date, at the last change of the workflow before that; null before the first version.';
 COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.run_summary.state IS 'The run''s own status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
 COMMENT ON COLUMN orchestra.run_summary.outcome IS 'The state, but soft_failed if that is a success and the run carries an error, or one of its steps failed softly (see outcome). Success rate: succeeded / (succeeded + soft_failed + failed).';
-COMMENT ON COLUMN orchestra.run_summary.tracking IS 'open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.run_summary.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
 COMMENT ON COLUMN orchestra.run_summary.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while it runs.';
 COMMENT ON COLUMN orchestra.run_summary.duration_ms IS 'end_time minus start_time, in milliseconds.';
@@ -2320,8 +2320,8 @@ COMMENT ON COLUMN orchestra.run_summary.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.run_summary.succeeded_steps IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
-COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; where none did, of the first that failed softly.';
-COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own.';
+COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; if none did, of the first that failed softly.';
+COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own error.';
 COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
@@ -2330,7 +2330,7 @@ COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of re
 COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.run_summary.cost IS 'Cost of the priced calls, by the prices of their days; null if no call has a price and reported usage, or if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
-COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage; all calls if prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for all their usage, or successful without reported usage; all calls if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
 COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of its own row last changed.';
 COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
@@ -2483,7 +2483,7 @@ CREATE VIEW orchestra.step_timeline AS
 COMMENT ON VIEW orchestra.step_timeline IS 'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: filter by run_id.';
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.step_timeline.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.step_timeline."position" IS 'Index in the API''s response, from 0.';
 COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.';
@@ -2493,17 +2493,17 @@ COMMENT ON COLUMN orchestra.step_timeline.state IS 'The status normalised: pendi
 COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed if that is a success and the step carries an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
-COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step where that is earlier.';
+COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step if that is earlier.';
 COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds between the last earlier end of another step, or the beginning of the run, and its start.';
 COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first free one, so that steps of a lane do not overlap; null if it has not started.';
 COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null if it was skipped.';
 COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run executed the node.';
 COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of its error: the API''s own, else the one that its payload reports.';
-COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 where it is a call of a model (see is_call), else 0.';
+COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 if it is a call of a model (see is_call), else 0.';
 COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens, including those read from and written to a cache.';
 COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
-COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output where both are known.';
+COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output if both are known.';
 COMMENT ON COLUMN orchestra.step_timeline.cost IS 'Cost by the prices of its day (UTC), service tier and length of the input; null if the model or a kind of usage of the call has no price, or if it succeeded without reported usage.';
 COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.step_timeline.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';

@@ -62,9 +62,9 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.call_cost(orchestra.usage, bigint, orchestra.prices) IS
-    'What usage costs, and so many calls, by these prices: of each kind what is charged at its '
-    'own price (see charged). Null without prices, or where a kind has been used that has none; '
-    'calls that used nothing cost nothing.';
+    'The cost of usage and of this number of calls by these prices: each kind is charged at its '
+    'own price (see charged). Null without prices, or if a used kind has no price; calls without '
+    'usage cost nothing.';
 
 CREATE FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices)
 RETURNS TABLE (kind text, quantity bigint, price numeric, per bigint, cost numeric)
@@ -138,5 +138,5 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.price_applies(orchestra.prices, text, integer, timestamptz) IS
-    'Whether these prices of a model hold for calls of this tier of service (null: standard) and '
+    'Whether these prices of a model apply to calls of this tier of service (null: standard) and '
     'of the input (see context_tier; null: short) at this time.';

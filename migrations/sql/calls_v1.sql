@@ -45,8 +45,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.is_unmetered(text, boolean, boolean, orchestra.usage) IS
-    'Whether a step, given its outcome, is a call of a model of which no plausible usage of any '
-    'kind is known, so that no price tells what it cost.';
+    'Whether a step, given its outcome, is a call of a model without any known plausible usage, '
+    'so that its cost is unknown.';
 
 -- Calls charged by duration, pages or searches report no tokens.
 CREATE FUNCTION orchestra.is_untotalled(
@@ -61,8 +61,8 @@ $$;
 
 COMMENT ON FUNCTION orchestra.is_untotalled(text, boolean, boolean, orchestra.usage, bigint) IS
     'Whether a step, given its outcome, is a call of a model whose total tokens (see '
-    'total_tokens) are not known. One that is charged by time, pages or searches, and tells no '
-    'tokens, took none.';
+    'total_tokens) are not known. A call that is charged by time, pages or searches and reports '
+    'no tokens used none.';
 
 -- Ignores separators: MAX_TOKENS, FinishReason.MAX_TOKENS and max-tokens are the same. Stops by a
 -- filter or a person do not count.

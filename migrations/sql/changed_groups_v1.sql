@@ -1,11 +1,11 @@
 -- Triggers queue the groups of every write: by a load, an erasure, a changed state map or a person.
 -- They run as the schema's owner, so that writers of steps and runs need no rights on the queue.
--- A group is an hour of a workflow. A run counts in the hour of its start, else in the hour in which
--- it was first seen; a step in the hour of its start, else in the hour of its run. A step with an
--- error can also make its run a soft failure.
--- The trigger locks the runs that it looks up until the transaction ends. Otherwise a run that moves
--- to another hour in the meantime could be looked up in its old hour, and its new hour could be
--- computed before this transaction is visible.
+-- A group is an hour of a workflow. A run counts in the hour of its start, else in the hour in
+-- which it was first seen; a step in the hour of its start, else in the hour of its run. A step with
+-- an error can also make its run a soft failure.
+-- The trigger locks the runs that it looks up until the transaction ends. Otherwise a run that
+-- moves to another hour in the meantime could be looked up in its old hour, and its new hour could
+-- be computed before this transaction is visible.
 CREATE FUNCTION orchestra_etl.mark_steps() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$

@@ -49,10 +49,10 @@ LEFT JOIN orchestra.prices AS p
 CROSS JOIN LATERAL (SELECT orchestra.call_cost(called.used, 1, p) AS cost OFFSET 0) AS k;
 
 COMMENT ON VIEW orchestra.cost_differences IS
-    'Calls whose provider itself says what they cost, beside what they cost by the prices known '
-    'here. A ratio far from 1 is a wrong price, a discount, or usage that was read wrongly.';
+    'Calls whose provider reports their cost, compared with their cost by the known prices. A '
+    'ratio far from 1 means a wrong price, a discount, or usage that was read wrongly.';
 COMMENT ON COLUMN orchestra.cost_differences.time IS
-    'When the step started; when its run did, or was first seen, if it has no start.';
+    'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_name IS
     'Its name, or its id where it has none.';
@@ -71,7 +71,7 @@ COMMENT ON COLUMN orchestra.cost_differences.service_tier IS
 COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS
     'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.cost_differences.cost IS
-    'Cost by the prices of its day (UTC); null if anything it used has no price.';
+    'Cost by the prices of its day (UTC); null if any part of its usage has no price.';
 COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS
     'The cost in US dollars, as the provider reports it.';

@@ -5,5 +5,5 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$ SELECT count(DISTINCT item COLLATE "C") FROM unnest(items) AS i (item) $$;
 
 COMMENT ON FUNCTION orchestra.count_distinct(text[]) IS
-    'How many different texts there are: count_distinct(array_agg(x)) is count(DISTINCT x), and '
-    'quicker where rows are grouped.';
+    'The number of distinct texts: count_distinct(array_agg(x)) equals count(DISTINCT x), and is '
+    'faster if rows are grouped.';

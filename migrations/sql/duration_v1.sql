@@ -9,7 +9,7 @@ $$;
 
 COMMENT ON FUNCTION orchestra.duration_bucket(double precision) IS
     'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one '
-    'before; null for null and negative ones.';
+    'before; null for null and for negative durations.';
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -47,7 +47,7 @@ $$;
 
 COMMENT ON FUNCTION orchestra.duration_quantile_add(double precision[], integer, bigint,
     double precision) IS
-    'A part of the aggregate duration_quantile: takes in a bucket.';
+    'A part of the aggregate duration_quantile: adds a bucket.';
 
 CREATE FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[])
 RETURNS double precision[]
@@ -65,7 +65,7 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.duration_quantile_merge(double precision[], double precision[]) IS
-    'A part of the aggregate duration_quantile: joins what parallel workers have counted.';
+    'A part of the aggregate duration_quantile: merges the counts of parallel workers.';
 
 CREATE FUNCTION orchestra.duration_quantile_end(state double precision[]) RETURNS double precision
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -127,7 +127,7 @@ $$;
 
 COMMENT ON FUNCTION orchestra.duration_quantile_add(double precision[], smallint[], integer[],
     double precision) IS
-    'A part of the aggregate duration_quantile: takes in a stored histogram.';
+    'A part of the aggregate duration_quantile: adds a stored histogram.';
 
 CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[],
     q double precision) (

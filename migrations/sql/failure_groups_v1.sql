@@ -34,8 +34,8 @@ FROM (
 LEFT JOIN orchestra.workflows AS w ON w.id = g.workflow_id;
 
 COMMENT ON VIEW orchestra.failure_groups IS
-    'Kinds of failures by workflow and node, over all that is stored. For a time of your own, '
-    'group the view failures.';
+    'Kinds of failures by workflow and node, over all stored runs. For another period, group the '
+    'view failures.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_name IS
     'Its name, or its id where it has none.';

@@ -16,7 +16,7 @@ LEFT JOIN orchestra.workflows AS w ON w.id = f.workflow_id;
 COMMENT ON VIEW orchestra.failures IS
     'One row per step that failed or soft-failed, with the kind of failure.';
 COMMENT ON COLUMN orchestra.failures.time IS
-    'When the step started; when its run did, or was first seen, if it has no start.';
+    'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.failures.organization_id IS

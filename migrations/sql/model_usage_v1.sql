@@ -63,7 +63,7 @@ CROSS JOIN LATERAL (
 WHERE s.calls > 0;
 
 COMMENT ON VIEW orchestra.model_usage IS
-    'Calls of models by hour, workflow, organisation, node, model, tier of service, length of the '
+    'Calls of models by hour, workflow, organisation, node, model, service tier, length of the '
     'input and kinds of usage: quantities and cost.';
 COMMENT ON COLUMN orchestra.model_usage.hour IS
     'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
@@ -97,16 +97,16 @@ COMMENT ON COLUMN orchestra.model_usage.cost IS
     'currency only.';
 COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS
-    'Calls missing from cost: without a price for everything they used, or successful without '
-    'reported usage.';
+    'Calls missing from cost: without a price for all their usage, or successful without reported '
+    'usage.';
 COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS
     'Calls missing from total_tokens, because they report no tokens.';
 COMMENT ON COLUMN orchestra.model_usage.service_tier IS
     'The provider''s service tier; null if the calls name none; the price of standard then '
     'applies.';
 COMMENT ON COLUMN orchestra.model_usage.context_tier IS
-    'The length of the input: the highest threshold of input tokens it exceeds above which prices '
-    'may change, else 0; null if unknown.';
+    'The length of the input: the highest threshold of input tokens that it exceeds, of those '
+    'above which prices can change, else 0; null if unknown.';
 COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS
     'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS

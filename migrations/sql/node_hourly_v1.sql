@@ -75,7 +75,7 @@ COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS
     'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.node_hourly.buckets IS
     'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and '
-    'possibly repeated; without those that have no valid duration.';
+    'possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS
     'Like buckets, for steps that failed or soft-failed.';

@@ -48,7 +48,7 @@ COMMENT ON VIEW orchestra.open_runs IS
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_name IS
-    'The workflow''s name, or its id where it has none.';
+    'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.open_runs.organization_id IS
     'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user; the API may mask it with asterisks.';
@@ -64,4 +64,4 @@ COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS
-    'The node that has been running longest; null: none runs.';
+    'The node that has been running longest; null: no node is running.';

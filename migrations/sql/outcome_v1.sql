@@ -1,5 +1,5 @@
--- Placeholders that programs write instead of an error are not errors. Blanks are listed one by one,
--- and letters are compared in collation C, because the database's locale decides which other
+-- Placeholders that programs write instead of an error are not errors. Blanks are listed one by
+-- one, and letters are compared in collation C, because the database's locale decides which other
 -- characters are blank and what the upper case of i is.
 CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -61,8 +61,8 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.total_tokens(bigint, bigint, bigint) IS
-    'The total tokens of a call: as reported, else the sum of input and output where both are '
-    'known, else null.';
+    'The total tokens of a call: as reported, else the sum of input and output if both are known, '
+    'else null.';
 
 -- The first candidate that is an error.
 CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURNS text

@@ -145,12 +145,12 @@ COMMENT ON VIEW orchestra.run_summary IS
 COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_name IS
-    'The workflow''s name, or its id where it has none.';
+    'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_version IS
     'The version of the workflow in force when the run started. A version begins when it was '
-    'first seen or, if the API dates it, when the workflow last changed before that; null before '
-    'the first version.';
+    'first seen or, if the API sends a date, at the last change of the workflow before that; null '
+    'before the first version.';
 COMMENT ON COLUMN orchestra.run_summary.organization_id IS
     'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user; the API may mask it with asterisks.';
@@ -162,8 +162,8 @@ COMMENT ON COLUMN orchestra.run_summary.outcome IS
     'steps failed softly (see outcome). Success rate: succeeded / (succeeded + soft_failed + '
     'failed).';
 COMMENT ON COLUMN orchestra.run_summary.tracking IS
-    'open: still polled; final: will not change; stale: given up as open; gone: the API no longer '
-    'has it.';
+    'open: still polled; final: not read again; stale: open for too long, read once a day; gone: '
+    'the API no longer has it.';
 COMMENT ON COLUMN orchestra.run_summary.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while it runs.';
 COMMENT ON COLUMN orchestra.run_summary.duration_ms IS
@@ -174,9 +174,9 @@ COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS
     'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
 COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS
-    'Node of the first step that failed; where none did, of the first that failed softly.';
+    'Node of the first step that failed; if none did, of the first that failed softly.';
 COMMENT ON COLUMN orchestra.run_summary.first_error IS
-    'The first 500 characters of that step''s error, else of the run''s own.';
+    'The first 500 characters of that step''s error, else of the run''s own error.';
 COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.run_summary.input_tokens IS
     'Input tokens, including those read from and written to a cache. Summed over the calls that '
@@ -197,8 +197,8 @@ COMMENT ON COLUMN orchestra.run_summary.cost IS
     'reported usage, or if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
 COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS
-    'Calls missing from cost: without a price for everything they used, or successful without '
-    'reported usage; all calls if prices are in several currencies.';
+    'Calls missing from cost: without a price for all their usage, or successful without reported '
+    'usage; all calls if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
 COMMENT ON COLUMN orchestra.run_summary.updated_at IS
     'When the content of its own row last changed.';

@@ -146,7 +146,7 @@ COMMENT ON VIEW orchestra.step_timeline IS
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS
-    'The workflow''s name, or its id where it has none.';
+    'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.step_timeline.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.step_timeline.position IS 'Index in the API''s response, from 0.';
 COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.';
@@ -160,7 +160,7 @@ COMMENT ON COLUMN orchestra.step_timeline.outcome IS
 COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
 COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS
-    'Milliseconds from the beginning of the run, or of its first step where that is earlier.';
+    'Milliseconds from the beginning of the run, or of its first step if that is earlier.';
 COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS
     'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS
@@ -175,12 +175,12 @@ COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run execu
 COMMENT ON COLUMN orchestra.step_timeline.error IS
     'The message of its error: the API''s own, else the one that its payload reports.';
 COMMENT ON COLUMN orchestra.step_timeline.calls IS
-    '1 where it is a call of a model (see is_call), else 0.';
+    '1 if it is a call of a model (see is_call), else 0.';
 COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS
     'Input tokens, including those read from and written to a cache.';
 COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
 COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS
-    'Total tokens: as reported, else the sum of input and output where both are known.';
+    'Total tokens: as reported, else the sum of input and output if both are known.';
 COMMENT ON COLUMN orchestra.step_timeline.cost IS
     'Cost by the prices of its day (UTC), service tier and length of the input; null if the model '
     'or a kind of usage of the call has no price, or if it succeeded without reported usage.';

@@ -109,7 +109,7 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.charged(orchestra.usage) IS
-    'What is charged at the price of each kind of usage: its quantity without its parts that have '
+    'The quantity that is charged at the price of each kind of usage: without the parts that have '
     'prices of their own, never below 0. Nothing is counted twice.';
 
 CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
@@ -162,5 +162,5 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.usage_kinds(integer) IS
-    'The names of the kinds of usage in the column usage_kinds of steps and rollups: those of '
-    'which something is charged at a price of its own.';
+    'The names of the kinds of usage in the column usage_kinds of steps and rollups: those with a '
+    'quantity that is charged at its own price.';

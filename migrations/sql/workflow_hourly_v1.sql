@@ -39,8 +39,8 @@ COMMENT ON COLUMN orchestra.workflow_hourly.skipped IS 'Runs that were skipped.'
 COMMENT ON COLUMN orchestra.workflow_hourly.unfinished IS
     'Runs that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS
-    'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; '
-    'without those that have no valid duration.';
+    'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; runs '
+    'without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.workflow_hourly.counts IS
     'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS

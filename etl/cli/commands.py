@@ -92,7 +92,7 @@ def _options(
 
 
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
-"""The variable by which a shell asks for completions."""
+"""The variable with which a shell requests completions."""
 
 for group in (
     jobs,

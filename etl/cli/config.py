@@ -300,11 +300,11 @@ def _try_database(settings: Settings) -> Finding:
                 found = schema.read(own)
                 if found.revision is None and settings.database_url() == EMBEDDED:
                     return Finding(
-                        "database", True, "embedded; the schema will be made at the first use"
+                        "database", True, "embedded; the first use will create the schema"
                     )
                 if found.revision is None and settings.database.migrate_on_start:
                     return Finding(
-                        "database", True, "it answers; the schema will be made at the first use"
+                        "database", True, "it responds; the first use will create the schema"
                     )
                 found.check()
                 if found.is_current:

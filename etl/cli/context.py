@@ -137,10 +137,10 @@ def chosen(
     unknown: Callable[[Connection, Sequence[int]], list[int]],
     noun: str,
 ) -> list[int] | None:
-    """Return the numbers given, all of which must exist; None for `--all`.
+    """Return the selected numbers, all of which must exist; None for `--all`.
 
     Raises:
-        ConfigurationError: neither or both were given, or a number does not exist.
+        ConfigurationError: the user gave neither or both, or a number does not exist.
     """
     if bool(numbers) == everything:
         raise ConfigurationError(f"give the number of each {noun}, or --all for all of them")

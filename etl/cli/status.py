@@ -41,9 +41,9 @@ def status(
 ) -> int:
     """Show how every workflow is doing, with a verdict.
 
-    `failing`: no complete sweep, or due runs unread, for too long. `warning`: somebody should look,
-    at a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short. Else
-    `ok`.
+    `failing`: no complete sweep, or due runs unread, for too long. `warning`: something needs
+    attention: a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short.
+    Else `ok`.
     """
     from etl import app
 

@@ -138,7 +138,8 @@ dist: $(VENV)/installed
 			echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m pip check
-	$(BIN)/python .ci/sbom.py dist/orchestra_etl-$$($(BIN)/orchestra-etl --version | cut -d' ' -f2).cdx.json
+	$(BIN)/python .ci/sbom.py \
+		dist/orchestra_etl-$$($(BIN)/orchestra-etl --version | cut -d' ' -f2).cdx.json
 	$(BIN)/python -m pytest tests/acceptance/test_wheel.py $(ARGS)
 	@ls -l dist
 
@@ -148,7 +149,8 @@ COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-ex
 
 # pip-compile cannot read dependency groups; it reads requirements from standard input.
 lock: $(VENV)/installed
-	$(BIN)/dependency-groups dev | $(COMPILE) --upgrade --output-file requirements.lock pyproject.toml -
+	$(BIN)/dependency-groups dev | \
+		$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml -
 	$(BIN)/dependency-groups build | \
 		$(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
 	$(COMPILE) --constraint requirements.lock --output-file requirements-run.lock pyproject.toml
@@ -162,15 +164,20 @@ ALONE = exec 9<Makefile; ! command -v flock >/dev/null || flock 9;
 
 $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
-		echo "$(PYTHON) is not installed: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11"; exit 1; }
+		echo "$(PYTHON) is not installed: install Python 3.11 or newer," \
+			"or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than 3.11: install a newer one, or say make PYTHON=/path/to/python3.11"; exit 1; }
+		echo "$(PYTHON) is older than 3.11: install a newer one," \
+			"or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv), or say make PYTHON=..."; exit 1; }
+		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)," \
+			"or say make PYTHON=..."; exit 1; }
 	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
 # `pip --version` also fails if the Python behind the environment no longer exists.
-	@$(ALONE) { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
-		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-run.lock -r requirements-build.lock && \
+	@$(ALONE) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(VENV); } && \
+		$(BIN)/python $(PIP_INSTALL) \
+			--require-hashes -r requirements-run.lock -r requirements-build.lock && \
 		$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -182,17 +189,21 @@ $(VENV)/installed: $(VENV)/running requirements.lock
 # The environment of Superset, which needs Python 3.11. Compiling all of it would take half of the
 # installation's time; Python compiles a module when it is first imported.
 $(SUPERSET)/installed: config/superset/requirements.lock
-	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-		echo "Superset needs Python 3.11 with venv: install it, or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
+	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' \
+		2>/dev/null || { \
+		echo "Superset needs Python 3.11 with venv: install it," \
+			"or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing Superset into $(SUPERSET) (670 MB, one to three minutes; once) ..."
-	@$(ALONE) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || $(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
+	@$(ALONE) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
 		$(SUPERSET)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
 
 # The environment of dlt, which benchmarks compare with.
 $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@echo "installing dlt into $(BENCH) ..."
-	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(BENCH); } && \
+	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(BENCH); } && \
 		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 

@@ -1,19 +1,21 @@
-# The program without what building and testing need. Both stages use the same Python, to which the virtual environment points.
+# The program without the tools of building and testing. Both stages use the same Python, because
+# the virtual environment points to it.
 FROM python:3.13-slim AS build
 WORKDIR /build
 COPY requirements.lock requirements-run.lock pyproject.toml README.md LICENSE ./
-# Hashes for what builds, too: it comes with the tools of development.
+# The build tools are part of requirements.lock, so that their hashes are checked, too.
 RUN python -m venv /build/tools \
-    && /build/tools/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements.lock
+    && /build/tools/bin/pip install --no-cache-dir --disable-pip-version-check \
+        --require-hashes -r requirements.lock
 RUN python -m venv --without-pip /opt/orchestra-etl \
-    && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes -r requirements-run.lock
+    && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir \
+        --disable-pip-version-check --require-hashes -r requirements-run.lock
 COPY migrations migrations
 COPY config/etl.toml config/etl.schema.json config/
 COPY etl etl
 RUN /build/tools/bin/python -m build --wheel --no-isolation --outdir /build/dist . \
-    && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir --disable-pip-version-check \
-        --no-deps /build/dist/*.whl
+    && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir \
+        --disable-pip-version-check --no-deps /build/dist/*.whl
 
 FROM python:3.13-slim
 RUN useradd --uid 10001 --user-group --create-home etl

@@ -1,15 +1,17 @@
-# Each target installs what it needs first. `make` lists them.
+# Each target first installs what it needs. `make` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
-# Processes that share the tests, each with a PostgreSQL server of its own; 0: one, for a debugger.
+# Processes that share the tests, each with its own PostgreSQL server; 0: one, for a debugger.
 WORKERS ?= 3
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards test test-fast test-all test-browser faults soak check run bench bench-stages bench-analytics bench-dashboards bench-growth bench-tiny .chromium docs test-image test-containers dist lock clean
+.PHONY: demo dashboards run check test test-fast test-all test-browser test-image test-containers \
+	faults soak bench bench-stages bench-analytics bench-dashboards bench-growth bench-tiny \
+	.chromium docs dist lock clean
 .DEFAULT_GOAL := help
 
 define HELP
@@ -36,10 +38,10 @@ Measure
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
-  make bench-tiny        every benchmark and the soak, tiny (2 minutes)
+  make bench-tiny        all benchmarks and the soak on tiny data (2 minutes)
 
 Maintain
-  make docs              write what follows from the code: references, schemas
+  make docs              write the references and schemas from the code
   make lock              upgrade the pinned dependencies
   make dist              build wheel and sdist, install and try them
   make clean             remove everything that was installed or built here
@@ -70,7 +72,7 @@ test-fast: $(VENV)/installed
 test-all: $(VENV)/installed
 	$(PYTEST) $(ARGS)
 
-# SCREENSHOTS=docs/images renews the README's.
+# SCREENSHOTS=docs/images updates the screenshots of the README.
 test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
 
@@ -80,11 +82,13 @@ test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 	done; \
 	{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update --quiet --quiet && \
 		apt-get install --quiet --quiet --yes chromium >/dev/null; } || { \
-		echo "there is no Chromium: install it (Debian: apt install chromium), or name the program in CHROMIUM"; exit 1; }
+		echo "there is no Chromium: install it (Debian: apt install chromium)," \
+			"or name the program in CHROMIUM"; exit 1; }
 
-# By file, each of which has a server of its own; the longest first.
+# Distributed by file, because each file has its own server; the longest files first.
 faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) --dist loadfile \
+		--no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/installed
 	$(BIN)/python -m tests.faults.soak $(ARGS)
@@ -112,7 +116,7 @@ bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 	$(BIN)/python -m tests.benchmarks.churn
 
-# The first test takes longest.
+# The first test is the longest.
 bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
@@ -123,47 +127,57 @@ test-image: $(VENV)/installed
 	$(BIN)/python -m pytest tests/image $(ARGS)
 
 test-containers: $(VENV)/installed
-	@docker compose version >/dev/null 2>&1 || { echo "there is no Docker with its Compose plugin: install them first"; exit 1; }
+	@docker compose version >/dev/null 2>&1 || { \
+		echo "there is no Docker with its Compose plugin: install them first"; exit 1; }
 	$(BIN)/python -m pytest tests/containers $(ARGS)
 
 dist: $(VENV)/installed
-	@tag=$$(git tag --points-at HEAD 2>/dev/null | grep '^v' | head -1); version=$$($(BIN)/orchestra-etl --version | cut -d' ' -f2); \
-		test -z "$$tag" -o "$$tag" = "v$$version" || { echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }
+	@tag=$$(git tag --points-at HEAD 2>/dev/null | grep '^v' | head -1); \
+		version=$$($(BIN)/orchestra-etl --version | cut -d' ' -f2); \
+		test -z "$$tag" -o "$$tag" = "v$$version" || { \
+			echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m pip check
-	$(BIN)/python .ci/sbom.py dist/orchestra_etl-$$($(BIN)/orchestra-etl --version | cut -d' ' -f2).cdx.json
+	$(BIN)/python .ci/sbom.py \
+		dist/orchestra_etl-$$($(BIN)/orchestra-etl --version | cut -d' ' -f2).cdx.json
 	$(BIN)/python -m pytest tests/acceptance/test_wheel.py $(ARGS)
 	@ls -l dist
 
-# pip-compile writes names, versions and hashes; never the address of an index.
+# pip-compile writes names, versions and hashes, but no address of an index.
 COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
 	--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-annotate
 
-# pip-compile does not read dependency groups, but requirements from standard input.
+# pip-compile cannot read dependency groups; it reads requirements from standard input.
 lock: $(VENV)/installed
-	$(BIN)/dependency-groups dev | $(COMPILE) --upgrade --output-file requirements.lock pyproject.toml -
+	$(BIN)/dependency-groups dev | \
+		$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml -
 	$(BIN)/dependency-groups build | \
 		$(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
 	$(COMPILE) --constraint requirements.lock --output-file requirements-run.lock pyproject.toml
 
-# Environments. A stamp stands for a complete installation: one that was cut off is completed by the
-# next call, and one from an older lock is brought up to date.
+# Environments. A stamp file marks a complete installation. The next call completes an installation
+# that was interrupted, and updates one from an older lock file.
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-# Two calls of make side by side install one after the other (where there is a `flock`).
+# Two parallel calls of make install one after the other (if `flock` exists).
 ALONE = exec 9<Makefile; ! command -v flock >/dev/null || flock 9;
 
 $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
-		echo "$(PYTHON) is not installed: install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11"; exit 1; }
+		echo "$(PYTHON) is not installed: install Python 3.11 or newer," \
+			"or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "$(PYTHON) is older than 3.11: install a newer one, or say make PYTHON=/path/to/python3.11"; exit 1; }
+		echo "$(PYTHON) is older than 3.11: install a newer one," \
+			"or say make PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
-		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv), or say make PYTHON=..."; exit 1; }
+		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)," \
+			"or say make PYTHON=..."; exit 1; }
 	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
-# `pip --version` fails also where the Python behind the environment is gone.
-	@$(ALONE) { $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV); } && \
-		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-run.lock -r requirements-build.lock && \
+# `pip --version` also fails if the Python behind the environment no longer exists.
+	@$(ALONE) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(VENV); } && \
+		$(BIN)/python $(PIP_INSTALL) \
+			--require-hashes -r requirements-run.lock -r requirements-build.lock && \
 		$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -172,20 +186,24 @@ $(VENV)/installed: $(VENV)/running requirements.lock
 	@$(ALONE) $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
 	@touch $@
 
-# Superset's own: only for Python 3.11, whatever the project's is. Compiling all of it would take
-# half of the installation; Python compiles the part that is used when it is first imported.
+# The environment of Superset, which needs Python 3.11. Compiling all of it would take half of the
+# installation's time; Python compiles a module when it is first imported.
 $(SUPERSET)/installed: config/superset/requirements.lock
-	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-		echo "Superset needs Python 3.11 with venv: install it, or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
+	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' \
+		2>/dev/null || { \
+		echo "Superset needs Python 3.11 with venv: install it," \
+			"or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing Superset into $(SUPERSET) (670 MB, one to three minutes; once) ..."
-	@$(ALONE) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || $(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
+	@$(ALONE) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
 		$(SUPERSET)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
 
-# dlt, only to be compared with.
+# The environment of dlt, which benchmarks compare with.
 $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@echo "installing dlt into $(BENCH) ..."
-	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(BENCH); } && \
+	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(BENCH); } && \
 		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 

@@ -1,7 +1,8 @@
-"""Writes the bill of materials of the program: CycloneDX 1.6, from requirements-run.lock.
+"""Write the program's software bill of materials, in CycloneDX 1.6, from requirements-run.lock.
 
-Versions and hashes are the lock's. Licences and what needs what are read from the packages in the
-environment that runs this, which `make` installs from the lock. The same input gives the same bytes.
+Versions and hashes come from the lock file. Licences and dependencies come from the packages in the
+environment that runs this, which `make` installs from the lock file. The same input gives the same
+bytes.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ def _license(name: str) -> License | None:
         if one.startswith("License :: ")
     ]
     named = next(iter([*classified, *found.get_all("License", [])]), "")
-    # Some give the whole text there.
+    # Some packages put the whole licence text there.
     return DisjunctiveLicense(name=named) if named and "\n" not in named else None
 
 
 def _needs(name: str, extras: Iterable[str]) -> set[NormalizedName]:
-    """Return the names of what the package needs here, with these extras of its."""
+    """Return the names of the package's dependencies here, with these of its extras."""
     try:
         lines = metadata.requires(name) or []
     except metadata.PackageNotFoundError:
@@ -70,7 +71,7 @@ def _needs(name: str, extras: Iterable[str]) -> set[NormalizedName]:
 def _component(name: str, version: str, hashes: Iterable[str]) -> Component:
     purl = PackageURL("pypi", None, name, version)
     license = _license(name)
-    # A hash is of one of the release's files: the component itself is none of them.
+    # A hash belongs to one file of the release, not to the component itself.
     files = ExternalReference(
         type=ExternalReferenceType.DISTRIBUTION,
         url=XsUri(str(purl)),
@@ -94,7 +95,7 @@ def sbom() -> str:
     """Return the bill of materials as JSON.
 
     Raises:
-        ValueError: it does not follow the schema of CycloneDX.
+        ValueError: the JSON does not fit the CycloneDX schema.
     """
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lock = ROOT / "requirements-run.lock"
@@ -117,7 +118,7 @@ def sbom() -> str:
         serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"{purl}\n{lock.read_text()}"),
     )
     bom.metadata.component = program
-    bom.metadata.timestamp = None  # type: ignore[assignment]  # the library leaves it out then
+    bom.metadata.timestamp = None  # type: ignore[assignment]  # the library then omits it
     asked_for = [Requirement(one) for one in project["dependencies"]]
     extras = {canonicalize_name(one.name): one.extras for one in asked_for}
     bom.register_dependency(program, [found[name] for name in sorted(extras)])

@@ -1,6 +1,6 @@
-"""Write the files that follow from the code: references, and schemas of settings and database.
+"""Write the files that are generated from the code: references, and schemas.
 
-`make docs` runs this; tests compare the files with what it would write.
+`make docs` runs this; tests compare the files with its output.
 """
 
 from __future__ import annotations
@@ -55,48 +55,52 @@ The program uses the first of these files that exists:
 3. `etl.toml` in the user's configuration directory (on Linux `~/.config/orchestra-etl`).
 
 Without a file it uses the defaults. `orchestra-etl config init` writes
-[`config/etl.toml`](../../config/etl.toml), which explains every setting; `config init --user` writes
-the user's own file. Neither overwrites a file. Files are UTF-8, or UTF-16 with a byte order mark.
+[`config/etl.toml`](../../config/etl.toml), which explains every setting; `config init --user`
+writes the user's own file. Neither overwrites a file. Files are UTF-8, or UTF-16 with a byte order
+mark.
 
 - Durations have a unit: `500ms`, `90s`, `1h30m`, `7d`.
 - File names in the file are relative to it.
 - A misspelt name is an error that suggests the nearest name.
 - A setting that two variables set, or a duplicate key in a JSON object, is an error.
 
-`orchestra-etl config check` tries the settings, the API and the database. `orchestra-etl config show`
-prints the settings in force, with secrets masked, and names the file.
+`orchestra-etl config check` tries the settings, the API and the database. `orchestra-etl config
+show` prints the settings in force, with secrets masked, and names the file.
 
 `ORCHESTRA_ETL_HOME` names the data directory of the embedded database.
 
 The first line of the file names a JSON Schema. Editors with Taplo, such as Visual Studio Code with
-Even Better TOML, complete names and mark mistakes with it. `config init` writes the schema beside the
-file as `etl.schema.json`. After an upgrade, write it again with `orchestra-etl config schema`. The
-schema expects numbers, `true` and `false` without quotes, and words in lower case; the program accepts
-other spellings too.
+Even Better TOML, complete names and mark mistakes with it. `config init` writes the schema beside
+the file as `etl.schema.json`. After an upgrade, write it again with `orchestra-etl config schema`.
+The schema expects numbers, `true` and `false` without quotes, and words in lower case; the program
+also accepts other spellings.
 """
 _SCHEMA = """\
 # Schema
 
-The schema `orchestra` is for analysts. `orchestra_etl` belongs to the service and can change with any
-release; tables and views of `orchestra` keep their meaning. All times are UTC.
+The schema `orchestra` is for analysts. `orchestra_etl` belongs to the service and can change with
+any release; tables and views of `orchestra` keep their meaning. All times are UTC.
 
-Columns with a † contain content. Only `orchestra_payload_analyst` can read them; `orchestra_analyst`
-can read everything else in `orchestra`. See [Security](../explanation/security.md).
+Columns with a † contain content. Only `orchestra_payload_analyst` can read them;
+`orchestra_analyst` can read everything else in `orchestra`. See
+[Security](../explanation/security.md).
 """
 
 
 def configuration() -> str:
-    """The reference of the settings."""
+    """Return the reference of the settings."""
     parts = [
         _HEAD.format(source="etl/settings"),
         _CONFIGURATION,
     ]
     for name, model in _SECTIONS.items():
         parts.append(
-            f"\n## {_title(name)}\n\n{_sentences(inspect.getdoc(model))}\n\n{''.join(_fields(name, model))}"
+            f"\n## {_title(name)}\n\n{_sentences(inspect.getdoc(model))}\n\n"
+            f"{''.join(_fields(name, model))}"
         )
     parts.append(
-        f"\n## `[states]`\n\n{_docstrings(Settings)['states']} `ORCHESTRA_ETL_STATES` takes the same as JSON.\n"
+        f"\n## `[states]`\n\n{_docstrings(Settings)['states']}"
+        " `ORCHESTRA_ETL_STATES` takes the same as JSON.\n"
     )
     return "".join(parts)
 
@@ -110,17 +114,17 @@ def _sentences(text: str | None) -> str:
 
 
 def _fields(section: str, model: type[BaseModel]) -> Iterator[str]:
-    told = _docstrings(model)
+    texts = _docstrings(model)
     listed = section in _LISTS or "." in section
     if listed:
         variable = PREFIX + section.upper().replace(".", "__")
-        yield f"A table each; in the environment all of them, as a JSON list, in `{variable}`.\n\n"
+        yield f"One table per entry. `{variable}` takes all of them, as a JSON list.\n\n"
         yield "| name | default | what it is |\n|---|---|---|\n"
     else:
         yield "| name | in the environment | default | what it is |\n|---|---|---|---|\n"
     named = {setting: variable for variable, setting in _NAMED.items()}
     for name, field in model.model_fields.items():
-        text = told[name].replace("|", "\\|")
+        text = texts[name].replace("|", "\\|")
         default = _default(field)
         if listed:
             yield f"| `{name}` | {default} | {text} |\n"
@@ -142,7 +146,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """What stands below each field in the source. Raises KeyError, by its user, where nothing does."""
+    """Return the string below each field in the source; a field without one is missing."""
     [body] = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -161,10 +165,10 @@ _ENVIRONMENT_ONLY = (("api", "api_key"), ("redaction", "key"))
 
 
 class _TomlSchema(GenerateJsonSchema):
-    """The rules of a TOML file: it has no null, and a setting that is left out has its default."""
+    """JSON Schema for TOML, which has no null; a setting that is left out has its default."""
 
     schema_dialect = "http://json-schema.org/draft-07/schema#"
-    """The newest that the editors' TOML plug-ins know."""
+    """The newest version that the TOML plug-ins of editors support."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
@@ -184,8 +188,8 @@ class _TomlSchema(GenerateJsonSchema):
 def settings_schema() -> str:
     """Return the JSON Schema of the configuration file, for editors.
 
-    It takes every file whose values are written as the reference shows them. A rule that needs
-    more than one value, such as a key that is given twice, is the program's alone.
+    It accepts every valid file whose values are written as in the reference. Only the program
+    checks rules that need more than one value, such as a key that is set twice.
     """
     found = Settings.model_json_schema(schema_generator=_TomlSchema)
     sections: tuple[type[BaseModel], ...] = (Settings, *_SECTIONS.values())
@@ -213,14 +217,15 @@ _RELATIONS = """
     ORDER BY n.nspname, c.relkind, c.relname
 """
 _COLUMNS = """
-    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull AS required,
-           col_description(a.attrelid, a.attnum) AS comment
+    SELECT a.attname AS name, format_type(a.atttypid, a.atttypmod) AS type,
+           a.attnotnull AS required, col_description(a.attrelid, a.attnum) AS comment
     FROM pg_attribute AS a
     WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attnum
 """
 _FUNCTIONS = """
-    SELECT format('orchestra.%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid)) COLLATE "C" AS name,
+    SELECT format('orchestra.%s(%s)', p.proname, pg_get_function_identity_arguments(p.oid))
+               COLLATE "C" AS name,
            obj_description(p.oid, 'pg_proc') AS comment
     FROM pg_proc AS p
     WHERE p.pronamespace = 'orchestra'::regnamespace AND p.prorettype <> 'trigger'::regtype
@@ -229,13 +234,13 @@ _FUNCTIONS = """
 
 
 def schema(url: str) -> str:
-    """The reference of a migrated database."""
+    """Return the reference of a migrated database."""
     parts = [
         _HEAD.format(source="the comments in the database"),
         _SCHEMA,
     ]
     payloads = {table.fullname: set(columns) for table, columns in PRIVATE.items()}
-    # Types have their schema's name, whoever the user is.
+    # With this search path, type names include their schema, whatever the user's own path is.
     with psycopg.connect(
         url, row_factory=dict_row, options="-c search_path=pg_catalog"
     ) as connection:
@@ -243,7 +248,8 @@ def schema(url: str) -> str:
             content = payloads.get(f"{one['schema']}.{one['name']}", set())
             rows = connection.execute(_COLUMNS, [one["oid"]]).fetchall()
             parts.append(
-                f"\n## {'View' if one['is_view'] else 'Table'} `{one['schema']}.{one['name']}`\n\n{_cell(one['comment'])}\n\n"
+                f"\n## {'View' if one['is_view'] else 'Table'} `{one['schema']}.{one['name']}`\n\n"
+                f"{_cell(one['comment'])}\n\n"
             )
             parts += _table(rows, content, null=not one["is_view"])
         parts.append("\n## Functions\n\n| function | what it does |\n|---|---|\n")
@@ -255,13 +261,13 @@ def schema(url: str) -> str:
 
 
 _SCHEMA_SQL = """\
--- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
--- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
+-- The whole schema after the newest revision, written by `make docs` with pg_dump. For reading
+-- only: `orchestra-etl db upgrade` creates the schema with the revisions in `versions`.
 
-SET check_function_bodies = false; -- Some functions stand before what they call.
+SET check_function_bodies = false; -- Some functions come before functions that they call.
 
 """
-# What pg_dump writes around each object, and around all of them.
+# Removes what pg_dump writes around each object and around the whole dump.
 _CLEANINGS = (
     (r"\A.*?(?=CREATE SCHEMA)", ""),
     (r"\n*--\n-- Name: [^\n]*; Type: COMMENT;[^\n]*\n--\n+", "\n"),
@@ -286,7 +292,8 @@ def _table(rows: Sequence[Any], content: set[str], *, null: bool) -> Iterator[st
     yield "| column | type | what it is |\n|---|---|---|\n"
     for row in rows:
         kind = f"{row['type']}, null" if null and not row["required"] else row["type"]
-        yield f"| `{row['name']}`{' †' if row['name'] in content else ''} | {kind} | {_cell(row['comment'])} |\n"
+        mark = " †" if row["name"] in content else ""
+        yield f"| `{row['name']}`{mark} | {kind} | {_cell(row['comment'])} |\n"
 
 
 def _cell(text: str | None) -> str:

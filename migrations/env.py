@@ -1,8 +1,8 @@
-"""Runs the revisions: one process at a time, in one transaction each, with short waits for locks.
+"""Run the revisions: one process at a time, one transaction each, with short waits for locks.
 
-Who waits for a lock holds up all that come later, even where they would not wait for each other: a
-revision that waits for a long query keeps the loaders waiting, too. So it gives way after
-`LOCK_SECONDS`, and begins again after a pause.
+A session that waits for a lock blocks all sessions that request it later, even if these would not
+block each other: a revision that waits for a long query also blocks the loaders. So it gives up
+after `LOCK_SECONDS`, and starts again after a pause.
 """
 
 from __future__ import annotations
@@ -29,29 +29,31 @@ from etl.watchdog import SAID_EVERY, LockHolder, Session, Watchdog, holders_text
 
 log = structlog.get_logger(__name__)
 
-# What an upgrade holds while it goes on, in a transaction of its own. Not an advisory lock, which
-# any login may hold: this table is its owner's alone. It is here and not in a revision, as the
-# first revision needs it, too.
+# The table that an upgrade locks while it runs, in a transaction of its own. An advisory lock would
+# not do, because any login can hold it; only the owner can lock this table. It is created here and
+# not in a revision, because the first revision needs it, too.
 LOCK = "upgrade_lock"
 HOLDERS = f"""
     SELECT a.pid, a.usename, a.application_name, a.xact_start, NULL
     FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
-    WHERE l.relation = '{OPERATIONS}.{LOCK}'::regclass AND l.granted AND a.datname = current_database()
+    WHERE l.relation = '{OPERATIONS}.{LOCK}'::regclass AND l.granted
+      AND a.datname = current_database()
 """
-# Seconds that a statement waits for a lock, and that others get before the revision is begun again.
+# Seconds for which a statement waits for a lock, and for which the revision then lets others run.
 LOCK_SECONDS = 2.0
 PAUSE_SECONDS = 2.0
-# Seconds for which another upgrade is waited for without a word.
+# Seconds after which the wait for another upgrade is logged.
 QUIET_SECONDS = 2.0
-# Of two processes that make the same object at once, the second is told one of these.
+# If two processes create the same object at once, the second gets one of these SQLSTATEs.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
-# A statement of a process that was killed ends, too, and not only its hold on the lock. From
-# PostgreSQL 14 on, where it can.
+# If this process is killed, the server ends its statement, too. PostgreSQL can do that from version
+# 14 on, on Linux.
 ENDED_WITH_US = b"""
     SELECT set_config('client_connection_check_interval', '1000', false)
-    WHERE current_setting('client_connection_check_interval', true) IS NOT NULL AND version() ~* 'linux'
+    WHERE current_setting('client_connection_check_interval', true) IS NOT NULL
+      AND version() ~* 'linux'
 """
-# Since PostgreSQL 16 a member may be one without the right to SET ROLE.
+# From PostgreSQL 16 on, a member may lack the right to SET ROLE.
 OWNER = """
     SELECT pg_get_userbyid(nspowner)
     FROM pg_namespace
@@ -66,20 +68,27 @@ applied: list[str] = []
 
 
 def settings(*, local: bool) -> TextClause:
-    """No limit to a statement, whatever the role or database have: a revision takes as long as its tables are large. No table is
-    visible without its schema: Alembic would take it for one without any."""
+    """Return the statement that sets up a session.
+
+    Statements have no time limit, whatever the role or database sets, because a revision takes long
+    on large tables. The search path contains only pg_catalog: otherwise Alembic would see tables
+    without a schema.
+    """
     return session.settings(
         statement_timeout=0, lock_timeout=LOCK_SECONDS, idle_timeout=0, local=local
     )
 
 
 def patience() -> float:
-    """Seconds for which a lock is tried to get."""
+    """Return the seconds for which an upgrade tries to get a lock."""
     return float(context.config.attributes.get("patience", 300.0))
 
 
 def connect(url: str) -> Session:
-    """A session that is set for what runs outside a transaction, too: an index that is built concurrently."""
+    """Return a session with these settings.
+
+    They also hold outside a transaction, for an index that is built concurrently.
+    """
     connection = Session.connect(
         url,
         application_name="orchestra-etl db",
@@ -99,7 +108,11 @@ def connect(url: str) -> Session:
 
 
 def set_up(connection: Connection) -> None:
-    """Behind PgBouncer in transaction mode the session's own settings are anybody's, and each transaction has its process."""
+    """Set up each transaction.
+
+    Behind PgBouncer in transaction mode, clients share sessions and their settings, and each
+    transaction can run in another server process.
+    """
     begun = connection.execute(settings(local=True)).one()
     driver = connection.connection.driver_connection
     if isinstance(driver, Session):
@@ -107,25 +120,27 @@ def set_up(connection: Connection) -> None:
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Leave other people's schemas alone."""
+    """Return whether Alembic may compare the object: not those of other schemas."""
     if kind == "schema":
         return name in (ANALYTICS, OPERATIONS)
     return not (kind == "table" and name in ("alembic_version", LOCK))
 
 
 def become_owner(connection: Connection) -> None:
-    """Act as the schema's owner, where the user is a member of it: what a revision makes is the owner's, whoever upgrades."""
+    """Act as the schema's owner, if the user is a member of it.
+
+    The owner then owns every object of a revision, whichever user upgrades.
+    """
     owner = connection.scalar(text(OWNER), {"schema": ANALYTICS})
     if owner is not None:
         connection.execute(text("SELECT set_config('role', :owner, false)"), {"owner": owner})
 
 
 def make(connection: Connection) -> None:
-    """Make what upgrades need before the first revision, where it is missing."""
+    """Create what upgrades need before the first revision, if it is missing."""
     try:
         for schema in (ANALYTICS, OPERATIONS):
-            # Not `IF NOT EXISTS` alone: that asks for CREATE on the database even where the schema
-            # exists.
+            # `IF NOT EXISTS` alone would require CREATE on the database even if the schema exists.
             if not connection.scalar(
                 text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema}
             ):
@@ -135,7 +150,8 @@ def make(connection: Connection) -> None:
             connection.execute(text(f"CREATE TABLE {OPERATIONS}.{LOCK} ()"))
             connection.execute(
                 text(
-                    f"COMMENT ON TABLE {OPERATIONS}.{LOCK} IS 'Empty; locked by the upgrade that goes on.'"
+                    f"COMMENT ON TABLE {OPERATIONS}.{LOCK} IS"
+                    " 'Empty; the running upgrade holds a lock on it.'"
                 )
             )
         connection.commit()
@@ -147,8 +163,11 @@ def make(connection: Connection) -> None:
 
 
 def lock(connection: Connection) -> None:
-    """Take the lock by polling, and hold it until the transaction ends: a session that waited for it would hold a snapshot, on
-    which another's CREATE INDEX CONCURRENTLY would wait for ever."""
+    """Take the lock by polling, and hold it until the transaction ends.
+
+    A session that waited for the lock would hold a snapshot, and another session's CREATE INDEX
+    CONCURRENTLY would wait for that snapshot for ever.
+    """
     give_up = time.monotonic() + patience()
     say = time.monotonic() + QUIET_SECONDS
     while True:
@@ -178,10 +197,10 @@ def lock(connection: Connection) -> None:
 
 
 def repeated(step: Callable[[Connection], None], connection: Connection) -> None:
-    """Take a step, once more after each lock that it did not get.
+    """Run a step, and retry it whenever it does not get a lock.
 
     Raises:
-        DatabaseUnavailable: the same revision has been refused its locks for too long.
+        DatabaseUnavailable: the same revision did not get its locks for too long.
     """
     watchdog: Watchdog | None = context.config.attributes.get("watchdog")
     refused_since, done = math.inf, len(applied)
@@ -205,17 +224,18 @@ def repeated(step: Callable[[Connection], None], connection: Connection) -> None
                 else ""
             )
             raise DatabaseUnavailable(
-                f"the upgrade has waited for {patience():.0f} s, and its revision was rolled back: it needs a lock{holders}: "
-                f"end that session, or try again later (SQLSTATE {LOCK_NOT_AVAILABLE})"
+                f"the upgrade has waited for {patience():.0f} s, and its revision was rolled back: "
+                f"it needs a lock{holders}: end that session, or try again later "
+                f"(SQLSTATE {LOCK_NOT_AVAILABLE})"
             )
         time.sleep(PAUSE_SECONDS)
-        # A revision that waited longer on purpose leaves its own time-out behind.
+        # A revision may have set a longer lock timeout, which would remain in force.
         connection.execute(settings(local=False))
         connection.commit()
 
 
 def work(connection: Connection) -> None:
-    """Run what the command asks for."""
+    """Run the migrations that the command selects."""
     context.configure(
         connection=connection,
         target_metadata=metadata,
@@ -233,7 +253,7 @@ def work(connection: Connection) -> None:
 
 
 def run() -> None:
-    """Upgrade, check or stamp over connections of our own."""
+    """Upgrade, check or stamp, over connections with these settings."""
     url = context.config.attributes.get("url") or os.environ.get("DATABASE_URL")
     if not url:
         raise CommandError("name the database in DATABASE_URL")

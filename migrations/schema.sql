@@ -1,7 +1,7 @@
--- The whole schema as the newest revision leaves it, written by `make docs` with pg_dump.
--- For reading only: `orchestra-etl db upgrade` creates the schema by the revisions in `versions`.
+-- The whole schema after the newest revision, written by `make docs` with pg_dump. For reading
+-- only: `orchestra-etl db upgrade` creates the schema with the revisions in `versions`.
 
-SET check_function_bodies = false; -- Some functions stand before what they call.
+SET check_function_bodies = false; -- Some functions come before functions that they call.
 
 CREATE SCHEMA orchestra;
 
@@ -36,7 +36,11 @@ COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if 
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT CASE WHEN bucket > 0 THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
+    AS $$
+    SELECT CASE WHEN bucket > 0
+           THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133)
+           ELSE 0.5 END
+$$;
 COMMENT ON FUNCTION orchestra.bucket_duration(bucket integer) IS 'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
 
 CREATE TABLE orchestra.prices (
@@ -115,21 +119,28 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
     AS $$
     SELECT CASE WHEN prices.currency IS NOT NULL THEN
         (orchestra.part_cost((orchestra.charged(used)).input_tokens, prices.input_per_million)
-         + orchestra.part_cost((orchestra.charged(used)).cached_input_tokens, prices.cached_input_per_million)
+         + orchestra.part_cost((orchestra.charged(used)).cached_input_tokens,
+             prices.cached_input_per_million)
          + orchestra.part_cost((orchestra.charged(used)).output_tokens, prices.output_per_million)
-         + orchestra.part_cost((orchestra.charged(used)).reasoning_tokens, prices.reasoning_per_million)) * 0.000001
+         + orchestra.part_cost((orchestra.charged(used)).reasoning_tokens,
+             prices.reasoning_per_million)) * 0.000001
         + CASE WHEN num_nonnulls(
-                used.cache_write_tokens, used.cache_write_1h_tokens, used.input_audio_tokens, used.cached_audio_tokens,
-                used.input_image_tokens, used.cached_image_tokens, used.input_video_tokens, used.output_audio_tokens,
-                used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens,
-                used.web_searches, used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units,
+                used.cache_write_tokens, used.cache_write_1h_tokens, used.input_audio_tokens,
+                used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
+                used.input_video_tokens, used.output_audio_tokens, used.output_image_tokens,
+                used.output_video_tokens, used.citation_tokens, used.other_tokens,
+                used.web_searches, used.file_searches, used.tool_uses, used.audio_ms,
+                used.document_pages, used.search_units,
                 used.unread_quantities
             ) = 0 THEN 0 ELSE
-            (orchestra.part_cost((orchestra.charged(used)).cache_write_tokens, prices.cache_write_per_million)
+            (orchestra.part_cost((orchestra.charged(used)).cache_write_tokens,
+                prices.cache_write_per_million)
              + orchestra.part_cost(used.cache_write_1h_tokens, prices.cache_write_1h_per_million)
-             + orchestra.part_cost((orchestra.charged(used)).input_audio_tokens, prices.input_audio_per_million)
+             + orchestra.part_cost((orchestra.charged(used)).input_audio_tokens,
+                 prices.input_audio_per_million)
              + orchestra.part_cost(used.cached_audio_tokens, prices.cached_audio_per_million)
-             + orchestra.part_cost((orchestra.charged(used)).input_image_tokens, prices.input_image_per_million)
+             + orchestra.part_cost((orchestra.charged(used)).input_image_tokens,
+                 prices.input_image_per_million)
              + orchestra.part_cost(used.cached_image_tokens, prices.cached_image_per_million)
              + orchestra.part_cost(used.input_video_tokens, prices.input_video_per_million)
              + orchestra.part_cost(used.output_audio_tokens, prices.output_audio_per_million)
@@ -143,25 +154,31 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
                + orchestra.part_cost(used.document_pages, prices.document_pages_per_thousand)
                + orchestra.part_cost(used.search_units, prices.search_units_per_thousand)
                + orchestra.part_cost(used.unread_quantities, prices.unread_per_thousand)) * 0.001
-            + CASE WHEN used.audio_ms > 0 THEN used.audio_ms * prices.audio_per_hour / 3600000 ELSE 0 END
+            + CASE WHEN used.audio_ms > 0 THEN used.audio_ms * prices.audio_per_hour / 3600000
+              ELSE 0 END
           END
         + CASE WHEN prices.calls_per_thousand > 0
-                    AND GREATEST(used.input_tokens, used.output_tokens, used.other_tokens, used.web_searches, used.file_searches,
-                                 used.tool_uses, used.audio_ms, used.document_pages, used.search_units) > 0
+                    AND GREATEST(used.input_tokens, used.output_tokens, used.other_tokens,
+                                 used.web_searches, used.file_searches, used.tool_uses,
+                                 used.audio_ms, used.document_pages, used.search_units) > 0
                THEN orchestra.part_cost(calls, prices.calls_per_thousand) * 0.001 ELSE 0 END
     END
 $$;
-COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'What usage costs, and so many calls, by these prices: of each kind what is charged at its own price (see charged). Null without prices, or where a kind has been used that has none; calls that used nothing cost nothing.';
+COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged). Null without prices, or if a used kind has no price; calls without usage cost nothing.';
 
 CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CAST(ROW(
-        GREATEST(COALESCE(used.input_tokens, 0) - COALESCE(used.cached_input_tokens, 0) - COALESCE(used.cache_write_tokens, 0)
-                 - COALESCE(used.input_audio_tokens, 0) - COALESCE(used.input_image_tokens, 0) - COALESCE(used.input_video_tokens, 0)
-                 + COALESCE(used.cached_audio_tokens, 0) + COALESCE(used.cached_image_tokens, 0), 0),
+        GREATEST(COALESCE(used.input_tokens, 0) - COALESCE(used.cached_input_tokens, 0)
+                 - COALESCE(used.cache_write_tokens, 0)
+                 - COALESCE(used.input_audio_tokens, 0) - COALESCE(used.input_image_tokens, 0)
+                 - COALESCE(used.input_video_tokens, 0)
+                 + COALESCE(used.cached_audio_tokens, 0)
+                 + COALESCE(used.cached_image_tokens, 0), 0),
         GREATEST(LEAST(COALESCE(used.cached_input_tokens, 0), COALESCE(used.input_tokens, 0))
-                 - COALESCE(used.cached_audio_tokens, 0) - COALESCE(used.cached_image_tokens, 0), 0),
+                 - COALESCE(used.cached_audio_tokens, 0)
+                 - COALESCE(used.cached_image_tokens, 0), 0),
         GREATEST(used.cache_write_tokens - COALESCE(used.cache_write_1h_tokens, 0), 0),
         used.cache_write_1h_tokens,
         GREATEST(used.input_audio_tokens - COALESCE(used.cached_audio_tokens, 0), 0),
@@ -169,8 +186,10 @@ CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
         GREATEST(used.input_image_tokens - COALESCE(used.cached_image_tokens, 0), 0),
         used.cached_image_tokens,
         used.input_video_tokens,
-        GREATEST(COALESCE(used.output_tokens, 0) - COALESCE(used.reasoning_tokens, 0) - COALESCE(used.output_audio_tokens, 0)
-                 - COALESCE(used.output_image_tokens, 0) - COALESCE(used.output_video_tokens, 0) - COALESCE(used.citation_tokens, 0), 0),
+        GREATEST(COALESCE(used.output_tokens, 0) - COALESCE(used.reasoning_tokens, 0)
+                 - COALESCE(used.output_audio_tokens, 0)
+                 - COALESCE(used.output_image_tokens, 0) - COALESCE(used.output_video_tokens, 0)
+                 - COALESCE(used.citation_tokens, 0), 0),
         LEAST(COALESCE(used.reasoning_tokens, 0), COALESCE(used.output_tokens, 0)),
         used.output_audio_tokens,
         used.output_image_tokens,
@@ -186,7 +205,7 @@ CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
         used.unread_quantities
     ) AS orchestra.usage)
 $$;
-COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'What is charged at the price of each kind of usage: its quantity without its parts that have prices of their own, never below 0. Nothing is counted twice.';
+COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'The quantity that is charged at the price of each kind of usage: without the parts that have prices of their own, never below 0. Nothing is counted twice.';
 
 CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -213,40 +232,55 @@ CREATE FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices 
     CROSS JOIN LATERAL (
         VALUES
             (1, 'input_tokens', charged.input_tokens, prices.input_per_million, 1000000),
-            (2, 'cached_input_tokens', charged.cached_input_tokens, prices.cached_input_per_million, 1000000),
-            (3, 'cache_write_tokens', charged.cache_write_tokens, prices.cache_write_per_million, 1000000),
-            (4, 'cache_write_1h_tokens', charged.cache_write_1h_tokens, prices.cache_write_1h_per_million, 1000000),
-            (5, 'input_audio_tokens', charged.input_audio_tokens, prices.input_audio_per_million, 1000000),
-            (6, 'cached_audio_tokens', charged.cached_audio_tokens, prices.cached_audio_per_million, 1000000),
-            (7, 'input_image_tokens', charged.input_image_tokens, prices.input_image_per_million, 1000000),
-            (8, 'cached_image_tokens', charged.cached_image_tokens, prices.cached_image_per_million, 1000000),
-            (9, 'input_video_tokens', charged.input_video_tokens, prices.input_video_per_million, 1000000),
+            (2, 'cached_input_tokens',
+             charged.cached_input_tokens, prices.cached_input_per_million, 1000000),
+            (3, 'cache_write_tokens',
+             charged.cache_write_tokens, prices.cache_write_per_million, 1000000),
+            (4, 'cache_write_1h_tokens',
+             charged.cache_write_1h_tokens, prices.cache_write_1h_per_million, 1000000),
+            (5, 'input_audio_tokens',
+             charged.input_audio_tokens, prices.input_audio_per_million, 1000000),
+            (6, 'cached_audio_tokens',
+             charged.cached_audio_tokens, prices.cached_audio_per_million, 1000000),
+            (7, 'input_image_tokens',
+             charged.input_image_tokens, prices.input_image_per_million, 1000000),
+            (8, 'cached_image_tokens',
+             charged.cached_image_tokens, prices.cached_image_per_million, 1000000),
+            (9, 'input_video_tokens',
+             charged.input_video_tokens, prices.input_video_per_million, 1000000),
             (10, 'output_tokens', charged.output_tokens, prices.output_per_million, 1000000),
-            (11, 'reasoning_tokens', charged.reasoning_tokens, prices.reasoning_per_million, 1000000),
-            (12, 'output_audio_tokens', charged.output_audio_tokens, prices.output_audio_per_million, 1000000),
-            (13, 'output_image_tokens', charged.output_image_tokens, prices.output_image_per_million, 1000000),
-            (14, 'output_video_tokens', charged.output_video_tokens, prices.output_video_per_million, 1000000),
+            (11, 'reasoning_tokens',
+             charged.reasoning_tokens, prices.reasoning_per_million, 1000000),
+            (12, 'output_audio_tokens',
+             charged.output_audio_tokens, prices.output_audio_per_million, 1000000),
+            (13, 'output_image_tokens',
+             charged.output_image_tokens, prices.output_image_per_million, 1000000),
+            (14, 'output_video_tokens',
+             charged.output_video_tokens, prices.output_video_per_million, 1000000),
             (15, 'citation_tokens', charged.citation_tokens, prices.citation_per_million, 1000000),
             (16, 'other_tokens', charged.other_tokens, prices.other_per_million, 1000000),
             (17, 'web_searches', charged.web_searches, prices.web_searches_per_thousand, 1000),
             (18, 'file_searches', charged.file_searches, prices.file_searches_per_thousand, 1000),
             (19, 'tool_uses', charged.tool_uses, prices.tool_uses_per_thousand, 1000),
             (20, 'audio_ms', charged.audio_ms, prices.audio_per_hour, 3600000),
-            (21, 'document_pages', charged.document_pages, prices.document_pages_per_thousand, 1000),
+            (21, 'document_pages',
+             charged.document_pages, prices.document_pages_per_thousand, 1000),
             (22, 'search_units', charged.search_units, prices.search_units_per_thousand, 1000),
             (23, 'unread_quantities', charged.unread_quantities, prices.unread_per_thousand, 1000),
-            (24, 'calls', CASE WHEN orchestra.kinds_of(used) > 0 AND prices.calls_per_thousand > 0 THEN calls END,
+            (24, 'calls',
+             CASE WHEN orchestra.kinds_of(used) > 0 AND prices.calls_per_thousand > 0
+                  THEN calls END,
              prices.calls_per_thousand, 1000)
     ) AS part (number, kind, quantity, price, per)
     WHERE part.quantity > 0
     ORDER BY part.number
 $$;
-COMMENT ON FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The arithmetic of call_cost, a row a kind of which something is charged: its quantity, the price, for how many units that is, and what the quantity costs; null where the kind has no price. They add up to call_cost.';
+COMMENT ON FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The arithmetic of call_cost, with one row per kind that is charged: the quantity, the price, the number of units the price is for, and the cost; null if the kind has no price. The costs add up to call_cost.';
 
 CREATE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT count(DISTINCT item COLLATE "C") FROM unnest(items) AS i (item) $$;
-COMMENT ON FUNCTION orchestra.count_distinct(items text[]) IS 'How many different texts there are: count_distinct(array_agg(x)) is count(DISTINCT x), and quicker where rows are grouped.';
+COMMENT ON FUNCTION orchestra.count_distinct(items text[]) IS 'The number of distinct texts: count_distinct(array_agg(x)) equals count(DISTINCT x), and is faster if rows are grouped.';
 
 CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -256,7 +290,7 @@ CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
         WHEN ms >= 0 AND ms < 1 THEN 0
     END
 $$;
-COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and negative ones.';
+COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and for negative durations.';
 
 CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -270,7 +304,7 @@ BEGIN
     RETURN state;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) IS 'A part of the aggregate duration_histogram: takes in a stored histogram.';
+COMMENT ON FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) IS 'A part of the aggregate duration_histogram: adds a stored histogram.';
 
 CREATE FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) RETURNS bigint[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -284,7 +318,7 @@ BEGIN
     RETURN one;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) IS 'A part of the aggregate duration_histogram: joins what parallel workers have counted.';
+COMMENT ON FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) IS 'A part of the aggregate duration_histogram: merges the counts of parallel workers.';
 
 CREATE FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) RETURNS double precision[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -298,13 +332,14 @@ BEGIN
     END IF;
     FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
         IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
-            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0) + counts[ordinal];
+            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0)
+                + counts[ordinal];
         END IF;
     END LOOP;
     RETURN state;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) IS 'A part of the aggregate duration_quantile: takes in a stored histogram.';
+COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], buckets smallint[], counts integer[], q double precision) IS 'A part of the aggregate duration_quantile: adds a stored histogram.';
 
 CREATE FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) RETURNS double precision[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -324,7 +359,7 @@ BEGIN
     RETURN state;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) IS 'A part of the aggregate duration_quantile: takes in a bucket.';
+COMMENT ON FUNCTION orchestra.duration_quantile_add(state double precision[], bucket integer, count bigint, q double precision) IS 'A part of the aggregate duration_quantile: adds a bucket.';
 
 CREATE FUNCTION orchestra.duration_quantile_end(state double precision[]) RETURNS double precision
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -360,7 +395,7 @@ BEGIN
     RETURN one;
 END
 $$;
-COMMENT ON FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[]) IS 'A part of the aggregate duration_quantile: joins what parallel workers have counted.';
+COMMENT ON FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[]) IS 'A part of the aggregate duration_quantile: merges the counts of parallel workers.';
 
 CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -369,7 +404,8 @@ CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURN
         WHEN orchestra.is_error(error) THEN COALESCE(
             (SELECT said #>> '{}'
              FROM unnest(ARRAY[
-                 error -> 'message', error #> '{error,message}', error -> 'detail', error #> '{error,detail}', error -> 'error'
+                 error -> 'message', error #> '{error,message}', error -> 'detail',
+                 error #> '{error,detail}', error -> 'error'
              ]) WITH ORDINALITY AS m (said, ordinal)
              WHERE orchestra.is_error(said)
              ORDER BY ordinal
@@ -396,8 +432,8 @@ DECLARE
     clock CONSTANT text := '[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})\M)?';
     pattern text := translate(left(message, 4000), hidden || U&'\E000\E001', '');
 BEGIN
-    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that their words stay, and quoted status
-    -- lines.
+    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that
+    -- their words stay, and quoted status lines.
     pattern := regexp_replace(pattern, '["'']([[:alpha:]][[:alnum:]_.-]{0,40})["'']: *', '\1: ', 'g');
     pattern := regexp_replace(pattern,
         '\m(code|detail|error|message|msg|reason|status|title|type): "((?:[^"\\]|\\.)*)"', '\1: \2', 'g');
@@ -421,7 +457,8 @@ BEGIN
     pattern := regexp_replace(pattern,
         '\+[0-9][0-9 ().-]{6,18}[0-9]|(?<![[:alnum:]])\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\M', '<phone>', 'g');
 
-    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as ORA-00001.
+    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as
+    -- ORA-00001.
     pattern := regexp_replace(pattern, '(\msql[ _-]?state[ :="''([]{0,4})([0-9A-Z]{5})\M', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror [0-9]+ \(|\[)([0-9A-Z]{5})(?=\)|\] ?\[)', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror:? )([0-9A-Z]{5})(?=:)', code, 'g');
@@ -443,7 +480,7 @@ BEGIN
     INTO pattern
     FROM regexp_split_to_table(pattern, U&'[\E000\E001]') WITH ORDINALITY AS p (part, number);
 
-    -- All other quoted texts, including one that the cut has left open.
+    -- All other quoted texts, including one whose end was cut off.
     pattern := regexp_replace(pattern,
         '\\["''][^"''\\]*\\["'']|"(?:[^"\\]|\\.)*"|`[^`]*`|“[^”]*”|«[^»]*»|(?<![[:alnum:]])[''‘](?:[^''’\\]|\\.)*[''’](?![[:alnum:]])',
         '<text>', 'g');
@@ -451,7 +488,8 @@ BEGIN
         pattern := regexp_replace(pattern, '["`“«][^"`”»]*$|(?<![[:alnum:]])[''‘][^''’]*$', '<text>');
     END IF;
 
-    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a prefix such as req_.
+    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a
+    -- prefix such as req_.
     pattern := regexp_replace(pattern, '[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}', '<id>', 'g');
     pattern := regexp_replace(pattern, '(?<![[:alnum:]])(?:0[xX][0-9a-fA-F]+|(?=[[:alnum:]]*[0-9])(?=[[:alnum:]]*[[:alpha:]])'
         || '(?:[0-9a-fA-F]{8,}|[[:alnum:]]{16,}))(?![[:alnum:]])', '<id>', 'g');
@@ -462,17 +500,19 @@ BEGIN
     RETURN left(btrim(regexp_replace(translate(pattern, hidden, digits), '[[:space:]]+', ' ', 'g')), 500);
 END
 $_$;
-COMMENT ON FUNCTION orchestra.failure_pattern(message text) IS 'A failure''s message without what differs from one to the next of its kind: numbers, ids, times, addresses, names and quoted texts are replaced, codes stay. Failures of one kind have one pattern.';
+COMMENT ON FUNCTION orchestra.failure_pattern(message text) IS 'A failure''s message with numbers, ids, times, addresses, names and quoted texts replaced; codes stay. Failures of one kind have one pattern.';
 
 CREATE FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT num_nonnulls(
-        used.input_tokens, used.cached_input_tokens, used.cache_write_tokens, used.cache_write_1h_tokens,
-        used.input_audio_tokens, used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
-        used.input_video_tokens, used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
-        used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens, used.web_searches,
-        used.file_searches, used.tool_uses, used.audio_ms, used.document_pages, used.search_units, used.unread_quantities,
+        used.input_tokens, used.cached_input_tokens, used.cache_write_tokens,
+        used.cache_write_1h_tokens, used.input_audio_tokens, used.cached_audio_tokens,
+        used.input_image_tokens, used.cached_image_tokens, used.input_video_tokens,
+        used.output_tokens, used.reasoning_tokens, used.output_audio_tokens,
+        used.output_image_tokens, used.output_video_tokens, used.citation_tokens, used.other_tokens,
+        used.web_searches, used.file_searches, used.tool_uses, used.audio_ms, used.document_pages,
+        used.search_units, used.unread_quantities,
         total_tokens, reported_cost
     ) > 0
 $$;
@@ -493,7 +533,8 @@ BEGIN
         wanted := wanted + COALESCE(durations, 0);
     END LOOP;
     wanted := wanted * q;
-    FOR bucket IN COALESCE(array_lower(histogram, 1), 0) .. COALESCE(array_upper(histogram, 1), -1) LOOP
+    FOR bucket IN COALESCE(array_lower(histogram, 1), 0)
+        .. COALESCE(array_upper(histogram, 1), -1) LOOP
         up_to := up_to + COALESCE(histogram[bucket], 0);
         IF histogram[bucket] > 0 AND up_to >= wanted THEN
             RETURN orchestra.bucket_duration(bucket);
@@ -502,20 +543,22 @@ BEGIN
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of what duration_histogram has merged: the same as duration_quantile, but several of them share the merging.';
+COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of a histogram merged by duration_histogram: the same as duration_quantile, but several quantiles share one merge.';
 
 CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT has_usage OR finish_reason IS NOT NULL
-        OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration') AND state NOT IN ('pending', 'skipped'))
+        OR (model IS NOT NULL AND COALESCE(node_type, '') NOT IN ('code', 'integration')
+            AND state NOT IN ('pending', 'skipped'))
 $$;
 COMMENT ON FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) IS 'Whether a step called a model: it reports usage (see has_usage) or why the model stopped, or names a model, is neither code nor an integration, and was neither skipped nor pending.';
 
 CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
-    SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g') ~ ('^(finishreason|stopreason|reason)?('
+    SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g')
+        ~ ('^(finishreason|stopreason|reason)?('
         || 'length|maxlength|maxlen|modellength|maxcontext|errorlimit'
         || '|max(imum)?(new|output|completion|prompt)?tokens(reached|exceeded)?'
         || '|tokenlimit(reached|exceeded)?'
@@ -527,8 +570,10 @@ CREATE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
     SELECT COALESCE(
-        jsonb_path_exists(value, 'strict $.** ? (@.type() == "number" && @ != 0 || @.type() == "boolean" && @ == true)')
-        OR EXISTS (SELECT FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "string")') AS t (said)
+        jsonb_path_exists(value,
+            'strict $.** ? (@.type() == "number" && @ != 0 || @.type() == "boolean" && @ == true)')
+        OR EXISTS (SELECT FROM jsonb_path_query(value, 'strict $.** ? (@.type() == "string")')
+            AS t (said)
                    WHERE orchestra.is_error_text(said #>> '{}')),
         false)
 $_$;
@@ -546,9 +591,10 @@ COMMENT ON FUNCTION orchestra.is_error_text(said text) IS 'Whether a text in an 
 CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    SELECT is_call AND (outcome = 'succeeded' OR has_usage) AND NOT orchestra.has_usage(plausible, NULL, NULL)
+    SELECT is_call AND (outcome = 'succeeded' OR has_usage)
+        AND NOT orchestra.has_usage(plausible, NULL, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model of which no plausible usage of any kind is known, so that no price tells what it cost.';
+COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model without any known plausible usage, so that its cost is unknown.';
 
 CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -557,7 +603,7 @@ CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage
        AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
             OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
 $$;
-COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. One that is charged by time, pages or searches, and tells no tokens, took none.';
+COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. A call that is charged by time, pages or searches and reports no tokens used none.';
 
 CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -601,7 +647,8 @@ BEGIN
         WHILE free_at[lane] > starts[ordinal] LOOP
             lane := lane + 1;
         END LOOP;
-        free_at[lane] := CASE WHEN ends[ordinal] IS NULL THEN 'infinity' ELSE GREATEST(starts[ordinal], ends[ordinal]) END;
+        free_at[lane] := CASE WHEN ends[ordinal] IS NULL THEN 'infinity'
+            ELSE GREATEST(starts[ordinal], ends[ordinal]) END;
         lanes[ordinal] := lane;
     END LOOP;
     RETURN lanes;
@@ -616,31 +663,38 @@ CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) 
                  AND (orchestra.is_error(error) OR orchestra.is_error_text(reported_error))
            THEN 'soft_failed' ELSE state END
 $$;
-COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed where the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
+COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed if the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
 
 CREATE FUNCTION orchestra.part_cost(quantity bigint, price numeric) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT CASE WHEN quantity > 0 THEN quantity * price ELSE 0 END $$;
-COMMENT ON FUNCTION orchestra.part_cost(quantity bigint, price numeric) IS 'A part of call_cost: a quantity times its price; 0 where there is nothing of it, null where that has no price.';
+COMMENT ON FUNCTION orchestra.part_cost(quantity bigint, price numeric) IS 'A part of call_cost: a quantity times its price; 0 if the quantity is 0 or null, else null if it has no price.';
 
 CREATE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CAST(ROW(
         orchestra.token_count(used.input_tokens),
-        CASE WHEN num_nulls(orchestra.token_count(used.cached_input_tokens), orchestra.token_count(used.input_tokens)) = 0
+        CASE WHEN num_nulls(orchestra.token_count(used.cached_input_tokens),
+            orchestra.token_count(used.input_tokens)) = 0
              THEN LEAST(used.cached_input_tokens, used.input_tokens) END,
-        orchestra.token_count(used.cache_write_tokens), orchestra.token_count(used.cache_write_1h_tokens),
-        orchestra.token_count(used.input_audio_tokens), orchestra.token_count(used.cached_audio_tokens),
-        orchestra.token_count(used.input_image_tokens), orchestra.token_count(used.cached_image_tokens),
+        orchestra.token_count(used.cache_write_tokens),
+        orchestra.token_count(used.cache_write_1h_tokens),
+        orchestra.token_count(used.input_audio_tokens),
+        orchestra.token_count(used.cached_audio_tokens),
+        orchestra.token_count(used.input_image_tokens),
+        orchestra.token_count(used.cached_image_tokens),
         orchestra.token_count(used.input_video_tokens), orchestra.token_count(used.output_tokens),
-        CASE WHEN num_nulls(orchestra.token_count(used.reasoning_tokens), orchestra.token_count(used.output_tokens)) = 0
+        CASE WHEN num_nulls(orchestra.token_count(used.reasoning_tokens),
+            orchestra.token_count(used.output_tokens)) = 0
              THEN LEAST(used.reasoning_tokens, used.output_tokens) END,
-        orchestra.token_count(used.output_audio_tokens), orchestra.token_count(used.output_image_tokens),
-        orchestra.token_count(used.output_video_tokens), orchestra.token_count(used.citation_tokens),
-        orchestra.token_count(used.other_tokens), orchestra.token_count(used.web_searches),
-        orchestra.token_count(used.file_searches), orchestra.token_count(used.tool_uses),
-        orchestra.token_count(used.audio_ms), orchestra.token_count(used.document_pages),
+        orchestra.token_count(used.output_audio_tokens),
+        orchestra.token_count(used.output_image_tokens),
+        orchestra.token_count(used.output_video_tokens),
+        orchestra.token_count(used.citation_tokens), orchestra.token_count(used.other_tokens),
+        orchestra.token_count(used.web_searches), orchestra.token_count(used.file_searches),
+        orchestra.token_count(used.tool_uses), orchestra.token_count(used.audio_ms),
+        orchestra.token_count(used.document_pages),
         orchestra.token_count(used.search_units), orchestra.token_count(used.unread_quantities)
     ) AS orchestra.usage)
 $$;
@@ -651,16 +705,17 @@ CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier te
     AS $$
     SELECT prices.service_tier = COALESCE(service_tier, 'standard')
        AND prices.above_input_tokens <= COALESCE(context_tier, 0)
-       AND (prices.up_to_input_tokens > COALESCE(context_tier, 0) OR prices.up_to_input_tokens IS NULL)
+       AND (prices.up_to_input_tokens > COALESCE(context_tier, 0)
+           OR prices.up_to_input_tokens IS NULL)
        AND prices.valid_from <= CAST(at AT TIME ZONE 'UTC' AS date)
        AND (prices.valid_until > CAST(at AT TIME ZONE 'UTC' AS date) OR prices.valid_until IS NULL)
 $$;
-COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model hold for calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
+COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model apply to calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
 
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END $$;
-COMMENT ON FUNCTION orchestra.token_count(tokens bigint) IS 'A number of tokens, as reported; null where it is not plausible: below 0, or above 10^12.';
+COMMENT ON FUNCTION orchestra.token_count(tokens bigint) IS 'A number of tokens, as reported; null if it is not plausible: below 0, or above 10^12.';
 
 CREATE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -668,7 +723,7 @@ CREATE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint
     SELECT COALESCE(orchestra.token_count(total_tokens),
                     orchestra.token_count(input_tokens) + orchestra.token_count(output_tokens))
 $$;
-COMMENT ON FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) IS 'The total tokens of a call: as reported, else the sum of input and output where both are known, else null.';
+COMMENT ON FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) IS 'The total tokens of a call: as reported, else the sum of input and output if both are known, else null.';
 
 CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
     LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
@@ -676,16 +731,18 @@ CREATE FUNCTION orchestra.usage_kinds(usage_kinds integer) RETURNS text[]
     SELECT ARRAY(
         SELECT name
         FROM unnest(ARRAY[
-            'input_tokens', 'cached_input_tokens', 'cache_write_tokens', 'cache_write_1h_tokens', 'input_audio_tokens',
-            'cached_audio_tokens', 'input_image_tokens', 'cached_image_tokens', 'input_video_tokens', 'output_tokens',
-            'reasoning_tokens', 'output_audio_tokens', 'output_image_tokens', 'output_video_tokens', 'citation_tokens',
-            'other_tokens', 'web_searches', 'file_searches', 'tool_uses', 'audio_ms', 'document_pages', 'search_units',
+            'input_tokens', 'cached_input_tokens', 'cache_write_tokens', 'cache_write_1h_tokens',
+            'input_audio_tokens', 'cached_audio_tokens', 'input_image_tokens',
+            'cached_image_tokens', 'input_video_tokens', 'output_tokens', 'reasoning_tokens',
+            'output_audio_tokens', 'output_image_tokens', 'output_video_tokens', 'citation_tokens',
+            'other_tokens', 'web_searches', 'file_searches', 'tool_uses', 'audio_ms',
+            'document_pages', 'search_units',
             'unread_quantities'
         ]) WITH ORDINALITY AS k (name, number)
         WHERE usage_kinds & (1 << CAST(number - 1 AS integer)) > 0
         ORDER BY number)
 $$;
-COMMENT ON FUNCTION orchestra.usage_kinds(usage_kinds integer) IS 'The names of the kinds of usage in the column usage_kinds of steps and rollups: those of which something is charged at a price of its own.';
+COMMENT ON FUNCTION orchestra.usage_kinds(usage_kinds integer) IS 'The names of the kinds of usage in the column usage_kinds of steps and rollups: those with a quantity that is charged at its own price.';
 
 CREATE TABLE orchestra.step_rollup (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -743,12 +800,12 @@ COMMENT ON TABLE orchestra.step_rollup IS 'Steps by hour, workflow, organisation
 COMMENT ON COLUMN orchestra.step_rollup.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.step_rollup.ordinal IS 'Number of the row within its workflow and hour; negative: counts of pruned runs.';
-COMMENT ON COLUMN orchestra.step_rollup.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.step_rollup.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.step_rollup.model IS 'The model that responded, else the requested one; null: no model.';
-COMMENT ON COLUMN orchestra.step_rollup.service_tier IS 'The provider''s service tier, of calls; null where they name none.';
-COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.';
+COMMENT ON COLUMN orchestra.step_rollup.service_tier IS 'For calls: the provider''s service tier; null if they name none.';
+COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'For calls: the highest threshold of input tokens that they exceed, of those above which prices can change; else 0.';
 COMMENT ON COLUMN orchestra.step_rollup.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_rollup.succeeded IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.step_rollup.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
@@ -785,7 +842,7 @@ COMMENT ON COLUMN orchestra.step_rollup.search_units IS 'Search units of a reran
 COMMENT ON COLUMN orchestra.step_rollup.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.step_rollup.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
-COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.step_rollup.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -860,13 +917,13 @@ CREATE VIEW orchestra.model_usage AS
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(ROW(s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities)::orchestra.usage, (s.calls - s.unmetered_calls), p.*) AS cost
          OFFSET 0) k)
   WHERE (s.calls > 0);
-COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, tier of service, length of the input and kinds of usage: quantities and cost.';
+COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, service tier, length of the input and kinds of usage: quantities and cost.';
 COMMENT ON COLUMN orchestra.model_usage.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_name IS 'Its name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.model_usage.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.model_usage.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.model_usage.node_id IS 'The node.';
-COMMENT ON COLUMN orchestra.model_usage.model IS 'The model that responded, else the requested one; null where tokens are reported without a model.';
+COMMENT ON COLUMN orchestra.model_usage.model IS 'The model that responded, else the requested one; null if tokens are reported without a model.';
 COMMENT ON COLUMN orchestra.model_usage.provider IS 'The provider whose price applies; null if there is none.';
 COMMENT ON COLUMN orchestra.model_usage.calls IS 'Calls (see is_call).';
 COMMENT ON COLUMN orchestra.model_usage.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if none does.';
@@ -876,10 +933,10 @@ COMMENT ON COLUMN orchestra.model_usage.reasoning_tokens IS 'Output tokens of re
 COMMENT ON COLUMN orchestra.model_usage.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.cost IS 'Cost by the prices of the day (UTC), service tier and length of the input; null if the model or a kind of usage of the calls has no price, or if no call reports usage. Add up within one currency only.';
 COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null without cost.';
-COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage.';
+COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for all their usage, or successful without reported usage.';
 COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
-COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier; null where the calls name none, and the price is that of standard.';
-COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens it exceeds above which prices may change, else 0; null if unknown.';
+COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier; null if the calls name none; the price of standard then applies.';
+COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens that it exceeds, of those above which prices can change, else 0; null if unknown.';
 COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
@@ -907,11 +964,13 @@ CREATE FUNCTION orchestra.usage_of(calls orchestra.model_usage) RETURNS orchestr
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CAST(ROW(
-        calls.input_tokens, calls.cached_input_tokens, calls.cache_write_tokens, calls.cache_write_1h_tokens,
-        calls.input_audio_tokens, calls.cached_audio_tokens, calls.input_image_tokens, calls.cached_image_tokens,
-        calls.input_video_tokens, calls.output_tokens, calls.reasoning_tokens, calls.output_audio_tokens,
-        calls.output_image_tokens, calls.output_video_tokens, calls.citation_tokens, calls.other_tokens, calls.web_searches,
-        calls.file_searches, calls.tool_uses, calls.audio_ms, calls.document_pages, calls.search_units, calls.unread_quantities
+        calls.input_tokens, calls.cached_input_tokens, calls.cache_write_tokens,
+        calls.cache_write_1h_tokens, calls.input_audio_tokens, calls.cached_audio_tokens,
+        calls.input_image_tokens, calls.cached_image_tokens, calls.input_video_tokens,
+        calls.output_tokens, calls.reasoning_tokens, calls.output_audio_tokens,
+        calls.output_image_tokens, calls.output_video_tokens, calls.citation_tokens,
+        calls.other_tokens, calls.web_searches, calls.file_searches, calls.tool_uses,
+        calls.audio_ms, calls.document_pages, calls.search_units, calls.unread_quantities
     ) AS orchestra.usage)
 $$;
 COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usage in a row of model_usage as one value, for cost_parts and call_cost.';
@@ -923,11 +982,13 @@ CREATE FUNCTION orchestra_etl.mark_runs() RETURNS trigger
 BEGIN
     IF TG_OP <> 'INSERT' THEN
         INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
-        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM before;
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC')
+            FROM before;
     END IF;
     IF TG_OP <> 'DELETE' THEN
         INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
-        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC') FROM after;
+        SELECT DISTINCT workflow_id, date_trunc('hour', COALESCE(start_time, first_seen_at), 'UTC')
+            FROM after;
     END IF;
     RETURN NULL;
 END
@@ -943,15 +1004,19 @@ DECLARE
     more text[];
 BEGIN
     IF TG_OP <> 'INSERT' THEN
-        run_ids := ARRAY(SELECT DISTINCT run_id FROM before WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM before WHERE error IS NOT NULL
+            OR reported_error IS NOT NULL OR start_time IS NULL);
         INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
-        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM before WHERE start_time IS NOT NULL;
+        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM before
+            WHERE start_time IS NOT NULL;
     END IF;
     IF TG_OP <> 'DELETE' THEN
-        more := ARRAY(SELECT DISTINCT run_id FROM after WHERE error IS NOT NULL OR reported_error IS NOT NULL OR start_time IS NULL);
+        more := ARRAY(SELECT DISTINCT run_id FROM after WHERE error IS NOT NULL
+            OR reported_error IS NOT NULL OR start_time IS NULL);
         run_ids := run_ids || more;
         INSERT INTO orchestra_etl.changed_groups (workflow_id, hour)
-        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM after WHERE start_time IS NOT NULL;
+        SELECT DISTINCT workflow_id, date_trunc('hour', start_time, 'UTC') FROM after
+            WHERE start_time IS NOT NULL;
     END IF;
     IF run_ids <> '{}' THEN
         PERFORM FROM orchestra.runs WHERE id = ANY (run_ids) ORDER BY id FOR SHARE;
@@ -990,7 +1055,7 @@ CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer
     COMBINEFUNC = orchestra.duration_histogram_merge,
     PARALLEL = safe
 );
-COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Stored histograms of durations, merged: how many durations each bucket holds, by its number. For histogram_quantile.';
+COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Merges stored histograms of durations: the number of durations in each bucket, by the bucket''s number. For histogram_quantile.';
 
 CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) (
     SFUNC = orchestra.duration_quantile_add,
@@ -1038,17 +1103,17 @@ COMMENT ON COLUMN orchestra.runs.id IS 'The run''s id.';
 COMMENT ON COLUMN orchestra.runs.workflow_id IS 'The workflow this is a run of.';
 COMMENT ON COLUMN orchestra.runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.runs.user_id IS 'The user who started it; the API may mask it with asterisks.';
-COMMENT ON COLUMN orchestra.runs.status IS 'The status as the API gives it; null where the API gives none.';
+COMMENT ON COLUMN orchestra.runs.status IS 'The status as the API returns it; null if it returns none.';
 COMMENT ON COLUMN orchestra.runs.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
-COMMENT ON COLUMN orchestra.runs.status_source IS 'api: the API gave the status; derived: it follows from the steps.';
-COMMENT ON COLUMN orchestra.runs.tracking IS 'open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.runs.status_source IS 'api: the API returned the status; derived: it follows from the steps.';
+COMMENT ON COLUMN orchestra.runs.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
 COMMENT ON COLUMN orchestra.runs.start_time IS 'When it started, by the API.';
 COMMENT ON COLUMN orchestra.runs.end_time IS 'When it ended, by the API; null while it runs.';
 COMMENT ON COLUMN orchestra.runs.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.runs.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
-COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API gives it.';
+COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API returns it.';
 COMMENT ON COLUMN orchestra.runs.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
-COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: there were none.';
+COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: no rules.';
 COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the run as it was written; equal hashes need no write.';
 COMMENT ON COLUMN orchestra.runs.first_seen_at IS 'When this run was first loaded.';
 COMMENT ON COLUMN orchestra.runs.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
@@ -1117,9 +1182,9 @@ COMMENT ON COLUMN orchestra.steps.workflow_id IS 'The workflow, as in runs.';
 COMMENT ON COLUMN orchestra.steps.node_id IS 'The node of the workflow that this step executed.';
 COMMENT ON COLUMN orchestra.steps.node_type IS 'model, integration, code, ...: from the graph, else from the payload''s shape, else null.';
 COMMENT ON COLUMN orchestra.steps."position" IS 'Index in the API''s response, from 0.';
-COMMENT ON COLUMN orchestra.steps.user_id IS 'The user, as given; may be masked.';
-COMMENT ON COLUMN orchestra.steps.organization_id IS 'The organisation, as given; may be masked.';
-COMMENT ON COLUMN orchestra.steps.status IS 'The status as the API gives it.';
+COMMENT ON COLUMN orchestra.steps.user_id IS 'The user; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.steps.organization_id IS 'The organisation; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.steps.status IS 'The status as the API returns it.';
 COMMENT ON COLUMN orchestra.steps.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
 COMMENT ON COLUMN orchestra.steps.start_time IS 'When the step started.';
 COMMENT ON COLUMN orchestra.steps.end_time IS 'When the step ended; null while it runs.';
@@ -1153,14 +1218,14 @@ COMMENT ON COLUMN orchestra.steps.search_units IS 'Search units of a reranking m
 COMMENT ON COLUMN orchestra.steps.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown.';
 COMMENT ON COLUMN orchestra.steps.total_tokens IS 'Total tokens as reported, if at least the sum of input and output; else that sum.';
 COMMENT ON COLUMN orchestra.steps.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
-COMMENT ON COLUMN orchestra.steps.service_tier IS 'The provider''s service tier: standard, batch, flex, priority, fast or another; null where the call names none.';
+COMMENT ON COLUMN orchestra.steps.service_tier IS 'The provider''s service tier: standard, batch, flex, priority, fast or another; null if the call names none.';
 COMMENT ON COLUMN orchestra.steps.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.steps.finish_reason IS 'Why the model stopped, in its provider''s words: stop, length, max_tokens, ... (see is_cut_off).';
-COMMENT ON COLUMN orchestra.steps.error IS 'The step''s error as the API gives it.';
+COMMENT ON COLUMN orchestra.steps.error IS 'The step''s error as the API returns it.';
 COMMENT ON COLUMN orchestra.steps.reported_error IS 'The error that the step''s payload reports; a soft failure if its status is a success.';
-COMMENT ON COLUMN orchestra.steps.step_metadata IS 'step_metadata as the API gives it.';
+COMMENT ON COLUMN orchestra.steps.step_metadata IS 'step_metadata as the API returns it.';
 COMMENT ON COLUMN orchestra.steps.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
-COMMENT ON COLUMN orchestra.steps.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: there were none.';
+COMMENT ON COLUMN orchestra.steps.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: no rules.';
 COMMENT ON COLUMN orchestra.steps.content_hash IS 'Hash of the step as received; equal hashes need no write.';
 COMMENT ON COLUMN orchestra.steps.absent_since IS 'Since when the API''s response no longer contains this step; null while it does.';
 COMMENT ON COLUMN orchestra.steps.first_seen_at IS 'When this step was first loaded.';
@@ -1215,19 +1280,19 @@ CREATE VIEW orchestra.cost_differences AS
      LEFT JOIN orchestra.prices p ON (((p.model = called.model) AND (NOT orchestra.is_unmetered(called.outcome, true, true, called.used)) AND orchestra.price_applies(p.*, called.service_tier, orchestra.context_tier((called.used).input_tokens), called."time"))))
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(called.used, (1)::bigint, p.*) AS cost
          OFFSET 0) k);
-COMMENT ON VIEW orchestra.cost_differences IS 'Calls whose provider itself says what they cost, beside what they cost by the prices known here. A ratio far from 1 is a wrong price, a discount, or usage that was read wrongly.';
-COMMENT ON COLUMN orchestra.cost_differences."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
+COMMENT ON VIEW orchestra.cost_differences IS 'Calls whose provider reports their cost, compared with their cost by the known prices. A ratio far from 1 means a wrong price, a discount, or usage that was read wrongly.';
+COMMENT ON COLUMN orchestra.cost_differences."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_name IS 'Its name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisation; null where the step names none.';
+COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisation; null if the step names none.';
 COMMENT ON COLUMN orchestra.cost_differences.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.cost_differences.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.cost_differences.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that responded, else the requested one; null if none is named.';
 COMMENT ON COLUMN orchestra.cost_differences.provider IS 'The provider whose price applies; null if there is none.';
-COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null if the call names none; the price of standard then applies.';
 COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
-COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if anything it used has no price.';
+COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if any part of its usage has no price.';
 COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null without a cost in US dollars.';
@@ -1252,15 +1317,15 @@ COMMENT ON TABLE orchestra_etl.dead_letters IS 'Records that could not be loaded
 COMMENT ON COLUMN orchestra_etl.dead_letters.id IS 'Number of the dead letter.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.run_id IS 'The run; empty for a row of the run list without a usable id.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.step_id IS 'The step, where its id is known.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.step_id IS 'The step, if its id is known.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.reason IS 'The reason code.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.detail IS 'One sentence for the operator, without payload.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.content_hash IS 'Hash of the body; a keyed one where the body is not kept.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.content_hash IS 'Hash of the body; a keyed hash if the body is not kept.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.body IS 'The bytes that could not be loaded; empty if redaction rules do not allow storing them.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.occurrences IS 'How often it was seen.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.first_seen_at IS 'When it was first set aside.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.last_seen_at IS 'When it was last set aside.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.resolved_at IS 'When a later read loaded the record, or somebody discarded it.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.resolved_at IS 'When a later read loaded the record, or a user discarded it.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.resolution IS 'loaded or discarded.';
 
 CREATE TABLE orchestra_etl.gaps (
@@ -1272,14 +1337,14 @@ CREATE TABLE orchestra_etl.gaps (
     detail text NOT NULL,
     acknowledged_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra_etl.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
+COMMENT ON TABLE orchestra_etl.gaps IS 'Periods in which runs may have appeared and disappeared without being listed.';
 COMMENT ON COLUMN orchestra_etl.gaps.id IS 'Number of the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.gaps.detected_at IS 'When the gap was found.';
 COMMENT ON COLUMN orchestra_etl.gaps.after_time IS 'Start of the newest run known before the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.before_time IS 'Start of the oldest run listed behind the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.detail IS 'What was seen.';
-COMMENT ON COLUMN orchestra_etl.gaps.acknowledged_at IS 'When somebody acknowledged it.';
+COMMENT ON COLUMN orchestra_etl.gaps.acknowledged_at IS 'When a user acknowledged it.';
 
 CREATE TABLE orchestra_etl.run_ledger (
     run_id text NOT NULL COLLATE pg_catalog."C",
@@ -1310,7 +1375,7 @@ CREATE TABLE orchestra_etl.run_ledger (
     removed_at timestamp with time zone
 )
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra_etl.run_ledger IS 'One row per known run: what is known of it, when it is due, and its claim.';
+COMMENT ON TABLE orchestra_etl.run_ledger IS 'One row per known run: what is known about it, when it is due, and its claim.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.workflow_id IS 'Its workflow; the run list is authoritative.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.source IS 'How the run was first found: list, config, track or request.';
@@ -1319,8 +1384,8 @@ COMMENT ON COLUMN orchestra_etl.run_ledger.first_seen_at IS 'When the run entere
 COMMENT ON COLUMN orchestra_etl.run_ledger.opened_at IS 'When it was last opened: ages count from here.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listing IS 'The run''s row of the list, until a poll has loaded it.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listing_hash IS 'Hash of the row last seen, in the list or read alone.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.start_time IS 'When the run started, by the list; null where no list has shown it.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.listed_at IS 'Database time at which the page that gave this listing was requested.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.start_time IS 'When the run started, by the list; null if no list has shown it.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listed_at IS 'Database time at which the page with this listing was requested.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listed_sweep IS 'The sweep that listed it; a member of the watermark once that is complete.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.priority IS '0 live, 1 backfill.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.due_at IS 'When to poll it next; null: not again.';
@@ -1441,20 +1506,20 @@ CREATE VIEW orchestra.coverage AS
             count(*) FILTER (WHERE (g.acknowledged_at IS NULL)) AS unacknowledged
            FROM orchestra_etl.gaps g
           WHERE (g.workflow_id = relevant.workflow_id)) gaps);
-COMMENT ON VIEW orchestra.coverage IS 'Per workflow: from when to when every run is known, except in which gaps; how many are read; how near the list is to missing some.';
+COMMENT ON VIEW orchestra.coverage IS 'Per workflow: the period in which every run is known, and its gaps; how many runs are read; how near the list is to missing runs.';
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
 COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
 COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
-COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
-COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared without being listed.';
+COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that no user has acknowledged.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
 COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
 COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
 COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
 COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
-COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that will not change.';
-COMMENT ON COLUMN orchestra.coverage.stale_runs IS 'Runs given up as open.';
+COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that are not read again.';
+COMMENT ON COLUMN orchestra.coverage.stale_runs IS 'Runs that were open for too long; they are read once a day.';
 COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer has.';
 COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
 COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
@@ -1483,7 +1548,7 @@ COMMENT ON COLUMN orchestra.step_failures.run_id IS 'Its run.';
 COMMENT ON COLUMN orchestra.step_failures.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.step_failures.node_id IS 'Its node.';
 COMMENT ON COLUMN orchestra.step_failures.organization_id IS 'Its organisation.';
-COMMENT ON COLUMN orchestra.step_failures."time" IS 'When it started; when its run did, or was first seen, if it has no start.';
+COMMENT ON COLUMN orchestra.step_failures."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.step_failures.outcome IS 'failed or soft_failed.';
 COMMENT ON COLUMN orchestra.step_failures.fingerprint IS 'Hash of the pattern: the same for failures of one kind.';
 COMMENT ON COLUMN orchestra.step_failures.pattern IS 'The message with its numbers, ids and quoted texts replaced.';
@@ -1527,7 +1592,7 @@ CREATE VIEW orchestra.failure_groups AS
                   GROUP BY step_failures.workflow_id, step_failures.node_id, step_failures.outcome, step_failures.fingerprint, step_failures.run_id) of_runs
           GROUP BY of_runs.workflow_id, of_runs.node_id, of_runs.outcome, of_runs.fingerprint) g
      LEFT JOIN orchestra.workflows w ON ((w.id = g.workflow_id)));
-COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all that is stored. For a time of your own, group the view failures.';
+COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all stored runs. For another period, group the view failures.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_name IS 'Its name, or its id where it has none.';
 COMMENT ON COLUMN orchestra.failure_groups.node_id IS 'The node.';
@@ -1555,10 +1620,10 @@ CREATE VIEW orchestra.failures AS
    FROM (orchestra.step_failures f
      LEFT JOIN orchestra.workflows w ON ((w.id = f.workflow_id)));
 COMMENT ON VIEW orchestra.failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
-COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; when its run did, or was first seen, if it has no start.';
+COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.failures.organization_id IS 'The organisation, as given; may be masked.';
+COMMENT ON COLUMN orchestra.failures.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.failures.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.failures.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.failures.node_id IS 'The node.';
@@ -1577,9 +1642,9 @@ CREATE TABLE orchestra.inputs (
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
 COMMENT ON TABLE orchestra.inputs IS 'The inputs of each step.';
 COMMENT ON COLUMN orchestra.inputs.step_id IS 'The step.';
-COMMENT ON COLUMN orchestra.inputs.data IS 'The value; see note where it is null.';
+COMMENT ON COLUMN orchestra.inputs.data IS 'The value; if it is null, note says why.';
 COMMENT ON COLUMN orchestra.inputs.size_bytes IS 'Length of the value as the API sent it.';
-COMMENT ON COLUMN orchestra.inputs.raw IS 'The exact bytes, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.inputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
 COMMENT ON COLUMN orchestra.inputs.note IS 'Why raw is filled, or why data is null.';
 
 CREATE TABLE orchestra.step_rollup_daily (
@@ -1637,12 +1702,12 @@ COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same fi
 COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.model IS 'The model that responded, else the requested one; null: no model.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.service_tier IS 'The provider''s service tier, of calls; null where they name none.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.service_tier IS 'For calls: the provider''s service tier; null if they name none.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'For calls: the highest threshold of input tokens that they exceed, of those above which prices can change; else 0.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_rollup_daily.succeeded IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
@@ -1679,7 +1744,7 @@ COMMENT ON COLUMN orchestra.step_rollup_daily.search_units IS 'Search units of a
 COMMENT ON COLUMN orchestra.step_rollup_daily.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1717,7 +1782,7 @@ COMMENT ON VIEW orchestra.node_daily IS 'Steps by day, workflow, organisation, n
 COMMENT ON COLUMN orchestra.node_daily.day IS 'The day (UTC) in which the steps started; for steps without a start, the day of their run.';
 COMMENT ON COLUMN orchestra.node_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.node_daily.workflow_name IS 'Its name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.node_daily.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.node_daily.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.node_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_daily.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.node_daily.model IS 'The model that responded, else the requested one; null: no model.';
@@ -1730,7 +1795,7 @@ COMMENT ON COLUMN orchestra.node_daily.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_daily.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_daily.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.node_daily.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1769,7 +1834,7 @@ COMMENT ON VIEW orchestra.node_hourly IS 'Steps by hour, workflow, organisation,
 COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'Its name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null where no step names one.';
+COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.node_hourly.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_hourly.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.node_hourly.model IS 'The model that responded, else the requested one; null: no model.';
@@ -1782,7 +1847,7 @@ COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.node_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1809,7 +1874,7 @@ COMMENT ON TABLE orchestra.run_rollup IS 'Runs by hour, workflow and organisatio
 COMMENT ON COLUMN orchestra.run_rollup.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.run_rollup.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
 COMMENT ON COLUMN orchestra.run_rollup.ordinal IS 'Number of the row within its workflow and hour; negative: counts of pruned runs.';
-COMMENT ON COLUMN orchestra.run_rollup.organization_id IS 'The organisation; null where the run names none.';
+COMMENT ON COLUMN orchestra.run_rollup.organization_id IS 'The organisation; null if the run names none.';
 COMMENT ON COLUMN orchestra.run_rollup.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.run_rollup.succeeded IS 'Runs that succeeded.';
 COMMENT ON COLUMN orchestra.run_rollup.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
@@ -1817,7 +1882,7 @@ COMMENT ON COLUMN orchestra.run_rollup.failed IS 'Runs that failed.';
 COMMENT ON COLUMN orchestra.run_rollup.cancelled IS 'Runs that were cancelled.';
 COMMENT ON COLUMN orchestra.run_rollup.skipped IS 'Runs that were skipped.';
 COMMENT ON COLUMN orchestra.run_rollup.unfinished IS 'Runs that are pending or running, or whose status is not known.';
-COMMENT ON COLUMN orchestra.run_rollup.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.run_rollup.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; runs without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.run_rollup.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.run_rollup.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.run_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1844,7 +1909,7 @@ COMMENT ON VIEW orchestra.workflow_hourly IS 'Runs by hour, workflow and organis
 COMMENT ON COLUMN orchestra.workflow_hourly.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
 COMMENT ON COLUMN orchestra.workflow_hourly.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.workflow_hourly.workflow_name IS 'Its name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.workflow_hourly.organization_id IS 'The organisation; null where the runs name none.';
+COMMENT ON COLUMN orchestra.workflow_hourly.organization_id IS 'The organisation; null if the runs name none.';
 COMMENT ON COLUMN orchestra.workflow_hourly.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.workflow_hourly.succeeded IS 'Runs that succeeded.';
 COMMENT ON COLUMN orchestra.workflow_hourly.soft_failed IS 'Runs with a successful status that carry an error, or have a step that does (see outcome).';
@@ -1852,7 +1917,7 @@ COMMENT ON COLUMN orchestra.workflow_hourly.failed IS 'Runs that failed.';
 COMMENT ON COLUMN orchestra.workflow_hourly.cancelled IS 'Runs that were cancelled.';
 COMMENT ON COLUMN orchestra.workflow_hourly.skipped IS 'Runs that were skipped.';
 COMMENT ON COLUMN orchestra.workflow_hourly.unfinished IS 'Runs that are pending or running, or whose status is not known.';
-COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; without those that have no valid duration.';
+COMMENT ON COLUMN orchestra.workflow_hourly.buckets IS 'Buckets of the durations of the runs that succeeded (see duration_bucket), ascending; runs without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.workflow_hourly.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed_buckets IS 'Like buckets, for runs that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.workflow_hourly.failed_counts IS 'Number of durations in each of failed_buckets.';
@@ -1899,18 +1964,18 @@ CREATE VIEW orchestra.open_runs AS
 COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation, as given; may be masked.';
-COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user, as given; may be masked.';
+COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id if it has no name.';
+COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
 COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
-COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null where it has not.';
+COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null if it has not.';
 COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
 COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
 COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
-COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';
+COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: no node is running.';
 
 CREATE TABLE orchestra.outputs (
     step_id text NOT NULL COLLATE pg_catalog."C",
@@ -1922,9 +1987,9 @@ CREATE TABLE orchestra.outputs (
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
 COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
 COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
-COMMENT ON COLUMN orchestra.outputs.data IS 'The value; see note where it is null.';
+COMMENT ON COLUMN orchestra.outputs.data IS 'The value; if it is null, note says why.';
 COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
-COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
 COMMENT ON COLUMN orchestra.outputs.note IS 'Why raw is filled, or why data is null.';
 
 CREATE TABLE orchestra_etl.changed_groups (
@@ -1941,7 +2006,7 @@ COMMENT ON COLUMN orchestra_etl.changed_groups.id IS 'Order of arrival.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.workflow_id IS 'The workflow; null: every group must be computed.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.hour IS 'The hour of the runs or steps that changed; null: see workflow_id.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.queued_at IS 'When it was queued.';
-COMMENT ON COLUMN orchestra_etl.changed_groups.failed_at IS 'When its computation last failed, to be retried later; null: it has not been tried.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.failed_at IS 'When its computation last failed, to be retried later; null: it has not failed.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.cause IS 'SQLSTATE of that failure.';
 
 CREATE TABLE orchestra_etl.drift (
@@ -2012,7 +2077,7 @@ COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be retried.';
 COMMENT ON COLUMN orchestra.pipeline_health.dead_letters IS 'Open dead letters: records that were set aside and neither loaded later nor discarded.';
-COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Gaps that no user has acknowledged.';
 COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollup groups to recompute; 0 when the rollups are current.';
 COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Kinds of difference between the API''s responses and its description.';
 COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows without a complete sweep.';
@@ -2025,7 +2090,7 @@ CREATE VIEW orchestra.removed_runs AS
     removed_at
    FROM orchestra_etl.run_ledger
   WHERE (removed_at IS NOT NULL);
-COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here: for copies of runs and steps, which must remove them, too.';
+COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here. Copies of runs and steps must remove them, too.';
 COMMENT ON COLUMN orchestra.removed_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.removed_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.removed_runs.tracking IS 'erased: on request; pruned: by retention.';
@@ -2043,8 +2108,8 @@ COMMENT ON TABLE orchestra.run_payloads IS 'The inputs and outputs of each run.'
 COMMENT ON COLUMN orchestra.run_payloads.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_payloads.inputs IS 'The run''s input variables.';
 COMMENT ON COLUMN orchestra.run_payloads.outputs IS 'The output of the End node.';
-COMMENT ON COLUMN orchestra.run_payloads.inputs_raw IS 'The exact bytes of inputs, only where jsonb cannot hold the value.';
-COMMENT ON COLUMN orchestra.run_payloads.outputs_raw IS 'The exact bytes of outputs, only where jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.run_payloads.inputs_raw IS 'The exact bytes of inputs; only set if jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.run_payloads.outputs_raw IS 'The exact bytes of outputs; only set if jsonb cannot hold the value.';
 COMMENT ON COLUMN orchestra.run_payloads.note IS 'Why a raw column is filled, or why a value is null.';
 
 CREATE TABLE orchestra.run_requests (
@@ -2081,8 +2146,8 @@ COMMENT ON TABLE orchestra.workflow_versions IS 'Versions of workflows in the or
 COMMENT ON COLUMN orchestra.workflow_versions.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.workflow_versions.first_seen_at IS 'When this version was first seen.';
 COMMENT ON COLUMN orchestra.workflow_versions.version IS 'The version as the API names it.';
-COMMENT ON COLUMN orchestra.workflow_versions.graph IS 'Nodes and edges as the API gives them.';
-COMMENT ON COLUMN orchestra.workflow_versions.api_updated_at IS 'When the workflow had last changed, by the API, as this version was first seen: the version was in force since then at the latest. Null if the API does not say.';
+COMMENT ON COLUMN orchestra.workflow_versions.graph IS 'Nodes and edges as the API returns them.';
+COMMENT ON COLUMN orchestra.workflow_versions.api_updated_at IS 'The API''s time of the workflow''s last change when this version was first seen: the version was in force from then at the latest. Null if the API does not say.';
 
 CREATE VIEW orchestra.run_summary AS
  SELECT r.id AS run_id,
@@ -2242,14 +2307,14 @@ CREATE VIEW orchestra.run_summary AS
 COMMENT ON VIEW orchestra.run_summary IS 'One row per run with totals of its steps: outcome, failures, tokens, cost. For lists: filter by time or workflow, or LIMIT the runs.';
 COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API dates it, when the workflow last changed before that; null before the first version.';
-COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation, as given; may be masked.';
-COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user, as given; may be masked.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API sends a date, at the last change of the workflow before that; null before the first version.';
+COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.run_summary.state IS 'The run''s own status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
-COMMENT ON COLUMN orchestra.run_summary.outcome IS 'The state, but soft_failed where that is a success and the run carries an error, or one of its steps failed softly (see outcome). Success rate: succeeded / (succeeded + soft_failed + failed).';
-COMMENT ON COLUMN orchestra.run_summary.tracking IS 'open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.run_summary.outcome IS 'The state, but soft_failed if that is a success and the run carries an error, or one of its steps failed softly (see outcome). Success rate: succeeded / (succeeded + soft_failed + failed).';
+COMMENT ON COLUMN orchestra.run_summary.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
 COMMENT ON COLUMN orchestra.run_summary.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while it runs.';
 COMMENT ON COLUMN orchestra.run_summary.duration_ms IS 'end_time minus start_time, in milliseconds.';
@@ -2257,8 +2322,8 @@ COMMENT ON COLUMN orchestra.run_summary.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.run_summary.succeeded_steps IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
-COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; where none did, of the first that failed softly.';
-COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own.';
+COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; if none did, of the first that failed softly.';
+COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own error.';
 COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
 COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
@@ -2267,7 +2332,7 @@ COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of re
 COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
 COMMENT ON COLUMN orchestra.run_summary.cost IS 'Cost of the priced calls, by the prices of their days; null if no call has a price and reported usage, or if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
-COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for everything they used, or successful without reported usage; all calls if prices are in several currencies.';
+COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for all their usage, or successful without reported usage; all calls if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
 COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of its own row last changed.';
 COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
@@ -2420,37 +2485,37 @@ CREATE VIEW orchestra.step_timeline AS
 COMMENT ON VIEW orchestra.step_timeline IS 'One row per step, placed in its run: offset, wait, lane, execution. For one run at a time: filter by run_id.';
 COMMENT ON COLUMN orchestra.step_timeline.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.step_timeline.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.step_timeline.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.step_timeline.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.step_timeline."position" IS 'Index in the API''s response, from 0.';
 COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.';
 COMMENT ON COLUMN orchestra.step_timeline.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.step_timeline.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
-COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed where that is a success and the step carries an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed if that is a success and the step carries an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
-COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step where that is earlier.';
+COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step if that is earlier.';
 COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds between the last earlier end of another step, or the beginning of the run, and its start.';
 COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first free one, so that steps of a lane do not overlap; null if it has not started.';
-COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null where it was skipped.';
+COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null if it was skipped.';
 COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run executed the node.';
 COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of its error: the API''s own, else the one that its payload reports.';
-COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 where it is a call of a model (see is_call), else 0.';
+COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 if it is a call of a model (see is_call), else 0.';
 COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens, including those read from and written to a cache.';
 COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
-COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output where both are known.';
+COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output if both are known.';
 COMMENT ON COLUMN orchestra.step_timeline.cost IS 'Cost by the prices of its day (UTC), service tier and length of the input; null if the model or a kind of usage of the call has no price, or if it succeeded without reported usage.';
 COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null without cost.';
 COMMENT ON COLUMN orchestra.step_timeline.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
-COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier; null where the call names none, and the price is that of standard.';
+COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier; null if the call names none; the price of standard then applies.';
 COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, in its provider''s words.';
-COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null where it does not say why.';
+COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null if it does not say why.';
 
 CREATE TABLE orchestra_etl.alembic_version (
     version_num character varying(32) NOT NULL,
@@ -2490,7 +2555,7 @@ ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
 CREATE TABLE orchestra_etl.locks (
     name text NOT NULL
 );
-COMMENT ON TABLE orchestra_etl.locks IS 'Rows that processes lock for work that only one may do at a time. Only the loader may lock them.';
+COMMENT ON TABLE orchestra_etl.locks IS 'Rows that processes lock for work that only one process may do at a time. Only the loader may lock them.';
 COMMENT ON COLUMN orchestra_etl.locks.name IS 'What is locked.';
 
 CREATE TABLE orchestra_etl.price_rules (
@@ -2531,33 +2596,33 @@ COMMENT ON TABLE orchestra_etl.price_rules IS 'Price rules set by command. Rules
 COMMENT ON COLUMN orchestra_etl.price_rules.model IS 'The models it is for: a name in which * stands for any characters.';
 COMMENT ON COLUMN orchestra_etl.price_rules.service_tier IS 'The service tier.';
 COMMENT ON COLUMN orchestra_etl.price_rules.above_input_tokens IS 'For calls with more input tokens than this.';
-COMMENT ON COLUMN orchestra_etl.price_rules.valid_from IS 'First day (UTC) of the price; 0001-01-01: it always held.';
-COMMENT ON COLUMN orchestra_etl.price_rules.provider IS 'The provider; null: that of the defaults.';
+COMMENT ON COLUMN orchestra_etl.price_rules.valid_from IS 'First day (UTC) of the price; 0001-01-01: it has always applied.';
+COMMENT ON COLUMN orchestra_etl.price_rules.provider IS 'The provider; null: that of the default prices.';
 COMMENT ON COLUMN orchestra_etl.price_rules.currency IS 'Currency of the prices, such as USD.';
-COMMENT ON COLUMN orchestra_etl.price_rules.input_per_million IS 'Price per million: input tokens; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.cache_write_per_million IS 'Price per million: input tokens written to a cache; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.cache_write_1h_per_million IS 'Price per million: input tokens written to a cache that keeps them for an hour; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.input_audio_per_million IS 'Price per million: input tokens of audio; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.cached_audio_per_million IS 'Price per million: input tokens of audio read from a cache; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.input_image_per_million IS 'Price per million: input tokens of images; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.cached_image_per_million IS 'Price per million: input tokens of images read from a cache; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.input_video_per_million IS 'Price per million: input tokens of video; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.output_per_million IS 'Price per million: output tokens; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.reasoning_per_million IS 'Price per million: output tokens of reasoning; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.output_audio_per_million IS 'Price per million: output tokens of audio; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.output_image_per_million IS 'Price per million: output tokens of images; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.output_video_per_million IS 'Price per million: output tokens of video; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.citation_per_million IS 'Price per million: output tokens of citations; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.other_per_million IS 'Price per million: tokens of unknown kind; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.web_searches_per_thousand IS 'Price per thousand: web searches by the provider; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.file_searches_per_thousand IS 'Price per thousand: file searches by the provider; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.tool_uses_per_thousand IS 'Price per thousand: uses of other tools that the provider charges by use; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.audio_per_hour IS 'Price per hour: audio charged by duration; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.document_pages_per_thousand IS 'Price per thousand: document pages read; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: the rule does not say.';
-COMMENT ON COLUMN orchestra_etl.price_rules.calls_per_thousand IS 'Price per thousand: calls; null: the rule does not say.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_per_million IS 'Price per million: input tokens; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cached_input_per_million IS 'Price per million: input tokens read from a cache; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cache_write_per_million IS 'Price per million: input tokens written to a cache; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cache_write_1h_per_million IS 'Price per million: input tokens written to a cache that keeps them for an hour; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_audio_per_million IS 'Price per million: input tokens of audio; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cached_audio_per_million IS 'Price per million: input tokens of audio read from a cache; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_image_per_million IS 'Price per million: input tokens of images; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.cached_image_per_million IS 'Price per million: input tokens of images read from a cache; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.input_video_per_million IS 'Price per million: input tokens of video; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_per_million IS 'Price per million: output tokens; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.reasoning_per_million IS 'Price per million: output tokens of reasoning; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_audio_per_million IS 'Price per million: output tokens of audio; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_image_per_million IS 'Price per million: output tokens of images; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.output_video_per_million IS 'Price per million: output tokens of video; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.citation_per_million IS 'Price per million: output tokens of citations; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.other_per_million IS 'Price per million: tokens of unknown kind; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.web_searches_per_thousand IS 'Price per thousand: web searches by the provider; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.file_searches_per_thousand IS 'Price per thousand: file searches by the provider; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.tool_uses_per_thousand IS 'Price per thousand: uses of other tools that the provider charges by use; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.audio_per_hour IS 'Price per hour: audio charged by duration; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.document_pages_per_thousand IS 'Price per thousand: document pages read; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: not set by the rule.';
+COMMENT ON COLUMN orchestra_etl.price_rules.calls_per_thousand IS 'Price per thousand: calls; null: not set by the rule.';
 COMMENT ON COLUMN orchestra_etl.price_rules.set_at IS 'When it was set.';
 
 CREATE TABLE orchestra_etl.rebuilds (
@@ -2570,7 +2635,7 @@ CREATE TABLE orchestra_etl.rebuilds (
 );
 COMMENT ON TABLE orchestra_etl.rebuilds IS 'Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).';
 COMMENT ON COLUMN orchestra_etl.rebuilds.transform_version IS 'Version of the rules by which columns are read from payloads.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.after_step_id IS 'The steps up to this one, in the order of their ids, are done; null: none is.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.after_step_id IS 'Steps up to this id, in the order of ids, are done; null: none yet.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.steps IS 'Steps re-read so far.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.changed IS 'Steps that changed.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.started_at IS 'When it started; null: not yet.';
@@ -2582,7 +2647,7 @@ CREATE TABLE orchestra_etl.redaction_policies (
     first_used_at timestamp with time zone DEFAULT now() NOT NULL
 );
 COMMENT ON TABLE orchestra_etl.redaction_policies IS 'The redaction rules that stored rows were written under.';
-COMMENT ON COLUMN orchestra_etl.redaction_policies.version IS 'The version, as rows carry it.';
+COMMENT ON COLUMN orchestra_etl.redaction_policies.version IS 'The version, as in redaction_policy of the rows.';
 COMMENT ON COLUMN orchestra_etl.redaction_policies.rules IS 'The rules in force, without any key.';
 COMMENT ON COLUMN orchestra_etl.redaction_policies.first_used_at IS 'When it was first in force.';
 
@@ -2597,7 +2662,7 @@ COMMENT ON TABLE orchestra_etl.request_budget IS 'The request budget that all re
 COMMENT ON COLUMN orchestra_etl.request_budget.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.request_budget.available IS 'Requests that may start now.';
 COMMENT ON COLUMN orchestra_etl.request_budget.refilled_at IS 'When available was last brought up to date.';
-COMMENT ON COLUMN orchestra_etl.request_budget.not_before IS 'No request by any replica before this time: the server asked for a pause.';
+COMMENT ON COLUMN orchestra_etl.request_budget.not_before IS 'No replica sends a request before this time: the server requested a pause.';
 
 CREATE TABLE orchestra_etl.resolved_prices (
     id smallint NOT NULL,
@@ -2605,9 +2670,9 @@ CREATE TABLE orchestra_etl.resolved_prices (
     resolved_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT resolved_prices_one_row_check CHECK ((id = 1))
 );
-COMMENT ON TABLE orchestra_etl.resolved_prices IS 'What orchestra.prices was last resolved from. While it is unchanged, nothing is to be done.';
+COMMENT ON TABLE orchestra_etl.resolved_prices IS 'The inputs from which orchestra.prices was last resolved. Unchanged inputs need no work.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.id IS 'Always 1.';
-COMMENT ON COLUMN orchestra_etl.resolved_prices.fingerprint IS 'Hash of the models, the rules and the version of the defaults.';
+COMMENT ON COLUMN orchestra_etl.resolved_prices.fingerprint IS 'Hash of the models, the rules and the version of the default prices.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.resolved_at IS 'When the prices were last resolved.';
 
 CREATE TABLE orchestra_etl.retention (
@@ -2633,7 +2698,7 @@ COMMENT ON COLUMN orchestra_etl.state_map.state IS 'The state it is mapped to by
 
 CREATE TABLE orchestra_etl.upgrade_lock (
 );
-COMMENT ON TABLE orchestra_etl.upgrade_lock IS 'Empty; locked by the upgrade that goes on.';
+COMMENT ON TABLE orchestra_etl.upgrade_lock IS 'Empty; the running upgrade holds a lock on it.';
 
 CREATE TABLE orchestra_etl.workflow_refresh (
     id smallint NOT NULL,

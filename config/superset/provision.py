@@ -1,11 +1,11 @@
-"""Bring Superset's own database up to date, and the dashboards with it. Run by Superset's Python, not the project's.
+"""Update Superset's own database and the dashboards. Superset's Python runs this.
 
-Reads JSON from standard input: `sqlalchemy_uri` of the database that the dashboards read, and the
-passwords of the administrator (`password`) and of the viewer (`viewer_password`), each used only
-where there is no such user yet.
+It reads JSON from standard input: `sqlalchemy_uri` of the database that the dashboards read, and
+the passwords of the administrator (`password`) and of the viewer (`viewer_password`). A password is
+used only if its user does not exist yet.
 
-The dashboards are imported by the command behind Superset's `/api/v1/assets/import/`: unlike
-`superset import-dashboards` it updates charts and datasets that exist. Called here it needs no
+The dashboards are imported with the command behind Superset's `/api/v1/assets/import/`. Unlike
+`superset import-dashboards`, it updates existing charts and datasets. Called here it needs no
 password, which the administrator may have changed.
 """
 
@@ -50,11 +50,14 @@ PERMISSIONS = (
     ("menu_access", "Home"),
     ("menu_access", "Dashboards"),
 )
-"""What a viewer may do: open the dashboards, filter them, share what is filtered, and take a chart's rows along as a file."""
+"""The permissions of a viewer.
+
+A viewer may open dashboards, filter them, share the filtered view, and download a chart's rows.
+"""
 
 
 def main() -> int:
-    """Do all of it; 1 and a line for each mistake where the files cannot be imported."""
+    """Update everything; return 1, after one line per mistake, if the files cannot be imported."""
     wanted = json.load(sys.stdin)
     if not (Path(os.environ["ORCHESTRA_DASHBOARDS_HOME"]) / "superset.db").exists():
         event.listen(Engine, "connect", _do_not_wait_for_the_disk)
@@ -71,13 +74,17 @@ def main() -> int:
 
 
 def _do_not_wait_for_the_disk(connection, _) -> None:
-    """To make Superset's tables waits 5,000 times for the disk: up to a minute, and nothing of them would be missed."""
+    """Turn off synchronous writes to SQLite.
+
+    Creating Superset's tables would wait for the disk 5,000 times, up to a minute. A crash loses
+    nothing that the next start does not create again.
+    """
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous = OFF")
 
 
 def _tell(step: str) -> None:
-    """Name what is done next; `serve.py` shows it."""
+    """Print the next step, which `serve.py` shows."""
     print(f"step: {step}", flush=True)  # noqa: T201
 
 
@@ -97,7 +104,10 @@ def _make_administrator(app, password: str) -> None:
 
 
 def _make_viewer(password: str) -> None:
-    """A user who sees the dashboards, and changes nothing. What they may ask of the data is limited by `viewer.py`, too."""
+    """Create the user who sees the dashboards and changes nothing.
+
+    `viewer.py` also limits the user's queries.
+    """
     from superset import db, security_manager
     from superset.connectors.sqla.models import SqlaTable
 
@@ -137,7 +147,7 @@ def _import(sqlalchemy_uri: str) -> int:
         )
     command = ImportAssetsCommand(contents)
     try:
-        # `run` does it, too, but tells no mistakes.
+        # `run` validates, too, but does not name the mistakes.
         command.validate()
     except CommandInvalidError as error:
         for file, mistakes in error.normalized_messages().items():

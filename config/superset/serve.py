@@ -1,9 +1,9 @@
-"""Serve the dashboards on this machine: Apache Superset, made and kept up to date from the files in this folder.
+"""Serve the dashboards on this machine, in Apache Superset, from the files in this folder.
 
-They show the database that DATABASE_URL names; without it the demo's, whose server runs for as long
-as Superset does. Superset's own database, its keys and its log lie in the folder `dashboards` of
-the data folder. A second call brings the dashboards up to date; while the first still serves them
-it does no more than that.
+They show the database that DATABASE_URL names. Without it, they show the demo's database, whose
+server runs as long as Superset does. Superset's own database, its keys and its log are in the
+folder `dashboards` of the data folder. A second call updates the dashboards; if the first call
+still serves them, it ends then.
 """
 
 from __future__ import annotations
@@ -41,17 +41,17 @@ from etl.errors import ConfigurationError, DatabaseError, EtlError
 FOLDER = Path(__file__).resolve().parent
 PROGRAMS = FOLDER.parents[1] / ".superset" / "venv" / "bin"
 LOGIN = "orchestra_dashboards"
-"""Superset's user of the database: a member of the analysts, who read no payload."""
-ANY = "0.0.0.0"  # noqa: S104 - only compared with
+"""Superset's database user: a member of the analysts, who cannot read payloads."""
+ANY = "0.0.0.0"  # noqa: S104 - only compared
 START_SECONDS = 180.0
 STEP = "step: "
-"""What `provision.py` writes before the name of each step."""
+"""The text that `provision.py` prints before the name of each step."""
 STATEMENT_SECONDS = 55
-"""Less than Superset waits for an answer, so that the server ends a slow query, not only Superset."""
+"""Less than Superset's own timeout, so that the server also ends a slow query."""
 
 
 def main() -> int:
-    """Bring the dashboards up to date, and serve them until Ctrl-C; with --exit end as soon as Superset answers."""
+    """Update the dashboards, and serve them until Ctrl-C; with --exit, until Superset responds."""
     parser = argparse.ArgumentParser(
         prog="make dashboards", description=__doc__.partition("\n")[0] if __doc__ else ""
     )
@@ -81,12 +81,12 @@ def main() -> int:
                 return 0
             if not (home / "admin-password").exists():
                 raise ConfigurationError(
-                    f"no dashboards have been imported into {home}: call it with --only import first"
+                    f"no dashboards have been imported into {home}: "
+                    "call it with --only import first"
                 )
             if not alone:
-                _say(
-                    f"the dashboards are up to date; they are served at {(home / 'address').read_text()}"
-                )
+                address = (home / "address").read_text()
+                _say(f"the dashboards are up to date; they are served at {address}")
                 return 0
             _serve(home, arguments.host, arguments.port, end=arguments.exit)
     except EtlError as error:
@@ -107,7 +107,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _step(what: str) -> Iterator[None]:
-    """Print what is done, and how long it took where it succeeds; on a terminal the seconds run."""
+    """Print a step and, if it succeeds, its duration; on a terminal, count the seconds."""
     begun = time.monotonic()
     done = threading.Event()
 
@@ -138,14 +138,18 @@ def _home() -> Path:
         home.chmod(0o700)
     except OSError as error:
         raise ConfigurationError(
-            f"the dashboards cannot use {home}: {error.strerror}; name another folder in ORCHESTRA_ETL_HOME"
+            f"the dashboards cannot use {home}: {error.strerror}; "
+            "name another folder in ORCHESTRA_ETL_HOME"
         ) from None
     return home
 
 
 @contextmanager
 def _lock(home: Path) -> Iterator[bool]:
-    """Whether nobody else serves from this folder; the kernel frees a flock however its holder dies."""
+    """Yield whether no other process serves this folder.
+
+    The kernel releases a flock however its holder dies.
+    """
     with (home / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -155,7 +159,7 @@ def _lock(home: Path) -> Iterator[bool]:
             yield True
 
 
-# The database that they show
+# The database that the dashboards show
 
 
 @contextmanager
@@ -171,7 +175,7 @@ def _database() -> Iterator[str]:
             with _step("loading the demo's history (about 10 s)"):
                 _etl("demo", "--exit")
         else:
-            # A demo that ended before its rollups were worked out leaves that to the next.
+            # An earlier demo may have ended before it computed its rollups.
             _etl("rollups", "refresh", DATABASE_URL=server.url)
         database = Database(server.url, pool_size=1)
         try:
@@ -191,7 +195,10 @@ def _has_schema(url: str) -> bool:
 
 
 def _has_recent_runs(url: str) -> bool:
-    """Whether the demo's history reaches into the last three days: the dashboards begin with the last seven."""
+    """Return whether the demo has runs of the last three days.
+
+    The dashboards show the last seven days by default.
+    """
     if not _has_schema(url):
         return False
     with psycopg.connect(url) as connection:
@@ -213,7 +220,11 @@ def _etl(*arguments: str, **variables: str) -> None:
 
 
 def _check(url: str) -> None:
-    """To make the roles is for the database's owner to decide: it changes who owns the schema."""
+    """Check that the schema and the roles exist.
+
+    This does not create the roles: that changes the owner of the schema, which is for the
+    database's owner to decide.
+    """
     try:
         if not _has_schema(url):
             raise DatabaseError(
@@ -234,14 +245,15 @@ def _check(url: str) -> None:
 
 
 def _make_login(url: str, password: str) -> None:
-    """Make the login that Superset uses, or bring it up to date.
+    """Create or update the login that Superset uses.
 
-    Raises DatabaseError where this user of the database may not do that.
+    Raises:
+        DatabaseError: the database user may not do that.
     """
     login = sql.Identifier(LOGIN)
     try:
         with psycopg.connect(url) as connection:
-            # Only a hash of it goes to the server, whose log may hold the statement.
+            # Only a hash goes to the server, whose log can contain the statement.
             digest = connection.pgconn.encrypt_password(
                 password.encode(), LOGIN.encode(), b"scram-sha-256"
             ).decode()
@@ -269,8 +281,9 @@ def _make_login(url: str, password: str) -> None:
                 connection.execute(statement)
     except psycopg.Error as error:
         raise DatabaseError(
-            f"this user of the database cannot make the login {LOGIN} (SQLSTATE {error.sqlstate}): it needs CREATEROLE, and "
-            f"the right to grant {roles.ANALYST}"
+            f"this user of the database cannot make the login {LOGIN} "
+            f"(SQLSTATE {error.sqlstate}): it needs CREATEROLE, and the right to grant "
+            f"{roles.ANALYST}"
         ) from None
 
 
@@ -286,7 +299,7 @@ def _sqlalchemy_uri(url: str, password: str) -> str:
 
 
 def _secret(path: Path) -> tuple[str, bool]:
-    """The secret that the file holds, and whether it is new."""
+    """Return the secret in the file, and whether it is new."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -298,18 +311,18 @@ def _secret(path: Path) -> tuple[str, bool]:
 
 
 def _environment(home: Path) -> dict[str, str]:
-    """Nothing else of ours: the environment may hold the API key."""
+    """Return the environment of Superset, without variables such as the API key."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
     return {
         **kept,
         "HOME": str(home),
         "ORCHESTRA_DASHBOARDS_HOME": str(home),
         "SUPERSET_CONFIG_PATH": str(FOLDER / "superset_config.py"),
-        # The settings import from this folder.
+        # superset_config.py imports modules of this folder.
         "PYTHONPATH": str(FOLDER),
         "FLASK_APP": "superset.app:create_app()",
         "SCARF_ANALYTICS": "false",
-        # Relative times, such as the last seven days, mean the database's.
+        # Relative times, such as the last seven days, are in the time zone of the database.
         "TZ": "UTC",
     }
 
@@ -378,7 +391,8 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
             raise ConfigurationError(
                 f"port {port} is taken: name another with make dashboards ARGS='--port {port + 1}'"
             ) from None
-    address = f"http://{'127.0.0.1' if host == ANY else host}:{port}/superset/dashboard/orchestra-overview/"
+    server_name = "127.0.0.1" if host == ANY else host
+    address = f"http://{server_name}:{port}/superset/dashboard/orchestra-overview/"
     with (home / "superset.log").open("w") as log:
         server = _start(home, host, port, log)
         try:
@@ -400,7 +414,7 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
 
 
 def _start(home: Path, host: str, port: int, log: IO[str]) -> subprocess.Popen[bytes]:
-    # One process: Superset waits for PostgreSQL, and each further one takes 350 MB.
+    # One process is enough, because Superset mostly waits for PostgreSQL; another takes 350 MB.
     workers = ["--workers", "1", "--worker-class", "gthread", "--threads", "16", "--timeout", "120"]
     return subprocess.Popen(
         [_program("gunicorn"), *workers, "--bind", f"{host}:{port}", "superset.app:create_app()"],

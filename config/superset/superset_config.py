@@ -1,4 +1,4 @@
-"""Superset's settings; Superset reads this file by the name in SUPERSET_CONFIG_PATH."""
+"""Superset's settings. Superset reads the file that SUPERSET_CONFIG_PATH names."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SQLALCHEMY_DATABASE_URI = f"sqlite:///{_HOME / 'superset.db'}"
 APP_NAME = "orchestra-etl"
 CUSTOM_SECURITY_MANAGER = ViewerSecurityManager
 
-# New runs keep arriving: what was asked is kept for half a minute only, which several viewers
-# share. In the memory of the one server process: on a disk it would outlast the erasure of a run.
+# New runs keep arriving, so results are cached for only 30 seconds, for all viewers. The cache is
+# in the memory of the one server process: on a disk, it would outlast the erasure of a run.
 DATA_CACHE_CONFIG = {
     "CACHE_TYPE": "SimpleCache",
     "CACHE_THRESHOLD": 200,
@@ -28,10 +28,10 @@ DATA_CACHE_CONFIG = {
 DASHBOARD_AUTO_REFRESH_MODE = "fetch"
 RATELIMIT_STORAGE_URI = "memory://"
 
-# Functions that run SQL of a text, hold locks that others wait for, change the session, or reach
-# files, large objects and other servers. Superset looks for them in SQL Lab alone, hence the
-# mutator. PostgreSQL lets every role call most of them, and a list of names can be evaded: what the
-# login may read and lock is decided by its grants.
+# Functions that run SQL from a text, hold locks that others wait for, change the session, or
+# access files, large objects and other servers. Superset itself checks only SQL Lab for them, hence
+# SQL_QUERY_MUTATOR. In PostgreSQL every role can call most of them, and a list of names can be
+# evaded: the grants of the login decide what it can read and lock.
 DISALLOWED_SQL_FUNCTIONS = {
     **USUAL,
     "postgresql": USUAL["postgresql"]
@@ -125,9 +125,10 @@ DISALLOWED_SQL_FUNCTIONS = {
 
 
 def SQL_QUERY_MUTATOR(sql: str, *, database: Any, **_: Any) -> str:
-    """The SQL as it is, of a chart, a filter or SQL Lab.
+    """Return the SQL of a chart, a filter or SQL Lab unchanged.
 
-    Raises SupersetDisallowedSQLFunctionException where it calls a function from the list above.
+    Raises:
+        SupersetDisallowedSQLFunctionException: it calls a function of the list above.
     """
     script = SQLScript(sql, database.db_engine_spec.engine)
     forbidden = DISALLOWED_SQL_FUNCTIONS.get(database.db_engine_spec.engine, set())
@@ -138,8 +139,8 @@ def SQL_QUERY_MUTATOR(sql: str, *, database: Any, **_: Any) -> str:
     return sql
 
 
-# Nothing is asked of any other host: Superset's own list would allow a tracking pixel (which
-# SCARF_ANALYTICS does not stop), map tiles and fonts.
+# The browser sends no request to another host. Superset's own policy would allow a tracking pixel
+# (which SCARF_ANALYTICS does not stop), map tiles and fonts.
 TALISMAN_ENABLED = True
 TALISMAN_CONFIG = {
     "content_security_policy": {
@@ -154,14 +155,14 @@ TALISMAN_CONFIG = {
         "script-src": ["'self'", "'strict-dynamic'"],
     },
     "content_security_policy_nonce_in": ["script-src"],
-    # It serves this machine only, over HTTP.
+    # The server is for this machine only, over HTTP.
     "force_https": False,
     "session_cookie_secure": False,
 }
 
-# The rollups are by the hour.
+# The rollups are by hour, so that finer grains have no data.
 TIME_GRAIN_DENYLIST = ["PT1S", "PT5S", "PT30S", "PT1M", "PT5M", "PT10M", "PT15M", "PT30M"]
-# Red, amber and green are left to the outcomes.
+# Red, amber and green are reserved for outcomes.
 EXTRA_CATEGORICAL_COLOR_SCHEMES = [
     {
         "id": "orchestra",
@@ -187,7 +188,7 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
 
 
 def FLASK_APP_MUTATOR(_: Any) -> None:
-    """Change what Superset has no setting for, once it can be imported."""
+    """Change behaviour that has no setting, once Superset can be imported."""
     from timeline import fill_at_grain
 
     fill_at_grain()

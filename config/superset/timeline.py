@@ -1,10 +1,10 @@
 """Fill the gaps of a time series at the grain of its query.
 
-Without a row for an hour a line connects its neighbours, and the only two bars of a day are drawn
-hours wide. Superset adds the missing rows, but at the one interval that the chart names, while the
-filter Grain changes the grain of the query. `fill_at_grain` has it use the coarser of the two. The
-method remains the chart's: a count is 0 where there is no row, and a rate, a percentile or a cost
-is unknown.
+If an hour has no row, a line chart connects its neighbours, and the only two bars of a day are
+drawn hours wide. Superset can add missing rows, but only at the interval that the chart names,
+while the filter Grain changes the grain of the query. `fill_at_grain` makes it use the coarser of
+the two. The chart still sets the method: without a row a count is 0, and a rate, a percentile or a
+cost is unknown.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import pandas as pd
 from superset.common.query_object import QueryObject
 
 RULES = {"PT1H": "1h", "P1D": "1D", "P1W": "W-MON", "P1M": "MS", "P3M": "QS", "P1Y": "YS"}
-"""The interval of pandas for each grain of a query, the finest first. PostgreSQL's weeks begin on Monday."""
+"""Pandas' interval for each grain, the finest first. Weeks begin on Monday, as in PostgreSQL."""
 SHORTEST = {"1h": pd.Timedelta(hours=1), "1D": pd.Timedelta(days=1)}
 MAX_ROWS = 20_000
-"""How many rows a filled series may have: two years of hours. One run with a wrong year must not take all memory."""
+"""The most rows of a filled series: two years of hours.
+
+One run with a wrong year must not use all memory.
+"""
 
 
 def fill_at_grain() -> None:
-    """Replace Superset's processing of a query's rows by one that fills at the grain of the query."""
+    """Make Superset fill the gaps of a series at the grain of its query."""
     process = QueryObject.exec_post_processing
 
     def exec_post_processing(query: QueryObject, rows: pd.DataFrame) -> pd.DataFrame:
@@ -36,14 +39,14 @@ def fill_at_grain() -> None:
         try:
             return process(query, rows)
         finally:
-            # It is part of the key under which the answer is cached.
+            # It is part of the key of the cached result.
             query.post_processing = stored
 
     QueryObject.exec_post_processing = exec_post_processing
 
 
 def _adapted(step: dict[str, Any], query: QueryObject, rows: pd.DataFrame) -> dict[str, Any] | None:
-    """The step with the interval of the query's grain, or None where the series would be too long."""
+    """Return the step at the grain of the query; None if the series would be too long."""
     axes = [
         one
         for one in query.columns

@@ -1,12 +1,12 @@
-"""What a viewer may ask: what the charts and filters of the dashboards ask, and nothing in SQL of their own.
+"""Limit viewers to the queries of the dashboards' charts and filters, without SQL of their own.
 
-Superset lets everybody who may read a dataset send any SQL expression as a metric, a column or a
-filter to `/api/v1/chart/data`, which is where its charts get their data. For a viewer each such
-query is compared with the stored chart, or with the dashboards' filters: columns, metrics and SQL
-must be the stored ones. Only values of filters, the time, its grain, the order and the page are
-free. Every other way to data is closed to a viewer.
+In Superset, every user who may read a dataset can send any SQL expression as a metric, a column or
+a filter to `/api/v1/chart/data`, from which charts get their data. A viewer's query is compared
+with the stored chart, or with the dashboards' filters: its columns, metrics and SQL must be the
+stored ones. The viewer can only choose filter values, the time, its grain, the order and the page.
+Every other way to the data is closed to viewers.
 
-Superset imports this module by `CUSTOM_SECURITY_MANAGER`.
+Superset imports this module because of `CUSTOM_SECURITY_MANAGER`.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from superset.utils.core import get_user_id
 
 ROLE = "Dashboards viewer"
 RESULTS = (None, "full", "results", "timegrains")
-"""The results of a query that a viewer gets; not its SQL, and no samples of columns that no chart shows."""
+"""The result types for viewers; not the SQL, and no samples of columns that no chart shows."""
 EXTRAS = ("where", "having", "time_grain_sqla")
 RESHAPED = ("pivot", "flatten", "rename", "resample")
-"""What may be done with rows after the query."""
+"""The allowed operations on the rows of a query."""
 
 
 class ViewerSecurityManager(SupersetSecurityManager):
-    """Superset's security, with the viewer's limits."""
+    """Superset's security manager, with the limits of viewers."""
 
     def raise_for_access(self, **asked: Any) -> None:
-        """Superset's own check, and for a viewer that of this module, too.
+        """Check a request with Superset's rules and, for a viewer, also with this module's.
 
-        Raises SupersetSecurityException where the user may not have that.
+        Raises:
+            SupersetSecurityException: the user may not make the request.
         """
         if self._is_viewer():
             _check(**asked)
         super().raise_for_access(**asked)
 
     def can_access_datasource(self, datasource: Any) -> bool:
-        """Whether the user may open dashboards and charts of the dataset."""
+        """Return whether the user may open dashboards and charts of the dataset."""
         try:
             super().raise_for_access(datasource=datasource)
         except SupersetSecurityException:
@@ -58,30 +59,30 @@ class ViewerSecurityManager(SupersetSecurityManager):
 
 
 class Stored(NamedTuple):
-    """What a chart or a filter asks by itself."""
+    """The query of a stored chart or filter."""
 
     columns: frozenset[str]
-    """Names of columns of the dataset, and what the chart defines itself, as JSON; so also the metrics."""
+    """Names of the dataset's columns, and the chart's own columns as JSON; `metrics` likewise."""
     metrics: frozenset[str]
     where: str = ""
     having: str = ""
     x_axis: str | None = None
     series: frozenset[str] = frozenset()
-    """What a time series is split by."""
+    """The columns that split a time series."""
     fill: dict[str, Any] | None = None
-    """How the gaps of a time series are filled; short intervals would take memory at will."""
+    """How gaps are filled; a viewer's own, shorter interval could use any amount of memory."""
 
 
 def _check(*, dashboard=None, chart=None, query_context=None, **others) -> None:
     if any(one is not None for one in others.values()):
-        _refuse("data but through a chart")
+        _refuse("data other than through a chart")
     if query_context is None:
         return
     dataset = query_context.datasource
     if dataset.type != "table":
-        _refuse("data but through a dataset")
+        _refuse("data other than through a dataset")
     if query_context.custom_cache_timeout is not None:
-        _refuse("an answer that is kept for longer")
+        _refuse("a result that is cached for longer")
     stored = _stored(query_context.slice_, dataset)
     filtered = _filtered(dataset)
     grains = {None, *(grain.duration for grain in dataset.database.grains())}
@@ -104,7 +105,7 @@ def _check_query(
             and column.get("columnType") == "BASE_AXIS"
             and column.get("timeGrain") in grains
         ):
-            # The axis of a time series; only its grain is free.
+            # The axis of a time series: the viewer can only choose its grain.
             column = (
                 column.get("sqlExpression")
                 if column.get("sqlExpression") == stored.x_axis
@@ -199,7 +200,7 @@ def _stored(chart, dataset) -> Stored:
 
 
 def _fill(settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The options with which a browser has the gaps of this chart filled."""
+    """Return the options with which a browser requests that the chart's gaps are filled."""
     rule, method = settings.get("resample_rule"), settings.get("resample_method")
     if not rule or not method:
         return None
@@ -208,7 +209,10 @@ def _fill(settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _filtered(dataset) -> set[str]:
-    """The columns that a viewer may filter by: those of the dashboards' filters, and those that charts show or filter by."""
+    """Return the columns that a viewer may filter by.
+
+    These are the columns of the dashboards' filters, and those that charts show or filter by.
+    """
     charts = [one for dashboard in _published() for one in dashboard.slices]
     named = {
         name
@@ -227,7 +231,7 @@ def _filtered(dataset) -> set[str]:
 
 
 def _filters() -> list[dict[str, Any]]:
-    """The filters of the published dashboards."""
+    """Return the filters of the published dashboards."""
     return [
         one
         for dashboard in _published()
@@ -237,7 +241,10 @@ def _filters() -> list[dict[str, Any]]:
 
 
 def _published() -> list[Any]:
-    """The dashboards that every user may open; what an editor tries out on a draft is the editor's own."""
+    """Return the published dashboards, which every user may open.
+
+    A draft is only for its editor.
+    """
     from superset import db
     from superset.models.dashboard import Dashboard
 
@@ -245,7 +252,10 @@ def _published() -> list[Any]:
 
 
 def _named(value: Any) -> Iterator[str]:
-    """All texts in a chart's settings, of which some are names; those of an order, too, which is kept as JSON."""
+    """Yield all texts in a chart's settings, some of which are names.
+
+    It also reads orders, which are stored as JSON texts.
+    """
     if isinstance(value, str):
         yield value
         if value.startswith("["):
@@ -271,7 +281,7 @@ def _refuse(what: str) -> None:
     raise SupersetSecurityException(
         SupersetError(
             error_type=SupersetErrorType.DATASOURCE_SECURITY_ACCESS_ERROR,
-            message=f"A viewer may ask only what the dashboards ask, not {what}.",
+            message=f"A viewer may request only what the dashboards request, not {what}.",
             level=ErrorLevel.ERROR,
         )
     )

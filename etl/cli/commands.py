@@ -1,4 +1,7 @@
-"""Puts the command groups together, and turns every error into one line and an exit status."""
+"""The whole command line: joins the command groups, and turns errors into exit statuses.
+
+Each error is printed as one line.
+"""
 
 from __future__ import annotations
 
@@ -44,8 +47,8 @@ def _epilog() -> str:
     """Return what follows the list of commands in `--help`."""
     statuses = "\n".join(f"  {one.value:>3}  {one.meaning}" for one in ExitStatus)
     return (
-        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`, `sync`."
-        "\n\n\b\nWith --json, an error is one line of JSON on standard error:"
+        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`, "
+        "`sync`.\n\n\b\nWith --json, an error is one line of JSON on standard error:"
         '\n  {"error": "...", "exit_status": 2}'
         f"\n\n\b\nExit status:\n{statuses}"
     )
@@ -89,7 +92,7 @@ def _options(
 
 
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
-"""The variable by which a shell asks for completions."""
+"""The variable with which a shell requests completions."""
 
 for group in (
     jobs,
@@ -131,13 +134,13 @@ def _command() -> Any:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
     if _COMPLETE in os.environ:
-        # A shell asks for completions. They are texts of our own, and fish needs their tabs.
+        # A shell requests completions. The program writes these texts, and fish needs their tabs.
         return _run(arguments)
     try:
         with terminal.guarded():
             return _run(arguments)
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough.
+        # The reader of the output, such as `head`, has closed it.
         sys.stdout = None
         return 0
 
@@ -183,9 +186,9 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _libpq_variables(line: str) -> str:
-    """Return a note on the variables that libpq reads beside the URL.
+    """Return a note on the variables that libpq reads in addition to the URL.
 
-    A wrong one keeps a right URL from working. Empty where the line names one already.
+    A wrong variable can break a correct URL. The note is empty if the line already names one.
     """
     found = [
         name

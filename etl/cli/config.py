@@ -1,4 +1,4 @@
-"""`config`: the configuration, and whether it works."""
+"""`config`: writes, shows and tries the configuration."""
 
 from __future__ import annotations
 
@@ -180,7 +180,8 @@ def _settings_finding(settings: Settings) -> Finding:
         return Finding(
             "settings",
             False,
-            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, or set api.all_workflows = true",
+            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, "
+            "or set api.all_workflows = true",
             2,
         )
     try:
@@ -223,8 +224,8 @@ async def _try_api(settings: Settings) -> list[Finding]:
                 first = Finding(
                     "API",
                     False,
-                    f"{settings.api.base_url}: lists no workflows, and nothing else shows that this is"
-                    " the API: compare `api.base_url` with your server's documentation",
+                    f"{settings.api.base_url}: lists no workflows, and nothing else shows that "
+                    "this is the API: compare `api.base_url` with your server's documentation",
                     ApiError.exit_status,
                 )
             return [first, *found]
@@ -259,7 +260,8 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
             ) from None
         return f"{settings.api.base_url} {_UNLISTED}"
     _expect_list(answer)
-    return f"{settings.api.base_url}: the key can see {counted(len(decode_workflows(answer.body).workflows), 'workflow')}"
+    listed = len(decode_workflows(answer.body).workflows)
+    return f"{settings.api.base_url}: the key can see {counted(listed, 'workflow')}"
 
 
 def _expect_list(answer: ApiResponse) -> None:
@@ -298,11 +300,11 @@ def _try_database(settings: Settings) -> Finding:
                 found = schema.read(own)
                 if found.revision is None and settings.database_url() == EMBEDDED:
                     return Finding(
-                        "database", True, "embedded; the schema will be made at the first use"
+                        "database", True, "embedded; the first use will create the schema"
                     )
                 if found.revision is None and settings.database.migrate_on_start:
                     return Finding(
-                        "database", True, "it answers; the schema will be made at the first use"
+                        "database", True, "it responds; the first use will create the schema"
                     )
                 found.check()
                 if found.is_current:

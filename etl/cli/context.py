@@ -1,4 +1,4 @@
-"""What commands share: settings, kinds of arguments, and how results are printed."""
+"""What commands share: settings, types of arguments, and printing of results."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 LARGEST_NUMBER = 2**63 - 1
-"""What a `bigint` of PostgreSQL holds."""
+"""The largest `bigint` of PostgreSQL."""
 
 
 def numbered(value: Any) -> Any:
-    """Return the numbers of rows as they are.
+    """Return the row numbers unchanged.
 
     Raises:
         typer.BadParameter: one cannot be the number of a row.
@@ -74,7 +74,7 @@ class Invocation:
         """The file named on the command line."""
 
     def settings(self) -> Settings:
-        """Load the settings, and set up logging as they say.
+        """Load the settings, and set up logging.
 
         Raises:
             ConfigurationError: a setting is wrong.
@@ -125,7 +125,7 @@ def print_json_error(message: str, exit_status: int) -> None:
 
 
 def _in_characters_of(text: str, stream: TextIO) -> str:
-    """Return JSON that means the same; what the stream cannot write must still be JSON."""
+    """Return JSON that means the same, with escapes for what the stream cannot write."""
     is_unicode = terminal.is_unicode(terminal.unguarded(stream).encoding)
     return text if is_unicode else terminal.ascii_json(text)
 
@@ -137,10 +137,10 @@ def chosen(
     unknown: Callable[[Connection, Sequence[int]], list[int]],
     noun: str,
 ) -> list[int] | None:
-    """Return the numbers given, all of which must exist; None for `--all`.
+    """Return the selected numbers, all of which must exist; None for `--all`.
 
     Raises:
-        ConfigurationError: neither or both were given, or a number does not exist.
+        ConfigurationError: the user gave neither or both, or a number does not exist.
     """
     if bool(numbers) == everything:
         raise ConfigurationError(f"give the number of each {noun}, or --all for all of them")

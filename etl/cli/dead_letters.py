@@ -1,4 +1,4 @@
-"""`dead-letters`: what could not be loaded."""
+"""`dead-letters`: records that could not be loaded."""
 
 from __future__ import annotations
 
@@ -89,7 +89,8 @@ def list_letters(
                     f"{one.occurrences:,}",
                     one.resolution or "open",
                 ),
-                f"{plain(one.workflow_name or one.workflow_id, 40)}, {_whose(one)}: {plain(one.detail, 300)}",
+                f"{plain(one.workflow_name or one.workflow_id, 40)}, {_whose(one)}: "
+                f"{plain(one.detail, 300)}",
             )
             for one in found
         ],
@@ -195,8 +196,8 @@ def retry(
             ", …" if len(done.without_run) > 10 else ""
         )
         typer.echo(
-            f"skipped, because they belong to the run list and not to a run: {which}; the next sweep"
-            " reads the list again; `discard` them when you have seen them"
+            f"skipped, because they belong to the run list and not to a run: {which}; the next "
+            "sweep reads the list again; `discard` them when you have seen them"
         )
 
 

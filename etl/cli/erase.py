@@ -97,8 +97,9 @@ def _print(found: EraseReport, *, erased: bool) -> None:
     )
     if found.not_read:
         typer.echo(
-            f"{counted(found.not_read, 'run')} in this scope {'has' if found.not_read == 1 else 'have'}"
-            " not been read yet, so their user is not known: repeat this after the next sync"
+            f"{counted(found.not_read, 'run')} in this scope "
+            f"{'has' if found.not_read == 1 else 'have'} not been read yet, so their user is not "
+            "known: repeat this after the next sync"
         )
     for runs, why in (
         (found.hidden.masked, "stored with asterisks that this name fits"),

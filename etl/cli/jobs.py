@@ -140,8 +140,8 @@ def _time(option: str, text: str | None) -> datetime | None:
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
     """Return the ids of the workflows that are meant; None for all.
 
-    They must be configured, or a typing error would look like success. With api.all_workflows the
-    pass itself finds out, once the API has listed them.
+    They must be configured: otherwise a typing error would look like success. With
+    api.all_workflows the pass itself checks them, once the API has listed its workflows.
     """
     from etl.cli import resolve
 
@@ -178,7 +178,7 @@ class Progress:
         self._runs = self._steps = 0
 
     def expect(self, total: int) -> None:
-        """Set how many runs are to be read."""
+        """Set the number of runs to read."""
         self._total = total
         if self._bar is not None:
             self._bar.update(self._task, total=total)
@@ -268,8 +268,8 @@ async def _repeated(
 ) -> AsyncIterator[None]:
     """Refresh repeatedly while the block runs.
 
-    PostgreSQL has time for it then; at the end the command would have to wait. Errors are left to
-    the refresh that follows the block.
+    PostgreSQL is not busy then; at the end the command would have to wait. The refresh after the
+    block reports errors.
     """
     over = asyncio.Event()
 
@@ -331,18 +331,20 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
     new = sum(sweep.new for sweep in report.sweeps)
     typer.echo(
         f"{counted(len(report.sweeps), 'list')} with {counted(new, 'new run')}; read"
-        f" {counted(load.runs, 'run')} with {counted(load.steps, 'step')} ({load.steps_inserted:,} new,"
-        f" {load.steps_updated:,} changed);\n"
+        f" {counted(load.runs, 'run')} with {counted(load.steps, 'step')}"
+        f" ({load.steps_inserted:,} new, {load.steps_updated:,} changed);\n"
         f"{counted(report.requests, 'request')} in {report.seconds:.1f} s"
     )
     for sweep in report.sweeps:
         if sweep.gap:
             typer.echo(
-                f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)} (see `orchestra-etl gaps`)"
+                f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)} "
+                "(see `orchestra-etl gaps`)"
             )
         elif not sweep.complete:
             typer.echo(
-                f"the sweep of workflow {plain(sweep.workflow_id)} was cut off; the next one starts again"
+                f"the sweep of workflow {plain(sweep.workflow_id)} was cut off; "
+                "the next one starts again"
             )
         if sweep.problem:
             typer.echo(
@@ -354,8 +356,8 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
             )
         if sweep.repaired:
             typer.echo(
-                f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no rows"
-                " in the tables, and will be re-read"
+                f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no "
+                "rows in the tables, and will be re-read"
             )
     aside = (
         report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)

@@ -104,7 +104,8 @@ def _lines(parts: list[CostPart]) -> list[Text]:
     )
     return [
         styled(
-            f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  {row[3]:>{price_of_one}} {row[2]:<{unit}}  =  {row[4]:>{whole}}",
+            f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  "
+            f"{row[3]:>{price_of_one}} {row[2]:<{unit}}  =  {row[4]:>{whole}}",
             "dim" if number == 0 else None,
         )
         for number, row in enumerate(rows)

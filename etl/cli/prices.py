@@ -61,8 +61,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="prices",
-        help="Show and set what models cost.\n\nA price is taken from [[prices]] in the configuration,"
-        " else from `prices set`, else from the installed genai-prices package.",
+        help="Show and set what models cost.\n\nA price is taken from [[prices]] in the "
+        "configuration, else from `prices set`, else from the installed genai-prices package.",
         no_args_is_help=True,
     )
     group.command("list")(list_prices)
@@ -132,8 +132,8 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         )
     if more:
         typer.echo(
-            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: only the"
-            f" {prices.MODELS:,} most called models have prices"
+            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: "
+            f"only the {prices.MODELS:,} most called models have prices"
         )
     if rules:
         typer.echo("\nset by command:")
@@ -197,8 +197,8 @@ def set_price(
     settings = invocation(context).settings()
     amounts = _named({"input": input, "output": output, "cached_input": cached_input}, part or ())
     wanted = _checked(
-        model=model, **amounts, service_tier=service_tier, above_input_tokens=above, currency=currency, provider=provider,
-        valid_from=valid_from,
+        model=model, **amounts, service_tier=service_tier, above_input_tokens=above,
+        currency=currency, provider=provider, valid_from=valid_from,
     )  # fmt: skip
     with app.open_database(settings) as database:
         database.transaction(lambda c: prices.set_rule(c, app.price_rule(wanted)))
@@ -258,7 +258,8 @@ def unset_price(
                 f" from {wanted.valid_from} on" if wanted.valid_from else "",
             )
             raise ConfigurationError(
-                f"`prices set` set no price of {plain(model, 100)}{''.join(which)}: see `prices list`"
+                f"`prices set` set no price of {plain(model, 100)}{''.join(which)}: "
+                "see `prices list`"
             )
         changed = app.resolve_prices(settings, database)
     if as_json:
@@ -271,7 +272,7 @@ def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str,
     """Return the amounts by the names of the kinds.
 
     Raises:
-        ConfigurationError: a part cannot be read, or is given twice.
+        ConfigurationError: a part cannot be read, or is set twice.
     """
     found = {name: amount for name, amount in options.items() if amount is not None}
     for one in parts:
@@ -374,7 +375,7 @@ def _own(price: Price) -> dict[str, Decimal]:
 
 
 def _what(price: Price | PriceRule) -> str:
-    """Return for which calls the price is; empty for all."""
+    """Return which calls the price is for; empty if for all."""
     until = getattr(price, "up_to_input_tokens", None)
     tier = "" if price.service_tier == STANDARD else plain(price.service_tier, 50)
     above = f"above {price.above_input_tokens:,}" if price.above_input_tokens else ""

@@ -69,7 +69,7 @@ def prune(
 def _ages(
     configured: RetentionSettings, payloads: str | None, runs: str | None
 ) -> RetentionSettings:
-    """Return the ages in force; an option replaces its setting."""
+    """Return the ages to use; an option replaces its setting."""
     from pydantic import ValidationError
 
     from etl.settings.retention import RetentionSettings
@@ -87,8 +87,8 @@ def _ages(
         ) from None
     if ages.payloads is None and ages.runs is None:
         raise ConfigurationError(
-            "no retention is set, so everything is kept: set payloads or runs under [retention] in the"
-            " configuration, or give --payloads-older-than or --runs-older-than"
+            "no retention is set, so everything is kept: set payloads or runs under [retention] in "
+            "the configuration, or give --payloads-older-than or --runs-older-than"
         )
     return ages
 

@@ -27,8 +27,8 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
     Run it after an upgrade that says so: models, tokens, costs, finish reasons and errors then
     follow the new rules. It reads the payloads in the database, and never the API. Steps whose
     payloads were pruned stay as they are. It works in small transactions beside a running service,
-    and can be stopped and repeated: it continues where it was. With --workflow it starts again from
-    the workflow's first step.
+    and can be stopped and repeated: it continues where it stopped. With --workflow it starts again
+    from the workflow's first step.
     """
     from etl import app
     from etl.cli import resolve

@@ -147,7 +147,8 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     What they remove cannot be restored. This never reads the API, so it also reaches steps and runs
     that the API no longer has, settled dead letters, and names in the rollups. Start every service
     with the new rules first. It works in small transactions, and can be stopped and repeated at any
-    time. Backups are not changed; PostgreSQL overwrites the old rows over time, VACUUM FULL at once.
+    time. Backups are not changed; PostgreSQL overwrites the old rows over time, VACUUM FULL at
+    once.
     """
     from etl import app
     from etl.cli import resolve
@@ -170,8 +171,8 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         print_json(done)
     else:
         typer.echo(
-            f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules or none; "
-            f"{done.changed:,} of them changed"
+            f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules "
+            f"or none; {done.changed:,} of them changed"
         )
         changed = (
             ("rows of the run list", done.listings),
@@ -203,8 +204,8 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
         steps = split((await client.steps(workflow_id, run_id)).body)
         if steps is None:
             raise ApiError(
-                "the response for the run's steps is not a JSON array: it would be set aside without its"
-                " bytes"
+                "the response for the run's steps is not a JSON array: it would be set aside "
+                "without its bytes"
             )
         try:
             body = (await client.run(workflow_id, run_id)).body
@@ -311,7 +312,8 @@ def _print(found: RedactionPreview) -> None:
             numbers=("rule",),
         )
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
-    rewrite = f"; `orchestra-etl redact apply --workflow {plain(found.workflow_id)}` applies these rules to them"
+    command = f"`orchestra-etl redact apply --workflow {plain(found.workflow_id)}`"
+    rewrite = f"; {command} applies these rules to them"
     rows = [
         (f"rule {number}", f"{_matched(use)}: {use.action} {plain(use.path)}{_scope(use)}")
         for number, use in enumerate(found.rules, 1)

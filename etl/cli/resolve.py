@@ -1,8 +1,8 @@
-"""Finds the run, step or workflow that somebody means by a whole id, a unique prefix or a name.
+"""Find the run, step or workflow for a whole id, a unique prefix or a name.
 
 Commands that read what is stored resolve ids this way. `track`, `untrack` and `erase` take the
-whole ids of runs: they also accept runs that this database does not know, so that a prefix could
-not be told from an id, and an erasure cannot be undone.
+whole ids of runs: they also accept runs that are not in this database, so that they could not
+distinguish a prefix from an id. An erasure cannot be undone.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ def run(
 
     Args:
         connection: in a transaction.
-        typed: what somebody typed.
-        otherwise: what to do about a run that is not known here.
+        typed: an id or prefix from the command line.
+        otherwise: the advice in the error for a run that is not in the database.
 
     Raises:
         ConfigurationError: no run, or more than one, has this id or prefix.
@@ -57,7 +57,7 @@ def step(connection: Connection, typed: str) -> str:
 
 
 def whole_id_notes(connection: Connection, typed: Sequence[str]) -> list[str]:
-    """Return a line for each text that is no known run but the beginning of one.
+    """Return a line for each text that is not the id of a known run, but a prefix of one.
 
     For commands that take whole ids of runs.
     """
@@ -73,10 +73,10 @@ def whole_id_notes(connection: Connection, typed: Sequence[str]) -> list[str]:
 
 
 def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[str] | None:
-    """Return the ids of the stored workflows that are meant; None where none was named.
+    """Return the ids of the stored workflows with these names, ids or prefixes; None without any.
 
     Raises:
-        ConfigurationError: nothing is stored of one of them, or it can mean several.
+        ConfigurationError: a text matches no stored workflow, or several.
     """
     from etl.admin import redaction
 
@@ -98,10 +98,10 @@ def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[st
 
 
 def workflow(typed: str, names: dict[str, str | None]) -> str | None:
-    """Return the id that is meant among these workflows (names by id); None where none fits.
+    """Return the id of the one workflow (names by id) that matches; None if none does.
 
     Raises:
-        ConfigurationError: several fit.
+        ConfigurationError: several match.
     """
     return _single("workflow", typed, lookup.workflows(typed, names))
 

@@ -162,7 +162,8 @@ def _print_header(run: RunDetail) -> None:
             ("state", state(run.state or "unknown") + styled(status)),
             (
                 "start",
-                f"{instant(run.start_time)}   end {instant(run.end_time)}   duration {duration(run.duration_ms)}",
+                f"{instant(run.start_time)}   end {instant(run.end_time)}"
+                f"   duration {duration(run.duration_ms)}",
             ),
             ("tokens", _tokens(run.steps)),
         ]
@@ -277,7 +278,7 @@ def _bar(offset: float | None, took: float | None, length: float) -> str:
     if offset is None or took is None:
         return ""
     left = min(int(offset / length * BAR), BAR - 1)
-    # The shortest step is still visible, and one whose clock went backwards, too.
+    # Even the shortest step is visible, and so is a step whose clock went backwards.
     width = max(1, min(round(took / length * BAR), BAR - left))
     return " " * left + "█" * width
 

@@ -62,8 +62,8 @@ def simulate(
         datetime | None,
         typer.Option(
             metavar="TIME",
-            help="Start of the history (UTC). Default: now. The time of an earlier simulator, with the"
-            " same other options, continues its history.",
+            help="Start of the history (UTC). Default: now. The time of an earlier simulator, with "
+            "the same other options, continues its history.",
         ),
     ] = None,
     failure_rate: Annotated[

@@ -41,9 +41,9 @@ def status(
 ) -> int:
     """Show how every workflow is doing, with a verdict.
 
-    `failing`: no complete sweep, or due runs unread, for too long. `warning`: somebody should look,
-    at a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short. Else
-    `ok`.
+    `failing`: no complete sweep, or due runs unread, for too long. `warning`: something needs
+    attention: a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short.
+    Else `ok`.
     """
     from etl import app
 
@@ -101,7 +101,8 @@ def _print(found: Status) -> None:
             [
                 (
                     "not configured",
-                    f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; see `workflows`",
+                    f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; "
+                    "see `workflows`",
                 )
             ],
         )
@@ -138,14 +139,16 @@ def _print_workflow(one: WorkflowStatus) -> None:
             "last sweep",
             "none is complete yet"
             if sweep is None
-            else f"complete {span(one.freshness.swept_age)} ago, {counted(one.headroom.new_runs or 0, 'new run')}",
+            else f"complete {span(one.freshness.swept_age)} ago, "
+            f"{counted(one.headroom.new_runs or 0, 'new run')}",
         ),
         ("coverage", _coverage(one.coverage)),
         ("headroom", _headroom(one)),
         ("due now", _lag(one)),
         (
             "runs",
-            f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale, {one.runs.gone:,} gone"
+            f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale, "
+            f"{one.runs.gone:,} gone"
             + (f" ({one.runs.lost:,} of them never read)" if one.runs.lost else "")
             + (f", {one.runs.removed:,} erased or pruned" if one.runs.removed else ""),
         ),
@@ -158,7 +161,8 @@ def _print_workflow(one: WorkflowStatus) -> None:
             )
         ]
     if one.failing.runs:
-        last = f"; run {plain(one.failing.example_run or '')}: {plain(one.failing.example_error or '', 300)}"
+        error = plain(one.failing.example_error or "", 300)
+        last = f"; run {plain(one.failing.example_run or '')}: {error}"
         rows.append(("failing reads", counted(one.failing.runs, "run") + last))
     if one.dead_letters:
         rows.append(("set aside", counted(one.dead_letters, "dead letter")))
@@ -209,10 +213,13 @@ def _headroom(one: WorkflowStatus) -> str:
         runs = one.runs
         known = runs.open + runs.final + runs.stale + runs.gone + runs.removed
         if known > room.listed_runs:
-            # New runs came since, or the list shows fewer: the next walk of the whole list tells.
-            return f"the last walk of the whole list showed {counted(room.listed_runs, 'run')}; {known:,} are known now"
+            # New runs have started since, or the list has dropped runs. The next walk of the whole
+            # list shows which.
+            listed = counted(room.listed_runs, "run")
+            return f"the last walk of the whole list showed {listed}; {known:,} are known now"
         return f"{text}, all that are known"
-    return f"{text}, the last sweep found {room.new_runs:,} new ({100 * room.new_runs / max(room.listed_runs, 1):.0f} %)"
+    share = 100 * room.new_runs / max(room.listed_runs, 1)
+    return f"{text}, the last sweep found {room.new_runs:,} new ({share:.0f} %)"
 
 
 def _lag(one: WorkflowStatus) -> str:

@@ -1,4 +1,4 @@
-"""`track` and `untrack`: reads runs by id."""
+"""`track` and `untrack`: read runs by id, or forget them."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ WorkflowId = Annotated[
     ),
 ]
 
-# How many of the runs are requested if the API does not list the workflow: one that exists proves
-# that the workflow does.
+# How many of the runs are requested if the API does not list the workflow: if one run exists, so
+# does the workflow.
 PROBES = 5
 
 
@@ -142,8 +142,9 @@ def untrack(
     )
     if as_json:
         print_json(
-            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests, "dead_letters": done.dead_letters,
-             "workflow_forgotten": forgotten, "in_configuration": named}
+            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests,
+             "dead_letters": done.dead_letters, "workflow_forgotten": forgotten,
+             "in_configuration": named}
         )  # fmt: skip
         return
     typer.echo(
@@ -158,7 +159,7 @@ def untrack(
 
 
 def _meant(settings: Settings, database: Database, typed: str) -> str:
-    """Return the id of the workflow that is meant; as typed where it is not known here."""
+    """Return the workflow's id; the typed text if the workflow is not in the database."""
     from etl.cli import resolve
     from etl.ledger import lookup
 
@@ -181,7 +182,7 @@ def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple
 
 
 def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
-    """Make sure that the API knows the workflow, or a typing error would stay forever."""
+    """Check that the API knows the workflow: otherwise a typing error would stay forever."""
     unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored of it"
     try:
         confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))
@@ -216,7 +217,7 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
                 continue
             except ResponseTooLarge:
                 return True
-            # An empty response proves nothing: some servers give one for any id.
+            # An empty response proves nothing: some servers return one for any id.
             if decode_steps(answer.body, workflow_id=workflow, run_id=one, states=StateMap()).steps:
                 return True
     return False
@@ -240,13 +241,15 @@ def _print_tracked(workflow: str, found: Sequence[TrackReport], *, as_json: bool
         )
         return
     typer.echo(
-        f"{counted(new, 'new run')} and {counted(known, 'known run')} will be read by `serve` or the next `sync`"
+        f"{counted(new, 'new run')} and {counted(known, 'known run')} will be read by `serve` "
+        "or the next `sync`"
     )
     if removed:
         typer.echo(f"{counted(removed, 'run')} skipped: erased or pruned")
     for one in conflicts[:10]:
         typer.echo(
-            f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays there"
+            f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} "
+            "and stays there"
         )
     if len(conflicts) > 10:
         typer.echo(f"{counted(len(conflicts) - 10, 'more run')} of other workflows skipped")

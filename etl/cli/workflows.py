@@ -127,7 +127,7 @@ def _file(settings: Settings) -> str:
 
 
 def _can_be_named(id: str) -> bool:
-    """Return whether the settings accept this id; a server may list others."""
+    """Return whether the settings accept this id; a server can list ids that they refuse."""
     from etl.settings.values import clean_id
 
     try:

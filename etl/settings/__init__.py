@@ -1,4 +1,4 @@
-"""The settings: a TOML file, the environment that wins over it, and the files that hold secrets."""
+"""The settings: a TOML file, the environment, which wins over it, and files with secrets."""
 
 from etl.settings.models import Settings, WorkflowSettings
 from etl.settings.sources import load

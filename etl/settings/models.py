@@ -1,8 +1,8 @@
-"""What can be set: frozen models with their defaults and rules.
+"""The settings as frozen models, with their defaults and rules.
 
-Durations are written with a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`)
-and are seconds (float) in the program. Only the files with secrets are read again while the program
-runs: the API key's for every request, the database URL's for every new connection.
+Durations have a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`) and are
+seconds (float) in the program. While the program runs it re-reads only files with secrets: the API
+key's for every request, the database URL's for every new connection.
 """
 
 from __future__ import annotations
@@ -44,32 +44,32 @@ NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
 
 
 class ApiSettings(Section):
-    """The API that is read, and how hard it may be asked."""
+    """The Orchestra API, and the limits on requests to it."""
 
     base_url: str = "https://orchestra.arcee.ai/api/v1/workflow"
-    """Every request goes below it, and to no other host."""
+    """The URL that all requests start with; no request goes to another host."""
     api_key: SecretStr | None = None
-    """From the environment only."""
+    """The API key; set it in the environment only."""
     api_key_file: SecretFile | None = None
-    """A file that holds the key; read again for every request."""
+    """A file that contains the key; the program re-reads it for every request."""
     header_name: str = "Authorization"
     """The header that carries `Bearer <key>`."""
     all_workflows: bool = False
-    """Whether every workflow that the key can see is swept, not only those that are named."""
+    """Whether to sweep every workflow that the key can see, not only the configured ones."""
     requests_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)
-    """For all replicas together; 0 is no limit."""
+    """Limit for all replicas together; 0: no limit."""
     concurrency: int = Field(default=16, ge=1, le=1000)
-    """Requests at once, of one process."""
+    """Concurrent requests of one process."""
     deadline: PositiveDuration = 60.0
-    """For one request, from connecting to the last byte."""
+    """Time limit of one request, from connecting to the last byte."""
     attempts: int = Field(default=5, ge=1, le=100)
-    """How often a request is tried before it counts as failed."""
+    """How often a request is sent before it counts as failed."""
     max_response_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
-    """The largest answer, after decompression; a larger one is set aside."""
+    """Largest response body, after decompression; a larger one becomes a dead letter."""
     page_size: int = Field(default=100, ge=1, le=10_000)
-    """Rows asked for at once when runs are listed."""
+    """Rows of the run list per request."""
     trust_env: bool = False
-    """Whether proxies and certificates are as the environment says (HTTPS_PROXY, SSL_CERT_FILE)."""
+    """Whether to use HTTPS_PROXY, SSL_CERT_FILE and the like from the environment."""
 
     @field_validator("base_url")
     @classmethod
@@ -79,11 +79,11 @@ class ApiSettings(Section):
             parts = urlsplit(url)
             host, _ = parts.hostname, parts.port
         except ValueError:
-            raise ValueError("is no URL") from None
+            raise ValueError("is not a valid URL") from None
         if parts.scheme not in {"http", "https"}:
             raise ValueError("must begin with http:// or https://")
         if not host or not url.isascii() or not url.isprintable() or " " in url:
-            raise ValueError("has no host, or characters that no URL may have")
+            raise ValueError("has no host, or contains characters that a URL cannot contain")
         if parts.username is not None or parts.password is not None:
             raise ValueError(
                 "must not hold a user or password; the key goes into ORCHESTRA_API_KEY"
@@ -96,7 +96,7 @@ class ApiSettings(Section):
     @classmethod
     def _usable_header(cls, name: str) -> str:
         if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
-            raise ValueError("is no name of an HTTP header")
+            raise ValueError("is not a valid HTTP header name")
         return name
 
     @field_validator("api_key")
@@ -112,22 +112,23 @@ class ApiSettings(Section):
 
 
 class DatabaseSettings(Section):
-    """The PostgreSQL that is written."""
+    """The PostgreSQL database, and the time limits of statements."""
 
     url: SecretStr | None = None
-    """`postgresql://user@host/name`, or the word `embedded` for the PostgreSQL that comes with the program. `embedded` where
-    neither this nor `url_file` is set."""
+    """`postgresql://user@host/name`, or `embedded` for the PostgreSQL that comes with the program;
+    `embedded` if neither this nor `url_file` is set."""
     url_file: SecretFile | None = None
-    """A file that holds the URL; read again for every connection."""
+    """A file that contains the URL; the program re-reads it for every connection."""
     migrate_on_start: bool = False
-    """Whether the schema is brought up to date at each start; the embedded one always is."""
+    """Whether each start upgrades the schema; with `embedded` it always does."""
     statement_timeout: Duration = Field(default=40.0, le=2_000_000)
-    """How long a statement may take; 0 is no limit. A connection that is silent for 10 s longer is given up."""
+    """Time limit of a statement; 0: no limit. The program gives up a connection that is silent for
+    10 s longer."""
     lock_timeout: Duration = Field(default=30.0, le=2_000_000)
-    """How long a statement may wait for a lock; 0 is no limit."""
+    """How long a statement waits for a lock; 0: no limit."""
     patience: Duration = 120.0
-    """For how long a unit of work is repeated. A database that is away is waited for so long by `sync`, `backfill` and `serve`,
-    by other commands for 5 s at most."""
+    """How long a unit of work is retried. `sync`, `backfill` and `serve` wait this long for a
+    database that cannot be reached; other commands wait at most 5 s."""
 
     @field_validator("url")
     @classmethod
@@ -145,25 +146,26 @@ class WorkflowSettings(Section):
     """One workflow whose runs are stored."""
 
     id: Identifier
-    """As the API gives it."""
+    """The workflow's id in the API."""
     name: str | None = None
-    """For people; without it as the API says."""
+    """A display name; none: the API's name."""
     interval: PositiveDuration = 60.0
-    """Between two sweeps; without effect where `cron` is set."""
+    """Time between two sweeps; ignored if `cron` is set."""
     cron: str | None = None
-    """Five fields in UTC, as cron reads them: weekdays from 0 or `sun`, either of two day fields is enough; or `@daily`."""
+    """When to sweep, in UTC: five cron fields, or a name such as `@daily`. Weekdays count from 0 or
+    `sun`. If both day fields are set, a day needs to match only one of them."""
     discover: bool = True
-    """Whether its run list is swept; else only named runs are read."""
+    """Whether to sweep its run list; false: only `runs` and tracked runs are read."""
     runs: tuple[Identifier, ...] = ()
-    """Ids of runs known beforehand."""
+    """Ids of runs to read without a list."""
     labels: Mapping[str, str] = Field(default_factory=dict)
-    """Stored with the workflow, for analysts."""
+    """Labels that are stored with the workflow, for analysts."""
 
     @field_validator("cron")
     @classmethod
     def _usable_cron(cls, line: str | None) -> str | None:
         if line is not None:
-            from etl import cron  # 100 ms, and most configurations have no cron line
+            from etl import cron  # takes 100 ms, and most configurations have no cron line
 
             cron.parse(line)
         return line
@@ -176,22 +178,23 @@ class WorkflowSettings(Section):
 
 
 class PollingSettings(Section):
-    """When runs are read again, and when they are left alone."""
+    """How often runs are re-read, and when that ends."""
 
     settle_after: Duration = 60.0
-    """A run is final when it was read this long after its end, or twice the same."""
+    """A run is final once it was read this long after its end, or a second read found no
+    change."""
     open_interval_min: PositiveDuration = 5.0
-    """How often young open runs are read."""
+    """How often a young open run is read."""
     open_interval_max: PositiveDuration = 600.0
-    """How often old open runs are read."""
+    """How often an old open run is read."""
     give_up_after: PositiveDuration = 7 * 86400.0
-    """A run that is open for longer is marked stale and read once a day."""
+    """A run that is open for longer becomes stale and is read once a day."""
     lease: PositiveDuration = 60.0
-    """For how long the work of a process that died stays its own."""
+    """How long a crashed process keeps its claims."""
     reconcile: PositiveDuration = 3600.0
-    """How often the whole list is read, for late changes and what is missing."""
+    """How often a full walk of the run list looks for late changes and missing runs."""
     reconcile_pages: int = Field(default=1000, ge=1)
-    """Pages of it read at most."""
+    """Most pages of the list that a full walk reads."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PollingSettings:
@@ -201,21 +204,21 @@ class PollingSettings(Section):
 
 
 class ServiceSettings(Section):
-    """Where the service answers health checks and metrics."""
+    """The address of the service's health checks and metrics."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
-    """The address for /livez, /readyz and /metrics."""
+    """The address on which `serve` provides /livez, /readyz and /metrics."""
     port: int = Field(default=8484, ge=0, le=65535)
-    """0: no HTTP server."""
+    """The port; 0: no HTTP server."""
 
 
 class LogSettings(Section):
-    """What is logged, and how it looks."""
+    """Level and format of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """What is logged, from this level up."""
+    """The lowest level that is logged."""
     format: Literal["auto", "console", "json"] = "auto"
-    """`auto`: console on a terminal, else JSON, a line an event."""
+    """`auto`: `console` on a terminal, else `json` with one event per line."""
 
     @field_validator("level", "format", mode="before")
     @classmethod
@@ -224,7 +227,7 @@ class LogSettings(Section):
 
 
 class Settings(Section):
-    """All settings. Made by `load`."""
+    """All settings, as `load` returns them."""
 
     api: ApiSettings = ApiSettings()
     database: DatabaseSettings = DatabaseSettings()
@@ -233,11 +236,12 @@ class Settings(Section):
     redaction: RedactionSettings = RedactionSettings()
     retention: RetentionSettings = RetentionSettings()
     prices: tuple[PriceSettings, ...] = ()
-    """They go before those set by command and the published ones; the first that matches counts."""
+    """Prices of models. The first match applies; prices set by command and published ones come
+    after these."""
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)
-    """Status as the API gives it → state, in addition to the known spellings."""
+    """The state of each API status whose spelling the program does not know."""
     _config_file: Path | None = PrivateAttr(default=None)
 
     @field_validator("workflows")
@@ -279,34 +283,37 @@ class Settings(Section):
 
     @property
     def config_file(self) -> Path | None:
-        """The file that was read; None where there is none, and the defaults hold."""
+        """The file that was read; None if there is none and the defaults apply."""
         return self._config_file
 
     @property
     def source(self) -> str:
-        """The file that was read, in words."""
+        """The path of the file that was read, or a text that says that there is none."""
         return NO_FILE if self._config_file is None else str(self._config_file)
 
     def read_api_key(self) -> str:
-        """The API key; a key file is read anew at every call, so that a renewed key takes effect by itself.
+        """Return the API key.
+
+        Each call re-reads the key file, so that a new key takes effect without a restart.
 
         Raises:
-            ConfigurationError: there is no key, or the file cannot be read or holds no key.
+            ConfigurationError: there is no key, or its file cannot be read or contains no key.
         """
         if self.api.api_key is not None:
             return self.api.api_key.get_secret_value()
         path = self.api.api_key_file
         if path is None:
             raise ConfigurationError(
-                "no API key: set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE to a file that holds it"
+                "no API key: set ORCHESTRA_API_KEY, or ORCHESTRA_API_KEY_FILE to a file that holds "
+                "it"
             )
         return from_file(path, "the API key (ORCHESTRA_API_KEY_FILE, api.api_key_file)", clean_key)
 
     def read_redaction_key(self) -> str:
-        """The key of redaction; where there are no rules it may be empty.
+        """Return the redaction key; empty if none is set, which is possible only without rules.
 
         Raises:
-            ConfigurationError: the key's file cannot be read or holds no usable key.
+            ConfigurationError: the key's file cannot be read or contains no usable key.
         """
         if self.redaction.key is not None:
             return self.redaction.key.get_secret_value()
@@ -316,10 +323,10 @@ class Settings(Section):
         return from_file(self.redaction.key_file, source, clean_redaction_key)
 
     def database_url(self) -> str:
-        """The database as a libpq URI (`postgresql://…`), or the word `embedded`.
+        """Return the database as a libpq URI (`postgresql://…`), or `embedded`.
 
         Raises:
-            ConfigurationError: its file cannot be read, or libpq does not understand the URL.
+            ConfigurationError: the URL's file cannot be read, or libpq cannot parse the URL.
         """
         if self.database.url is not None:
             url = self.database.url.get_secret_value()
@@ -330,13 +337,14 @@ class Settings(Section):
             url = EMBEDDED
         if url != EMBEDDED and not libpq_understands(url):
             raise ConfigurationError(
-                "the database URL is not understood: percent-encode special characters in user and password "
-                "(@ is %40, / is %2F, : is %3A), and check the port and the names of the parameters"
+                "the database URL cannot be parsed: percent-encode special characters in user and "
+                "password (@ is %40, / is %2F, : is %3A), and check the port and the names of the "
+                "parameters"
             )
         return url
 
     def masked(self) -> dict[str, Any]:
-        """All settings as they may be shown and written into a file, secrets masked."""
+        """Return all settings with secrets masked, to be shown or written into a file."""
         shown = self.model_dump(mode="json")
         if self.api.api_key is not None:
             shown["api"]["api_key"] = MASK

@@ -1,4 +1,4 @@
-"""What models cost where the published prices are not what is paid."""
+"""The prices of models that differ from the published ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _number(value: object) -> object:
 
 
 def _day(value: object) -> object:
-    # Anything else would be taken for seconds since 1970.
+    # Pydantic would read a number as seconds since 1970.
     if (
         value is not None
         and not isinstance(value, date)
@@ -55,7 +55,7 @@ def _tier(text: str) -> str:
 
 
 def _length(tokens: int) -> int:
-    from etl.usage import CONTEXT_TIERS  # with msgspec, which settings without prices do not need
+    from etl.usage import CONTEXT_TIERS  # imports msgspec, which only prices need
 
     if tokens not in (0, *CONTEXT_TIERS):
         raise ValueError(
@@ -70,87 +70,92 @@ Amount = Annotated[
     Field(ge=0, le=_LARGEST_AMOUNT, decimal_places=12, allow_inf_nan=False),
     WithJsonSchema({"type": ["number", "string"], "minimum": 0, "maximum": _LARGEST_AMOUNT}),
 ]
-"""Money for a million tokens, a thousand uses, or an hour."""
+"""A price per million tokens, per thousand uses, or per hour."""
 Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
 
 
 class PriceSettings(Section):
-    """What a model, or all that a pattern matches, costs: for a million tokens, or for what else is charged.
+    """What a model, or every model that a pattern matches, costs.
 
-    Part of `input` and `output` may have prices of their own. Without one, `cached_input`,
-    `cache_write` and what is read as audio, images and video cost as `input`, `reasoning` and
-    `citation` as `output`. Other parts have no price unless it is given: a call that has them has
-    no cost then.
+    Prices of tokens are per million tokens. Parts of the input and output can have prices of their
+    own. Without one, `cached_input`, `cache_write`, `input_audio`, `input_image` and `input_video`
+    cost as much as `input`; `reasoning` and `citation` cost as much as `output`. Every other part
+    without a price is unknown: a call that uses it has no cost.
     """
 
-    # Editors ask for no more: `_without_tokens` says when `input` and `output` may be left out.
+    # The JSON Schema requires only `model`: `_without_tokens` decides when `input` and `output` may
+    # be left out.
     model_config = ConfigDict(json_schema_extra={"required": ["model"]})
 
     model: Name
-    """In it `*` stands for any characters."""
+    """Name of the model; `*` stands for any characters, and case does not matter."""
     input: Amount | None
-    """For a million tokens that the model reads. It may be left out with `output` where no price of tokens is given."""
+    """Input tokens, which the model reads. `input` and `output` are optional if no price of tokens
+    is given."""
     output: Amount | None
-    """For a million tokens that the model writes."""
+    """Output tokens, which the model writes."""
     cached_input: Amount | None = None
-    """Input tokens from a cache; None: as `input`."""
+    """Input tokens read from a cache; none: as `input`."""
     cache_write: Amount | None = None
-    """Input tokens that are written to a cache; None: as `input`."""
+    """Input tokens written to a cache; none: as `input`."""
     cache_write_1h: Amount | None = None
-    """Of these, those that are kept for an hour; None: as `input` without a price of `cache_write`, else not known."""
+    """Input tokens written to a cache for an hour; none: unknown if `cache_write` is set, else as
+    `input`."""
     input_audio: Amount | None = None
-    """Input tokens of audio; None: as `input`."""
+    """Input tokens of audio; none: as `input`."""
     cached_audio: Amount | None = None
-    """Input tokens of audio from a cache; None: as `cached_input` without a price of `input_audio`, else not known."""
+    """Audio input read from a cache; none: unknown if `input_audio` is set, else as
+    `cached_input`."""
     input_image: Amount | None = None
-    """Input tokens of images; None: as `input`."""
+    """Input tokens of images; none: as `input`."""
     cached_image: Amount | None = None
-    """Input tokens of images from a cache; None: as `cached_input` without a price of `input_image`, else not known."""
+    """Image input read from a cache; none: unknown if `input_image` is set, else as
+    `cached_input`."""
     input_video: Amount | None = None
-    """Input tokens of video; None: as `input`."""
+    """Input tokens of video; none: as `input`."""
     reasoning: Amount | None = None
-    """Output tokens of reasoning; None: as `output`."""
+    """Output tokens of reasoning; none: as `output`."""
     output_audio: Amount | None = None
-    """Output tokens of audio; None: not known."""
+    """Output tokens of audio; none: unknown."""
     output_image: Amount | None = None
-    """Output tokens of images; None: not known."""
+    """Output tokens of images; none: unknown."""
     output_video: Amount | None = None
-    """Output tokens of video; None: not known."""
+    """Output tokens of video; none: unknown."""
     citation: Amount | None = None
-    """Output tokens of citations; None: as `output`."""
+    """Output tokens of citations; none: as `output`."""
     other: Amount | None = None
-    """Tokens that the reported total holds beyond input and output; None: not known."""
+    """Tokens of the reported total beyond input and output; none: unknown."""
     web_searches: Amount | None = None
-    """For a thousand searches of the web; None: not known."""
+    """A thousand web searches; none: unknown."""
     file_searches: Amount | None = None
-    """For a thousand searches of stored files; None: not known."""
+    """A thousand searches of stored files; none: unknown."""
     tool_uses: Amount | None = None
-    """For a thousand uses of the provider's other tools; None: not known."""
+    """A thousand uses of the provider's other tools; none: unknown."""
     audio: Amount | None = None
-    """For an hour of audio that is charged by its duration; None: not known."""
+    """An hour of audio that is charged by its duration; none: unknown."""
     document_pages: Amount | None = None
-    """For a thousand pages of documents; None: not known."""
+    """A thousand pages of documents; none: unknown."""
     search_units: Amount | None = None
-    """For a thousand search units of a reranking model; None: not known."""
+    """A thousand search units of a reranking model; none: unknown."""
     unread: Amount | None = None
-    """For a thousand quantities of usage that cannot be read; None: not known."""
+    """A thousand quantities of usage that cannot be read; none: unknown."""
     calls: Amount | None = None
-    """For a thousand calls, beside what they use; None: nothing."""
+    """A thousand calls, in addition to what they use; none: free."""
     service_tier: Annotated[Name, AfterValidator(_tier)] = _STANDARD
-    """The provider's tier of service: standard, batch, flex, priority, fast, or as the provider names it."""
+    """The provider's service tier: standard, batch, flex, priority, fast, or another name."""
     above_input_tokens: Annotated[int, AfterValidator(_length)] = 0
-    """For calls with more input tokens than this; 0: of any length for which there is no other table."""
+    """Only for calls with more input tokens than this; 0: all calls that no other table covers."""
     currency: str = "USD"
-    """Three letters."""
+    """The currency, in three letters."""
     provider: Name | None = None
-    """Who is paid; None: as the published prices say."""
+    """The provider; none: as in the published prices."""
     valid_from: Annotated[date, BeforeValidator(_day)] | None = None
-    """First day (UTC); None: it always held."""
+    """First day (UTC) of the price; none: it has always applied."""
 
     @model_validator(mode="before")
     @classmethod
     def _without_tokens(cls, values: object) -> object:
-        """What is not sold by the token has no price of input and output."""
+        """Make `input` and `output` optional if no price of tokens is given."""
         from etl.usage import CALLS, KINDS, MILLION
 
         if isinstance(values, dict):
@@ -168,7 +173,7 @@ class PriceSettings(Section):
 
     @property
     def amounts(self) -> dict[str, Decimal]:
-        """The prices that are given, by the names of the kinds."""
+        """The prices that are set, by the name of what they are for."""
         from etl.usage import CALLS, KINDS
 
         given = {kind.price: getattr(self, kind.price) for kind in (*KINDS, CALLS)}

@@ -1,4 +1,4 @@
-"""What must not be kept: rules that remove payload before anything is written."""
+"""The redaction rules, which remove content before anything is written."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from etl.settings.section import Section
 from etl.settings.values import Identifier, SecretFile, clean_key, parse_json
 
 LEAST_KEY_CHARACTERS = 32
-"""With a key that can be guessed, hashes of short values (names, numbers) can be undone by trying."""
+"""If the key can be guessed, so can short values (names, numbers): hash guesses until one fits."""
 
 _MAKE_A_KEY = "make one with `openssl rand -hex 32`"
 
 
 class RedactionRuleSettings(Section):
-    """One thing to remove from every step, or run, that it applies to."""
+    """One rule: what to remove from which steps and runs."""
 
     workflow: Identifier | None = None
-    """None: every workflow."""
+    """Only this workflow; none: every workflow."""
     node: str | None = Field(default=None, min_length=1)
-    """None: the steps of every node, and the run's own row."""
+    """Only steps of this node; none: the steps of every node, and the run's own row."""
     path: str
-    """JSONPath (RFC 9535) on the step or the run as the API gives it."""
+    """A JSONPath (RFC 9535) on the step or run as the API returns it."""
     action: Literal["drop", "mask", "hash"]
-    """`drop` the member, `mask` its value, or `hash` it by the key: equal values stay equal."""
+    """`drop` the member, `mask` its value, or `hash` it with the key: equal values stay equal."""
 
     @field_validator("path")
     @classmethod
     def _usable_path(cls, path: str) -> str:
-        # Here, as most configurations have no rules: the library takes 35 ms to import.
+        # Imported here: it takes 35 ms, and most configurations have no rules.
         from jsonpath_rfc9535 import JSONPathError, compile
 
         try:
@@ -39,24 +39,25 @@ class RedactionRuleSettings(Section):
             token = getattr(error, "token", None)
             place = "" if token is None else f" (see character {token.index + 1})"
             raise ValueError(
-                f"is no JSONPath by RFC 9535, such as $.inputs.messages[*].content{place}"
+                f"is not a valid JSONPath (RFC 9535), such as $.inputs.messages[*].content{place}"
             ) from None
         if query.empty():
             raise ValueError(
-                "names the whole step or run, which cannot be removed: name members, such as $.inputs"
+                "names the whole step or run, which cannot be removed: name members, "
+                "such as $.inputs"
             )
         return path
 
 
 class RedactionSettings(Section):
-    """The rules, and the key by which hashes are made: without it nobody can find out a hashed value by trying."""
+    """The redaction rules, and the key of their hashes; without the key nobody can guess values."""
 
     key: SecretStr | None = None
-    """From the environment only."""
+    """The key; set it in the environment only."""
     key_file: SecretFile | None = None
-    """A file that holds the key: 32 characters or more, such as `openssl rand -hex 32` makes."""
+    """A file that contains the key: at least 32 characters, made by `openssl rand -hex 32`."""
     rules: tuple[RedactionRuleSettings, ...] = ()
-    """See the table below."""
+    """The rules; see the table below."""
 
     @field_validator("rules", mode="before")
     @classmethod
@@ -74,14 +75,18 @@ class RedactionSettings(Section):
             raise ValueError("the key is given twice: keep key or key_file, not both")
         if self.rules and self.key is None and self.key_file is None:
             raise ValueError(
-                f"the rules need a key: {_MAKE_A_KEY}, and set ORCHESTRA_REDACTION_KEY, or ORCHESTRA_REDACTION_KEY_FILE to "
-                "a file that holds it"
+                f"the rules need a key: {_MAKE_A_KEY}, and set ORCHESTRA_REDACTION_KEY, or "
+                "ORCHESTRA_REDACTION_KEY_FILE to a file that holds it"
             )
         return self
 
 
 def clean_redaction_key(text: str) -> str:
-    """A key that can be used. Raises ValueError where it cannot."""
+    """Return the key without outer spaces.
+
+    Raises:
+        ValueError: it is too short, or cannot be a key.
+    """
     key = clean_key(text)
     if len(key) < LEAST_KEY_CHARACTERS:
         raise ValueError(f"is shorter than {LEAST_KEY_CHARACTERS} characters: {_MAKE_A_KEY}")

@@ -9,12 +9,13 @@ from etl.settings.values import PositiveDuration
 
 
 class RetentionSettings(Section):
-    """What `prune` removes, by the age of the run (seconds since its end); None: nothing, it is kept for ever."""
+    """What `prune` removes, by the time since a run's end; none: nothing, it is kept for ever."""
 
     payloads: PositiveDuration | None = None
-    """Inputs, outputs, metadata and unknown fields; states, times, errors, models and tokens stay."""
+    """When to remove inputs, outputs, metadata and unknown fields; states, times, errors, models
+    and tokens stay."""
     runs: PositiveDuration | None = None
-    """The whole run."""
+    """When to remove the whole run."""
 
     @model_validator(mode="after")
     def _ordered(self) -> RetentionSettings:

@@ -1,4 +1,4 @@
-"""What every section of the settings has in common."""
+"""The base class of all sections of the settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
-    """Settings that stand together: frozen, without unknown keys, and with errors that quote no value."""
+    """A section: frozen, without unknown keys, and with errors that quote no value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 

@@ -1,7 +1,8 @@
-"""Where settings come from: one TOML file and the environment, put together here and checked by the models.
+"""Read the settings from one TOML file and the environment.
 
-Plain pydantic instead of pydantic-settings: that ignores a misspelt environment variable,
-cannot say which variable a wrong value came from, and takes a third longer to import.
+This module merges the two; the models validate the result. It uses plain pydantic instead of
+pydantic-settings, which ignores a misspelt environment variable, cannot name the variable that a
+wrong value came from, and takes a third longer to import.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from etl.settings.values import EMBEDDED, decode, expand_home, parse_json, read_
 PREFIX = "ORCHESTRA_ETL_"
 WORKING_FOLDER = Path("config/etl.toml")
 SCHEMA_FILE = "etl.schema.json"
-"""Beside the configuration file, for editors. The program never reads it."""
+"""The JSON Schema beside the configuration file, for editors. The program never reads it."""
 _LARGEST_FILE = 16 * 1024 * 1024
 _NAMED = {
     "ORCHESTRA_API_KEY": ("api", "api_key"),
@@ -62,7 +63,7 @@ _LISTS = ("workflows", "prices")
 _KNOWN = [*Settings.model_fields] + [
     f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields
 ]
-# A value from the environment takes the place of the file's other way to say the same.
+# Two settings for one thing: a value of either from the environment replaces both in the file.
 _ALTERNATIVES = [
     ("api", "api_key", "api_key_file"),
     ("database", "url", "url_file"),
@@ -74,11 +75,12 @@ def load(config: Path | None = None, environment: Mapping[str, str] = os.environ
     """Read the settings.
 
     The file is `config`, else the one that ORCHESTRA_ETL_CONFIG names, else ./config/etl.toml, else
-    etl.toml in the user's configuration folder; without any, the defaults hold. Paths in the file
-    are relative to it. An empty variable counts as unset.
+    etl.toml in the user's configuration folder. Without a file the defaults apply. Paths in the
+    file are relative to it. An empty variable counts as unset.
 
     Raises:
-        ConfigurationError: something is wrong; one line that names the file or variable and what to do.
+        ConfigurationError: a setting is wrong. The message is one line that names the file or the
+            variable and what to do.
     """
     environment = {name: value for name, value in environment.items() if value.strip()}
     path = config_file(config, environment)
@@ -96,10 +98,13 @@ def load(config: Path | None = None, environment: Mapping[str, str] = os.environ
 
 
 def config_file(config: Path | None, environment: Mapping[str, str]) -> Path | None:
-    """The file that settings are read from; one that is named need not exist. None where there is none.
+    """Return the file that settings are read from; None if there is none.
+
+    A file that the command line or ORCHESTRA_ETL_CONFIG names need not exist.
 
     Raises:
-        ConfigurationError: ORCHESTRA_ETL_CONFIG stands for no file.
+        ConfigurationError: the path in ORCHESTRA_ETL_CONFIG begins with a `~` that cannot be
+            expanded.
     """
     if named := named_file(config, environment):
         return named
@@ -110,7 +115,12 @@ def config_file(config: Path | None, environment: Mapping[str, str]) -> Path | N
 
 
 def named_file(config: Path | None, environment: Mapping[str, str]) -> Path | None:
-    """The file that the command line or ORCHESTRA_ETL_CONFIG names. Raises ConfigurationError where it stands for none."""
+    """Return the file that the command line or ORCHESTRA_ETL_CONFIG names; None if neither does.
+
+    Raises:
+        ConfigurationError: the path in ORCHESTRA_ETL_CONFIG begins with a `~` that cannot be
+            expanded.
+    """
     if config is not None:
         return config
     named = environment.get("ORCHESTRA_ETL_CONFIG", "").strip()
@@ -121,7 +131,7 @@ def named_file(config: Path | None, environment: Mapping[str, str]) -> Path | No
 
 
 def user_file() -> Path | None:
-    """etl.toml in the user's configuration folder; None where the user has no home."""
+    """Return the path of the user's own etl.toml; None if the user has no home folder."""
     import platformdirs
 
     try:
@@ -142,7 +152,7 @@ def json_schema() -> str:
 
 def _shipped(name: str) -> str:
     package = Path(__file__).resolve().parent.parent
-    # Inside an installed package, and in a checkout.
+    # The first exists in an installed package, the second in a checkout.
     places = (package / "config" / name, package.parent / "config" / name)
     return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
 
@@ -162,20 +172,22 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
     except (ValueError, RecursionError):
         raise ConfigurationError(
-            f"{path}: holds a number or a nesting that is too long to be read"
+            f"{path}: contains a number that is too long, or is nested too deeply"
         ) from None
     api = values.get("api")
     for key in ("api_key", "key", "token"):
         if isinstance(api, dict) and key in api:
             raise ConfigurationError(
-                f"{path}: api.{key}: the key itself must not stand in this file; set ORCHESTRA_API_KEY or "
-                "ORCHESTRA_API_KEY_FILE in the environment, or api.api_key_file here"
+                f"{path}: api.{key}: the key itself must not be in this file; set "
+                "ORCHESTRA_API_KEY or ORCHESTRA_API_KEY_FILE in the environment, or "
+                "api.api_key_file here"
             )
     redaction = values.get("redaction")
     if isinstance(redaction, dict) and "key" in redaction:
         raise ConfigurationError(
-            f"{path}: redaction.key: the key itself must not stand in this file; set ORCHESTRA_REDACTION_KEY or "
-            "ORCHESTRA_REDACTION_KEY_FILE in the environment, or redaction.key_file here"
+            f"{path}: redaction.key: the key itself must not be in this file; set "
+            "ORCHESTRA_REDACTION_KEY or ORCHESTRA_REDACTION_KEY_FILE in the environment, or "
+            "redaction.key_file here"
         )
     for section, _, key in _ALTERNATIVES:
         table = values.get(section)
@@ -188,7 +200,11 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:
-    """Put the environment's values over the file's; which variable each came from, whole sections too."""
+    """Replace values of the file by those of the environment, in place.
+
+    Returns:
+        For each setting or section that a variable sets, the variable's name.
+    """
     origins: dict[tuple[str, ...], str] = {}
     overlay: dict[str, Any] = {}
     named = [(name, path) for name, path in _NAMED.items() if name in environment]
@@ -230,7 +246,7 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
 
 
 def _section(name: str, section: str, text: str) -> Any:
-    """What a variable for a whole section holds: a JSON object; a list where the section is one."""
+    """Return the value of a variable that sets a whole section: an object, or a list of tables."""
     example = f"{PREFIX}{section.upper()}__KEY"
     try:
         value = parse_json(
@@ -246,10 +262,10 @@ def _section(name: str, section: str, text: str) -> Any:
 
 
 def _check_spelling(values: Mapping[str, Any], environment: Mapping[str, str]) -> None:
-    """Refuse a variable that is meant for this program, and that nothing reads as it is spelt.
+    """Refuse a variable that is meant for this program but misspelt.
 
-    One that only resembles a name counts where nothing else sets that: other programs have
-    variables, too.
+    A variable that only resembles a known name may belong to another program. It is refused only
+    if the setting of that name is not set otherwise.
     """
     for name in environment:
         capitals = name.upper()
@@ -265,7 +281,7 @@ def _check_spelling(values: Mapping[str, Any], environment: Mapping[str, str]) -
 
 
 def _is_given(values: Mapping[str, Any], section: str, key: str) -> bool:
-    """Whether the setting, or the other way to say the same, has another value than its default."""
+    """Return whether the setting or its alternative has a value other than its default."""
     table = values.get(section)
     keys = next(
         ({one, other} for of, one, other in _ALTERNATIVES if of == section and key in (one, other)),
@@ -290,10 +306,10 @@ def _check_variable(name: str, path: tuple[str, ...]) -> None:
 
 
 def _nearest(key: str) -> str | None:
-    """The known key most like this one: as it stands, else by its last part in any section."""
+    """Return the known key closest to this one: as a whole, else by its last part anywhere."""
     alike = [known for known in _KNOWN if known.count(".") == key.count(".")]
-    # Of a rule's key only the last part: the two before it are most of the text, and would make any
-    # keys alike.
+    # Keys of redaction rules are compared by their last part only: the first two parts are most of
+    # the text, so that any two such keys would look alike.
     if key.count(".") < 2 and (close := get_close_matches(key, alike, 1, 0.75)):
         return close[0]
     leaves = {
@@ -309,7 +325,7 @@ def _describe(
     values: Mapping[str, Any],
     origins: Mapping[tuple[str, ...], str],
 ) -> str:
-    """One line: where the value stands, and what is wrong with it."""
+    """Return one line: where the value is set, and what is wrong with it."""
     location = tuple(problem["loc"])
     origin = next(
         (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins),
@@ -348,7 +364,7 @@ def _describe(
 
 
 def _table(values: Mapping[str, Any], location: tuple[str | int, ...]) -> Mapping[str, Any] | None:
-    """The section that an error is about as a whole, with its values; None where it is about one value."""
+    """Return the section's values if the error concerns the whole section, else None."""
     table = values.get(str(location[0])) if len(location) == 1 else None
     return table if isinstance(table, dict) else None
 
@@ -360,7 +376,10 @@ def _blamed(
     path: Path | None,
     origins: Mapping[tuple[str, ...], str],
 ) -> str | None:
-    """Where the values stand that an error of a whole section names: variables, and the file beside them; None: only there."""
+    """Return where the values are set that an error of a whole section names.
+
+    These are variables, and the file if it sets any of them. None: only the file sets them.
+    """
     section = str(location[0])
     found = {
         origins.get((section, key)) for key in table if re.search(rf"\b{re.escape(key)}\b", message)
@@ -378,7 +397,7 @@ def _choices(location: tuple[str | int, ...]) -> str:
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:
-    """`polling.lease`; members of a list are counted from 1, as people count."""
+    """Return the dotted name, such as `polling.lease`; members of a list are counted from 1."""
     text = ""
     for part in location:
         text += f" no. {part + 1}" if isinstance(part, int) else f".{part}"

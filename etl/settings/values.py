@@ -1,4 +1,4 @@
-"""The kinds of values that settings have: durations, ids, secrets, and what a usable one looks like."""
+"""The types of settings: durations, ids, paths and secrets, each with its validation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 from etl.errors import ConfigurationError
 
 EMBEDDED = "embedded"
-"""In place of a database URL: the PostgreSQL that comes with the package."""
+"""The database URL that stands for the PostgreSQL that comes with the package."""
 
 MASK = "********"
 
@@ -34,7 +34,8 @@ def _seconds(value: object) -> float:
     text = "".join(value.lower().split())
     if not _DURATION.fullmatch(text):
         raise ValueError(
-            "is no duration: write a number and a unit (ms, s, m, h, d), such as '90s', '5m' or '1h30m'"
+            "is not a valid duration: write a number and a unit (ms, s, m, h, d), such as '90s', "
+            "'5m' or '1h30m'"
         )
     seconds = sum(
         float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
@@ -45,7 +46,7 @@ def _seconds(value: object) -> float:
 
 
 def _duration_text(seconds: float) -> str:
-    """The duration as it may be written in the file."""
+    """Return the duration as the file spells it, such as `1h` or `1.5s`."""
     for unit in ("d", "h", "m", "s"):
         if seconds >= _UNITS[unit] and seconds % _UNITS[unit] == 0:
             return f"{seconds / _UNITS[unit]:.0f}{unit}"
@@ -58,7 +59,7 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-# As wide as `_seconds`, which takes spaces between any two characters and either case.
+# Accepts what `_seconds` accepts: either case, and spaces between any two characters.
 _WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
 Duration = Annotated[
     float,
@@ -66,23 +67,32 @@ Duration = Annotated[
     PlainSerializer(_duration_text),
     WithJsonSchema({"type": "string", "pattern": _WRITTEN_DURATION}),
 ]
-"""Seconds; zero is allowed."""
+"""A duration in seconds; zero is allowed."""
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
-"""Seconds, more than zero."""
+"""A duration in seconds, longer than zero."""
 
 
 def refuse_json(id: str) -> str:
-    """The id. Raises ValueError where it is what a program such as `jq` prints in place of one."""
+    """Return the id unchanged.
+
+    Raises:
+        ValueError: a program such as `jq` printed this text instead of an id: JSON, or quoted.
+    """
     if id.strip().lower() in {"null", "true", "false", "none", "undefined"}:
-        raise ValueError("is a JSON value, no id: look at the program that printed it")
+        raise ValueError("is a JSON value, not an id: check the program that printed it")
     if id.lstrip()[:1] in set("{[\"'`“”‘’") or id.rstrip()[-1:] in set("\"'`“”‘’"):
-        raise ValueError("is JSON or stands in quotes: give the bare id (`jq --raw-output`)")
+        raise ValueError("is JSON or in quotes: give the bare id (`jq --raw-output`)")
     return id
 
 
 def clean_id(id: str) -> str:
-    """An id that the tables hold and that can stand in a request's path. Raises ValueError where it cannot."""
-    from etl.identifiers import is_path_segment  # of no cost to settings without ids
+    """Return the id unchanged.
+
+    Raises:
+        ValueError: it cannot be stored, or cannot be part of a request's path.
+    """
+    # Imported here, so that settings without ids do not pay for the import.
+    from etl.identifiers import is_path_segment
     from etl.records import MAX_ID_BYTES
 
     refuse_json(id)
@@ -92,8 +102,8 @@ def clean_id(id: str) -> str:
         or (len(id) <= MAX_ID_BYTES and not is_path_segment(id))
     ):
         raise ValueError(
-            "cannot stand in a request's path (it is empty, '.', '..', such a part of a path, or has control or outer space "
-            "characters)"
+            "cannot stand in a request's path (it is empty, has '.' or '..' as a part of its path, "
+            "has control characters, or begins or ends with a space)"
         )
     if len(id.encode()) > MAX_ID_BYTES:
         raise ValueError(f"is longer than {MAX_ID_BYTES} bytes")
@@ -104,12 +114,16 @@ Identifier = Annotated[str, AfterValidator(clean_id)]
 
 
 def expand_home(path: Path) -> Path:
-    """The path with the folder that a `~` at its start stands for. Raises ValueError where it stands for none."""
+    """Return the path with a leading `~` or `~user` expanded.
+
+    Raises:
+        ValueError: this user, or the named user, has no home folder.
+    """
     try:
         return path.expanduser()
     except RuntimeError:
         raise ValueError(
-            f"{path.parts[0]} stands for no home folder on this machine: write the path out"
+            f"{path.parts[0]} stands for no home folder on this machine: write the full path"
         ) from None
 
 
@@ -117,12 +131,15 @@ SecretFile = Annotated[Path, AfterValidator(expand_home)]
 
 
 def is_secret(parameter: str) -> bool:
-    """Whether this parameter of a connection is a secret: password, sslpassword, oauth_client_secret, scram_client_key, …"""
+    """Return whether this connection parameter is secret.
+
+    Examples: password, sslpassword, oauth_client_secret, scram_client_key.
+    """
     return re.search(r"password|secret|scram_.*_key", parameter, re.IGNORECASE) is not None
 
 
 def mask_url(url: str) -> str:
-    """The URL with every secret in it masked, also one in a place where libpq would not look for it."""
+    """Return the URL with every secret masked, even where libpq would not expect one."""
     scheme, separator, rest = url.partition("://")
     if not separator:
         return url if url == EMBEDDED else MASK
@@ -137,7 +154,10 @@ def mask_url(url: str) -> str:
 
 
 def _mask_parameter(text: str) -> str:
-    """Only parameters that libpq knows are shown: `pasword` holds a password, too. It decodes their names."""
+    """Mask the parameter's value unless libpq knows the parameter and it is not secret.
+
+    The misspelt `pasword` contains a password, too. libpq percent-decodes the names.
+    """
     from psycopg.pq import Conninfo
 
     name, equals, _ = text.partition("=")
@@ -149,25 +169,36 @@ def _mask_parameter(text: str) -> str:
 
 
 def clean_key(text: str) -> str:
-    """A key as it can stand in a header. Raises ValueError where it cannot."""
+    """Return the key without outer spaces.
+
+    Raises:
+        ValueError: it cannot be sent in a header.
+    """
     key = text.strip()
     if not key:
         raise ValueError("is empty")
     if key.lower().startswith("bearer "):
-        raise ValueError("begins with 'Bearer': that is added by itself, give the key alone")
+        raise ValueError("begins with 'Bearer': the program adds that, give the key alone")
     if key[0] in "\"'`{[" or key[-1] in "\"'`":
-        raise ValueError("stands in quotes or is JSON: it must be the key alone")
+        raise ValueError("is in quotes or is JSON: it must be the key alone")
     if len(key) > _LONGEST_KEY:
-        raise ValueError(f"is longer than {_LONGEST_KEY} characters: no server takes such a header")
+        raise ValueError(
+            f"is longer than {_LONGEST_KEY} characters: no server accepts such a header"
+        )
     if not all("!" <= character <= "~" for character in key):
         raise ValueError(
-            "holds a line break, a space or a character outside ASCII: it must be the key alone, on one line"
+            "holds a line break, a space or a character outside ASCII: it must be the key alone, "
+            "on one line"
         )
     return key
 
 
 def clean_database_url(text: str) -> str:
-    """A libpq URI, or `embedded`. Raises ValueError where the text is neither."""
+    """Return a libpq URI, or `embedded`.
+
+    Raises:
+        ValueError: the text is neither.
+    """
     url = text.strip()
     if url.lower() == EMBEDDED:
         return EMBEDDED
@@ -180,7 +211,10 @@ def clean_database_url(text: str) -> str:
 
 
 def libpq_understands(url: str) -> bool:
-    """Found out here, as libpq's own error quotes what it stumbled over, mostly a piece of the password."""
+    """Return whether libpq can parse the URL.
+
+    The error of libpq itself quotes the part that it cannot parse, often a piece of the password.
+    """
     import psycopg
     from psycopg.conninfo import conninfo_to_dict
 
@@ -196,8 +230,12 @@ def libpq_understands(url: str) -> bool:
 
 
 def parse_json(text: str, what: str) -> Any:
-    """A setting in JSON. Raises ValueError, with a text that is ours, where it is none or where an object holds a key twice:
-    Python would take the last."""
+    """Parse a setting in JSON.
+
+    Raises:
+        ValueError: the text is not valid JSON ("must be {what}"), or an object contains a key
+            twice; Python would silently keep the last value.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -219,7 +257,11 @@ def parse_json(text: str, what: str) -> Any:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The file's content. Raises OSError where it cannot be read or is larger than `limit` (bytes), as a device is."""
+    """Return the file's content.
+
+    Raises:
+        OSError: the file cannot be read, or is larger than `limit` bytes; a device can be endless.
+    """
     with path.open("rb") as file:
         content = file.read(limit + 1)
     if len(content) > limit:
@@ -228,10 +270,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def decode(content: bytes) -> str:
-    """Text in UTF-8, or in UTF-16 where it begins with a mark of that, as Windows writes it.
+    """Decode UTF-8, or UTF-16 with a byte order mark, as Windows writes it.
 
     Raises:
-        ValueError: it is neither; says where.
+        ValueError: the content is neither; the message names the line.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -247,7 +289,12 @@ def decode(content: bytes) -> str:
 
 
 def from_file(path: Path, what: str, clean: Callable[[str], str]) -> str:
-    """A secret out of a file. Raises ConfigurationError, naming the file and never its content."""
+    """Read a secret from a file.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or `clean` refuses its content. The message
+            names the file and never quotes the content.
+    """
     try:
         content = read_bytes(path, _LARGEST_SECRET)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Chat completions: the form of OpenAI's answers, and what Arcee, OpenRouter and Perplexity have made of it."""
+"""Chat completions in the variants of Arcee, OpenAI, OpenRouter and Perplexity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ENDS: dict[End, str] = {"done": "stop", "cut_off": "length", "tool": "tool_call
 
 
 def arcee(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as Arcee does: in the form of the real answer that is the project's sample."""
+    """Return a response as Arcee sends it: in the form of the project's recorded sample."""
     reason = _ENDS[call.end]
     total = call.tokens + call.written
     outputs: Payload = {
@@ -42,7 +42,8 @@ def arcee(model: str, call: Call, random: Random) -> ModelResponse:
         },
         "prompt_logprobs": None,
         "confidence_info": {
-            "error": "No logprobs available - model/provider may not support confidence calculation",
+            "error": "No logprobs available - "
+            "model/provider may not support confidence calculation",
             "confidence_score": None,
             "mean_entropy": None,
             "total_entropy": None,
@@ -53,7 +54,7 @@ def arcee(model: str, call: Call, random: Random) -> ModelResponse:
 
 
 def openai(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as OpenAI does. Reasoning is part of the completion."""
+    """Return a response as OpenAI sends it; its completion tokens include reasoning."""
     reason = _ENDS[call.end]
     cached = call.tokens // 2 if random.random() < 0.5 else 0
     reasoning = 64 * (1 + int(random.random() * 20)) if model.startswith("o3") else 0
@@ -91,11 +92,15 @@ def openai(model: str, call: Call, random: Random) -> ModelResponse:
 
 
 def openrouter(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as OpenRouter does: it says what the call cost; for a customer's own key, its fee and the provider's price."""
+    """Return a response as OpenRouter sends it.
+
+    It reports the cost of the call. If the customer uses a key of the provider, it reports
+    OpenRouter's fee, and the provider's price separately.
+    """
     draw = random.random()
     cached = call.tokens // 2 if draw < 0.3 else 0
     reason = _ENDS[call.end]
-    # US dollars for a million tokens: cached 1.25, input 2.50, output 10.
+    # US dollars per million tokens: cached 1.25, input 2.50, output 10.
     price = (2 * call.tokens - cached + 8 * call.written) * 125 / 100_000_000
     own_key = draw > 0.85
     cost = round(price / 20, 12) if own_key else price
@@ -139,7 +144,7 @@ def openrouter(model: str, call: Call, random: Random) -> ModelResponse:
 
 
 def perplexity(prompt: str, text: str, created: int, random: Random) -> ModelResponse:
-    """Return what Perplexity answers from the web. It says itself what that cost, a fee for the request included."""
+    """Return a response as Perplexity sends it; the reported cost includes a fee per request."""
     read, written = len(prompt) // 4 + 1, len(text) // 4 + 1
     size, fee = ("low", 5000) if random.random() < 0.5 else ("high", 12000)
     cost = (read + written + fee) / 1_000_000

@@ -1,11 +1,11 @@
-"""A folder of recorded answers, served as they are.
+"""A folder of recorded responses, served unchanged.
 
     <folder>/workflows.json                           optional
     <folder>/<workflow id>/runs.json                  optional: the whole list, newest first
     <folder>/<workflow id>/<run id>/steps.json
     <folder>/<workflow id>/<run id>/run.json          optional
 
-A file that is not there is a 404. Files are read at each request, so a change shows at once.
+A missing file is a 404. Each request reads its file again, so that a change takes effect at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import msgspec
 
 
 class Folder:
-    """The answers in a folder."""
+    """The recorded responses in a folder."""
 
     def __init__(self, path: Path) -> None:
-        """Serve what is below `path`. Raises FileNotFoundError where that is no folder."""
+        """Serve the files below `path`. Raises FileNotFoundError if it is not a folder."""
         if not path.is_dir():
             raise FileNotFoundError(f"{path} is not a folder")
         self._path = path
@@ -30,7 +30,11 @@ class Folder:
         return datetime.now(UTC)
 
     def read(self, *names: str) -> bytes:
-        """Return a file's bytes. Raises KeyError where there is none, or a name would lead elsewhere."""
+        """Return a file's bytes.
+
+        Raises:
+            KeyError: there is no such file, or a name is not a plain file name.
+        """
         for name in names:
             if name in ("", ".", "..") or any(character in name for character in "/\\:\0"):
                 raise KeyError(name)
@@ -40,9 +44,11 @@ class Folder:
             raise KeyError(names) from None
 
     def page(self, workflow_id: str, limit: int, offset: int) -> bytes:
-        """Return a page of the recorded list, each row byte for byte. Raises KeyError where there is no list.
+        """Return a page of the recorded list, with each row byte for byte.
 
-        Raises msgspec.DecodeError where the file holds no JSON array.
+        Raises:
+            KeyError: there is no list.
+            msgspec.DecodeError: the file is not a JSON array.
         """
         rows = msgspec.json.decode(self.read(workflow_id, "runs.json"), type=list[msgspec.Raw])
         return msgspec.json.encode(rows[offset : offset + limit])

@@ -1,8 +1,8 @@
-"""A made-up but plausible history of workflow runs, computed on demand.
+"""A generated, plausible history of workflow runs, computed on demand.
 
-Any run follows from (seed, workflow, number) alone, and what of it can be seen follows from the
-clock. So a history of millions of runs takes no memory, and the same arguments give the same
-history everywhere. Only what is changed by hand is remembered.
+A run depends only on (seed, workflow, number); how much of it is visible depends on the clock. So
+a history of millions of runs takes no memory, and the same arguments give the same history
+everywhere. Only manual changes are stored.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from etl.simulator.runs import (
 from etl.simulator.workflows import graph, make_workflow
 
 RUNS_PER_VERSION = 180
-"""After how many runs a workflow gets its next version."""
+"""The number of runs after which a workflow gets its next version."""
 
-# Newest runs this far apart (times the pace) are in different phases of their lives.
+# The newest runs start this far apart (times the pace), so that each is in another phase.
 _LIVE_GAP_SECONDS = 4
 
-# A run's key is (workflow << 36) + number. Numbers from _ADDED on are the runs added by hand. Keys
-# are below 2**48, which is what fits into the first two groups of a UUID: ids are keys, scrambled
-# so that they look random.
+# A run's key is (workflow << 36) + number. Numbers from _ADDED on are runs that were added
+# manually. Keys are below 2**48, so that they fit into the first two groups of a UUID. An id is a
+# key that is scrambled to look random.
 _NUMBER_BITS = 36
 _ADDED = 1 << 35
 _KEY_MASK = (1 << 48) - 1
@@ -50,11 +50,11 @@ _UNSCRAMBLE = pow(_SCRAMBLE, -1, 1 << 48)
 
 
 class _Added(NamedTuple):
-    """A run that was added by hand."""
+    """A run that was added manually."""
 
     start: int
     place: int
-    """Place in the workflow's whole sequence of runs, from the oldest, at 0."""
+    """Index in the workflow's whole sequence of runs, from the oldest, which has 0."""
     inputs: Json | None
 
 
@@ -64,13 +64,13 @@ def utc_now() -> datetime:
 
 
 class History:
-    """The runs of some workflows, as the API would show them at the time that the clock says.
+    """The runs of some workflows, as the API would show them at the clock's time.
 
-    At `epoch` each workflow has `runs_per_workflow` runs: finished ones `spacing` apart, and the
-    newest `live` of them in full swing. From then on `arrivals_per_minute` runs start in each
-    workflow.
+    At `epoch` each workflow has `runs_per_workflow` runs. The newest `live` of them are in
+    progress; the others are finished and start `spacing` apart. From then on `arrivals_per_minute`
+    runs start in each workflow.
 
-    A history may be changed in one thread while a server in another one reads it.
+    One thread may change a history while a server in another thread reads it.
     """
 
     def __init__(
@@ -89,16 +89,26 @@ class History:
         epoch: datetime | None = None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
-        """Describe a history; nothing is computed yet.
+        """Configure a history, without computing any run.
 
-        `epoch` is a time with a zone, `now()` by default: give it where a restarted simulator shall
-        continue the same history. `steps_per_run` is how many nodes each workflow has (5 to 7 by
-        default); a run that fails has fewer steps. `step_bytes` is about the size of a model step
-        in JSON. `failure_rate` is the share of runs that end failed (three of four) or cancelled;
-        half of that share of the integrations fail softly. `pace` multiplies every duration: with 1
-        a run takes seconds to a minute.
+        Args:
+            seed: decides everything that is drawn.
+            workflows: number of workflows.
+            runs_per_workflow: runs of each workflow at `epoch`.
+            live: how many of these are in progress at `epoch`.
+            arrivals_per_minute: runs that start in each workflow per minute after `epoch`.
+            spacing: time between the starts of two finished runs.
+            steps_per_run: nodes of each workflow, 5 to 7 by default; a failed run has fewer steps.
+            step_bytes: approximate size of a model step in JSON.
+            failure_rate: share of the runs that fail (three of four) or are cancelled. Half that
+                share of the integrations fail softly.
+            pace: multiplies every duration; with 1 a run takes seconds to a minute.
+            epoch: a time with a zone, `now()` by default. Set it if a restarted simulator must
+                continue the same history.
+            now: the clock.
 
-        Raises ValueError for numbers out of range.
+        Raises:
+            ValueError: a number is out of range.
         """
         if not 1 <= workflows <= 4000:
             raise ValueError("workflows must be between 1 and 4000")
@@ -126,8 +136,8 @@ class History:
         self._live_gap = int(_LIVE_GAP_SECONDS * pace * SECOND)
         self._arrival_gap = int(60 * SECOND / arrivals_per_minute) if arrivals_per_minute else None
         self._epoch = microseconds(epoch or now())
-        # The finished runs start so early that the slowest of them has ended when the first live
-        # one starts.
+        # The finished runs start so early that even the slowest has ended when the first live run
+        # starts.
         longest = max(longest_run(workflow, pace) for workflow in self._workflows)
         self._settled = self._epoch - live * self._live_gap - longest
         self._lock = threading.Lock()
@@ -146,7 +156,7 @@ class History:
         return tuple(self._index)
 
     def now(self) -> datetime:
-        """Return the time at which the history is seen, with its zone."""
+        """Return the clock's time, with its zone."""
         return self._clock()
 
     def workflows(self) -> list[Json]:
@@ -154,14 +164,17 @@ class History:
         return [self._workflow_row(index) for index in range(len(self._workflows))]
 
     def run_ids(self, workflow_id: str, limit: int | None = None, offset: int = 0) -> list[str]:
-        """Return the ids of the listed runs, newest first. Raises KeyError for an unknown workflow."""
+        """Return the ids of the listed runs, newest first.
+
+        Raises:
+            KeyError: there is no such workflow.
+        """
         return [self._id_of(key) for key in self._listed(self._index[workflow_id], limit, offset)]
 
     def runs(self, workflow_id: str, limit: int | None = None, offset: int = 0) -> list[Json]:
         """Return the rows of the run list, newest first. Raises KeyError for an unknown workflow.
 
-        A row repeats the outputs of the run's steps: where the history is long, ask for it in
-        pages.
+        A row repeats the outputs of the run's steps: read a long history in pages.
         """
         now = self._now()
         return [
@@ -179,11 +192,13 @@ class History:
         return [{**step, **changes.get(step["id"], {})} for step in steps] if changes else steps
 
     def expected(self, run_id: str) -> dict[str, Expected]:
-        """Return what the outputs of a run's steps say of calls of models, by the step's id.
+        """Return what the outputs of a run's steps mean as calls of models, by the step's id.
 
-        It follows from how the outputs were made, not from the outputs: whoever reads them can be
-        compared with it. Steps whose outputs were changed by hand are left out. Raises KeyError for
-        an unknown run.
+        It is known from generating the outputs, not read from them, so that a test can compare it
+        with what the program reads. It omits steps whose outputs were changed manually.
+
+        Raises:
+            KeyError: there is no such run.
         """
         expected = expected_at(self._plan(self._key_of(run_id)), self._now())
         changes = self._step_changes.get(run_id, {})
@@ -194,10 +209,10 @@ class History:
         }
 
     def workflow_of(self, run_id: str) -> str:
-        """Return the id of the workflow that the run belongs to. Raises KeyError for an unknown run."""
+        """Return the id of the run's workflow. Raises KeyError for an unknown run."""
         return self._workflows[self._key_of(run_id) >> _NUMBER_BITS].id
 
-    # What changes it by hand
+    # Manual changes
 
     def freeze(self, at: datetime | None = None) -> None:
         """Stop the clock, now or at another time (with a zone)."""
@@ -205,17 +220,18 @@ class History:
         self._clock = lambda: stopped
 
     def advance(self, by: timedelta) -> None:
-        """Stop the clock that much later than it shows now."""
+        """Stop the clock, `by` later than its current time."""
         self.freeze(self._clock() + by)
 
     def resume(self, now: Callable[[], datetime] = utc_now) -> None:
-        """Let the clock go (on)."""
+        """Start the clock again, or replace it."""
         self._clock = now
 
     def add_runs(self, workflow_id: str, count: int = 1, inputs: Json | None = None) -> list[str]:
         """Start runs now, at the head of the list, and return their ids, oldest first.
 
-        Raises KeyError for an unknown workflow.
+        Raises:
+            KeyError: there is no such workflow.
         """
         index = self._index[workflow_id]
         now = self._now()
@@ -224,49 +240,53 @@ class History:
             added = self._added[index]
             for _ in range(count):
                 place = self._arrived(index, now) + len(added)
-                if added:  # where the clock was put back: the order of places must stay
+                if added:  # the places must keep their order, even if the clock was set back
                     place = max(place, added[-1].place + 1)
                 keys.append((index << _NUMBER_BITS) + _ADDED + len(added))
                 added.append(_Added(now, place, inputs))
         return [self._id_of(key) for key in keys]
 
     def unlist(self, run_id: str) -> None:
-        """Drop a run from the list; it still answers to its id. Raises KeyError for an unknown run."""
+        """Remove a run from the list only. Raises KeyError for an unknown run."""
         key = self._key_of(run_id)
         with self._lock:
             index = key >> _NUMBER_BITS
             self._unlisted[index] = sorted({*self._unlisted[index], self._place_of(key)})
 
     def delete(self, run_id: str) -> None:
-        """Drop a run from everywhere. Raises KeyError for an unknown run."""
+        """Remove a run completely. Raises KeyError for an unknown run."""
         self.unlist(run_id)
         self._deleted.add(self._key_of(run_id))
 
     def reopen(self, run_id: str) -> None:
-        """Let the last step of a finished run run again from now on, for at least 5 s (times the pace).
+        """Let the last step of a finished run run again, for at least 5 s (times the pace).
 
-        Raises KeyError for an unknown run.
+        Raises:
+            KeyError: there is no such run.
         """
         self._reopened[self._key_of(run_id)] = self._now()
 
     def change_run(self, run_id: str, **fields: Any) -> None:
-        """Show these fields of a run's row with these values. Raises KeyError for an unknown run."""
+        """Set fields of a run's row. Raises KeyError for an unknown run."""
         self._key_of(run_id)
         self._run_changes[run_id] = {**self._run_changes.get(run_id, {}), **fields}
 
     def change_step(self, run_id: str, step_id: str, **fields: Any) -> None:
-        """Show these fields of a step with these values. Raises KeyError for an unknown run."""
+        """Set fields of a step. Raises KeyError for an unknown run."""
         self._key_of(run_id)
         changes = self._step_changes.get(run_id, {})
         self._step_changes[run_id] = {**changes, step_id: {**changes.get(step_id, {}), **fields}}
 
-    # Which runs there are
+    # Which runs exist
 
     def _now(self) -> int:
         return microseconds(self._clock())
 
     def _start(self, index: int, number: int) -> int:
-        """When a computed run starts. Grows with the number: the jitter stays below the distance to the next."""
+        """Return when a computed run starts.
+
+        It grows with the number: the jitter is less than the distance to the next run.
+        """
         jitter = (
             ((number * 0x9E3779B1 + index * 0x85EBCA77 + self._seed) * 0xC2B2AE3D >> 12 & 0xFFFF)
             / 0x10000
@@ -280,7 +300,7 @@ class History:
         return self._epoch + int((since_epoch + jitter) * self._arrival_gap)
 
     def _arrived(self, index: int, now: int) -> int:
-        """How many computed runs have started."""
+        """Return how many computed runs have started."""
         upper = self._past
         if self._arrival_gap is not None and now >= self._epoch:
             upper += (now - self._epoch) // self._arrival_gap + 1
@@ -289,7 +309,7 @@ class History:
     def _listed(self, index: int, limit: int | None, offset: int) -> list[int]:
         """Return the keys of the listed runs, newest first."""
         arrived = self._arrived(index, self._now())
-        # An added run at place p stands behind p computed and earlier added ones.
+        # An added run at place p comes after p runs, computed and earlier added ones.
         places = [added.place for added in self._added[index]]
         total = arrived + sum(place - earlier <= arrived for earlier, place in enumerate(places))
         unlisted = self._unlisted[index]
@@ -309,7 +329,7 @@ class History:
         return keys
 
     def _place_of(self, key: int) -> int:
-        """Place of a run in its workflow's sequence, from the oldest; runs added later do not change it."""
+        """Return a run's place, counted from the oldest; runs added later do not change it."""
         added, number = self._added[key >> _NUMBER_BITS], _number(key)
         if number >= _ADDED:
             return added[number - _ADDED].place
@@ -342,12 +362,12 @@ class History:
             raise KeyError(run_id)
         return key
 
-    # What they look like
+    # What runs look like
 
     def _plan(self, key: int) -> RunPlan:
         index, number = key >> _NUMBER_BITS, _number(key)
         inputs = None
-        # An added run has the version of the computed one before it.
+        # An added run has the version of the computed run before it.
         before = number
         if number >= _ADDED:
             created, place, inputs = self._added[index][number - _ADDED]

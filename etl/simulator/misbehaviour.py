@@ -1,4 +1,4 @@
-"""What can be wrong with the simulator's answers, one field an effect."""
+"""Misbehaviours of the simulated API; each field is one effect."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ ENDPOINTS: tuple[Endpoint, ...] = ("workflows", "runs", "run", "steps", "execute
 
 
 class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that goes wrong with some requests: the first fields say with which, the others what.
+    """A misbehaviour: the first fields select requests, the others are its effects.
 
-    Several misbehaviours may hit one request; where they give the same field, the later one counts.
+    Several misbehaviours can hit one request. If they set the same effect, the last one applies.
     """
 
     endpoints: tuple[Endpoint, ...] = ENDPOINTS
@@ -24,34 +24,34 @@ class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str | None = None
     """Only requests about this run."""
     probability: float = 1.0
-    """Share of the matching requests that are hit."""
+    """Share of the matching requests that it hits."""
     count: int | None = None
-    """How many requests are hit at most."""
+    """Most requests that it hits; None: no limit."""
 
     delay: float = 0.0
     """Seconds before anything is sent."""
     status: int | None = None
-    """Answer with this status and, unless `body` is given, an error text; nothing is looked up or started."""
+    """Status of the response, with an error text unless `body` is set; the API does nothing."""
     body: bytes | None = None
-    """Answer with these bytes instead, with status 200 unless `status` is given."""
+    """Body of the response, with status 200 unless `status` is set."""
     content_type: str = "application/json"
-    """Of the answer given by `status` or `body`."""
+    """Content type of a response that `status` or `body` sets."""
     headers: Mapping[str, str] = {}
-    """Added to whatever is answered."""
+    """Headers that are added to every response."""
     list_cap: int | None = None
-    """The list shows the newest this many runs, and then is empty."""
+    """The run list ends after this many runs, the newest ones."""
     grow_by: int = 0
-    """After each page of the list, this many new runs start in the workflow (histories only)."""
+    """New runs that start in the workflow after each page of the list (histories only)."""
     pad_bytes: int = 0
-    """So many spaces follow the answer's JSON."""
+    """Number of spaces after the JSON of the response."""
     drip_headers: float = 0.0
-    """Seconds between any two bytes of the status line and headers."""
+    """Seconds between two bytes of the status line and headers."""
     drip_body: float = 0.0
-    """Seconds between any two bytes of the body."""
+    """Seconds between two bytes of the body."""
     cut: Literal["length", "close", "silent"] | None = None
-    """Send half of the body and close the connection, either after a Content-Length of the whole (`length`) or
-    without any (`close`: nothing but the JSON itself tells); `silent` closes without sending a
-    byte."""
+    """Close the connection early. `length` sends the whole Content-Length and half of the body;
+    `close` sends half of the body without a length, so that only the JSON shows the loss; `silent`
+    sends nothing."""
 
 
 MISBEHAVIOURS: dict[str, Misbehaviour] = {
@@ -75,7 +75,7 @@ MISBEHAVIOURS: dict[str, Misbehaviour] = {
     "capped": Misbehaviour(list_cap=100, endpoints=("runs",)),
     "steps-only": Misbehaviour(status=404, endpoints=("workflows", "runs", "run")),
 }
-"""Ready-made misbehaviours by name, for trials."""
+"""Predefined misbehaviours by name, for `orchestra-etl simulate`."""
 
 _EFFECTS = tuple(
     name
@@ -84,11 +84,11 @@ _EFFECTS = tuple(
 )
 
 NONE = Misbehaviour()
-"""Nothing is wrong."""
+"""No misbehaviour."""
 
 
 def combine(active: list[Misbehaviour]) -> Misbehaviour:
-    """Return the effects of all of them in one; of the same effect the last one's."""
+    """Return one misbehaviour with all effects; of equal effects, the last one applies."""
     effects = {}
     for misbehaviour in active:
         for name in _EFFECTS:

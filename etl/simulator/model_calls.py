@@ -1,4 +1,4 @@
-"""What a simulated call of a model is about, and what the answer to it means."""
+"""A simulated call of a model, and the meaning of its response."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ End = Literal["done", "cut_off", "tool"]
 
 
 class Call(NamedTuple):
-    """What a model is asked, and how its answer ends."""
+    """The content of a call of a model, and how its response ends."""
 
     topic: str
-    """What tools are asked about."""
+    """The query of a tool call."""
     text: str
-    """What it writes."""
+    """The text that the model writes."""
     written: int
-    """The tokens of the text."""
+    """The number of tokens of the text."""
     tokens: int
-    """Of what it reads, without what the provider's own form adds to it."""
+    """The number of input tokens, without those that the provider's form adds."""
     end: End
-    """`tool`: it asks for a tool in place of an answer."""
+    """`tool`: the model calls a tool instead of writing the text."""
     media: str
-    """Whether audio or images may come with what it reads: AUDIO, IMAGE or nothing."""
+    """Media that the input can include: AUDIO, IMAGE or empty."""
     created: int
-    """Unix time in seconds."""
+    """Time of the response, in seconds since 1970."""
 
 
 class Expected(NamedTuple):
-    """What an answer says of its call. It is stated by the author of the answer, and never read back from it.
+    """What a response means. Its generator sets this; it is never read from the response.
 
-    Of audio, images and video of which there are none nothing is stated.
+    Counts of audio, images and video are None if the call has none.
     """
 
     usage: Usage
     model: str | None = None
-    """The model that the answer names."""
+    """The model that the response names."""
     finish_reason: str | None = None
-    """In the provider's words."""
+    """The reason as the provider spells it."""
     cut_off: bool = False
-    """Whether the answer reached its greatest length."""
+    """Whether the text was cut off at its maximum length."""
 
 
 class ModelResponse(NamedTuple):
-    """An answer and its meaning."""
+    """A response and its meaning."""
 
     outputs: Payload
     expected: Expected

@@ -1,8 +1,8 @@
-"""What each type of node takes and gives in a simulated run.
+"""The inputs and outputs of each type of node in a simulated run.
 
-Payloads have the shapes of real answers: that of its provider for a model, `result.data`,
-`result.error` and `result.successful` for an integration. Everything drawn here comes from the
-`Random` that is passed in.
+Payloads have the shape of real responses: for a model that of its provider, for an integration
+`result.data`, `result.error` and `result.successful`. All random draws use the `Random` that is
+passed in.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from etl.simulator.workflows import TEMPLATES, Node, NodeType, Template
 
 
 class NodeContext(NamedTuple):
-    """What a node finds when it starts."""
+    """What a node knows when it starts."""
 
     template: Template
     run_id: str
     prompt: str
     node_texts: dict[str, str]
-    """The texts of the nodes that ran just before, by node id."""
+    """The texts of the nodes that ran directly before, by node id."""
     started: float
-    """Unix time in seconds."""
+    """Start time, in seconds since 1970."""
     model: str
     temperature: float
     step_bytes: int
 
 
 class NodeResult(NamedTuple):
-    """What one node took and gave."""
+    """The inputs and outputs of one node."""
 
     inputs: Payload
     outputs: Payload
     text: str = ""
-    """What the nodes behind it get to read; empty where it adds nothing."""
+    """The text for the next nodes; empty if the node adds none."""
     expected: Expected | None = None
-    """What its outputs say of the call of a model; None where it calls none."""
+    """The meaning of the outputs as a call of a model; None if the node calls no model."""
 
 
 SECONDS: dict[NodeType, tuple[float, float]] = {
@@ -50,19 +50,19 @@ SECONDS: dict[NodeType, tuple[float, float]] = {
     "conditional": (0.001, 0.01),
     "end": (0.0005, 0.003),
 }
-"""The shortest and the longest time that a node of the type takes."""
+"""The shortest and the longest duration of a node of each type."""
 
 TIME_OUT_SECONDS = 30.0
-"""How long a step takes that fails by a time-out: longer than any other."""
+"""Duration of a step that fails with a timeout; longer than any other step."""
 
 _SYSTEM_PROMPT = "You are a careful assistant. Answer briefly, and say so when you do not know."
 
-# Size of a model step as JSON without its texts; measured on the sample's shape.
+# Size of a model step as JSON without its texts, measured on the recorded sample.
 _MODEL_STEP_FRAME_BYTES = 1350
 
 
 def run_node(node: Node, random: Random, situation: NodeContext) -> NodeResult:
-    """Run the node: what it takes and gives, as it stands in the step when everything went well."""
+    """Return the inputs and outputs of the node's step if it succeeds."""
     work = _PERFORMERS[node.type](node, random, situation)
     work.inputs["run_id"] = situation.run_id
     work.inputs["input_data"] = {"prompt": situation.prompt, **situation.node_texts}
@@ -70,7 +70,7 @@ def run_node(node: Node, random: Random, situation: NodeContext) -> NodeResult:
 
 
 def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
-    """Return the error of a step of this node that fails, and whether it is a time-out."""
+    """Return the error of a failed step of this node, and whether it is a timeout."""
     kind = int(random.random() * 4)
     digits = f"{random.getrandbits(40):010x}"
     if kind == 0:
@@ -82,7 +82,8 @@ def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
         used = 29000 + int(random.random() * 1000)
         return (
             "Error code: 429 - Rate limit reached for tokens per minute: "
-            f"Limit 30000, Used {used}, Requested {1000 + used % 977}. Please try again in {used % 60}.{used % 9}s.",
+            f"Limit 30000, Used {used}, Requested {1000 + used % 977}. "
+            f"Please try again in {used % 60}.{used % 9}s.",
             False,
         )
     if node.type in ("model", "code"):
@@ -97,9 +98,9 @@ def failure(node: Node, random: Random) -> tuple[str | Payload, bool]:
 
 
 def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
-    """Make an integration's outputs say that the app refused, although the step itself completes.
+    """Make an integration's outputs say that the app refused, although the step completes.
 
-    What the app answered is then mostly missing.
+    The app's data is then mostly missing.
     """
     kind = int(random.random() * 3)
     result = outputs["result"]
@@ -108,22 +109,23 @@ def soft_failure(node: Node, random: Random, outputs: Payload) -> None:
         result["error"] = (
             f"{node.app}: not_found: no channel, page or repository with id {digits}"
             if kind
-            else f"{node.app}: rate limited, retry after {1 + int(random.random() * 59)} seconds (request {digits})"
+            else f"{node.app}: rate limited, retry after {1 + int(random.random() * 59)} seconds "
+            f"(request {digits})"
         )
         result["data"] = None
-    # Real apps are not consistent: some set the error and leave `successful` true, some only the
-    # latter.
+    # Real apps are not consistent: some set the error and leave `successful` true, others only set
+    # `successful` to false.
     if kind != 1:
         result["successfull"] = result["successful"] = False
 
 
 def run_outputs(template: Template, text: str) -> str | Payload:
-    """Return the End node's output in the form in which the workflow gives it."""
+    """Return the End node's output in the workflow's form: a string or an object."""
     return {"output": text, "format": "markdown"} if template.output_is_object else text
 
 
 def prompt_for(template: Template, random: Random) -> str:
-    """Draw what a run is started with."""
+    """Draw the prompt that starts a run."""
     return template.prompts[int(random.random() * len(template.prompts))]
 
 
@@ -174,7 +176,9 @@ def _code(node: Node, random: Random, situation: NodeContext) -> NodeResult:
     value = int(random.random() * 100_000) / 100
     inputs: Payload = {
         "language": "python",
-        "code": "def main(inputs):\n    rows = parse(inputs)\n    return {'rows': len(rows), 'value': mean(rows)}\n",
+        "code": "def main(inputs):\n"
+        "    rows = parse(inputs)\n"
+        "    return {'rows': len(rows), 'value': mean(rows)}\n",
         "timeout": 30,
     }
     rows = int(random.random() * 500)
@@ -219,7 +223,7 @@ def _integration(node: Node, random: Random, situation: NodeContext) -> NodeResu
 def _app_call(
     app: str, random: Random, situation: NodeContext, text: str
 ) -> tuple[str, Payload, Payload]:
-    """Return an app's action, what is sent to it, and what it answers."""
+    """Return an app's action, the request's data, and the response's data."""
     number = int(random.random() * 100_000)
     if app == "slack":
         data: Payload = {
@@ -332,7 +336,7 @@ _SENTENCES = {template.name: template.sentences for template in TEMPLATES}
 
 @cache
 def _corpus(name: str) -> tuple[str, tuple[int, ...]]:
-    """Return a long text made of the sentences of the template of that name, and where each sentence starts."""
+    """Return a long text of the template's sentences, and where each sentence starts."""
     random = Random(name)
     sentences = _SENTENCES[name]
     starts = []
@@ -347,7 +351,7 @@ def _corpus(name: str) -> tuple[str, tuple[int, ...]]:
 
 
 def _passage(template: Template, random: Random, size: int) -> str:
-    """Cut about `size` characters out of the template's text, from the start of a sentence."""
+    """Return about `size` characters of the template's text, from the start of a sentence."""
     corpus, starts = _corpus(template.name)
     start = starts[int(random.random() * len(starts))]
     if start + size > len(corpus):

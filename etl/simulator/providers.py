@@ -1,6 +1,6 @@
-"""What the models of several providers answer, each in the form of its own API, and what such an answer means.
+"""The responses of several providers' models, in the form of each provider's API.
 
-The forms are those of the providers' public references:
+Each comes with its meaning. The forms are those of the providers' public references:
 https://platform.openai.com/docs/api-reference (chat completions, responses, embeddings),
 https://docs.anthropic.com/en/api/messages, https://ai.google.dev/api/generate-content,
 https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html,
@@ -20,7 +20,7 @@ EMBEDDING_MODEL = "text-embedding-3-small"
 
 
 def embedding(tokens: int, random: Random) -> ModelResponse:
-    """Return the embedding of a text in eight dimensions: so many can be asked for."""
+    """Return an embedding in eight dimensions, a number that the API lets the caller choose."""
     vector = [int(random.random() * 20_000 - 10_000) / 10_000 for _ in range(8)]
     outputs: Payload = {
         "object": "list",
@@ -36,16 +36,19 @@ def embedding(tokens: int, random: Random) -> ModelResponse:
 _CLAUDE_ENDS: dict[End, str] = {"done": "end_turn", "cut_off": "max_tokens", "tool": "tool_use"}
 _GEMINI_ENDS: dict[End, str] = {"done": "STOP", "cut_off": "MAX_TOKENS", "tool": "STOP"}
 
-# The share of calls that read a whole archive out of the cache, of models whose prices rise above
-# 200,000 tokens.
+# Some models have higher prices above 200,000 tokens. This share of their calls reads that many
+# tokens from the cache.
 _LONG = 0.07
 
-# What the instructions of a workflow take that a provider keeps in its cache.
+# Tokens of a workflow's instructions, which a provider keeps in its cache.
 _CACHED_INSTRUCTIONS = 1536
 
 
 def _responses(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as OpenAI's responses do: an item for each search of the web, for the reasoning and for the answer."""
+    """Return a response of OpenAI's Responses API.
+
+    It has one item for the reasoning, one for each web search, and one for the text or tool call.
+    """
     draw = random.random()
     searches = int(draw * 10) if draw < 0.3 else 0
     cached = 1024 if draw >= 0.6 else 0
@@ -117,7 +120,7 @@ def _responses(model: str, call: Call, random: Random) -> ModelResponse:
 
 
 def _claude(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as Anthropic's messages do: what the cache takes and gives stands beside the input tokens."""
+    """Return a response of Anthropic's Messages API; its input tokens exclude the cache's."""
     draw = random.random()
     hour = _CACHED_INSTRUCTIONS if draw < 0.1 else 0
     minutes = _CACHED_INSTRUCTIONS if 0.1 <= draw < 0.3 else 0
@@ -174,7 +177,10 @@ def _claude(model: str, call: Call, random: Random) -> ModelResponse:
 
 
 def _gemini(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as Google's generateContent does: tokens by modality, thoughts beside the candidates."""
+    """Return a response of Google's generateContent.
+
+    It counts tokens by modality; the candidates' tokens exclude thoughts.
+    """
     draw = random.random()
     cached = 1024 if draw < 0.25 else 0
     if model.endswith("pro") and random.random() < _LONG:
@@ -239,7 +245,10 @@ def _gemini(model: str, call: Call, random: Random) -> ModelResponse:
 
 
 def _converse(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as Amazon Bedrock's Converse does: no model, and what the cache takes and gives beside the input tokens."""
+    """Return a response of Amazon Bedrock's Converse.
+
+    It names no model, and its input tokens exclude the cache's.
+    """
     draw = random.random()
     cached, stored = (
         (0, _CACHED_INSTRUCTIONS)
@@ -288,8 +297,8 @@ def _converse(model: str, call: Call, random: Random) -> ModelResponse:
     return ModelResponse(outputs, Expected(usage, None, reason, call.end == "cut_off"))
 
 
-# The name that is asked for, the one that answers (providers resolve an alias, so the two often
-# differ), and how.
+# For each requested model: the model that responds, and the generator of the response. Providers
+# resolve aliases, so that the two names often differ.
 _PROVIDERS: dict[str, tuple[str, Callable[[str, Call, Random], ModelResponse]]] = {
     "virtuoso-medium": ("virtuoso-medium", completions.arcee),
     "virtuoso-large": ("virtuoso-large", completions.arcee),
@@ -305,10 +314,10 @@ _PROVIDERS: dict[str, tuple[str, Callable[[str, Call, Random], ModelResponse]]] 
     "openai/gpt-4o": ("openai/gpt-4o", completions.openrouter),
 }
 MODELS = tuple(_PROVIDERS)
-"""The models that can be asked for a text."""
+"""The models that `answer` knows."""
 
 
 def answer(model: str, call: Call, random: Random) -> ModelResponse:
-    """Answer as the provider of the model does. Raises KeyError for a model that is not in `MODELS`."""
+    """Return a response as the model's provider sends it. Raises KeyError for an unknown model."""
     name, provider = _PROVIDERS[model]
     return provider(name, call, random)

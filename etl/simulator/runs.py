@@ -1,6 +1,6 @@
-"""One simulated run: what becomes of it, and what of that can be seen at a given time.
+"""One simulated run: its whole course, and what the API shows of it at a given time.
 
-Times are microseconds since 1970, UTC, until they are shown.
+Times are microseconds since 1970 in UTC; the API's rows have ISO texts.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ ORGANIZATION_ID = "2*****************7"
 
 _UNIX_EPOCH = datetime(1970, 1, 1)
 
-# What a node is given of the texts before it: all of them would let a run of many steps grow with
-# the square.
+# How many of the last texts a node gets. With all of them, the size of a run would grow with the
+# square of its steps.
 _TEXTS_KEPT = 2
 
 
 class Profile(msgspec.Struct, frozen=True):
-    """What is the same for all runs of a history."""
+    """The settings that all runs of a history share."""
 
     step_bytes: int
-    """About the size of a model step in JSON."""
+    """Approximate size of a model step in JSON."""
     failure_rate: float
-    """The share of runs that end failed (three of four) or cancelled."""
+    """Share of the runs that fail (three of four) or are cancelled."""
     pace: float
-    """What every duration is multiplied by."""
+    """The factor of every duration."""
 
 
 class StepPlan(NamedTuple):
-    """A step as it will be when everything has arrived, and when its parts do."""
+    """A step in its final form, and the times at which its parts appear."""
 
     appears: int
     starts: int
@@ -51,24 +51,24 @@ class StepPlan(NamedTuple):
     outputs_arrive: int
     content: Json
     expected: Expected | None
-    """What its outputs say of the call of a model, if they do."""
+    """The meaning of the outputs as a call of a model; None if they are none."""
 
 
 class RunPlan(NamedTuple):
-    """A run as it will be when everything has arrived."""
+    """A run in its final form."""
 
     id: str
     created: int
     starts: int
     ends: int
     settles: int
-    """When nothing of it moves any more: outputs may arrive after its end."""
+    """When the run stops changing; outputs can arrive after its end."""
     status: str
     error: str | Json | None
     inputs: Json
     outputs: str | Json | None
     open_end_time: str | None
-    """What the API shows as `end_time` of a step that has not ended: null or an empty string."""
+    """The `end_time` of a step that has not ended: null or an empty string."""
     steps: tuple[StepPlan, ...]
 
 
@@ -88,10 +88,19 @@ def plan_run(
     inputs: Json | None = None,
     reopened: int | None = None,
 ) -> RunPlan:
-    """Draw what becomes of a run: the same for an equal `random`, only shifted by `created`.
+    """Draw the course of a run.
 
-    `inputs` replaces those that would be drawn. From `reopened` on the last step runs again, for at
-    least 5 s (times the pace).
+    An equal `random` gives the same course, shifted by `created`.
+
+    Args:
+        workflow: the run's workflow.
+        profile: the settings of the history.
+        random: the source of all draws.
+        run_id: the run's id.
+        created: when the run is created.
+        version: the workflow's version.
+        inputs: the run's inputs; None: they are drawn.
+        reopened: when the last step runs again, for at least 5 s (times the pace).
     """
     pace = profile.pace
     failure_rate = profile.failure_rate
@@ -167,7 +176,7 @@ def plan_run(
             if work.outputs["result"]["data"] is None:
                 expected = None
         elif node.type == "conditional":
-            # The last step is never skipped: it is the End node, or the one that the run fails at.
+            # The last step is never skipped: it is the End node, or the node that fails.
             skip = work.outputs["branch"] == "false" and len(ahead) > 1
         elif node.id == repeated_node and expected is not None and expected.cut_off:
             ahead.appendleft(node)
@@ -219,7 +228,7 @@ def steps_at(run: RunPlan, now: int) -> list[Json]:
 
 
 def expected_at(run: RunPlan, now: int) -> dict[str, Expected]:
-    """Return what the steps' outputs say of calls of models at that time, by the step's id."""
+    """Return the meaning of the outputs that are visible at that time, by the step's id."""
     return {
         step.content["id"]: step.expected
         for step in run.steps
@@ -259,11 +268,15 @@ def _step_at(step: StepPlan, now: int, open_end_time: str | None) -> Json:
 
 
 def _step(random: Random, node: Node) -> Json:
-    """Return a completed step without its work. Its id has the API's form: like a UUID, with letters past f."""
+    """Return a completed step without inputs and outputs.
+
+    Its id has the API's form: like a UUID, but with letters after f.
+    """
     digits = f"{random.getrandbits(116):029x}"
     letter = "ghijklmnopqrstuv"[random.getrandbits(4)]
     return {
-        "id": f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:18]}-{digits[18:28]}{letter}{digits[28]}",
+        "id": f"{digits[:8]}-{digits[8:12]}-4{digits[12:15]}-a{digits[15:18]}-"
+        f"{digits[18:28]}{letter}{digits[28]}",
         "user_id": USER_ID,
         "organization_id": ORGANIZATION_ID,
         "node_id": node.id,
@@ -280,23 +293,23 @@ def _step(random: Random, node: Node) -> Json:
 
 
 def _duration(random: Random, shortest: float, longest: float, pace: float) -> int:
-    """Draw a duration in microseconds from seconds; short ones are likelier."""
+    """Draw a duration in microseconds between two in seconds; short ones are more likely."""
     share = random.random()
     return int((shortest + (longest - shortest) * share * share) * pace * SECOND)
 
 
 def microseconds(time: datetime) -> int:
-    """Return a time that has a zone as microseconds since 1970."""
+    """Return a time with a zone as microseconds since 1970."""
     return (time.astimezone(UTC).replace(tzinfo=None) - _UNIX_EPOCH) // timedelta(microseconds=1)
 
 
 def iso(time: int) -> str:
-    """Show a time as steps and runs do."""
+    """Return a time in the format of steps and runs."""
     return (_UNIX_EPOCH + timedelta(microseconds=time)).isoformat(timespec="microseconds") + "Z"
 
 
 def iso_with_space(time: int) -> str:
-    """Show a time as workflows do."""
+    """Return a time in the format of workflows."""
     return (_UNIX_EPOCH + timedelta(microseconds=time)).isoformat(
         " ", timespec="microseconds"
     ) + "+00:00"

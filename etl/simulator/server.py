@@ -1,7 +1,7 @@
-"""The API's simulator: a real HTTP server over loopback that serves a made-up history or a folder of recordings.
+"""The simulator of the API: a real HTTP server that serves a generated history or recordings.
 
-async with Simulator(History(seed=1)) as simulator: ...            # in the running event loop with
-Simulator(History(seed=1)).in_thread() as simulator: ...      # in a thread with a loop of its own
+async with Simulator(History(seed=1)) as simulator: ...       # in the running event loop
+with Simulator(History(seed=1)).in_thread() as simulator: ... # in a thread with its own loop
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ BASE_PATH = "/api/v1/workflow"
 DEFAULT_LIMIT = 100
 
 LARGEST_LIMIT = 1000
-"""The server makes a page while all other requests wait: larger ones are refused."""
+"""The largest page: while the server builds a page, all other requests wait."""
 
 
 class _Call(NamedTuple):
-    """What a request asks for."""
+    """The resource that a request names."""
 
     endpoint: Endpoint
     workflow_id: str = ""
@@ -48,14 +48,14 @@ class _Call(NamedTuple):
 
 @dataclass
 class _Active:
-    """A misbehaviour in force, and how many requests it has hit."""
+    """An active misbehaviour, and the number of requests that it has hit."""
 
     misbehaviour: Misbehaviour
     hits: int = 0
 
 
 class _Refused(Exception):
-    """The request gets an error status."""
+    """A request that the server refuses with an error status."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(status, detail)
@@ -64,16 +64,16 @@ class _Refused(Exception):
 
 
 class Simulator:
-    """Serves `source` under `base_url` as the API would, until told to misbehave.
+    """Serves `source` under `base_url` as the API does, except for the misbehaviours that are set.
 
-    The public attributes may be read, and the methods called, from any thread while it serves.
+    While it serves, any thread may read the public attributes and call the methods.
 
     Attributes:
-        requests: number of requests by endpoint, whatever came of them.
+        requests: number of requests by endpoint, successful or not.
         steps_requests: number of requests for steps by run id.
-        answers: number of answers by status.
+        answers: number of responses by status.
         request_times: `time.monotonic()` at the newest requests, at most 100,000.
-        max_concurrency: the most requests that were being answered at the same time.
+        max_concurrency: the most requests that were in progress at the same time.
         steps_bodies: bytes to serve instead of a run's steps, by run id; the run need not exist.
     """
 
@@ -88,10 +88,16 @@ class Simulator:
         misbehaviours: Iterable[Misbehaviour] = (),
         seed: int = 0,
     ) -> None:
-        """Describe a server; it starts when the context is entered.
+        """Configure a server; it starts when the context is entered.
 
-        The key is accepted in `auth_header` and in `Authentication`. Port 0 takes any free one.
-        `seed` decides which requests a misbehaviour with a probability hits.
+        Args:
+            source: the runs to serve.
+            api_key: the key that requests must carry, in `auth_header` or in `Authentication`.
+            auth_header: the header that carries the key.
+            host: the address to listen on.
+            port: the port to listen on; 0: any free port.
+            misbehaviours: the misbehaviours to begin with.
+            seed: decides which requests a misbehaviour with a probability hits.
         """
         self.source = source
         self.api_key = api_key
@@ -107,7 +113,11 @@ class Simulator:
 
     @property
     def base_url(self) -> str:
-        """The URL that the API's paths are appended to. Raises RuntimeError while the server is not running."""
+        """The URL that the API's paths are appended to.
+
+        Raises:
+            RuntimeError: the server is not running.
+        """
         if self._runner is None or not self._runner.addresses:
             raise RuntimeError("the simulator is not running")
         host, port = self._runner.addresses[0][:2]
@@ -118,11 +128,11 @@ class Simulator:
         )
 
     def misbehave(self, *misbehaviours: Misbehaviour) -> None:
-        """Misbehave in these ways from now on instead of those before; with none given, behave again."""
+        """Replace the active misbehaviours; without arguments, end them all."""
         self._misbehaviours = [_Active(misbehaviour) for misbehaviour in misbehaviours]
 
     def reset_counts(self) -> None:
-        """Count from zero again."""
+        """Reset all counts to zero."""
         self.requests: Counter[Endpoint] = Counter()
         self.steps_requests: Counter[str] = Counter()
         self.answers: Counter[int] = Counter()
@@ -143,7 +153,7 @@ class Simulator:
         for method, path, endpoint in routes:
             app.router.add_route(method, BASE_PATH + path, self._handler(endpoint))
         app.router.add_route("*", "/{path:.*}", _no_such_path)
-        # Without a shutdown time-out a slow answer would hold up the end for a minute.
+        # By default, a slow response would delay the shutdown for a minute.
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
         await runner.setup()
         try:
@@ -166,7 +176,11 @@ class Simulator:
 
     @contextmanager
     def in_thread(self) -> Iterator[Self]:
-        """Run the server in a thread with an event loop of its own. Raises OSError where it cannot listen."""
+        """Run the server in a thread with its own event loop.
+
+        Raises:
+            OSError: the server cannot listen on its address and port.
+        """
         started: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
         async def serve() -> None:
@@ -193,7 +207,7 @@ class Simulator:
         finally:
             thread.join()
 
-    # Answering
+    # Responses
 
     def _handler(self, endpoint: Endpoint) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -219,7 +233,7 @@ class Simulator:
         return handle
 
     def _draw(self, call: _Call) -> Misbehaviour:
-        """Decide what goes wrong with this request."""
+        """Return the combined misbehaviours that hit this request."""
         hits = []
         for active in self._misbehaviours:
             misbehaviour = active.misbehaviour
@@ -270,7 +284,7 @@ class Simulator:
             raise _Refused(401, "Missing or invalid API key")
 
     async def _body(self, request: web.Request, call: _Call, wrong: Misbehaviour) -> bytes:
-        """Return the honest answer. Raises KeyError for what does not exist."""
+        """Return the regular response body. Raises KeyError if the resource does not exist."""
         if call.endpoint == "execute":
             return self._execute(call.workflow_id, await request.read())
         if call.endpoint == "runs":
@@ -342,7 +356,7 @@ def _http_date(seconds: int) -> str:
 
 
 class _Sent(web.StreamResponse):
-    """Stands for a response whose bytes are already on their way: aiohttp has nothing left to send."""
+    """A response whose bytes were already written, so that aiohttp sends nothing."""
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         return None
@@ -352,7 +366,7 @@ class _Sent(web.StreamResponse):
 
 
 async def _send_by_hand(request: web.Request, response: web.Response, wrong: Misbehaviour) -> _Sent:
-    """Write the response in a way that no server library would, then close the connection."""
+    """Write the response as a broken server would, then close the connection."""
     transport = request.transport
     sent = _Sent(status=response.status)
     if transport is None:

@@ -1,4 +1,4 @@
-"""The workflows that the simulator runs: what they are called, which nodes they have, what they talk about."""
+"""The workflows that the simulator runs: their names, nodes and texts."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ class Node(msgspec.Struct, frozen=True):
     app: str = ""
     """The app of an integration: slack, github, notion, gmail or perplexityai."""
     embeds: bool = False
-    """Whether the model makes an embedding in place of a text."""
+    """Whether the model returns an embedding instead of a text."""
 
 
 class Template(msgspec.Struct, frozen=True):
-    """A workflow of which the simulator can run any number."""
+    """A template from which the simulator makes any number of workflows."""
 
     name: str
     description: str
     nodes: tuple[Node, ...]
-    """In the order in which they run; a `conditional` may skip the node behind it; the last one is the End node."""
+    """The nodes in running order. A `conditional` can skip the next node; the last one is the
+    End node."""
     prompts: tuple[str, ...]
     sentences: tuple[str, ...]
-    """What the models' and documents' texts are made of."""
+    """The sentences of the models' and documents' texts."""
     output_is_object: bool
-    """The API shows the End node's output as a string for some workflows and as an object for others."""
+    """Whether the API shows the End node's output as an object, or as a string; it does both."""
     media: str = ""
-    """What comes with some of the texts that its models read: AUDIO, IMAGE or nothing."""
+    """Media that some inputs of its models include: AUDIO, IMAGE or empty."""
     slower_node: str = ""
-    """The node that takes longer from the second version on."""
+    """The node that takes longer from version 2 on."""
     later_model: str = ""
-    """The model that is asked for from the second version on, where it is always the same; before that it is any."""
+    """The model of all runs from version 2 on; empty: it varies, as it does in version 1."""
     repeated_node: str = ""
-    """The node that asks its model once more where the answer was cut off by its length."""
+    """The node that runs again if its model's text was cut off."""
 
 
 TEMPLATES: tuple[Template, ...] = (
@@ -63,7 +64,8 @@ TEMPLATES: tuple[Template, ...] = (
             "Un chiste sobre el calor de Sevilla ☀️",
         ),
         sentences=(
-            "Why was the weather forecast sad?\n\nBecause it had a lot of problems and was feeling a little under.",
+            "Why was the weather forecast sad?\n\nBecause it had a lot of problems and was feeling "
+            "a little under.",
             'The cloud said to the sun: "You are blocking my light."',
             "What do you call a month of rain in Bergen? A short one.",
             "Fog is only a cloud that could not find a parking place. 🌫️",
@@ -78,7 +80,8 @@ TEMPLATES: tuple[Template, ...] = (
     ),
     Template(
         name="support triage",
-        description="Reads a customer's ticket, finds the matching help pages, answers it or opens an issue.",
+        description="Reads a customer's ticket, finds the matching help pages, answers it or opens "
+        "an issue.",
         nodes=(
             Node("embed_ticket", "model", embeds=True),
             Node("help_pages", "knowledge_retrieval"),
@@ -96,11 +99,13 @@ TEMPLATES: tuple[Template, ...] = (
         ),
         sentences=(
             "Category: billing; priority: P2; language: de.",
-            "The customer reports that the export ends at row 65536, which is the limit of the old file format.",
+            "The customer reports that the export ends at row 65536, which is the limit of the old "
+            "file format.",
             "Please open Settings → Exports and choose the format “CSV (large)”.",
             "The one-time code is valid for 5 minutes; a mail gateway held it back for 7.",
             "We could reproduce this in release 4.12.3 and not in 4.12.2.",
-            "Your request was forwarded to an engineer; you will hear from us within two working days.",
+            "Your request was forwarded to an engineer; you will hear from us within two working "
+            "days.",
             "See also: https://help.example.com/articles/2381?lang=en#limits",
             "The account's region is eu-central-1; no incident was open at that time.",
             "Thank you for your patience, and sorry for the trouble!",
@@ -112,7 +117,8 @@ TEMPLATES: tuple[Template, ...] = (
     ),
     Template(
         name="invoice reader",
-        description="Takes invoices from the mailbox, extracts their fields, checks supplier and sums, and files them.",
+        description="Takes invoices from the mailbox, extracts their fields, checks supplier and "
+        "sums, and files them.",
         nodes=(
             Node("read_mail", "integration", "gmail"),
             Node("extract_fields", "model"),
@@ -128,7 +134,8 @@ TEMPLATES: tuple[Template, ...] = (
             "Check invoice 2024-0815 against the order",
         ),
         sentences=(
-            '{"supplier": "ACME Tools GmbH", "number": "2024-0815", "net": 1180.00, "vat": 224.20, "total": 1404.20}',
+            '{"supplier": "ACME Tools GmbH", "number": "2024-0815", "net": 1180.00, "vat": 224.20, '
+            '"total": 1404.20}',
             "Position 3: 12 × hex bolt M8×40, unit price 0.42 €, sum 5.04 €.",
             "The supplier's VAT id DE123456789 is well-formed.",
             "Payable within 14 days with 2 % discount, 30 days net.",
@@ -153,13 +160,14 @@ class SimulatedWorkflow(msgspec.Struct, frozen=True):
     name: str
     template: Template
     nodes: tuple[Node, ...]
-    """The template's nodes, shortened or repeated to the length that was asked for."""
+    """The template's nodes, shortened or repeated to the requested length."""
     repeated_node: str = ""
-    """The template's, but none where a length was asked for: a run that succeeds then has exactly as many steps."""
+    """As in the template; empty if a length was requested, so that a succeeded run has that many
+    steps."""
 
 
 def make_workflow(seed: int, index: int, length: int | None) -> SimulatedWorkflow:
-    """Make the workflow of this index; `length` counts its nodes, None leaves the template's."""
+    """Make the workflow of this index, with `length` nodes; None: those of the template."""
     template = TEMPLATES[index % len(TEMPLATES)]
     rounds = index // len(TEMPLATES)
     name = f"{template.name} {rounds + 1}" if rounds else template.name
@@ -179,23 +187,23 @@ def make_workflow(seed: int, index: int, length: int | None) -> SimulatedWorkflo
     )
 
 
-# What the versions of a workflow differ in.
+# The differences between versions of a workflow.
 
 
 def temperature(version: int) -> float:
-    """Return the temperature of the models."""
+    """Return the temperature of all models."""
     return round(0.2 + version % 8 / 10, 1)
 
 
 def slowness(template: Template, node: Node, version: int) -> float:
-    """Return how many times as long the node takes as others of its type."""
+    """Return the factor of the node's duration, relative to others of its type."""
     if node.embeds:
         return 0.1
     return 1.4 if version > 1 and node.id == template.slower_node else 1.0
 
 
 def fixed_model(template: Template, version: int) -> str | None:
-    """Return the model that all runs ask for; None where it differs from run to run."""
+    """Return the model that all runs request; None if it varies."""
     return template.later_model or None if version > 1 else None
 
 

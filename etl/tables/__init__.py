@@ -1,8 +1,7 @@
-"""Every table of both schemas: the schema's one truth. Alembic revisions are checked against it.
+"""Every table of both schemas, in its current form; tests check the Alembic revisions against it.
 
-`orchestra` is what analysts read; `orchestra_etl` is what the service needs to do its work. Times
-are `timestamptz` in UTC; ids are text compared byte by byte, because the API's ids are not always
-UUIDs.
+Analysts read `orchestra`; `orchestra_etl` belongs to the service. Times are `timestamptz` in UTC.
+Ids are text that is compared byte by byte, because the API's ids are not always UUIDs.
 """
 
 from etl.tables import operations, prices, rollups

@@ -1,4 +1,4 @@
-"""The schema `orchestra`: what analysts read."""
+"""The tables of the schema `orchestra`, which analysts read: the history."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DURATION = Computed(
 
 
 def _changed(table: str) -> Index:
-    """For whoever copies what has changed: a few pages for millions of rows."""
+    """Return an index for readers that copy changed rows: a few pages for millions of rows."""
     return Index(
         f"{table}_updated_at_idx",
         "updated_at",
@@ -64,12 +64,12 @@ workflow_versions = Table(
     column("workflow_id", Id, "The workflow.", primary_key=True),
     column("first_seen_at", Time, "When this version was first seen.", primary_key=True),
     column("version", Text(), "The version as the API names it."),
-    column("graph", JSONB, "Nodes and edges as the API gives them."),
+    column("graph", JSONB, "Nodes and edges as the API returns them."),
     column(
         "api_updated_at",
         Time,
-        "When the workflow had last changed, by the API, as this version was first seen: the version"
-        " was in force since then at the latest. Null if the API does not say.",
+        "The API's time of the workflow's last change when this version was first seen: the "
+        "version was in force from then at the latest. Null if the API does not say.",
     ),
     schema=ANALYTICS,
     comment="Versions of workflows in the order in which they were first seen; append-only.",
@@ -82,23 +82,25 @@ runs = Table(
     column("workflow_id", Id, "The workflow this is a run of.", nullable=False),
     column("organization_id", Id, "The organisation; the API may mask it with asterisks."),
     column("user_id", Id, "The user who started it; the API may mask it with asterisks."),
-    column("status", Text(), "The status as the API gives it; null where the API gives none."),
+    column("status", Text(), "The status as the API returns it; null if it returns none."),
     column(
         "state",
         Text(),
-        "The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.",
+        "The status normalised: pending, running, succeeded, failed, cancelled, skipped or "
+        "unknown.",
         nullable=False,
     ),
     column(
         "status_source",
         Text(),
-        "api: the API gave the status; derived: it follows from the steps.",
+        "api: the API returned the status; derived: it follows from the steps.",
         nullable=False,
     ),
     column(
         "tracking",
         Text(),
-        "open: still polled; final: will not change; stale: given up as open; gone: the API no longer has it.",
+        "open: still polled; final: not read again; stale: open for too long, read once a day; "
+        "gone: the API no longer has it.",
         nullable=False,
     ),
     column("start_time", Time, "When it started, by the API."),
@@ -109,7 +111,7 @@ runs = Table(
         Double(),
         "The API's elapsed_time: whole seconds, truncated. Use duration_ms.",
     ),
-    column("error", JSONB, "The run's error as the API gives it."),
+    column("error", JSONB, "The run's error as the API returns it."),
     column(
         "extra",
         JSONB,
@@ -118,7 +120,7 @@ runs = Table(
     column(
         "redaction_policy",
         Text(),
-        "Version of the redaction rules this row was written under; null: there were none.",
+        "Version of the redaction rules this row was written under; null: no rules.",
     ),
     column("content_hash", Bytes, "Hash of the run as it was written; equal hashes need no write."),
     now("first_seen_at", "When this run was first loaded."),
@@ -151,10 +153,10 @@ run_payloads = Table(
     column("inputs", JSONB, "The run's input variables."),
     column("outputs", JSONB, "The output of the End node."),
     column(
-        "inputs_raw", Bytes, "The exact bytes of inputs, only where jsonb cannot hold the value."
+        "inputs_raw", Bytes, "The exact bytes of inputs; only set if jsonb cannot hold the value."
     ),
     column(
-        "outputs_raw", Bytes, "The exact bytes of outputs, only where jsonb cannot hold the value."
+        "outputs_raw", Bytes, "The exact bytes of outputs; only set if jsonb cannot hold the value."
     ),
     column("note", Text(), "Why a raw column is filled, or why a value is null."),
     schema=ANALYTICS,
@@ -180,13 +182,14 @@ steps = Table(
         "model, integration, code, ...: from the graph, else from the payload's shape, else null.",
     ),
     column("position", Integer(), "Index in the API's response, from 0.", nullable=False),
-    column("user_id", Id, "The user, as given; may be masked."),
-    column("organization_id", Id, "The organisation, as given; may be masked."),
-    column("status", Text(), "The status as the API gives it."),
+    column("user_id", Id, "The user; the API may mask it with asterisks."),
+    column("organization_id", Id, "The organisation; the API may mask it with asterisks."),
+    column("status", Text(), "The status as the API returns it."),
     column(
         "state",
         Text(),
-        "The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.",
+        "The status normalised: pending, running, succeeded, failed, cancelled, skipped or "
+        "unknown.",
         nullable=False,
     ),
     column("start_time", Time, "When the step started."),
@@ -226,7 +229,8 @@ steps = Table(
     column(
         "service_tier",
         Text(),
-        "The provider's service tier: standard, batch, flex, priority, fast or another; null where the call names none.",
+        "The provider's service tier: standard, batch, flex, priority, fast or another; null if "
+        "the call names none.",
     ),
     column(
         "reported_cost",
@@ -236,15 +240,16 @@ steps = Table(
     column(
         "finish_reason",
         Text(),
-        "Why the model stopped, in its provider's words: stop, length, max_tokens, ... (see is_cut_off).",
+        "Why the model stopped, in its provider's words: stop, length, max_tokens, ... (see "
+        "is_cut_off).",
     ),
-    column("error", JSONB, "The step's error as the API gives it."),
+    column("error", JSONB, "The step's error as the API returns it."),
     column(
         "reported_error",
         Text(),
         "The error that the step's payload reports; a soft failure if its status is a success.",
     ),
-    column("step_metadata", JSONB, "step_metadata as the API gives it."),
+    column("step_metadata", JSONB, "step_metadata as the API returns it."),
     column(
         "extra",
         JSONB,
@@ -253,7 +258,8 @@ steps = Table(
     column(
         "redaction_policy",
         Text(),
-        "Version of the redaction rules this row and its payloads were written under; null: there were none.",
+        "Version of the redaction rules this row and its payloads were written under; null: no "
+        "rules.",
     ),
     column(
         "content_hash",
@@ -295,11 +301,11 @@ def _payload_table(name: str, comment: str) -> Table:
         column(
             "step_id", Id, "The step.", ForeignKey(steps.c.id, ondelete="CASCADE"), primary_key=True
         ),
-        column("data", JSONB, "The value; see note where it is null."),
+        column("data", JSONB, "The value; if it is null, note says why."),
         column(
             "size_bytes", BigInteger(), "Length of the value as the API sent it.", nullable=False
         ),
-        column("raw", Bytes, "The exact bytes, only where jsonb cannot hold the value."),
+        column("raw", Bytes, "The exact bytes; only set if jsonb cannot hold the value."),
         column("note", Text(), "Why raw is filled, or why data is null."),
         schema=ANALYTICS,
         comment=comment,
@@ -316,7 +322,7 @@ run_requests = Table(
     column("workflow_id", Id, "The workflow the run belongs to.", nullable=False),
     column("run_id", Id, "The run to be tracked.", nullable=False),
     now("requested_at", "When the request was made."),
-    # A longer id fits into no index, and would keep the whole queue from being emptied.
+    # A longer id does not fit into an index, and would block the whole queue.
     CheckConstraint(f"octet_length(run_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="run_id_length"),
     CheckConstraint(
         f"octet_length(workflow_id) BETWEEN 1 AND {MAX_ID_BYTES}", name="workflow_id_length"
@@ -333,17 +339,23 @@ PAYLOADS: Mapping[Table, tuple[str, ...]] = {
     inputs: ("data", "raw"),
     outputs: ("data", "raw"),
 }
-"""The columns that hold what users and models said, or what may hold it: grants go by this list, and retention by the part of
-it that belongs to runs (`admin.removal.RUN_PAYLOADS`). Nodes of a graph may hold prompts.
+"""The columns that contain, or can contain, what users and models said.
 
-Error texts are no payloads: without them nobody could tell why a run failed. Where they quote what
-they must not, a redaction rule removes it.
+Grants follow this list. Retention follows its part that belongs to runs
+(`admin.removal.RUN_PAYLOADS`). Nodes of a graph can contain prompts.
+
+Error texts are not payloads: without them, analysts could not see why a run failed. If they quote
+content that must not be stored, a redaction rule removes it.
 """
 
 _HASHES: Mapping[Table, tuple[str, ...]] = {runs: ("content_hash",), steps: ("content_hash",)}
-"""Hashes over content. A short payload is found by hashing guesses until one fits, so they are as private as what they cover."""
+"""Hashes of content.
+
+A short payload can be found by hashing guesses until one fits, so the hashes are as private as the
+content.
+"""
 
 PRIVATE: Mapping[Table, tuple[str, ...]] = {
     table: (*columns, *_HASHES.get(table, ())) for table, columns in PAYLOADS.items()
 }
-"""The columns that only those who may read payloads may read: grants go by this list."""
+"""The columns that only readers of payloads may read. Grants follow this list."""

@@ -1,4 +1,4 @@
-"""What the tables of both schemas are made of."""
+"""The building blocks of the tables of both schemas."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def column(
     *more: Any,
     **options: Any,
 ) -> Column[Any]:
-    """A column with its comment."""
+    """Return a column with its comment."""
     return Column(name, kind, *more, comment=comment, **options)
 
 
 def now(name: str, comment: str) -> Column[Any]:
-    """A time that is set when the row is made."""
+    """Return a column for a time that is set when the row is created."""
     return column(name, Time, comment, nullable=False, server_default=text("now()"))

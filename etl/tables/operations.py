@@ -1,4 +1,4 @@
-"""The schema `orchestra_etl`: what the service needs to do its work."""
+"""The tables of the schema `orchestra_etl`, which belongs to the service."""
 
 from __future__ import annotations
 
@@ -53,12 +53,8 @@ run_ledger = Table(
     ),
     column("listing", Bytes, "The run's row of the list, until a poll has loaded it."),
     column("listing_hash", Bytes, "Hash of the row last seen, in the list or read alone."),
-    column(
-        "start_time", Time, "When the run started, by the list; null where no list has shown it."
-    ),
-    column(
-        "listed_at", Time, "Database time at which the page that gave this listing was requested."
-    ),
+    column("start_time", Time, "When the run started, by the list; null if no list has shown it."),
+    column("listed_at", Time, "Database time at which the page with this listing was requested."),
     column(
         "listed_sweep",
         BigInteger(),
@@ -71,7 +67,8 @@ run_ledger = Table(
     column(
         "fencing_token",
         BigInteger(),
-        "Raised by every claim and by every request for a newer read; a load with an older token is refused.",
+        "Raised by every claim and by every request for a newer read; a load with an older token "
+        "is refused.",
         nullable=False,
         server_default=text("0"),
     ),
@@ -126,7 +123,7 @@ run_ledger = Table(
     ),
     Index("run_ledger_workflow_id_tracking_idx", "workflow_id", "tracking"),
     schema=OPERATIONS,
-    comment="One row per known run: what is known of it, when it is due, and its claim.",
+    comment="One row per known run: what is known about it, when it is due, and its claim.",
 )
 
 sweeps = Table(
@@ -160,18 +157,21 @@ sweeps = Table(
     column(
         "known_runs",
         BigInteger(),
-        "Runs of the workflow known at that walk; more than listed_runs if the list has dropped runs.",
+        "Runs of the workflow known at that walk; more than listed_runs if the list has dropped "
+        "runs.",
     ),
     column(
         "repaired_runs",
         Integer(),
-        "Runs that the last walk of the whole list found missing from the tables and queued for a re-read.",
+        "Runs that the last walk of the whole list found missing from the tables and queued for a "
+        "re-read.",
     ),
     column("last_error", Text(), "Why the last sweep failed, in one line; null: it did not."),
     column(
         "list_problem",
         Text(),
-        "How the run list deviates from the API's description, by the last walk to its end; null: it does not.",
+        "How the run list deviates from the API's description, by the last walk to its end; null: "
+        "it does not.",
     ),
     schema=OPERATIONS,
     comment="The state of each workflow's sweeps of the run list.",
@@ -186,10 +186,10 @@ gaps = Table(
     column("after_time", Time, "Start of the newest run known before the gap."),
     column("before_time", Time, "Start of the oldest run listed behind the gap."),
     column("detail", Text(), "What was seen.", nullable=False),
-    column("acknowledged_at", Time, "When somebody acknowledged it."),
+    column("acknowledged_at", Time, "When a user acknowledged it."),
     Index("gaps_workflow_id_idx", "workflow_id"),
     schema=OPERATIONS,
-    comment="Periods in which runs may have appeared and disappeared unlisted.",
+    comment="Periods in which runs may have appeared and disappeared without being listed.",
 )
 
 dead_letters = Table(
@@ -205,13 +205,13 @@ dead_letters = Table(
         "The run; empty for a row of the run list without a usable id.",
         nullable=False,
     ),
-    column("step_id", Id, "The step, where its id is known."),
+    column("step_id", Id, "The step, if its id is known."),
     column("reason", Text(), "The reason code.", nullable=False),
     column("detail", Text(), "One sentence for the operator, without payload.", nullable=False),
     column(
         "content_hash",
         Bytes,
-        "Hash of the body; a keyed one where the body is not kept.",
+        "Hash of the body; a keyed hash if the body is not kept.",
         nullable=False,
     ),
     column(
@@ -225,7 +225,7 @@ dead_letters = Table(
     ),
     now("first_seen_at", "When it was first set aside."),
     now("last_seen_at", "When it was last set aside."),
-    column("resolved_at", Time, "When a later read loaded the record, or somebody discarded it."),
+    column("resolved_at", Time, "When a later read loaded the record, or a user discarded it."),
     column("resolution", Text(), "loaded or discarded."),
     UniqueConstraint("workflow_id", "run_id", "reason", "content_hash"),
     Index("dead_letters_run_id_idx", "run_id", postgresql_where=text("resolved_at IS NULL")),
@@ -258,7 +258,7 @@ request_budget = Table(
     column(
         "not_before",
         Time,
-        "No request by any replica before this time: the server asked for a pause.",
+        "No replica sends a request before this time: the server requested a pause.",
     ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
@@ -292,7 +292,7 @@ state_map = Table(
 redaction_policies = Table(
     "redaction_policies",
     metadata,
-    column("version", Text(), "The version, as rows carry it.", primary_key=True),
+    column("version", Text(), "The version, as in redaction_policy of the rows.", primary_key=True),
     column("rules", JSONB, "The rules in force, without any key.", nullable=False),
     now("first_used_at", "When it was first in force."),
     schema=OPERATIONS,
@@ -304,7 +304,8 @@ locks = Table(
     metadata,
     column("name", Text(), "What is locked.", primary_key=True),
     schema=OPERATIONS,
-    comment="Rows that processes lock for work that only one may do at a time. Only the loader may lock them.",
+    comment="Rows that processes lock for work that only one process may do at a time. Only the "
+    "loader may lock them.",
 )
 
 retention = Table(
@@ -336,7 +337,7 @@ rebuilds = Table(
     column(
         "after_step_id",
         Id,
-        "The steps up to this one, in the order of their ids, are done; null: none is.",
+        "Steps up to this id, in the order of ids, are done; null: none yet.",
     ),
     column(
         "steps", BigInteger(), "Steps re-read so far.", nullable=False, server_default=text("0")

@@ -1,4 +1,4 @@
-"""What models cost: the prices that hold for every model seen, and the rules that were set by command."""
+"""Prices: those of every model seen, and the rules that were set by command."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ prices = Table(
     column(
         "source",
         Text(),
-        "Where the price is from: config, set (orchestra-etl prices set), added (by this program, from the provider's page)"
-        " or default (the package genai-prices).",
+        "Where the price is from: config, set (orchestra-etl prices set), added (by this program, "
+        "from the provider's page) or default (the package genai-prices).",
         nullable=False,
     ),
-    # An index entry holds 2,704 bytes, a character up to four.
+    # An index entry has at most 2,704 bytes, and a character up to four.
     CheckConstraint("length(model) <= 500", name="model"),
     schema=ANALYTICS,
     comment="Prices of every model seen, by service tier, length of the input and day."
@@ -101,11 +101,11 @@ price_rules = Table(
     column(
         "valid_from",
         Date(),
-        "First day (UTC) of the price; 0001-01-01: it always held.",
+        "First day (UTC) of the price; 0001-01-01: it has always applied.",
         primary_key=True,
     ),
-    column("provider", Text(), "The provider; null: that of the defaults."),
-    *_amounts("the rule does not say"),
+    column("provider", Text(), "The provider; null: that of the default prices."),
+    *_amounts("not set by the rule"),
     now("set_at", "When it was set."),
     CheckConstraint("length(model) <= 500", name="model"),
     schema=OPERATIONS,
@@ -119,11 +119,12 @@ resolved_prices = Table(
     column(
         "fingerprint",
         Bytes,
-        "Hash of the models, the rules and the version of the defaults.",
+        "Hash of the models, the rules and the version of the default prices.",
         nullable=False,
     ),
     now("resolved_at", "When the prices were last resolved."),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
-    comment="What orchestra.prices was last resolved from. While it is unchanged, nothing is to be done.",
+    comment="The inputs from which orchestra.prices was last resolved."
+    " Unchanged inputs need no work.",
 )

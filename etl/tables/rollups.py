@@ -1,4 +1,4 @@
-"""What is computed from the runs and steps, in the schema `orchestra`, and the queue of what must be computed anew."""
+"""The rollups and failures in the schema `orchestra`, and the queue of groups to recompute."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ PLAIN_SUMS = (
     "reasoning_tokens",
     "total_tokens",
 )
-"""0 where there are no calls. The other sums are null there, which takes no space in the rows of what calls no model."""
+"""The sums that are 0 without calls.
+
+The other sums are null then, so that they take no space in the rows of nodes that call no model.
+"""
 
 _SUM = "Summed over the calls that report it; null if none does."
 _SUM_OR_0 = "Summed over the calls that report it; null if there are calls and none does."
@@ -68,7 +71,8 @@ RUN_COUNTS = (
     ("succeeded", "Runs that succeeded."),
     (
         "soft_failed",
-        "Runs with a successful status that carry an error, or have a step that does (see outcome).",
+        "Runs with a successful status that carry an error, or have a step that does (see "
+        "outcome).",
     ),
     ("failed", "Runs that failed."),
     ("cancelled", "Runs that were cancelled."),
@@ -87,7 +91,8 @@ def _usage_sums() -> list[Column[Any]]:
         column(
             "reported_cost",
             Numeric(),
-            "Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.",
+            "Cost in US dollars, as providers report it. Summed over the calls that report it; "
+            "null if none does.",
         ),
     ]
 
@@ -97,8 +102,8 @@ _ORDINAL_IN_DAY = "Number of the row within its workflow and day."
 
 
 def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
-    # Names of nodes and models may be longer than an index allows: rows are told apart by their
-    # ordinal within the group.
+    # Names of nodes and models can be longer than an index allows: the key of a row is its ordinal
+    # within the group.
     return [
         column("workflow_id", Id, "The workflow.", primary_key=True),
         column(when, kind, comment, primary_key=True),
@@ -110,7 +115,7 @@ def _group(when: str, kind: TypeEngine[Any], comment: str) -> list[Column[Any]]:
 
 def _node() -> list[Column[Any]]:
     return [
-        column("organization_id", Id, "The organisation; null where no step names one."),
+        column("organization_id", Id, "The organisation; null if no step names one."),
         column("node_id", Text(), "The node."),
         column("node_type", Text(), "The node's type."),
         column(
@@ -121,23 +126,25 @@ def _node() -> list[Column[Any]]:
         column(
             "service_tier",
             Text(),
-            "The provider's service tier, of calls; null where they name none.",
+            "For calls: the provider's service tier; null if they name none.",
         ),
         column(
             "context_tier",
             Integer(),
-            "For calls: the highest threshold of input tokens they exceed above which prices may change, else 0.",
+            "For calls: the highest threshold of input tokens that they exceed, of those above "
+            "which prices can change; else 0.",
         ),
         column(
             "usage_kinds",
             Integer(),
-            "For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).",
+            "For calls: bit mask of the kinds of usage charged at a price of their own (see "
+            "usage_kinds).",
         ),
     ]
 
 
 NODE = tuple(one.name for one in _node())
-"""The columns by which steps of a group are told apart."""
+"""The columns that distinguish the rows of a group."""
 
 
 def _histograms(counted: str) -> list[Column[Any]]:
@@ -148,7 +155,7 @@ def _histograms(counted: str) -> list[Column[Any]]:
         column(
             "buckets",
             ARRAY(SmallInteger),
-            f"{ascending}; without those that have no valid duration.",
+            f"{ascending}; {counted} without a valid duration are not counted.",
             nullable=False,
         ),
         column(
@@ -173,7 +180,7 @@ def _histograms(counted: str) -> list[Column[Any]]:
 
 
 HISTOGRAMS = tuple(one.name for one in _histograms("steps"))
-"""The columns of a row that hold durations."""
+"""The columns of a row that contain durations."""
 
 
 step_rollup = Table(
@@ -182,7 +189,8 @@ step_rollup = Table(
     *_group(
         "hour",
         Time,
-        "The hour (UTC) in which the steps started; for steps without a start, the hour of their run.",
+        "The hour (UTC) in which the steps started; for steps without a start, the hour of their "
+        "run.",
     ),
     *_node(),
     *_counts(STEP_COUNTS),
@@ -190,10 +198,11 @@ step_rollup = Table(
     *_histograms("steps"),
     Index("step_rollup_hour_idx", "hour"),
     schema=ANALYTICS,
-    comment="Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.",
+    comment="Steps by hour, workflow, organisation, node and model: outcomes, tokens and "
+    "histograms of durations.",
 )
 
-# Percentiles over months have an entry of a histogram to add up for nearly every step of an hour.
+# Without it, percentiles over months would add up about one histogram entry per step of each hour.
 step_rollup_daily = Table(
     "step_rollup_daily",
     metadata,
@@ -203,7 +212,7 @@ step_rollup_daily = Table(
     *_usage_sums(),
     *_histograms("steps"),
     Index("step_rollup_daily_day_idx", "day"),
-    # Which models there are, found by a look at each of them instead of at each row.
+    # Lets a query list the models with one lookup per model instead of one per row.
     Index("step_rollup_daily_model_idx", "model", postgresql_where=text("length(model) <= 500")),
     schema=ANALYTICS,
     comment="step_rollup by day: the same figures, for queries over weeks and months.",
@@ -215,7 +224,7 @@ run_rollup = Table(
     *_group(
         "hour", Time, "The hour (UTC) in which the runs started, or were first seen if not started."
     ),
-    column("organization_id", Id, "The organisation; null where the run names none."),
+    column("organization_id", Id, "The organisation; null if the run names none."),
     *_counts(RUN_COUNTS),
     *_histograms("runs"),
     Index("run_rollup_hour_idx", "hour"),
@@ -236,7 +245,7 @@ step_failures = Table(
     column(
         "time",
         Time,
-        "When it started; when its run did, or was first seen, if it has no start.",
+        "When the step started; without a start, when its run started or was first seen.",
         nullable=False,
     ),
     column("outcome", Text(), "failed or soft_failed.", nullable=False),
@@ -270,9 +279,10 @@ changed_groups = Table(
     column(
         "failed_at",
         Time,
-        "When its computation last failed, to be retried later; null: it has not been tried.",
+        "When its computation last failed, to be retried later; null: it has not failed.",
     ),
     column("cause", Text(), "SQLSTATE of that failure."),
     schema=OPERATIONS,
-    comment="A queue: the rollup groups whose runs or steps have changed since they were last computed.",
+    comment="A queue: the rollup groups whose runs or steps have changed since they were last "
+    "computed.",
 )

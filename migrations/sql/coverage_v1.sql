@@ -14,7 +14,8 @@ WITH counted AS (
     SELECT workflow_id, count(*) AS runs
     FROM orchestra_etl.dead_letters AS d
     WHERE reason = 'id_conflict' AND step_id IS NULL
-      AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l WHERE l.run_id = d.run_id AND l.workflow_id = d.workflow_id)
+      AND NOT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l
+                      WHERE l.run_id = d.run_id AND l.workflow_id = d.workflow_id)
     GROUP BY workflow_id
 ), relevant AS (
     SELECT workflow_id FROM counted
@@ -24,13 +25,15 @@ WITH counted AS (
 SELECT relevant.workflow_id,
        w.name AS workflow_name,
        oldest.start_time AS complete_since,
-       -- A sweep covers every run that started before the sweep began. The latest sweep is the last complete one if it began before
-       -- swept_at; otherwise only the end of the complete one is known.
+       -- A sweep covers every run that started before the sweep began. The latest sweep is the last
+       -- complete one if it began before swept_at; otherwise only the end of the complete one is
+       -- known.
        CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.swept_at) END AS complete_until,
        gaps.all AS gaps,
        gaps.unacknowledged AS unacknowledged_gaps,
        COALESCE(counted.known, 0) AS known_runs,
-       COALESCE(counted.known, 0) - unsettled.unread - unsettled.gone_unread - COALESCE(counted.removed, 0) AS read_runs,
+       COALESCE(counted.known, 0) - unsettled.unread - unsettled.gone_unread
+           - COALESCE(counted.removed, 0) AS read_runs,
        unsettled.unread AS unread_runs,
        unsettled.gone_unread AS lost_runs,
        COALESCE(counted.open, 0) AS open_runs,
@@ -55,7 +58,8 @@ LEFT JOIN LATERAL (
     SELECT r.start_time
     FROM orchestra.runs AS r
     JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
-    WHERE r.workflow_id = relevant.workflow_id AND r.start_time IS NOT NULL AND l.listed_sweep <= s.watermark
+    WHERE r.workflow_id = relevant.workflow_id AND r.start_time IS NOT NULL
+        AND l.listed_sweep <= s.watermark
     ORDER BY r.start_time
     LIMIT 1
 ) AS oldest ON true
@@ -72,26 +76,39 @@ CROSS JOIN LATERAL (
 ) AS gaps;
 
 COMMENT ON VIEW orchestra.coverage IS
-    'Per workflow: from when to when every run is known, except in which gaps; how many are read; how near the list is to missing some.';
+    'Per workflow: the period in which every run is known, and its gaps; how many runs are read; '
+    'how near the list is to missing runs.';
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
-COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
-COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
-COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared unlisted.';
-COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that nobody has acknowledged.';
+COMMENT ON COLUMN orchestra.coverage.complete_since IS
+    'Start of the oldest stored run that a complete sweep listed.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS
+    'When the last complete sweep began: every run from complete_since to this time is known, '
+    'except in gaps and except conflicting_runs.';
+COMMENT ON COLUMN orchestra.coverage.gaps IS
+    'Periods in which runs may have appeared and disappeared without being listed.';
+COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that no user has acknowledged.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
 COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
 COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
-COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
+COMMENT ON COLUMN orchestra.coverage.lost_runs IS
+    'Runs that the API forgot before they were ever read.';
 COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
-COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that will not change.';
-COMMENT ON COLUMN orchestra.coverage.stale_runs IS 'Runs given up as open.';
+COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that are not read again.';
+COMMENT ON COLUMN orchestra.coverage.stale_runs IS
+    'Runs that were open for too long; they are read once a day.';
 COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer has.';
 COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
 COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
-COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete walk of the whole list began.';
-COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found missing from the tables and queued for a re-read.';
+COMMENT ON COLUMN orchestra.coverage.reconciled_at IS
+    'When the last complete walk of the whole list began.';
+COMMENT ON COLUMN orchestra.coverage.repaired_runs IS
+    'Runs that this walk found missing from the tables and queued for a re-read.';
 COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
-COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
-COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known: new runs then push old ones out of the list.';
-COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';
+COMMENT ON COLUMN orchestra.coverage.listed_runs IS
+    'Rows of the run list at the last walk of the whole list.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS
+    'Whether the last walk of the whole list saw fewer runs than were known: new runs then push '
+    'old ones out of the list.';
+COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS
+    'Runs that were set aside because another workflow has a run of the same id.';

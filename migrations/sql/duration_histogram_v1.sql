@@ -1,6 +1,8 @@
--- For several percentiles of the same rows: PostgreSQL merges the rows once for all calls with the same arguments.
--- The state is the result: element n is the number of durations in bucket n, or null.
-CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
+-- For several percentiles of the same rows: PostgreSQL merges the rows once for all calls with the
+-- same arguments. The state is the result: element n is the number of durations in bucket n, or
+-- null.
+CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[],
+    counts integer[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
 AS $$
 BEGIN
@@ -14,7 +16,7 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.duration_histogram_add(bigint[], smallint[], integer[]) IS
-    'A part of the aggregate duration_histogram: takes in a stored histogram.';
+    'A part of the aggregate duration_histogram: adds a stored histogram.';
 
 CREATE FUNCTION orchestra.duration_histogram_merge(one bigint[], other bigint[]) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -30,7 +32,7 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.duration_histogram_merge(bigint[], bigint[]) IS
-    'A part of the aggregate duration_histogram: joins what parallel workers have counted.';
+    'A part of the aggregate duration_histogram: merges the counts of parallel workers.';
 
 CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) (
     SFUNC = orchestra.duration_histogram_add,
@@ -41,9 +43,11 @@ CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer
 );
 
 COMMENT ON AGGREGATE orchestra.duration_histogram(smallint[], integer[]) IS
-    'Stored histograms of durations, merged: how many durations each bucket holds, by its number. For histogram_quantile.';
+    'Merges stored histograms of durations: the number of durations in each bucket, by the '
+    'bucket''s number. For histogram_quantile.';
 
-CREATE FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) RETURNS double precision
+CREATE FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision)
+    RETURNS double precision
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
 DECLARE
@@ -58,7 +62,8 @@ BEGIN
         wanted := wanted + COALESCE(durations, 0);
     END LOOP;
     wanted := wanted * q;
-    FOR bucket IN COALESCE(array_lower(histogram, 1), 0) .. COALESCE(array_upper(histogram, 1), -1) LOOP
+    FOR bucket IN COALESCE(array_lower(histogram, 1), 0)
+        .. COALESCE(array_upper(histogram, 1), -1) LOOP
         up_to := up_to + COALESCE(histogram[bucket], 0);
         IF histogram[bucket] > 0 AND up_to >= wanted THEN
             RETURN orchestra.bucket_duration(bucket);
@@ -69,4 +74,5 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.histogram_quantile(bigint[], double precision) IS
-    'A quantile in milliseconds of what duration_histogram has merged: the same as duration_quantile, but several of them share the merging.';
+    'A quantile in milliseconds of a histogram merged by duration_histogram: the same as '
+    'duration_quantile, but several quantiles share one merge.';

@@ -8,14 +8,20 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.duration_bucket(double precision) IS
-    'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and negative ones.';
+    'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one '
+    'before; null for null and for negative durations.';
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT CASE WHEN bucket > 0 THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133) ELSE 0.5 END $$;
+AS $$
+    SELECT CASE WHEN bucket > 0
+           THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133)
+           ELSE 0.5 END
+$$;
 
 COMMENT ON FUNCTION orchestra.bucket_duration(integer) IS
-    'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
+    'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half '
+    'a millisecond for bucket 0.';
 
 -- The state: element 0 is the wanted quantile, element n + 1 the number of durations in bucket n.
 CREATE FUNCTION orchestra.duration_quantile_add(
@@ -39,8 +45,9 @@ BEGIN
 END
 $$;
 
-COMMENT ON FUNCTION orchestra.duration_quantile_add(double precision[], integer, bigint, double precision) IS
-    'A part of the aggregate duration_quantile: takes in a bucket.';
+COMMENT ON FUNCTION orchestra.duration_quantile_add(double precision[], integer, bigint,
+    double precision) IS
+    'A part of the aggregate duration_quantile: adds a bucket.';
 
 CREATE FUNCTION orchestra.duration_quantile_merge(one double precision[], other double precision[])
 RETURNS double precision[]
@@ -58,7 +65,7 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.duration_quantile_merge(double precision[], double precision[]) IS
-    'A part of the aggregate duration_quantile: joins what parallel workers have counted.';
+    'A part of the aggregate duration_quantile: merges the counts of parallel workers.';
 
 CREATE FUNCTION orchestra.duration_quantile_end(state double precision[]) RETURNS double precision
 LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -93,7 +100,8 @@ CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q dou
 );
 
 COMMENT ON AGGREGATE orchestra.duration_quantile(integer, bigint, double precision) IS
-    'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over any grouping: never average percentiles, merge the counts.';
+    'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over '
+    'any grouping: never average percentiles, merge the counts.';
 
 CREATE FUNCTION orchestra.duration_quantile_add(
     state double precision[], buckets smallint[], counts integer[], q double precision
@@ -109,17 +117,20 @@ BEGIN
     END IF;
     FOR ordinal IN 1 .. COALESCE(cardinality(buckets), 0) LOOP
         IF buckets[ordinal] >= 0 AND counts[ordinal] > 0 THEN
-            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0) + counts[ordinal];
+            state[buckets[ordinal] + 1] := COALESCE(state[buckets[ordinal] + 1], 0)
+                + counts[ordinal];
         END IF;
     END LOOP;
     RETURN state;
 END
 $$;
 
-COMMENT ON FUNCTION orchestra.duration_quantile_add(double precision[], smallint[], integer[], double precision) IS
-    'A part of the aggregate duration_quantile: takes in a stored histogram.';
+COMMENT ON FUNCTION orchestra.duration_quantile_add(double precision[], smallint[], integer[],
+    double precision) IS
+    'A part of the aggregate duration_quantile: adds a stored histogram.';
 
-CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) (
+CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[],
+    q double precision) (
     SFUNC = orchestra.duration_quantile_add,
     STYPE = double precision[],
     INITCOND = '[0:0]={NULL}',
@@ -129,4 +140,5 @@ CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[
 );
 
 COMMENT ON AGGREGATE orchestra.duration_quantile(smallint[], integer[], double precision) IS
-    'A quantile of durations in milliseconds, from stored histograms, at most 2 % off. Right over any grouping: never average percentiles, merge the histograms.';
+    'A quantile of durations in milliseconds, from stored histograms, at most 2 % off. Right over '
+    'any grouping: never average percentiles, merge the histograms.';

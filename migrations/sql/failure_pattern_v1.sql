@@ -1,6 +1,8 @@
--- Codes are numbers that distinguish kinds of failures. The function finds them first and hides their digits as characters of
--- Unicode's private use area, which no later pattern takes for digits. At the end it turns them into digits again.
--- Only the beginning of a message is used: it says what went wrong, and a message may contain a whole document.
+-- Codes are numbers that distinguish kinds of failures. The function finds them first and hides
+-- their digits as characters of Unicode's private use area, which no later pattern treats as digits.
+-- At the end it turns them into digits again.
+-- Only the beginning of a message is used: it says what went wrong, and a message may contain a
+-- whole document.
 CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
 LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
 AS $$
@@ -17,8 +19,8 @@ DECLARE
     clock CONSTANT text := '[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?(?:Z|UTC|GMT|[+-][0-9]{2}:?[0-9]{2})\M)?';
     pattern text := translate(left(message, 4000), hidden || U&'\E000\E001', '');
 BEGIN
-    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that their words stay, and quoted status
-    -- lines.
+    -- Keys lose their quotes. So do values under a key that names the kind of failure, so that
+    -- their words stay, and quoted status lines.
     pattern := regexp_replace(pattern, '["'']([[:alpha:]][[:alnum:]_.-]{0,40})["'']: *', '\1: ', 'g');
     pattern := regexp_replace(pattern,
         '\m(code|detail|error|message|msg|reason|status|title|type): "((?:[^"\\]|\\.)*)"', '\1: \2', 'g');
@@ -42,7 +44,8 @@ BEGIN
     pattern := regexp_replace(pattern,
         '\+[0-9][0-9 ().-]{6,18}[0-9]|(?<![[:alnum:]])\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\M', '<phone>', 'g');
 
-    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as ORA-00001.
+    -- Codes: SQLSTATEs; numbers behind a word for a code; those of HTTP; those of a vendor, such as
+    -- ORA-00001.
     pattern := regexp_replace(pattern, '(\msql[ _-]?state[ :="''([]{0,4})([0-9A-Z]{5})\M', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror [0-9]+ \(|\[)([0-9A-Z]{5})(?=\)|\] ?\[)', code, 'gi');
     pattern := regexp_replace(pattern, '(\merror:? )([0-9A-Z]{5})(?=:)', code, 'g');
@@ -64,7 +67,7 @@ BEGIN
     INTO pattern
     FROM regexp_split_to_table(pattern, U&'[\E000\E001]') WITH ORDINALITY AS p (part, number);
 
-    -- All other quoted texts, including one that the cut has left open.
+    -- All other quoted texts, including one whose end was cut off.
     pattern := regexp_replace(pattern,
         '\\["''][^"''\\]*\\["'']|"(?:[^"\\]|\\.)*"|`[^`]*`|“[^”]*”|«[^»]*»|(?<![[:alnum:]])[''‘](?:[^''’\\]|\\.)*[''’](?![[:alnum:]])',
         '<text>', 'g');
@@ -72,7 +75,8 @@ BEGIN
         pattern := regexp_replace(pattern, '["`“«][^"`”»]*$|(?<![[:alnum:]])[''‘][^''’]*$', '<text>');
     END IF;
 
-    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a prefix such as req_.
+    -- Ids: UUIDs; hexadecimal numbers; long words of letters and digits, or such words behind a
+    -- prefix such as req_.
     pattern := regexp_replace(pattern, '[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}', '<id>', 'g');
     pattern := regexp_replace(pattern, '(?<![[:alnum:]])(?:0[xX][0-9a-fA-F]+|(?=[[:alnum:]]*[0-9])(?=[[:alnum:]]*[[:alpha:]])'
         || '(?:[0-9a-fA-F]{8,}|[[:alnum:]]{16,}))(?![[:alnum:]])', '<id>', 'g');
@@ -85,4 +89,5 @@ END
 $$;
 
 COMMENT ON FUNCTION orchestra.failure_pattern(text) IS
-    'A failure''s message without what differs from one to the next of its kind: numbers, ids, times, addresses, names and quoted texts are replaced, codes stay. Failures of one kind have one pattern.';
+    'A failure''s message with numbers, ids, times, addresses, names and quoted texts replaced; '
+    'codes stay. Failures of one kind have one pattern.';

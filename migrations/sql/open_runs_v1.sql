@@ -2,7 +2,8 @@
 CREATE VIEW orchestra.open_runs AS
 WITH usual AS MATERIALIZED (
     SELECT workflow_id, COALESCE(orchestra.duration_quantile(buckets, counts, 0.95),
-                                 orchestra.duration_quantile(failed_buckets, failed_counts, 0.95)) AS p95_ms
+                                 orchestra.duration_quantile(failed_buckets, failed_counts, 0.95)
+                                ) AS p95_ms
     FROM orchestra.workflow_hourly
     WHERE hour >= now() - interval '30 days'
     GROUP BY workflow_id
@@ -22,8 +23,10 @@ SELECT unfinished.run_id,
        s.finished_steps,
        s.running_node
 FROM (
-    SELECT r.id AS run_id, r.workflow_id, r.organization_id, r.user_id, r.state, r.tracking, r.start_time,
-           CAST(extract(epoch FROM now() - COALESCE(r.start_time, r.first_seen_at)) * 1000 AS double precision) AS age_ms
+    SELECT r.id AS run_id, r.workflow_id, r.organization_id, r.user_id, r.state, r.tracking,
+           r.start_time,
+           CAST(extract(epoch FROM now() - COALESCE(r.start_time, r.first_seen_at)) * 1000
+               AS double precision) AS age_ms
     FROM orchestra.runs AS r
     WHERE r.state IN ('pending', 'running', 'unknown') AND r.tracking NOT IN ('final', 'gone')
 ) AS unfinished
@@ -31,24 +34,34 @@ LEFT JOIN orchestra.workflows AS w ON w.id = unfinished.workflow_id
 LEFT JOIN usual ON usual.workflow_id = unfinished.workflow_id
 LEFT JOIN LATERAL (
     SELECT count(*) AS steps,
-           count(*) FILTER (WHERE state IN ('succeeded', 'failed', 'cancelled', 'skipped')) AS finished_steps,
-           (array_agg(node_id ORDER BY start_time, position, id) FILTER (WHERE state = 'running'))[1] AS running_node
+           count(*) FILTER (WHERE state IN ('succeeded', 'failed', 'cancelled', 'skipped'))
+               AS finished_steps,
+           (array_agg(node_id ORDER BY start_time, position, id)
+               FILTER (WHERE state = 'running'))[1] AS running_node
     FROM orchestra.steps
     WHERE run_id = unfinished.run_id AND absent_since IS NULL
 ) AS s ON true;
 
-COMMENT ON VIEW orchestra.open_runs IS 'Runs that have not ended, compared with the usual duration of their workflow. Runs that the API no longer has are left out.';
+COMMENT ON VIEW orchestra.open_runs IS
+    'Runs that have not ended, compared with the usual duration of their workflow. Runs that the '
+    'API no longer has are left out.';
 COMMENT ON COLUMN orchestra.open_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.open_runs.workflow_id IS 'Its workflow.';
-COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or its id where it has none.';
-COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation, as given; may be masked.';
-COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user, as given; may be masked.';
+COMMENT ON COLUMN orchestra.open_runs.workflow_name IS
+    'The workflow''s name, or its id if it has no name.';
+COMMENT ON COLUMN orchestra.open_runs.organization_id IS
+    'The organisation; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
 COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
-COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null where it has not.';
-COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
-COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
+COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null if it has not.';
+COMMENT ON COLUMN orchestra.open_runs.age_ms IS
+    'Milliseconds since it started, or was first seen if not started.';
+COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS
+    '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in '
+    'milliseconds; of its failed runs if none succeeded; null if none has ended.';
 COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
-COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: none runs.';
+COMMENT ON COLUMN orchestra.open_runs.running_node IS
+    'The node that has been running longest; null: no node is running.';

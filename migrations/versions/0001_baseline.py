@@ -21,7 +21,7 @@ _DURATION = sa.Computed(
     "(extract(epoch FROM (end_time - start_time)) * 1000)::double precision", persisted=True
 )
 
-# By default PostgreSQL vacuums a table once a fifth of it is dead: two million rows of ten million.
+# By default PostgreSQL vacuums a table once a fifth of it is dead: two of ten million rows.
 _VACUUM_EARLY = {
     "autovacuum_vacuum_scale_factor": "0.02",
     "autovacuum_vacuum_insert_scale_factor": "0.02",
@@ -33,10 +33,10 @@ _STORAGE = {
     "orchestra.inputs": _VACUUM_EARLY,
     "orchestra.outputs": _VACUUM_EARLY,
     "orchestra.step_rollup": _VACUUM_EARLY,
-    # A claim changes no indexed column. With room left in its page, it touches no index: an
-    # unchanged poll then writes 70 bytes a step to the log instead of 110.
+    # A claim changes no indexed column. If its page has room, it writes to no index: an unchanged
+    # poll then writes 70 bytes per step to the WAL instead of 110.
     "orchestra_etl.run_ledger": {"fillfactor": "70", **_VACUUM_EARLY},
-    # The rows of a queue are all dead before long.
+    # All rows of a queue are soon dead.
     "orchestra_etl.changed_groups": {
         "autovacuum_vacuum_scale_factor": "0",
         "autovacuum_vacuum_threshold": "1000",
@@ -79,8 +79,7 @@ def upgrade() -> None:
         listed = ", ".join(f"{name} = {value}" for name, value in parameters.items())
         op.execute(f"ALTER TABLE {table} SET ({listed})")
     for name in _SQL_FILES:
-        # Not by `op.execute`, which takes a colon for a parameter. The driver takes a percent sign
-        # for one.
+        # `op.execute` would read a colon as a parameter. The driver reads a percent sign as one.
         statements = (_SQL / f"{name}_v1.sql").read_text()
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
     _bookkeeping()
@@ -136,7 +135,7 @@ _AMOUNTS = (
 def _steps() -> list[sa.Column[Any]]:
     """Return the columns of both rollups of steps."""
     return [
-        _column("organization_id", _ID, "The organisation; null where no step names one."),
+        _column("organization_id", _ID, "The organisation; null if no step names one."),
         _column("node_id", sa.Text(), "The node."),
         _column("node_type", sa.Text(), "The node's type."),
         _column(
@@ -145,14 +144,14 @@ def _steps() -> list[sa.Column[Any]]:
         _column(
             "service_tier",
             sa.Text(),
-            "The provider's service tier, of calls; null where they name none.",
+            "For calls: the provider's service tier; null if they name none.",
         ),
         _column(
             "context_tier",
             sa.Integer(),
             (
-                "For calls: the highest threshold of input tokens they exceed above which "
-                "prices may change, else 0."
+                "For calls: the highest threshold of input tokens that they exceed, of those "
+                "above which prices can change; else 0."
             ),
         ),
         _column(
@@ -400,7 +399,7 @@ def _steps() -> list[sa.Column[Any]]:
             postgresql.ARRAY(sa.SmallInteger()),
             (
                 "Buckets of the durations of the steps that succeeded (see duration_bucket), "
-                "ascending; without those that have no valid duration."
+                "ascending; steps without a valid duration are not counted."
             ),
             nullable=False,
         ),
@@ -434,7 +433,7 @@ def _amounts(null: str) -> list[sa.Column[Any]]:
 
 
 def _history() -> None:
-    """Create what analysts read."""
+    """Create the history that analysts read."""
     op.create_table(
         "workflows",
         _column("id", _ID, "The workflow's id.", nullable=False),
@@ -469,14 +468,13 @@ def _history() -> None:
         _column("workflow_id", _ID, "The workflow.", nullable=False),
         _column("first_seen_at", _TIME, "When this version was first seen.", nullable=False),
         _column("version", sa.Text(), "The version as the API names it."),
-        _column("graph", postgresql.JSONB(), "Nodes and edges as the API gives them."),
+        _column("graph", postgresql.JSONB(), "Nodes and edges as the API returns them."),
         _column(
             "api_updated_at",
             _TIME,
             (
-                "When the workflow had last changed, by the API, as this version was first "
-                "seen: the version was in force since then at the latest. Null if the API does "
-                "not say."
+                "The API's time of the workflow's last change when this version was first seen: "
+                "the version was in force from then at the latest. Null if the API does not say."
             ),
         ),
         sa.PrimaryKeyConstraint(
@@ -491,9 +489,7 @@ def _history() -> None:
         _column("workflow_id", _ID, "The workflow this is a run of.", nullable=False),
         _column("organization_id", _ID, "The organisation; the API may mask it with asterisks."),
         _column("user_id", _ID, "The user who started it; the API may mask it with asterisks."),
-        _column(
-            "status", sa.Text(), "The status as the API gives it; null where the API gives none."
-        ),
+        _column("status", sa.Text(), "The status as the API returns it; null if it returns none."),
         _column(
             "state",
             sa.Text(),
@@ -506,15 +502,15 @@ def _history() -> None:
         _column(
             "status_source",
             sa.Text(),
-            "api: the API gave the status; derived: it follows from the steps.",
+            "api: the API returned the status; derived: it follows from the steps.",
             nullable=False,
         ),
         _column(
             "tracking",
             sa.Text(),
             (
-                "open: still polled; final: will not change; stale: given up as open; gone: the "
-                "API no longer has it."
+                "open: still polled; final: not read again; stale: open for too long, read once a "
+                "day; gone: the API no longer has it."
             ),
             nullable=False,
         ),
@@ -528,7 +524,7 @@ def _history() -> None:
             sa.Double(),
             "The API's elapsed_time: whole seconds, truncated. Use duration_ms.",
         ),
-        _column("error", postgresql.JSONB(), "The run's error as the API gives it."),
+        _column("error", postgresql.JSONB(), "The run's error as the API returns it."),
         _column(
             "extra",
             postgresql.JSONB(),
@@ -537,7 +533,7 @@ def _history() -> None:
         _column(
             "redaction_policy",
             sa.Text(),
-            "Version of the redaction rules this row was written under; null: there were none.",
+            "Version of the redaction rules this row was written under; null: no rules.",
         ),
         _column(
             "content_hash",
@@ -596,12 +592,12 @@ def _history() -> None:
         _column(
             "inputs_raw",
             sa.LargeBinary(),
-            "The exact bytes of inputs, only where jsonb cannot hold the value.",
+            "The exact bytes of inputs; only set if jsonb cannot hold the value.",
         ),
         _column(
             "outputs_raw",
             sa.LargeBinary(),
-            "The exact bytes of outputs, only where jsonb cannot hold the value.",
+            "The exact bytes of outputs; only set if jsonb cannot hold the value.",
         ),
         _column("note", sa.Text(), "Why a raw column is filled, or why a value is null."),
         sa.ForeignKeyConstraint(
@@ -629,9 +625,9 @@ def _history() -> None:
             ),
         ),
         _column("position", sa.Integer(), "Index in the API's response, from 0.", nullable=False),
-        _column("user_id", _ID, "The user, as given; may be masked."),
-        _column("organization_id", _ID, "The organisation, as given; may be masked."),
-        _column("status", sa.Text(), "The status as the API gives it."),
+        _column("user_id", _ID, "The user; the API may mask it with asterisks."),
+        _column("organization_id", _ID, "The organisation; the API may mask it with asterisks."),
+        _column("status", sa.Text(), "The status as the API returns it."),
         _column(
             "state",
             sa.Text(),
@@ -767,7 +763,7 @@ def _history() -> None:
             sa.Text(),
             (
                 "The provider's service tier: standard, batch, flex, priority, fast or another; "
-                "null where the call names none."
+                "null if the call names none."
             ),
         ),
         _column(
@@ -781,7 +777,7 @@ def _history() -> None:
                 "(see is_cut_off)."
             ),
         ),
-        _column("error", postgresql.JSONB(), "The step's error as the API gives it."),
+        _column("error", postgresql.JSONB(), "The step's error as the API returns it."),
         _column(
             "reported_error",
             sa.Text(),
@@ -790,7 +786,7 @@ def _history() -> None:
                 "success."
             ),
         ),
-        _column("step_metadata", postgresql.JSONB(), "step_metadata as the API gives it."),
+        _column("step_metadata", postgresql.JSONB(), "step_metadata as the API returns it."),
         _column(
             "extra",
             postgresql.JSONB(),
@@ -801,7 +797,7 @@ def _history() -> None:
             sa.Text(),
             (
                 "Version of the redaction rules this row and its payloads were written under; "
-                "null: there were none."
+                "null: no rules."
             ),
         ),
         _column(
@@ -875,12 +871,12 @@ def _history() -> None:
     op.create_table(
         "inputs",
         _column("step_id", _ID, "The step.", nullable=False),
-        _column("data", postgresql.JSONB(), "The value; see note where it is null."),
+        _column("data", postgresql.JSONB(), "The value; if it is null, note says why."),
         _column(
             "size_bytes", sa.BigInteger(), "Length of the value as the API sent it.", nullable=False
         ),
         _column(
-            "raw", sa.LargeBinary(), "The exact bytes, only where jsonb cannot hold the value."
+            "raw", sa.LargeBinary(), "The exact bytes; only set if jsonb cannot hold the value."
         ),
         _column("note", sa.Text(), "Why raw is filled, or why data is null."),
         sa.ForeignKeyConstraint(
@@ -896,12 +892,12 @@ def _history() -> None:
     op.create_table(
         "outputs",
         _column("step_id", _ID, "The step.", nullable=False),
-        _column("data", postgresql.JSONB(), "The value; see note where it is null."),
+        _column("data", postgresql.JSONB(), "The value; if it is null, note says why."),
         _column(
             "size_bytes", sa.BigInteger(), "Length of the value as the API sent it.", nullable=False
         ),
         _column(
-            "raw", sa.LargeBinary(), "The exact bytes, only where jsonb cannot hold the value."
+            "raw", sa.LargeBinary(), "The exact bytes; only set if jsonb cannot hold the value."
         ),
         _column("note", sa.Text(), "Why raw is filled, or why data is null."),
         sa.ForeignKeyConstraint(
@@ -1010,7 +1006,7 @@ def _rollups() -> None:
             "Number of the row within its workflow and hour; negative: counts of pruned runs.",
             nullable=False,
         ),
-        _column("organization_id", _ID, "The organisation; null where the run names none."),
+        _column("organization_id", _ID, "The organisation; null if the run names none."),
         _column("runs", sa.BigInteger(), "Runs.", nullable=False),
         _column("succeeded", sa.BigInteger(), "Runs that succeeded.", nullable=False),
         _column(
@@ -1036,7 +1032,7 @@ def _rollups() -> None:
             postgresql.ARRAY(sa.SmallInteger()),
             (
                 "Buckets of the durations of the runs that succeeded (see duration_bucket), "
-                "ascending; without those that have no valid duration."
+                "ascending; runs without a valid duration are not counted."
             ),
             nullable=False,
         ),
@@ -1073,7 +1069,7 @@ def _rollups() -> None:
         _column(
             "time",
             _TIME,
-            "When it started; when its run did, or was first seen, if it has no start.",
+            "When the step started; without a start, when its run started or was first seen.",
             nullable=False,
         ),
         _column("outcome", sa.Text(), "failed or soft_failed.", nullable=False),
@@ -1126,7 +1122,7 @@ def _rollups() -> None:
         _column(
             "failed_at",
             _TIME,
-            "When its computation last failed, to be retried later; null: it has not been tried.",
+            "When its computation last failed, to be retried later; null: it has not failed.",
         ),
         _column("cause", sa.Text(), "SQLSTATE of that failure."),
         sa.PrimaryKeyConstraint("id", name=op.f("changed_groups_pkey")),
@@ -1219,11 +1215,11 @@ def _prices() -> None:
         _column(
             "valid_from",
             sa.Date(),
-            "First day (UTC) of the price; 0001-01-01: it always held.",
+            "First day (UTC) of the price; 0001-01-01: it has always applied.",
             nullable=False,
         ),
-        _column("provider", sa.Text(), "The provider; null: that of the defaults."),
-        *_amounts("the rule does not say"),
+        _column("provider", sa.Text(), "The provider; null: that of the default prices."),
+        *_amounts("not set by the rule"),
         _column(
             "set_at", _TIME, "When it was set.", nullable=False, server_default=sa.text("now()")
         ),
@@ -1244,7 +1240,7 @@ def _prices() -> None:
         _column(
             "fingerprint",
             sa.LargeBinary(),
-            "Hash of the models, the rules and the version of the defaults.",
+            "Hash of the models, the rules and the version of the default prices.",
             nullable=False,
         ),
         _column(
@@ -1258,8 +1254,8 @@ def _prices() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("resolved_prices_pkey")),
         schema="orchestra_etl",
         comment=(
-            "What orchestra.prices was last resolved from. While it is unchanged, nothing "
-            "is to be done."
+            "The inputs from which orchestra.prices was last resolved. Unchanged inputs need no "
+            "work."
         ),
     )
 
@@ -1308,12 +1304,12 @@ def _operations() -> None:
         _column(
             "start_time",
             _TIME,
-            "When the run started, by the list; null where no list has shown it.",
+            "When the run started, by the list; null if no list has shown it.",
         ),
         _column(
             "listed_at",
             _TIME,
-            "Database time at which the page that gave this listing was requested.",
+            "Database time at which the page with this listing was requested.",
         ),
         _column(
             "listed_sweep",
@@ -1384,8 +1380,8 @@ def _operations() -> None:
         _column(
             "reopened_by",
             sa.Text(),
-            "What last requested a newer read of the known run: list, config, track, reread, repair or"
-            " states; null: nothing has.",
+            "What last requested a newer read of the known run: list, config, track, reread,"
+            " repair or states; null: nothing has.",
         ),
         _column(
             "removed_at",
@@ -1394,7 +1390,7 @@ def _operations() -> None:
         ),
         sa.PrimaryKeyConstraint("run_id", name=op.f("run_ledger_pkey")),
         schema="orchestra_etl",
-        comment="One row per known run: what is known of it, when it is due, and its claim.",
+        comment="One row per known run: what is known about it, when it is due, and its claim.",
     )
     op.create_index(
         "run_ledger_due_idx",
@@ -1484,10 +1480,10 @@ def _operations() -> None:
         _column("after_time", _TIME, "Start of the newest run known before the gap."),
         _column("before_time", _TIME, "Start of the oldest run listed behind the gap."),
         _column("detail", sa.Text(), "What was seen.", nullable=False),
-        _column("acknowledged_at", _TIME, "When somebody acknowledged it."),
+        _column("acknowledged_at", _TIME, "When a user acknowledged it."),
         sa.PrimaryKeyConstraint("id", name=op.f("gaps_pkey")),
         schema="orchestra_etl",
-        comment="Periods in which runs may have appeared and disappeared unlisted.",
+        comment="Periods in which runs may have appeared and disappeared without being listed.",
     )
     op.create_index("gaps_workflow_id_idx", "gaps", ["workflow_id"], schema="orchestra_etl")
     op.create_table(
@@ -1506,7 +1502,7 @@ def _operations() -> None:
             "The run; empty for a row of the run list without a usable id.",
             nullable=False,
         ),
-        _column("step_id", _ID, "The step, where its id is known."),
+        _column("step_id", _ID, "The step, if its id is known."),
         _column("reason", sa.Text(), "The reason code.", nullable=False),
         _column(
             "detail", sa.Text(), "One sentence for the operator, without payload.", nullable=False
@@ -1514,7 +1510,7 @@ def _operations() -> None:
         _column(
             "content_hash",
             sa.LargeBinary(),
-            "Hash of the body; a keyed one where the body is not kept.",
+            "Hash of the body; a keyed hash if the body is not kept.",
             nullable=False,
         ),
         _column(
@@ -1548,7 +1544,7 @@ def _operations() -> None:
             server_default=sa.text("now()"),
         ),
         _column(
-            "resolved_at", _TIME, "When a later read loaded the record, or somebody discarded it."
+            "resolved_at", _TIME, "When a later read loaded the record, or a user discarded it."
         ),
         _column("resolution", sa.Text(), "loaded or discarded."),
         sa.PrimaryKeyConstraint("id", name=op.f("dead_letters_pkey")),
@@ -1616,7 +1612,7 @@ def _operations() -> None:
         _column(
             "not_before",
             _TIME,
-            "No request by any replica before this time: the server asked for a pause.",
+            "No replica sends a request before this time: the server requested a pause.",
         ),
         sa.CheckConstraint("id = 1", name=op.f("request_budget_one_row_check")),
         sa.PrimaryKeyConstraint("id", name=op.f("request_budget_pkey")),
@@ -1649,7 +1645,9 @@ def _operations() -> None:
     )
     op.create_table(
         "redaction_policies",
-        _column("version", sa.Text(), "The version, as rows carry it.", nullable=False),
+        _column(
+            "version", sa.Text(), "The version, as in redaction_policy of the rows.", nullable=False
+        ),
         _column(
             "rules", postgresql.JSONB(), "The rules in force, without any key.", nullable=False
         ),
@@ -1670,7 +1668,7 @@ def _operations() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("locks_pkey")),
         schema="orchestra_etl",
         comment=(
-            "Rows that processes lock for work that only one may do at a time. Only the "
+            "Rows that processes lock for work that only one process may do at a time. Only the "
             "loader may lock them."
         ),
     )
@@ -1709,7 +1707,7 @@ def _operations() -> None:
         _column(
             "after_step_id",
             _ID,
-            "The steps up to this one, in the order of their ids, are done; null: none is.",
+            "Steps up to this id, in the order of ids, are done; null: none yet.",
         ),
         _column(
             "steps",
@@ -1734,9 +1732,9 @@ def _operations() -> None:
 
 
 def _bookkeeping() -> None:
-    """Enter what a new database starts with."""
-    # In the table that holds the revision, whose row is inserted after this function: who may read
-    # one may read the other.
+    """Insert the rows of a new database."""
+    # The column is in the revision's table, so that the same users may read both. Alembic inserts
+    # the row after this function.
     op.add_column(
         "alembic_version",
         sa.Column(

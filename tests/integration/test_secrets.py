@@ -162,7 +162,7 @@ def test_a_password_is_masked_before_it_is_used(
     [
         (None, "cannot be read"),
         ("", "must begin with"),
-        ("postgresql://u:p%zz@h/d", "is not understood"),
+        ("postgresql://u:p%zz@h/d", "cannot be parsed"),
         ("embedded", "start again"),
     ],
 )

@@ -19,7 +19,8 @@ def _entry(**more: Any) -> Entry:
     fields: dict[str, Any] = {
         "tracking": "open", "priority": 0, "due_at": NOON + MINUTE, "leased_until": None,
         "fencing_token": 1, "checks": 0,
-        "attempts": 0, "not_found_since": None, "reopened_by": None, "opened_at": NOON - MINUTE, "run_state": None,
+        "attempts": 0, "not_found_since": None, "reopened_by": None,
+        "opened_at": NOON - MINUTE, "run_state": None,
         "steps_observed_at": None,
         "removed_at": None,
     }  # fmt: skip

@@ -631,7 +631,7 @@ def test_rules_need_a_key(tmp_path: Path) -> None:
     assert "openssl rand -hex 32" in refusal(tmp_path, RULE)
     assert "ORCHESTRA_REDACTION_KEY" in refusal(tmp_path, RULE)
     assert "openssl rand -hex 32" in refusal(tmp_path, RULE, ORCHESTRA_REDACTION_KEY="short")
-    assert "must not stand in this file" in refusal(tmp_path, f'[redaction]\nkey = "{KEY}"\n{RULE}')
+    assert "must not be in this file" in refusal(tmp_path, f'[redaction]\nkey = "{KEY}"\n{RULE}')
     assert "given twice" in refusal(
         tmp_path,
         RULE,
@@ -670,11 +670,11 @@ def test_the_key_is_read_and_masked(tmp_path: Path) -> None:
     [
         (
             '[[redaction.rules]]\npath = "$.a["\naction = "mask"',
-            "redaction.rules no. 2.path: is no JSONPath",
+            "redaction.rules no. 2.path: is not a valid JSONPath",
         ),
         (
             '[[redaction.rules]]\npath = "inputs"\naction = "mask"',
-            "redaction.rules no. 2.path: is no JSONPath",
+            "redaction.rules no. 2.path: is not a valid JSONPath",
         ),
         (
             '[[redaction.rules]]\npath = "$"\naction = "mask"',

@@ -26,8 +26,8 @@ _AS = {
     "citation": "output",
 }
 # {kind: (fallback, priced)}: the kind costs as much as the fallback, unless `priced` has a price of
-# its own. If it has one, the fallback would be wrong: a cache write for an hour costs more than one
-# for minutes; cached audio costs less than audio and more than cached text.
+# its own. In that case, the fallback would be wrong: a cache write for an hour costs more than a
+# cache write for minutes; cached audio costs less than audio and more than cached text.
 _AS_UNLESS_PRICED = {
     "cache_write_1h": ("cache_write", "cache_write"),
     "cached_audio": ("cached_input", "input_audio"),
@@ -53,7 +53,7 @@ def complete(amounts: Amounts) -> dict[str, Decimal]:
 
 
 def own(amounts: Amounts) -> dict[str, Decimal]:
-    """Return the prices that do not follow from the others, in the given order."""
+    """Return the prices that do not follow from the others (see `complete`), in the given order."""
     kept = dict(amounts)
     whole = complete(kept)
     while follows := next(

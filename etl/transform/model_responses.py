@@ -1,6 +1,6 @@
 """Search for a model's response in a step's outputs.
 
-The response is the outputs themselves, inside the result of an integration, or the events of a
+The response can be the outputs themselves, a part of an integration's result, or the events of a
 stream.
 """
 
@@ -114,7 +114,7 @@ def may_hold_usage(value: Raw, depth: int = 0) -> bool:
         if not _HOLD.isdisjoint(members):
             if not _TELL.isdisjoint(members):
                 return True
-            # A loop is faster than any(), and this runs for every step.
+            # A loop is faster than any(), and this code runs for every step.
             for name in _CONTAINERS & members.keys():
                 if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
@@ -138,7 +138,7 @@ def _object_may_hold_usage(value: Raw) -> bool:
 
 
 class Completion:
-    """A model's response, as far as it reports usage; the events of one stream are one response."""
+    """What a model's response reports about its usage; a stream of events is one response."""
 
     __slots__ = (
         "_at",
@@ -173,8 +173,8 @@ class Completion:
             for path, name, raw in self._unknown:
                 note_unknown(name, _decoded(raw), self._deviations, path)
         elif len(self._ids) > 1:
-            # Several responses: their sum would have neither a single model nor a single length of
-            # input.
+            # The usage of several responses is not added: the sum would have neither a single model
+            # nor a single input length.
             self._deviations.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
         else:
@@ -291,7 +291,7 @@ def _is_whole(members: dict[str, Raw]) -> bool:
 
 
 def _says(node: NameTree, value: Any) -> bool:
-    """Return whether a member of a body reports something under a name in the table."""
+    """Return whether a member's value contains anything that its entry in the name table covers."""
     if type(value) is dict:
         return not node.members.keys().isdisjoint(value)
     if type(value) is list:
@@ -300,7 +300,7 @@ def _says(node: NameTree, value: Any) -> bool:
 
 
 def _merged(before: Any, after: Any) -> Any:
-    """Merge the values of one name from two events: the later one, unless it is empty."""
+    """Merge the values of one name from two events: the later value wins, unless it is empty."""
     if type(before) is dict and type(after) is dict:
         return before | {
             name: _merged(before.get(name), value)
@@ -318,7 +318,7 @@ def _finish_reason(members: dict[str, Raw]) -> str | None:
         reason = _at(raw, rest)
         if reason is not None:
             return reason
-    # A complete response by OpenAI has no reason other than its status.
+    # In OpenAI's Responses and Realtime APIs, only the status shows why a complete response ended.
     return _text(members.get("status")) if _text(members.get("object")) in _RESPONSES else None
 
 

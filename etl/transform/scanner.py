@@ -75,7 +75,7 @@ class Element(NamedTuple):
     number: int = 1
     """The number of elements."""
     unread: bool = False
-    """Whether these are the elements beyond the last one that was examined."""
+    """Whether these are the elements after the last examined element."""
 
 
 MAX_MEMBERS = 20_000
@@ -84,11 +84,11 @@ MAX_MEMBERS = 20_000
 ALWAYS_READ = 20_000
 """The number of elements of an array that are always examined, even if they are tiny."""
 
-# This many elements without brackets are yielded one by one. Others are yielded in groups of at
-# most `_RUN_BYTES`, because the pattern takes 270 bytes of memory for each element.
+# The first `_SINGLY` elements without brackets are yielded one by one. Later ones are yielded in
+# groups of at most `_RUN_BYTES`, because the pattern takes 270 bytes of memory for each element.
 _SINGLY = 1_000
 _RUN_BYTES = 1 << 15
-# The most unexamined elements that are counted: this takes a second for the smallest elements.
+# The most unexamined elements that are counted, which takes a second for the smallest elements.
 _COUNTED = 1_000_000
 # An array with more than one comma for this many bytes is not split by the fast method.
 _DENSE = 16
@@ -118,7 +118,7 @@ def elements(body: bytes, *, most: int) -> Iterator[Element]:
     The first `most` elements are examined; all later ones are yielded together, as `unread`.
 
     Raises:
-        Malformed: the text is not exactly one array; raised at the end at the latest.
+        Malformed: the text is not exactly one array; raised at the latest after the last element.
     """
     if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
         try:
@@ -180,7 +180,7 @@ def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
 
 
 def _unread(text: bytes, start: int, number: int) -> Element:
-    """Return the elements beyond those that were examined, as one.
+    """Return the elements after the last examined element, combined into a single `Element`.
 
     Raises:
         Malformed: the text does not end with the bracket of an array.
@@ -366,7 +366,7 @@ def _value_end(text: bytes, position: int) -> int:
     """Return where the value ends that starts at `position`.
 
     Raises:
-        Malformed: no value starts there.
+        Malformed: no well-formed value starts there.
     """
     closers = bytearray()  # The closing brackets of the open containers, the innermost last.
     while True:

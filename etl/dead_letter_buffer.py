@@ -50,7 +50,7 @@ class DeadLetterBuffer:
         self._room -= others.add(rejected, count, self._room)
 
     def letters(self) -> tuple[Rejected, ...]:
-        """Return the single dead letters in the response's order, then the combined ones."""
+        """Return the dead letters: first those kept one by one, in the response's order."""
         alike = (others.letter(key[0]) for key, others in self._alike.items() if others.count)
         return (
             *self._letters,

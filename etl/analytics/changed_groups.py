@@ -124,10 +124,12 @@ def try_lock(connection: Connection) -> bool:
 def take(connection: Connection, limit: int) -> Sequence[Group]:
     """Take up to `limit` groups from the queue with all their rows; return them in key order.
 
-    The newest hours come first, so that fresh numbers do not wait for old ones; this also keeps the
-    hours of a day together. The changes behind the rows are committed, so the next statement of
-    this READ COMMITTED transaction sees them. A change that is not committed yet has queue rows of
-    its own, which become visible with it.
+    The newest hours come first, so that fresh numbers do not wait for old numbers. This order also
+    keeps the hours of a day together. If a row of `ask_for_all` is taken, every group is queued.
+
+    The changes behind the rows are committed, so the next statement of this READ COMMITTED
+    transaction sees the changes. A change that is not committed yet has queue rows of its own,
+    which become visible with the change.
     """
     rows = connection.execute(_TAKE, {"limit": limit}).all()
     if any(row.workflow_id is None for row in rows):
@@ -171,5 +173,5 @@ def stuck(connection: Connection) -> list[Stuck]:
 
 
 def ask_for_all(connection: Connection) -> None:
-    """Request that every group is recomputed."""
+    """Request a recomputation of every group: `take` queues the groups."""
     connection.execute(_ASK_FOR_ALL)

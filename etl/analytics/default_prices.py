@@ -298,7 +298,7 @@ def _amounts(
     entry: CatalogEntry,
     added: Mapping[str, Decimal],
 ) -> dict[str, Decimal]:
-    """Return the prices that hold for all inputs of more than `above`, at most `up_to` tokens.
+    """Return the prices that hold for all inputs of more than `above` and at most `up_to` tokens.
 
     A price that changes within this range is left out, because the rollups do not know the exact
     length.

@@ -2,8 +2,8 @@
 
 A group is an hour (UTC) of a workflow: the runs and the steps that started in it. A run without a
 start counts in the hour in which it was first seen. A step without a start counts in the group of
-its run, so that it stays there when the run is pruned, and so that a backfill does not count last
-year's skipped steps today.
+its run: the step then stays in this group when the run is pruned, and a backfill does not count
+last year's skipped steps today.
 
 The SQL function `outcome` says how a step or run ended. A successful run with a soft-failed step is
 also a soft failure. Absent steps are left out.
@@ -195,7 +195,7 @@ def run_rollup(runs: str) -> str:
                         THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL)
                    END AS outcome
             FROM {runs} AS r
-            OFFSET 0  -- without OFFSET, the steps are read again for each outcome
+            OFFSET 0  -- without OFFSET, the steps are re-read for each outcome
         ) AS judged
         GROUP BY workflow_id, hour, organization_id, bucket, failures
         """,

@@ -1,4 +1,4 @@
-"""Retention during a load: runs that ended before the horizon are stored without payloads."""
+"""Retention during a load: runs that ended before the payload horizon keep no payloads."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from etl.transform.scanner import (
 from etl.transform.states import StateMap
 
 TRANSFORM_VERSION = 1
-"""The version of the decoding. Raise it whenever the same bytes result in different records.
+"""The version of the decoding. Raise it whenever the same bytes give different records.
 
 It is part of `content_hash`, by which the load skips stored rows. With the old hash, rows that a
 newer version decodes differently would count as unchanged and would never be written.
@@ -255,8 +255,8 @@ def _step(
     if original is not None:
         seen = with_facts_of(original, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
-    # The hash covers everything that the row depends on: if its workflow or node type is corrected
-    # later, it must be written again.
+    # The hash covers everything that the row depends on: if the step's workflow or node type is
+    # corrected later, the row must be written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
     if policy_version is not None:
         # Redaction may remove the error from the bytes. The hash must still change if the step

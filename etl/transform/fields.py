@@ -83,7 +83,7 @@ class Findings:
         """Start empty; `now` is about the time of the response, None if unknown."""
         self._subject: Subject = subject
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
-        """Times at or after this one are implausible."""
+        """Times at or after this time are implausible."""
         self.dead_letters = DeadLetterBuffer()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 

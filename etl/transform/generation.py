@@ -36,7 +36,7 @@ _NO_ERROR = re.compile(
 _FALSE = frozenset({"false", "no", "0"})
 _RESPONSES = ("chat.completion", "text_completion", "response")
 """The values of `object` that show a model's response, even if it reports no usage."""
-_NOT_BY_THEMSELVES = ("integration", "code")
+_MAY_NAME_OTHER_MODELS = ("integration", "code")
 """Node types whose outputs may name a model that did not respond in this step."""
 # Quantities that describe a call, but are not usage.
 _NO_USE = WORDS | FLAGS
@@ -166,7 +166,7 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         is_model = True
     result = _view(_RESULT, output_view.result, _NO_RESULT)
     completion = None
-    if outputs is not None and (is_model or _may_tell_usage(outputs, output_view, result)):
+    if outputs is not None and (is_model or _may_report_usage(outputs, output_view, result)):
         completion = Completion()
         completion.look(bytes(outputs), OUTPUTS)
     node_type = "model" if is_model else _node_type(input_view, output_view, result)
@@ -186,14 +186,14 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         node_type,
         _request_model(input_view),
         None
-        if output_view.model is None or node_type in _NOT_BY_THEMSELVES
+        if output_view.model is None or node_type in _MAY_NAME_OTHER_MODELS
         else _short(output_view.model),
         reported_error=error,
     )
     return read if completion is None else _with_usage(read, completion)
 
 
-def _may_tell_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
+def _may_report_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
     if output_view.usage is not UNSET or result.usage is not UNSET:
         return True
     # The API wraps an integration's response in an envelope: only the content is searched.
@@ -247,8 +247,8 @@ def _node_type(input_view: _Inputs, output_view: _Outputs, result: _Result) -> s
 def is_error(value: object) -> bool:
     """Return whether the value of a member such as `error` is an error.
 
-    Null, false, 0, blanks and words for nothing such as `None` are not, and neither are lists and
-    objects that contain nothing else.
+    These are no errors: null, false, 0, blank text, words for nothing such as `None`, and lists and
+    objects that contain only such values.
     """
     waiting = [value]
     while waiting:
@@ -373,12 +373,12 @@ def _error(error: Raw | UnsetType) -> str | None:
 
 def _no_success(result: _Result | _Outputs) -> str | None:
     """Return an error if the result says that it was not successful, else None."""
-    if _says_no(result.successful) or _says_no(result.successfull):
+    if _is_false(result.successful) or _is_false(result.successfull):
         return "reported successful: false"
-    return "reported success: false" if _says_no(result.success) else None
+    return "reported success: false" if _is_false(result.success) else None
 
 
-def _says_no(value: object) -> bool:
+def _is_false(value: object) -> bool:
     return value is False or (isinstance(value, str) and value.strip().casefold() in _FALSE)
 
 

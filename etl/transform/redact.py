@@ -62,7 +62,7 @@ class RedactedElement(NamedTuple):
     own: Raw
     members: Members
     suspect: bool
-    """Whether jsonb might refuse a value in it."""
+    """Whether jsonb might refuse a value in the element."""
 
 
 class Match(NamedTuple):
@@ -277,7 +277,7 @@ class Policy:
             own = self._rewritten(own, rules)
         parts = split(b"[" + own + b"]")
         if parts is None or len(parts.elements) != 1 or parts.elements[0][1] is None:
-            raise NotRedactable("no object")
+            raise NotRedactable("not an object")
         return RedactedElement(
             own, parts.elements[0][1], not parts.strict or may_be_refused(bytes(own))
         )

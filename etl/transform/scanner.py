@@ -113,7 +113,7 @@ def check_utf8(text: bytes) -> None:
 
 
 def elements(body: bytes, *, most: int) -> Iterator[Element]:
-    """Split an array of anything, with the fast method if possible.
+    """Split an array, with the fast method if possible.
 
     The first `most` elements are examined; all later ones are yielded together, as `unread`.
 
@@ -148,7 +148,7 @@ def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
 
 
 def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
-    """Split an array of anything, element by element; the first `most` are examined.
+    """Split an array with the tolerant method; the first `most` elements are examined.
 
     A bare `null` is read as an empty array, because servers written in Go send it.
 
@@ -161,15 +161,15 @@ def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
     if not text.startswith(b"["):
         raise Malformed
     singly = _SINGLY
-    looked_at = 0
+    examined = 0
     parts = _parts(text)
     for start, end, number in parts:
-        if number == 1 and looked_at == most:
+        if number == 1 and examined == most:
             yield _unread(text, start, 1 + sum(part[2] for part in islice(parts, _COUNTED)))
             return
         own = text[start:end].strip(_SPACES)
         if number == 1:
-            looked_at += 1
+            examined += 1
             yield Element(Raw(own), _members(own))
         elif singly > 0:
             singly -= number

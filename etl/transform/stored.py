@@ -141,7 +141,7 @@ def redact_dead_letter(letter: Rejected, policy: Policy) -> Rejected:
     for _, members in parts.elements if parts is not None else ():
         try:
             if members is None:
-                raise NotRedactable("no object")
+                raise NotRedactable("not an object")
             members.pop("all_outputs", None)
             left.append(bytes(policy.step(Raw(object_of(members)), members).own))
         except NotRedactable:

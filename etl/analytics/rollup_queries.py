@@ -234,7 +234,7 @@ def _added_up(
             SELECT r.workflow_id, {time} AS {when}, {", ".join("r." + name for name in names)},
                    h.bucket, h.failures, h.durations, {", ".join("r." + one for one in numbers)}
             FROM {rows} AS r
-            -- One entry, which has no bucket, carries the row's counts and sums.
+            -- One entry, which has no bucket, carries the counts and sums of the row.
             CROSS JOIN LATERAL (
                 SELECT CAST(NULL AS smallint) AS bucket, false AS failures, 1 AS durations
                 UNION ALL SELECT bucket, false, durations

@@ -25,10 +25,10 @@ class RunWrite(msgspec.Struct, frozen=True):
     observed: Run | None
     """The API's own row of the run, if it is newer than the stored row; else None."""
     stored: bool
-    """Whether a stored row keeps its content unless `observed` replaces it.
+    """Whether the stored row keeps its content if no `observed` row replaces it.
 
-    It does if it came from the API's own row or from more steps than this read has, or if this read
-    got no steps.
+    True if the stored row came from the API's own row or from more steps than this read has, or if
+    this read got no steps.
     """
     derived_state: str
     """The state derived from the steps, for a run without a row of the API's own."""

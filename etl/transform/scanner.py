@@ -67,11 +67,11 @@ class Element(NamedTuple):
     """One element of an array, or several neighbouring elements that are not objects."""
 
     own: Raw
-    """The bytes of the element, or of several with the commas between them."""
+    """The bytes of the element, or of several elements with the commas between them."""
     members: Members | None
-    """None if it is not a well-formed object, or has more than `MAX_MEMBERS` members."""
+    """None if the element is not a well-formed object, or has more than `MAX_MEMBERS` members."""
     strict: bool = False
-    """Whether it is known to be UTF-8 and strict JSON."""
+    """Whether the element is known to be UTF-8 and strict JSON."""
     number: int = 1
     """The number of elements."""
     unread: bool = False
@@ -363,7 +363,7 @@ def _name(key: bytes) -> str:
 
 
 def _value_end(text: bytes, position: int) -> int:
-    """Return where the value ends that starts at `position`.
+    """Return the end of the value that starts at `position`.
 
     Raises:
         Malformed: no well-formed value starts there.

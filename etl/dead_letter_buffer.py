@@ -1,7 +1,8 @@
 """The dead letters of one response, bounded in number and bytes.
 
-The first `MAX_LETTERS` are kept one by one. Repetitions of one of these are combined into one more
-letter. All others are combined into one letter for each reason.
+The first `MAX_LETTERS` are kept one by one. The repetitions of each of these are combined into one
+more dead letter. All others are combined into one dead letter for each reason; those without their
+bytes are combined separately.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import msgspec
 from etl.records import Rejected, RejectionReason
 
 MAX_LETTERS = 100
-"""The number of letters kept one by one; each may have one more letter for its repetitions."""
+"""The most dead letters kept one by one; the repetitions of each add one more."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""The most bytes kept of one response's dead letters; what exceeds them is hashed and cut off."""
+"""The most bytes kept of one response's dead letters; all other bytes only enter the hashes."""
 
 
 class DeadLetterBuffer:
@@ -32,7 +33,7 @@ class DeadLetterBuffer:
             self.add(one)
 
     def add(self, rejected: Rejected, *, count: int = 1) -> None:
-        """Add one element of the response, or `count` neighbouring elements as one."""
+        """Add the dead letter of one element, or of `count` neighbouring elements."""
         size = len(rejected.body)
         if count == 1:
             key = (rejected.reason, rejected.detail, _identity(rejected))
@@ -49,7 +50,7 @@ class DeadLetterBuffer:
         self._room -= others.add(rejected, count, self._room)
 
     def letters(self) -> tuple[Rejected, ...]:
-        """Return the single letters in the order of the response, then the combined letters."""
+        """Return the dead letters: first those kept one by one, in the response's order."""
         alike = (others.letter(key[0]) for key, others in self._alike.items() if others.count)
         return (
             *self._letters,
@@ -59,10 +60,10 @@ class DeadLetterBuffer:
 
 
 def _identity(rejected: Rejected) -> str | bytes:
-    """Return what else two letters of the same reason and detail must share to be repetitions.
+    """Return the key by which dead letters of the same reason and detail are repetitions.
 
-    That is the step id, else the bytes. For `duplicate_id` without a step id it is nothing, because
-    the detail contains the run's id.
+    It is the step id or, without a step id, the hash. For `duplicate_id` without a step id it is
+    constant, because the detail already contains the run's id.
     """
     if rejected.step_id is not None:
         return rejected.step_id
@@ -72,9 +73,9 @@ def _identity(rejected: Rejected) -> str | bytes:
 
 
 class _Others:
-    """Several elements that are combined into one letter.
+    """Several elements that are combined into one dead letter.
 
-    `step_id` is set if all of them belong to that step.
+    `step_id` is set if all elements belong to that step.
     """
 
     def __init__(self, detail: str, step_id: str | None = None) -> None:
@@ -89,8 +90,8 @@ class _Others:
     def add(self, rejected: Rejected, count: int, room: int) -> int:
         """Add an element, and return how many bytes of it are kept.
 
-        An element is kept whole or not at all. After the first one that does not fit in `room`, no
-        other is kept, so the kept bytes are the beginning.
+        An element is kept whole or not at all. After the first element that does not fit in `room`
+        (in bytes), no other is kept, so the kept bytes are the beginning.
         """
         self.count += count
         self._bytes += len(rejected.body)
@@ -100,7 +101,7 @@ class _Others:
         if rejected.content_hash is not None and not rejected.body:
             return 0
         element = rejected.body
-        # A single value does not contain the id of its step.
+        # The body is a single value, which does not contain the id of its step.
         if rejected.reason == "not_storable" and self._step_id != rejected.step_id:
             element = b'{"step_id":%b,"value":%b}' % (
                 msgspec.json.encode(rejected.step_id),
@@ -115,7 +116,7 @@ class _Others:
         return len(element) + 1
 
     def letter(self, reason: RejectionReason) -> Rejected:
-        """Return the combined letter."""
+        """Return the combined dead letter."""
         detail = f"And {self.count:,} more: {self._detail}"
         if not self._is_whole:
             detail += (
@@ -126,7 +127,7 @@ class _Others:
 
 
 def cut(rejected: Rejected) -> Rejected:
-    """Return the letter with at most `MAX_BYTES` of its body."""
+    """Return the dead letter with at most `MAX_BYTES` of its body."""
     size = len(rejected.body)
     if size <= MAX_BYTES:
         return rejected

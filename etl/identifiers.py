@@ -23,7 +23,8 @@ def path_segment(identifier: str) -> str:
     the path before they resolve dot segments.
 
     Raises:
-        InvalidIdentifier: the id would change the path's meaning, or is too long.
+        InvalidIdentifier: the id is empty or too long, contains control characters or lone
+            surrogates, or would change the meaning of the path.
     """
     if _PLAIN.fullmatch(identifier):  # The fast path: nearly all ids are UUIDs.
         return identifier

@@ -18,7 +18,7 @@ import msgspec
 from etl.usage import Usage
 
 MAX_ID_BYTES = 512
-"""The longest id that is accepted.
+"""The longest accepted id, in bytes of UTF-8.
 
 PostgreSQL refuses index entries of more than 2,704 bytes, and some indexes combine two ids.
 """
@@ -37,7 +37,7 @@ class ApiResponse(msgspec.Struct, frozen=True, gc=False):
 
     body: bytes
     requested_at: float
-    """`time.monotonic()` just before the request was sent: the attempt that got this response."""
+    """`time.monotonic()`, in seconds, just before the attempt that received this response."""
     server_time: datetime | None
     """The response's `Date` header, in UTC; None if it is missing or unreadable."""
 
@@ -48,8 +48,8 @@ class Payload(msgspec.Struct, frozen=True, gc=False):
     data: msgspec.Raw | None
     """JSON text in UTF-8 that jsonb accepts; None if jsonb cannot hold the value (see `note`).
 
-    Usually a view of the response's bytes, which `Step.source` keeps in memory anyway: a large
-    response is not copied.
+    Usually a view of the response's bytes, so that a large response is not copied. `Step.source`
+    keeps these bytes in memory anyway.
     """
     size_bytes: int
     """Length in bytes of the value as the API sent it, or after redaction if there are rules."""
@@ -91,7 +91,7 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     """None if the API sent no such member. A null is a value: its `data` is `null`."""
     outputs: Payload | None
     content_hash: bytes
-    """16 bytes; if the stored row has the same hash, it is not written."""
+    """16 bytes; a step whose stored row has the same hash is not written."""
     source: msgspec.Raw
     """The step's own bytes, after redaction: a view of the response.
 
@@ -158,7 +158,10 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     step_id: str | None = None
     content_hash: bytes | None = None
-    """16 bytes that replace the hash of the body, for instance if the body must not be kept."""
+    """16 bytes that replace the hash of the body, for instance if the body must not be kept.
+
+    None: the hash of the body identifies the dead letter.
+    """
 
 
 DriftKind = Literal[
@@ -199,9 +202,10 @@ class DecodedPage(msgspec.Struct, frozen=True):
     rows: tuple[str | int, ...] = ()
     """Every row, in the order of the page: its run's id, or a hash if it has no usable id.
 
-    Paging counts these. The hashes are valid only in this process.
+    Paging counts the rows. The hashes are valid only in this process.
     """
     readable: bool = True
+    """False if the body is not a JSON array."""
 
 
 class DecodedRun(msgspec.Struct, frozen=True):
@@ -233,4 +237,7 @@ class DecodedWorkflows(msgspec.Struct, frozen=True):
     workflows: tuple[Workflow, ...]
     """The workflows whose runs can be requested."""
     rejected: tuple[Rejected, ...] = ()
-    """The workflows without a usable id; only the id is kept, as it came."""
+    """Dead letters of the workflows without a usable id.
+
+    Each keeps only the id as the API sent it, cut off after `MAX_ID_BYTES`.
+    """

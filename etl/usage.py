@@ -22,6 +22,7 @@ class Kind(msgspec.Struct, frozen=True):
     name: str
     """The column in `steps` and in the rollups, and the field in `Usage`."""
     comment: str
+    """The comment of the column in the database."""
     price: str
     """The name of its price in price rules, such as `cached_input`."""
     per: int = MILLION
@@ -151,7 +152,7 @@ KINDS = (
 """All kinds, in the order of their columns and of their bits in `usage_kinds`."""
 
 CALLS = Kind("calls", "Calls.", "calls", THOUSAND)
-"""The price that some providers charge for each call; it has no quantity."""
+"""The kind for the price that some providers charge for each call; `Usage` has no field for it."""
 
 BITS = {kind.name: 1 << bit for bit, kind in enumerate(KINDS)}
 """Each kind's bit in `usage_kinds`."""
@@ -230,7 +231,7 @@ def charged(usage: Usage) -> dict[str, int]:
     """Return the quantity charged at each kind's own price: its quantity without its parts.
 
     The values add up to the whole: nothing is counted twice. A value is negative if the parts
-    exceed the quantity that includes them.
+    exceed the quantity that includes them. Kinds whose value is 0 are missing.
     """
     left: dict[str, int] = {}
     quantities = msgspec.structs.astuple(usage)

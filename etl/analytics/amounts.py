@@ -1,4 +1,4 @@
-"""The prices of one model by kind of usage, and the rules that fill in missing ones."""
+"""The prices of one model by kind of usage, and the rules that fill in missing prices."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Amounts = Mapping[str, Decimal]
 PARTS = tuple(kind.price for kind in (*KINDS, CALLS))
 """The names of all prices, in the order of their columns."""
 
-# A kind without a price of its own costs as much as the kind that includes it. The order matters:
-# one price may follow from another that itself follows. Output other than text is not here: it
-# costs many times as much as text, so without a price of its own it is unknown.
+# A kind without a price of its own costs as much as the kind that includes it. Output other than
+# text is not here: it costs many times as much as text, so without a price of its own, its price is
+# unknown.
 _AS = {
     "cached_input": "input",
     "cache_write": "input",
@@ -25,9 +25,10 @@ _AS = {
     "reasoning": "output",
     "citation": "output",
 }
-# {kind: (fallback, priced)}: the kind costs as much as the fallback, unless `priced` has a price of
-# its own. If it has one, the fallback would be wrong: a cache write for an hour costs more than one
-# for minutes; cached audio costs less than audio and more than cached text.
+# {kind: (fallback, priced)}: the kind costs as much as the fallback, whose own price may follow
+# from `_AS`. If `priced` has a price of its own, the fallback would be wrong, and the kind's price
+# is unknown: a cache write for an hour costs more than a cache write for minutes; cached audio
+# costs less than audio and more than cached text.
 _AS_UNLESS_PRICED = {
     "cache_write_1h": ("cache_write", "cache_write"),
     "cached_audio": ("cached_input", "input_audio"),
@@ -38,8 +39,8 @@ _AS_UNLESS_PRICED = {
 def complete(amounts: Amounts) -> dict[str, Decimal]:
     """Return these prices and those that follow from them.
 
-    A kind without a price of its own costs as much as the kind that includes it. A call itself
-    costs nothing, unless it has a price.
+    A kind without a price of its own takes the price of another kind, by `_AS` and then by
+    `_AS_UNLESS_PRICED`. The price of a call itself is 0 if none is given.
     """
     known = dict(amounts)
     for part, other in _AS.items():
@@ -53,7 +54,7 @@ def complete(amounts: Amounts) -> dict[str, Decimal]:
 
 
 def own(amounts: Amounts) -> dict[str, Decimal]:
-    """Return the prices that do not follow from the others, in the given order."""
+    """Return the prices that do not follow from the others (see `complete`), in the given order."""
     kept = dict(amounts)
     whole = complete(kept)
     while follows := next(

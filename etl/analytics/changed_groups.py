@@ -1,6 +1,6 @@
 """The queue of rollup groups whose runs or steps changed.
 
-Triggers fill it in the transaction of the change.
+Triggers fill the queue in the transaction that makes the change.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LOCK = "SELECT name FROM orchestra_etl.locks WHERE name = 'rollups' FOR UPDATE"
 _WAIT = text(_LOCK)
 _TRY = text(f"{_LOCK} SKIP LOCKED")
 
-# Seconds after which a group whose computation failed is retried.
+# Seconds until a group whose computation failed is retried.
 RETRY = 600.0
 
 COUNTABLE = "hour BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:00Z'"
@@ -29,7 +29,7 @@ Rows written by hand may have other hours. They are not counted.
 
 _READABLE = f"COALESCE(q.{COUNTABLE}, true)"
 
-# A group that failed less than `RETRY` ago stays in the queue, with its later rows.
+# A group that failed less than `RETRY` ago stays in the queue, with all rows added since then.
 _TRIED = f"""
     {_READABLE} AND NOT EXISTS (
         SELECT FROM orchestra_etl.changed_groups AS f
@@ -111,23 +111,25 @@ class Stuck(msgspec.Struct, frozen=True):
 def wait_for_lock(connection: Connection) -> None:
     """Wait for the lock on the rollups; hold it until the transaction ends.
 
-    A transaction that deletes steps takes it, so that no refresh writes rollups meanwhile.
+    A transaction that deletes steps takes the lock, so that no refresh writes rollups meanwhile.
     """
     connection.execute(_WAIT)
 
 
 def try_lock(connection: Connection) -> bool:
-    """Take the lock on the rollups until the transaction ends; return False if another holds it."""
+    """Take the lock on the rollups until the transaction ends; return False if it is held."""
     return connection.execute(_TRY).one_or_none() is not None
 
 
 def take(connection: Connection, limit: int) -> Sequence[Group]:
     """Take up to `limit` groups from the queue with all their rows; return them in key order.
 
-    The newest hours come first, so that fresh numbers do not wait for old ones; this also keeps the
-    hours of a day together. The changes behind the rows are committed, so the next statement of
-    this READ COMMITTED transaction sees them. A change that is not committed yet has queue rows of
-    its own, which become visible with it.
+    The newest hours come first, so that fresh numbers do not wait for old numbers. This order also
+    keeps the hours of a day together. If a row of `ask_for_all` is taken, every group is queued.
+
+    The changes behind the rows are committed, so the next statement of this READ COMMITTED
+    transaction sees the changes. A change that is not committed yet has queue rows of its own,
+    which become visible with the change.
     """
     rows = connection.execute(_TAKE, {"limit": limit}).all()
     if any(row.workflow_id is None for row in rows):
@@ -137,12 +139,18 @@ def take(connection: Connection, limit: int) -> Sequence[Group]:
 
 
 def waiting(connection: Connection) -> int:
-    """Return the number of queue rows to take, without those of groups that failed recently."""
+    """Return the number of queue rows that a refresh can take now.
+
+    Groups that failed less than `RETRY` ago, and hours outside `COUNTABLE`, do not count.
+    """
     return int(connection.execute(_WAITING).scalar_one())
 
 
 def overdue(connection: Connection) -> int:
-    """Return how many of these rows are older than `RETRY`: no process refreshes, or it fails."""
+    """Return how many of the rows in `waiting` have been queued for longer than `RETRY`.
+
+    The usual cause is that no process refreshes the rollups, or that every refresh fails.
+    """
     return int(connection.execute(_OVERDUE).scalar_one())
 
 
@@ -165,5 +173,5 @@ def stuck(connection: Connection) -> list[Stuck]:
 
 
 def ask_for_all(connection: Connection) -> None:
-    """Request that every group is recomputed."""
+    """Request a recomputation of every group: `take` queues the groups."""
     connection.execute(_ASK_FOR_ALL)

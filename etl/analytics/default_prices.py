@@ -62,8 +62,8 @@ _PARTS = {
     "requests_kcount": "calls",
 }
 """The package's names of prices, and the `Kind.price` of each."""
-# The price of annotated pages, which replaces that of plain pages. It is ignored, because calls do
-# not say which pages were annotated.
+# The price of annotated pages, which replaces the price of plain pages. It is ignored, because
+# calls do not say which pages were annotated.
 _LEFT_OUT = "input_annotated_document_kpages"
 _CONTEXTS: Mapping[str, Mapping[str, str]] = {
     STANDARD: {},
@@ -72,7 +72,7 @@ _CONTEXTS: Mapping[str, Mapping[str, str]] = {
     "priority": {"service_tier": "priority"},
     "fast": {"service_tier": "fast", "speed": "fast"},
 }
-"""Tiers of service, and the package's context for each."""
+"""Service tiers, and the package's context for each."""
 # (a part of the model's id, the only kind of output of such models). That kind costs as much as the
 # model's output.
 _WRITE_ONLY = (
@@ -89,7 +89,7 @@ _START = re.compile(r"start_date=datetime\.date\((\d{4}), (\d{1,2}), (\d{1,2})\)
 
 
 class DefaultPrice(msgspec.Struct, frozen=True):
-    """Published prices in US dollars, for a tier of service, input length and span of days."""
+    """Published prices in US dollars, for a service tier, input length and span of days."""
 
     provider: str
     """The package's id of the provider, such as `openai`."""
@@ -115,7 +115,7 @@ class AddedPrice(msgspec.Struct, frozen=True):
     source: str
     """URL of the provider's page with these prices."""
     excepted: tuple[str, ...] = ()
-    """Names of the same entry that keep their earlier price."""
+    """Names of the same model to which these prices do not apply."""
 
 
 def _audio(read: int, written: int) -> dict[str, Decimal]:
@@ -153,7 +153,7 @@ ADDED = (
 
 @cache
 def version() -> str:
-    """Return the version of the package, and so of its data."""
+    """Return the version of the package, which is also the version of its data."""
     return installed(PACKAGE)
 
 
@@ -224,12 +224,12 @@ def _days() -> list[date]:
     return [date(*map(int, found)) for text in texts for found in _START.findall(text)]
 
 
-@lru_cache(maxsize=10_000)  # bounded, because payloads can contain any names
+@lru_cache(maxsize=10_000)  # Bounded, because payloads can contain any names.
 def default_prices(model: str) -> tuple[DefaultPrice, ...]:
     """Return the published prices of this model; unknown prices are missing.
 
-    The days before the first known price of a tier of service are missing too. For most tiers
-    except `standard`, the package's first day is in 2026.
+    The days before the first known price of a service tier are missing too. For most tiers other
+    than `standard`, the package's first day is in 2026.
     """
     entry = find(model)
     free = model.strip().lower().endswith(_FREE)
@@ -272,7 +272,7 @@ def _of_tier(entry: CatalogEntry, name: str, tier: str) -> Iterator[DefaultPrice
         if tier != STANDARD and not any(
             one.active(moment) if one else True for one in _variants(info, tier)
         ):
-            continue  # the price of this tier on this day is unknown
+            continue  # The price of this tier on this day is unknown.
         price = info.get_prices(moment, _CONTEXTS[tier])
         added = {} if tier != STANDARD else _amounts_added(entry, name, day)
         for above, up_to in pairwise([*lengths, None]):
@@ -298,7 +298,7 @@ def _amounts(
     entry: CatalogEntry,
     added: Mapping[str, Decimal],
 ) -> dict[str, Decimal]:
-    """Return the prices that hold for every input longer than `above` and at most `up_to` tokens.
+    """Return the prices that hold for all inputs of more than `above` and at most `up_to` tokens.
 
     A price that changes within this range is left out, because the rollups do not know the exact
     length.

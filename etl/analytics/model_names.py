@@ -12,12 +12,12 @@ The rules are tried in this order. The first that applies decides, whether it fi
 5. The host of the API that is read, if its list has the exact name.
 6. A maker before a slash, as LiteLLM writes it (`deepseek/…`), if the maker's list has the exact
    name after it. OpenRouter uses some of these names too, but reports the cost of each call itself.
-7. The exact name in a list: the maker's, then OpenRouter's for `maker/model`, then that of any
-   provider that sells it; none if several sell it at different prices. The same spelling wins over
-   another case.
+7. The exact name in a list: the maker's, then OpenRouter's for `maker/model`, then the list of any
+   provider that sells the model; none if several sell it at different prices. A name with the same
+   upper and lower case wins over other spellings.
 8. What the maker sells by the patterns of its list: for `maker/model`, and for names like those of
-   its models. At the same price, this wins over another provider's exact name, because the maker
-   lists more parts.
+   its models. At the same price, the maker's entry wins over another provider's exact name, because
+   the maker lists the prices of more kinds of usage.
 9. The name without the date at its end, by rules 5 to 8.
 
 Upper and lower case are the same, except in rule 7. A suffix after a colon (`:online`) is part of
@@ -110,7 +110,7 @@ class CatalogEntry(NamedTuple):
 
     @property
     def is_own(self) -> bool:
-        """Whether the entry is in the provider's own list, not in a maker's that it resells."""
+        """Whether the entry is in the provider's own list, not in that of a maker it resells."""
         return any(self.model is one for one in self.provider.models)
 
 
@@ -183,7 +183,7 @@ def _price(entry: CatalogEntry) -> tuple[object, object]:
 
 
 def _exact(name: str) -> list[CatalogEntry]:
-    """Return the entries with exactly this name; prefer those with the same spelling."""
+    """Return the entries with exactly this name; if some have the same spelling, only these."""
     found = [
         one
         for one in _index().get(name.lower(), [])

@@ -1,15 +1,14 @@
 """The prices of a model by the rules and the published defaults, as pure functions.
 
-Each price holds for a tier of service, a range of input lengths and a span of days. For each of
-these, the first source that has a price wins:
+Each price holds for a service tier, a range of input lengths and a span of days. For each
+combination of these, the first source that has a price wins:
 
 1. the rules of the configuration, in its order;
 2. the rules set by command: an exact name before a pattern, a longer pattern before a shorter one;
 3. the published defaults.
 
-Of rules for the same models, each holds from its first day until the next one's. The days before
-the first of them, inputs shorter than a rule's, and other tiers of service keep the price that they
-would have without the rule.
+Each rule holds from its first day until the first day of the next rule for the same models. Earlier
+days, shorter inputs and other service tiers keep the price that they would have without the rule.
 """
 
 from __future__ import annotations
@@ -36,9 +35,9 @@ class PriceRule(msgspec.Struct, frozen=True):
     """A name or pattern; `*` stands for any characters, and case is ignored."""
     currency: str
     amounts: dict[str, Decimal]
-    """Prices by `Kind.price`; a missing one follows from the others (`complete`), or is unknown."""
+    """Prices by `Kind.price`; a missing price follows from others (`complete`), or is unknown."""
     provider: str | None = None
-    """None: the provider of the published prices."""
+    """The provider that is paid; None: the provider of the published prices."""
     valid_from: date = ALWAYS
     service_tier: str = STANDARD
     above_input_tokens: int = 0
@@ -48,7 +47,7 @@ class PriceRule(msgspec.Struct, frozen=True):
 
 
 class Price(msgspec.Struct, frozen=True):
-    """The prices of a model for a tier of service, a range of input lengths and a span of days."""
+    """The prices of a model for a service tier, a range of input lengths and a span of days."""
 
     model: str
     service_tier: str
@@ -57,11 +56,11 @@ class Price(msgspec.Struct, frozen=True):
     """None: no limit."""
     valid_from: date
     valid_until: date | None
-    """The first day on which it no longer holds; None: it holds until further notice."""
+    """The first day on which the price no longer holds; None: its end is not known."""
     provider: str | None
     currency: str
     amounts: dict[str, Decimal]
-    """Prices by `Kind.price`, with those that follow (`complete`); a missing one is unknown."""
+    """Prices by `Kind.price`, with those that follow (`complete`); a missing price is unknown."""
     source: str
     """`config`, `set` (by command), `default` (the package), or `added` (partly `ADDED`)."""
 
@@ -69,7 +68,7 @@ class Price(msgspec.Struct, frozen=True):
 def price_list(
     model: str, configured: Iterable[PriceRule], ordered: Iterable[PriceRule]
 ) -> list[Price]:
-    """Return the prices of a model by tier of service, input length and day.
+    """Return the prices of a model by service tier, input length and day.
 
     Args:
         model: its name.
@@ -170,8 +169,8 @@ def _on(day: date, lengths: Sequence[int], candidates: Iterable[Sequence[Price]]
 def _holding(day: date, above: int, candidates: Iterable[Sequence[Price]]) -> Price | None:
     """Return the price for inputs just above `above` on that day.
 
-    It comes from the first candidate that has one. Of several, the one for the longest inputs wins,
-    then the newest.
+    The first candidate with such a price decides. Of several prices in it, the price for the
+    longest inputs wins, then the newest. None if no candidate has a price.
     """
     for candidate in candidates:
         fitting = [

@@ -21,7 +21,7 @@ class UnpricedReason(msgspec.Struct, frozen=True):
     """One of:
 
     - the name of a price without a value, such as `web_searches`;
-    - `service_tier …`: the model has a price, but not for this tier of service;
+    - `service_tier …`: the model has a price, but not for this service tier;
     - `model`: the model has no price for these calls;
     - `usage`: the calls report no usage.
     """
@@ -37,8 +37,8 @@ class ModelUsage(msgspec.Struct, frozen=True):
     unpriced_calls: int
     """Calls without a cost, as in the view `model_usage`.
 
-    There is no price for their day, tier of service and input length, or none for a part of their
-    usage, or they report no usage.
+    There is no price for their day, service tier and input length, or a part of their usage has no
+    price, or they report no usage.
     """
     unpriced_reasons: list[UnpricedReason]
     """A call counts once for each price that it lacks."""
@@ -79,9 +79,12 @@ class CostExplanation(msgspec.Struct, frozen=True):
     reported_cost: Decimal | None
     """The cost that the provider reports, in US dollars."""
     difference: Decimal | None
-    """The cost minus the reported cost; None if either is missing or not in US dollars."""
+    """The cost minus the reported cost, in US dollars.
+
+    None if either is missing, or if the cost is in another currency.
+    """
     why_none: list[str]
-    """Why there is no cost, in words."""
+    """Why there is no cost, in words; empty if there is a cost."""
 
 
 # The kinds without a price, as a bit mask.

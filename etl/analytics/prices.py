@@ -22,7 +22,7 @@ from etl.usage import CALLS, KINDS, STANDARD
 
 MODELS = 5_000
 """The most models that have prices. The number is limited, because a server can invent names."""
-# Raise it when a new program derives other prices from the same rules and the same data.
+# Raise this number when a new release computes other prices from the same rules and data.
 _VERSION = 2
 
 
@@ -53,8 +53,8 @@ def _arrays(columns: dict[str, str]) -> str:
     return f"unnest({arrays}) AS w ({_listed(columns)})"
 
 
-# Skips from each model to the next by the index. This takes a millisecond for dozens of models in
-# millions of rows.
+# This query skips from each model to the next by the index, which takes a millisecond for dozens of
+# models in millions of rows.
 _MODELS = text("""
     WITH RECURSIVE seen (model, number) AS (
         (SELECT model, 1 FROM orchestra.step_rollup_daily
@@ -69,7 +69,7 @@ _MODELS = text("""
     SELECT model FROM seen WHERE model IS NOT NULL ORDER BY model COLLATE "C"
 """)
 
-# If there are too many models, the most called ones.
+# If there are more than `MODELS` models, only the most called models have prices.
 _MOST_CALLED = text("""
     SELECT model
     FROM (SELECT model FROM orchestra.step_rollup_daily WHERE length(model) <= 500
@@ -166,7 +166,7 @@ def resolve(connection: Connection, configured: Sequence[PriceRule]) -> int:
     ):
         return 0
     connection.execute(_LOCKED)
-    # Read them again: the lock's previous holder may have seen newer models and rules.
+    # Re-read the rules and models: the lock's previous holder may have seen newer ones.
     ordered, models = set_rules(connection), _models(connection)
     rows = [_row(price) for model in models for price in price_list(model, configured, ordered)]
     columns = {name: [row.get(name) for row in rows] for name in _WRITTEN}
@@ -225,7 +225,7 @@ def set_rules(connection: Connection) -> list[PriceRule]:
 
 
 def set_rule(connection: Connection, rule: PriceRule) -> None:
-    """Store a rule; replace one with the same models, tier of service, length and first day."""
+    """Store a rule; replace a rule for the same models, service tier, length and first day."""
     values = msgspec.structs.asdict(rule)
     amounts = values.pop("amounts")
     connection.execute(
@@ -246,7 +246,7 @@ def unset_rules(
         connection: in a transaction.
         model: the name or pattern, as it was set.
         valid_from: only rules with this first day; None: any.
-        service_tier: only rules for this tier of service; None: any.
+        service_tier: only rules for this service tier; None: any.
         above_input_tokens: only rules for inputs above this number of tokens; None: any.
     """
     wanted = {
@@ -258,7 +258,7 @@ def unset_rules(
 
 
 def stored(connection: Connection) -> list[Price]:
-    """Return the stored prices, ordered by model, tier of service, input length and day."""
+    """Return the stored prices, ordered by model, service tier, input length and day."""
     return [price_of(row) for row in connection.execute(_PRICES)]
 
 

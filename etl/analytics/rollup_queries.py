@@ -2,15 +2,15 @@
 
 A group is an hour (UTC) of a workflow: the runs and the steps that started in it. A run without a
 start counts in the hour in which it was first seen. A step without a start counts in the group of
-its run, so that it stays there when the run is pruned, and so that a backfill does not count last
-year's skipped steps today.
+its run: the step then stays in this group when the run is pruned, and a backfill does not count
+last year's skipped steps today.
 
 The SQL function `outcome` says how a step or run ended. A successful run with a soft-failed step is
 also a soft failure. Absent steps are left out.
 
-There are two histograms of durations: one of successes, one of failures, soft ones included. The
-durations of skipped, cancelled and unfinished steps and runs say nothing about how long the work
-takes, and are not counted.
+There are two histograms of durations: one of successes, and one of failures, which includes soft
+failures. The durations of skipped, cancelled and unfinished steps and runs are not counted, because
+they do not show how long the work takes.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _BUCKET = (
     "THEN orchestra.duration_bucket(duration_ms) END"
 )
 
-# Sums of usage are limited to less than the largest bigint, because views compute the charged part
-# of a kind as a difference of several sums.
+# Sums of usage are limited to much less than the largest bigint, because views compute the charged
+# part of a kind as a difference of several sums.
 _LARGEST = {"bigint": 10**18, "integer": 2**31 - 1}
 
 
@@ -157,7 +157,7 @@ def step_rollup(steps: str) -> str:
                            orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens)
                                AS total_tokens
                     FROM (SELECT {_USAGE} AS used) AS raw
-                    OFFSET 0  -- without it, each value is computed again for each use
+                    OFFSET 0  -- without OFFSET, each value is computed again for each use
                 ) AS u
                 WHERE s.absent_since IS NULL
             ) AS called
@@ -195,7 +195,7 @@ def run_rollup(runs: str) -> str:
                         THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL)
                    END AS outcome
             FROM {runs} AS r
-            OFFSET 0  -- without it, the steps are read again for each outcome
+            OFFSET 0  -- without OFFSET, the steps are re-read for each outcome
         ) AS judged
         GROUP BY workflow_id, hour, organization_id, bucket, failures
         """,
@@ -234,7 +234,7 @@ def _added_up(
             SELECT r.workflow_id, {time} AS {when}, {", ".join("r." + name for name in names)},
                    h.bucket, h.failures, h.durations, {", ".join("r." + one for one in numbers)}
             FROM {rows} AS r
-            -- The counts and sums of a row are on one entry, which has no bucket.
+            -- One entry, which has no bucket, carries the counts and sums of the row.
             CROSS JOIN LATERAL (
                 SELECT CAST(NULL AS smallint) AS bucket, false AS failures, 1 AS durations
                 UNION ALL SELECT bucket, false, durations

@@ -1,8 +1,8 @@
 """The refresh of the rollups from the runs and steps.
 
 The transaction that changes runs or steps queues their groups (hours of workflows, see
-`rollup_queries`). A refresh recomputes each queued group as a whole. So nothing counts twice, and
-the order of arrival does not matter.
+`rollup_queries`). A refresh recomputes each queued group as a whole. Therefore, nothing counts
+twice, and the order of arrival does not matter.
 
 The counts of a run outlive it. The transaction that prunes runs adds their counts to separate rows,
 whose `ordinal` is below 0 and which no refresh touches. The group therefore stays correct, whenever
@@ -30,13 +30,12 @@ from etl.database_errors import is_database_error, is_transient, sqlstate
 
 log = structlog.get_logger(__name__)
 
-# Groups in one transaction. The number is limited, so that an erasure does not wait long: two
-# seconds with 463 steps an hour and workflow, as in ten million steps over 90 days. Batches of 100
-# took 1.5 times as long in total, because each batch adds up its days; batches of 1,000 saved
-# nothing.
+# The most groups in one transaction. An erasure waits for such a transaction: two seconds with 463
+# steps an hour and workflow, as in ten million steps over 90 days. Batches of 100 took 1.5 times as
+# long in total, because each batch adds up its days; batches of 1,000 saved nothing.
 BATCH = 300
-# Seconds between two log lines of progress. After an upgrade that changes what is counted, all
-# hours are in the queue.
+# Seconds between two log lines of progress. A refresh can take long: after an upgrade that changes
+# what is counted, all hours are in the queue.
 SAY_EVERY = 10.0
 
 _GROUPS = (
@@ -60,9 +59,9 @@ _RUNS_OF_GROUPS = f"""(
     ) AS found
 )"""
 
-# OFFSET 0 makes the planner go from each hour, and from each run, to its steps by an index. It does
-# not know the hours, and would otherwise read all steps: 32 s instead of 1 s for a batch in a
-# history of ten million steps.
+# OFFSET 0 makes the planner go from each hour, and from each run, to its steps by an index. The
+# planner does not know the hours, and would otherwise read all steps: 32 s instead of 1 s for a
+# batch in a history of ten million steps.
 _STEPS_OF_GROUPS = f"""(
     SELECT s.*, s.start_time AS time, s.workflow_id AS counted_in
     FROM {_GROUPS}
@@ -204,7 +203,7 @@ _DROP_FAILURES = text(f"""
       AND f.time >= g.hour AND f.time < g.hour + interval '1 hour'
 """)
 
-# ON CONFLICT: a step that moved to another group may still be stored under its old one, which is
+# ON CONFLICT: a step that moved to another group may still be stored under its old group, which is
 # queued too. FOR KEY SHARE waits for a transaction that is deleting the step, and then leaves the
 # step out. The steps are locked in key order.
 _COMPUTE_FAILURES = text(f"""
@@ -236,10 +235,10 @@ class RefreshReport(msgspec.Struct):
     stuck: int = 0
     """Groups that cannot be computed; they stay in the queue for a retry."""
     busy: bool = False
-    """Whether another process is refreshing, so that this one stopped."""
+    """Whether this process stopped because another process is refreshing."""
 
     def add(self, other: RefreshReport) -> None:
-        """Add the counts of the next refresh; take over its state of the queue."""
+        """Add the counts of the next refresh, and take over its `waiting`, `stuck` and `busy`."""
         for name in ("groups", "rows", "failures"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
@@ -259,8 +258,8 @@ def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
     """
     if not changed_groups.try_lock(connection):
         return RefreshReport(busy=True)
-    # However many steps its hours have, the batch must finish. With the usual statement_timeout, it
-    # could time out again at every retry.
+    # The batch must finish, however many steps its hours have. With the usual statement_timeout, it
+    # could time out at every retry.
     allow_long(connection)
     groups = changed_groups.take(connection, limit)
     done = RefreshReport(groups=len(groups))

@@ -78,11 +78,11 @@ class VerificationReport(msgspec.Struct, frozen=True):
     stuck: list[Stuck]
     """Groups that cannot be computed: their rollups are outdated."""
     waiting: int
-    """Rows of the queue, whose groups were not compared."""
+    """Queue rows that a refresh can take now. No queued group was compared."""
     overdue: int
-    """Rows of the queue that should have been computed long ago."""
+    """Rows of `waiting` that have been queued for longer than `changed_groups.RETRY`."""
     failure: str | None = None
-    """SQLSTATE with which the comparison itself failed; None: it did not fail."""
+    """SQLSTATE of the comparison's own failure; None: it did not fail."""
 
     @property
     def ok(self) -> bool:

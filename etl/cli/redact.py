@@ -233,7 +233,7 @@ def _apply(
     for own, members, of_run in elements:
         try:
             if members is None:
-                raise NotRedactable("no object")
+                raise NotRedactable("not an object")
             found = policy.matches(own, members, of_run=of_run)
         except NotRedactable:
             not_redactable += 1

@@ -21,12 +21,14 @@ class RunWrite(msgspec.Struct, frozen=True):
     id: str
     workflow_id: str
     tracking: str
+    """The run's `tracking` in the ledger after this read, such as `open` or `final`."""
     observed: Run | None
     """The API's own row of the run, if it is newer than the stored row; else None."""
     stored: bool
-    """Whether the stored row has more content than this read; it then keeps its content.
+    """Whether the stored row keeps its content if no `observed` row replaces it.
 
-    An example is a row that was made from the API's own row.
+    True if the stored row came from the API's own row or from more steps than this read has, or if
+    this read got no steps.
     """
     derived_state: str
     """The state derived from the steps, for a run without a row of the API's own."""
@@ -51,7 +53,7 @@ class WriteReport(msgspec.Struct):
     """Workflow id, run id and the dead letter."""
 
 
-# The most refused rows that one load isolates: to find one row among 100,000 takes 35 savepoints.
+# The most refused rows that one load isolates: finding a row among 100,000 takes 35 savepoints.
 MAX_ISOLATED = 1_000
 
 
@@ -72,7 +74,11 @@ class Isolation:
         work: Callable[[Sequence[T]], None],
         refuse: Callable[[T, str], None],
     ) -> None:
-        """Call `work` with all rows that the database accepts, and `refuse` with each other row."""
+        """Call `work` with all rows that the database accepts, and `refuse` with each other row.
+
+        Raises:
+            psycopg.Error, sqlalchemy.exc.DBAPIError: the error is transient.
+        """
         try:
             with self._connection.begin_nested():
                 work(rows)

@@ -23,9 +23,10 @@ _HORIZON = text("SELECT payload_horizon FROM orchestra_etl.retention")
 def within(connection: Connection, batch: Sequence[RunWrite]) -> Sequence[RunWrite]:
     """Return the runs as they may be stored: without payloads if they ended before the horizon.
 
-    This also applies to runs that a user has read again. Open runs keep their payloads, even if
-    they started long ago. The content hashes stay those of the complete steps, so a stored step
-    counts as unchanged, pruned or not. The look-up takes 0.15 ms a transaction.
+    Without payloads means also without `extra` and `step_metadata`. This applies even to runs that
+    are re-read at a user's request. Open runs keep their payloads, even if they started long ago.
+    The content hashes stay those of the complete steps, so that a stored step counts as unchanged,
+    pruned or not. The look-up of the horizon takes 0.15 ms a transaction.
     """
     horizon: datetime | None = connection.execute(_HORIZON).scalar_one_or_none()
     if horizon is None:

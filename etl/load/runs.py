@@ -57,7 +57,8 @@ _STAGED_RUNS = Staging(
 )
 
 # The hash covers only what a read finds. These columns also change without a read, so they are
-# compared separately: the ledger changes `tracking` and `workflow_id`, a new state map `state`.
+# compared separately: the ledger changes `tracking` and `workflow_id`, and a new state map changes
+# `state`.
 _STORED_RUNS = text("""
     SELECT id, workflow_id, tracking, state, content_hash
     FROM orchestra.runs
@@ -87,12 +88,12 @@ _UPSERT_RUN_PAYLOADS = text(f"""
     WHERE ({listed(_RUN_PAYLOADS, "p.")}) IS DISTINCT FROM ({listed(_RUN_PAYLOADS, "excluded.")})
 """)
 
-# Payloads that redaction rules remove completely must not stay from an earlier load.
+# If redaction rules remove payloads completely, those of an earlier load must not stay.
 _DROP_RUN_PAYLOADS = text("""
     DELETE FROM orchestra.run_payloads WHERE run_id = ANY (CAST(:ids AS text[]))
 """)
 
-# A run whose stored API row was not read again: only the columns that the ledger decides change.
+# For runs whose stored content stays: only the columns that the ledger decides change.
 _TOUCH_RUNS = text("""
     UPDATE orchestra.runs AS r
     SET tracking = t.tracking, workflow_id = t.workflow_id, updated_at = now()
@@ -121,7 +122,7 @@ def _identity(source: bytes) -> bytes | None:
     """Return a hash of the row without `elapsed_time`, or None if the row cannot be split.
 
     `elapsed_time` grows while the run is open: with it, each read would add another dead letter.
-    With None, the letter is identified by all its bytes.
+    If the hash is None, all bytes of the row identify the dead letter.
     """
     try:
         members = _MEMBERS.decode(source)
@@ -207,7 +208,7 @@ def _compared(one: _Rows) -> tuple[str, str, str, bytes]:
 def _rows(run: RunWrite) -> _Rows:
     own, payloads = _run_row(run), _run_payload_row(run)
     # The hash covers everything that is stored of the run, except the columns that `_STORED_RUNS`
-    # compares. The payloads follow their sizes, so that they need not be copied.
+    # compares. The payloads are hashed last and need not be copied; their sizes keep them apart.
     inputs, outputs, *rest = payloads or _NO_PAYLOADS
     sizes = [None if one is None else memoryview(one).nbytes for one in (inputs, outputs)]
     hashed = own[_RunRow._fields.index("state") + 1 :]

@@ -40,7 +40,7 @@ class Staging:
     """
 
     def __init__(self, name: str, columns: Mapping[str, str]) -> None:
-        """Define the table; `columns` are SQL types by name."""
+        """Define the table; `columns` maps names to SQL types."""
         definition = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         self.columns = tuple(columns)
         self.name = f"pg_temp.{name}_{zlib.crc32(definition.encode()):08x}"
@@ -69,6 +69,7 @@ def copy(
 
     Raises:
         psycopg.Error: PostgreSQL refuses a value, or a key exists already.
+        TypeError: the connection is not psycopg's.
     """
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):

@@ -30,7 +30,7 @@ _PAYLOAD_CONTENT = Payload.__struct_fields__
 _STAGED_STEPS = Staging("staged_steps", column_types(steps, _STEP_COLUMNS))
 _fields_of_step = attrgetter(*_STEP_FIELDS)
 
-# The most that one statement writes: this takes about a second.
+# The most steps and bytes that one statement writes, which takes about a second.
 _STATEMENT_STEPS = 10_000
 _STATEMENT_BYTES = 64 << 20
 
@@ -72,7 +72,7 @@ _UPSERT_PAYLOADS = {
     for name in _PAYLOADS
 }
 
-# Payloads that redaction rules remove completely must not stay from an earlier load.
+# If redaction rules remove payloads completely, those of an earlier load must not stay.
 _DROP_PAYLOADS = {
     name: text(f"DELETE FROM orchestra.{name} WHERE step_id = ANY (CAST(:ids AS text[]))")
     for name in _PAYLOADS
@@ -129,16 +129,16 @@ def write_steps(
         for step in run.steps:
             owners.setdefault(step.id, run.id)
 
-    def set_aside(run: RunWrite, step: Step, reason: RejectionReason, why: str) -> None:
+    def reject(run: RunWrite, step: Step, reason: RejectionReason, why: str) -> None:
         written.rejected.append(
             (run.workflow_id, run.id, Rejected(reason, why, bytes(step.source), step.id))
         )
 
-    def set_conflict_aside(run: RunWrite, step: Step) -> None:
-        set_aside(run, step, "id_conflict", "another run already owns a step with this id")
+    def reject_conflict(run: RunWrite, step: Step) -> None:
+        reject(run, step, "id_conflict", "another run already owns a step with this id")
 
     def refuse(one: tuple[RunWrite, Step], why: str) -> None:
-        set_aside(*one, "rejected", why)
+        reject(*one, "rejected", why)
 
     def work(some: Sequence[tuple[RunWrite, Step]]) -> None:
         _STAGED_STEPS.fill(connection, (_step_row(run, step) for run, step in some))
@@ -148,7 +148,7 @@ def write_steps(
             taken = set(connection.execute(_OWNED_BY_OTHERS).scalars())
             for run, step in some:
                 if step.id in taken:
-                    set_conflict_aside(run, step)
+                    reject_conflict(run, step)
         new = [step for _, step in some if step.id not in stored and step.id not in taken]
         known = [step for _, step in some if step.id in stored]
         _insert_payloads(connection, new)
@@ -160,10 +160,10 @@ def write_steps(
     for run in batch:
         for step in run.steps:
             if owners[step.id] != run.id:
-                set_conflict_aside(run, step)
+                reject_conflict(run, step)
             elif stored.get(step.id) != step.content_hash:
                 changed.append((run, step))
-    # The order of the index: neighbouring entries are written one after the other.
+    # Sorted in the order of the index, so that neighbouring entries are written together.
     changed.sort(key=lambda one: one[1].id)
     for part in _parts(changed):
         if guard is None:
@@ -177,7 +177,7 @@ def write_steps(
 
 
 def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[RunWrite, Step]]]:
-    """Yield parts that one statement writes well within its time limit."""
+    """Yield parts small enough for one statement (`_STATEMENT_STEPS`, `_STATEMENT_BYTES`)."""
     first = size = 0
     for place, (_, step) in enumerate(changed):
         size += memoryview(step.source).nbytes

@@ -1,7 +1,7 @@
 """Decoding of the steps endpoint's responses, from bytes to records.
 
-`scanner` splits a response into steps and members in one of two ways; everything after that is
-common.
+`scanner` splits a response into steps and members by a fast or a tolerant method. The code here is
+the same for both.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from etl.transform.scanner import (
 from etl.transform.states import StateMap
 
 TRANSFORM_VERSION = 1
-"""The version of the decoding. Raise it whenever the same bytes result in different records.
+"""The version of the decoding. Raise it whenever the same bytes give different records.
 
 It is part of `content_hash`, by which the load skips stored rows. With the old hash, rows that a
 newer version decodes differently would count as unchanged and would never be written.
@@ -56,7 +56,8 @@ _KNOWN = frozenset(
 # The most steps decoded from a response: one for each 256 bytes of it. A decoded step takes at most
 # five times as much memory.
 _STEP_BYTES = 256
-# `_is_json` does not read larger elements tolerantly: that takes a microsecond for each bracket.
+# `_is_json` does not read an element of this many bytes tolerantly: that takes a microsecond for
+# each bracket.
 _LARGE = 1 << 20
 _NO_NODE_TYPES: Mapping[str, str] = MappingProxyType({})
 
@@ -169,7 +170,7 @@ def _decoded(
 
 
 def not_an_array(body: bytes, policy: Policy | None) -> Rejected:
-    """Return a dead letter of a whole response; without its bytes if there are redaction rules."""
+    """Return the dead letter of a response, without its bytes if there are redaction rules."""
     reason: RejectionReason = "not_an_array"
     detail = "The response is not a JSON array."
     return (
@@ -254,12 +255,12 @@ def _step(
     if original is not None:
         seen = with_facts_of(original, seen)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
-    # The hash covers everything that the row depends on: if its workflow or node type is corrected
-    # later, it must be written again.
+    # The hash covers everything that the row depends on: if the step's workflow or node type is
+    # corrected later, the row must be written again.
     digest = hashlib.blake2b(f"{context}\0{state}\0{node_type}\0".encode(), digest_size=16)
     if policy_version is not None:
-        # Redaction may remove the error from the bytes; they would then not show that the step now
-        # has one.
+        # Redaction may remove the error from the bytes. The hash must still change if the step
+        # reports an error for the first time.
         digest.update(f"{policy_version}\0{seen.reported_error is not None}\0".encode())
     digest.update(own)
     return Step(
@@ -292,7 +293,7 @@ def _step(
 
 
 def generation_of(members: Members, *, suspect: bool) -> Generation:
-    """Read a step's payloads; `suspect` as for `payloads.payload`."""
+    """Return the columns that come from a step's payloads; `suspect` as in `payloads.payload`."""
 
     def readable(name: str) -> Raw | None:
         raw = members.get(name)
@@ -309,7 +310,10 @@ def _digest(steps: Iterable[Step]) -> bytes:
 
 
 def _readable(payload: Payload | None, raw: Raw | None) -> Raw | None:
-    """Return JSON that a decoder accepts: the payload's own bytes, or what is stored instead."""
+    """Return JSON that a decoder accepts: the payload's own bytes, or what is stored instead.
+
+    None if there is no payload, or if jsonb cannot hold it.
+    """
     if payload is None or payload.note is None:
         return raw
     return payload.data

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 
 class _Number(float):
-    """A float that keeps the text of its number. Filters compare it as a float."""
+    """A float that keeps the text of its number. JSONPath filters compare it as a float."""
 
     text: str
 
@@ -38,16 +38,16 @@ def parse(own: Raw) -> Any:
     Raises:
         ValueError, RecursionError: the text cannot be read.
     """
-    # Bytes that are not UTF-8 become lone surrogates, and are then treated and noted as these.
+    # Bytes that are not UTF-8 become lone surrogates. `payloads` replaces and notes them as such.
     return _DECODER.decode(bytes(own).decode(errors="surrogateescape"))
 
 
 def written(value: Any, *, ordered: bool = False) -> bytes:
-    """Return the value as JSON, with every number in its own text.
+    """Return the value as JSON, with every number as it was spelled.
 
     If `ordered`, the members of objects are sorted by name.
     """
-    # Python's escape of a lone surrogate is also JSON's: \ud800.
+    # Python and JSON escape a lone surrogate in the same way: \ud800.
     return _json(value, ordered).encode(errors="backslashreplace")
 
 

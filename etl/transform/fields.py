@@ -1,6 +1,6 @@
 """Typed reading of an object's members into columns.
 
-A value that does not fit its column goes into `extra`: it is never lost and never an error.
+A value that does not fit its column goes into `extra`. No value is lost, and none raises an error.
 """
 
 from __future__ import annotations
@@ -30,16 +30,18 @@ _MAX_DRIFT_KINDS = 100
 MAX_BIGINT = 2**63 - 1
 
 # Programs that have no time write the start of an epoch (the years 1, 1601, 1753, 1900, 1904, 1970,
-# 1980, 2000, 2001) or their last day. The last such start is 1 January 2001, in any time zone.
+# 1980, 2000, 2001) or the last day that they know. The latest of these starts is 1 January 2001, in
+# any time zone.
 EARLIEST = datetime(2001, 1, 2, 12, tzinfo=UTC)
 LATEST = datetime(2099, 1, 1, tzinfo=UTC)
 AHEAD = timedelta(days=31)
-"""A time this far after the response cannot be real: no clock or time zone is this wrong."""
+"""How far after the response a time is implausible: no clock or time zone is this wrong."""
 
 MAX_TOKENS = 10**12
 """The largest plausible number of tokens of a step.
 
-No real step has a millionth of it, and the sum of nine million such steps still fits a bigint.
+Real steps have less than a millionth of it, and the sum of nine million such steps still fits a
+bigint.
 """
 MAX_ELAPSED_SECONDS = 10 * 366 * 86_400.0
 
@@ -58,12 +60,12 @@ _KINDS = {
     ord("n"): "null",
 }
 
-# The decoder rounds more than six decimal digits of a second, which may lead to the year 10000.
-# This module cuts them off.
+# The decoder rounds a second with more than six decimal digits, which can lead to the year 10000.
+# `parse_time` therefore does not pass longer texts to the decoder, and cuts these digits off.
 _LONGEST_IN_MICROSECONDS = len("2025-03-13T02:41:15.144470Z")
 
-# The library alone accepts more forms, which differ between versions: bare digits, letters before
-# the zone, hour 24.
+# `datetime.fromisoformat` alone accepts more forms, which differ between versions of Python: bare
+# digits, letters before the zone, hour 24.
 _TIME = re.compile(
     r"(\d{4}-\d\d-\d\d)"
     r"(?:[Tt ]((?:[01]\d|2[0-3]):\d\d(?::\d\d(?:\.\d+)?)?)(?: ?([Zz]|[+-]\d\d(?::?\d\d)?))?)?",
@@ -81,7 +83,7 @@ class Findings:
         """Start empty; `now` is about the time of the response, None if unknown."""
         self._subject: Subject = subject
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
-        """Times at or after this one are implausible."""
+        """Times at or after this time are implausible."""
         self.dead_letters = DeadLetterBuffer()
         self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
 
@@ -200,7 +202,8 @@ class Fields:
     def json(self, name: str) -> str | None:
         """Return the JSON text of a jsonb column that has no column for raw bytes.
 
-        A value that jsonb cannot hold exactly also becomes a dead letter.
+        A value that jsonb cannot hold exactly also becomes a dead letter. None if the member is
+        missing or null, or if jsonb cannot hold any form of it.
         """
         raw = self._members.get(name)
         if raw is None:
@@ -306,8 +309,8 @@ def parse_time(text: str) -> datetime | None:
     outside the years 1 to 9999 in UTC.
     """
     if len(text) <= _LONGEST_IN_MICROSECONDS:
-        # The form that the API sends, at a tenth of the cost of the code below, which accepts more
-        # forms.
+        # The decoder accepts the form that the API sends, at a tenth of the cost of the code below,
+        # which accepts more forms.
         try:
             usual = msgspec.convert(text, datetime)
             if usual.tzinfo is UTC:

@@ -35,18 +35,19 @@ _NO_ERROR = re.compile(
 )
 _FALSE = frozenset({"false", "no", "0"})
 _RESPONSES = ("chat.completion", "text_completion", "response")
-"""The values of `object` in a model's response, even if it reports no usage."""
-_NOT_BY_THEMSELVES = ("integration", "code")
+"""The values of `object` that show a model's response, even if it reports no usage."""
+_MAY_NAME_OTHER_MODELS = ("integration", "code")
 """Node types whose outputs may name a model that did not respond in this step."""
+# Quantities that describe a call, but are not usage.
 _NO_USE = WORDS | FLAGS
 _FAILED = frozenset({"error", "failed", "failure"})
 REMOVED_ERROR = "(removed by a redaction rule)"
-"""The text of a reported error that redaction removed: the error itself still counts."""
+"""The text stored for an error that redaction removed: the step still counts as having an error."""
 
 LATE_ERROR = f"(an error of which the first {MAX_ERROR_CHARACTERS:,} characters say nothing)"
-"""The text of a reported error whose stored part would not count as an error.
+"""The text stored for an error whose first `MAX_ERROR_CHARACTERS` would not count as an error.
 
-The database checks the stored text, which is cut after `MAX_ERROR_CHARACTERS`.
+The database sees only the stored text.
 """
 
 
@@ -99,9 +100,9 @@ class _UsualDetails(Struct, gc=False, forbid_unknown_fields=True):
 
 
 class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
-    """The names of `usage_names` that nearly all responses use, decoded at once.
+    """The names of `usage_names` that nearly all responses use, decoded in one step.
 
-    If there is any other name, the response is read by the whole table.
+    A response with any other name is read by the whole table of names.
     """
 
     prompt_tokens: _Count = None
@@ -118,7 +119,7 @@ class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
 class _Result(Struct, gc=False):
     error: Raw | UnsetType = UNSET
     successful: Any = None
-    successfull: Any = None  # The API's own spelling; it also uses the right one.
+    successfull: Any = None  # The API uses both spellings.
     success: Any = None
     data: Raw | UnsetType = UNSET
     usage: Raw | UnsetType = UNSET
@@ -153,7 +154,7 @@ class Generation(Struct, frozen=True, gc=False):
 
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
-    """Read a step's payloads: JSON, or None if the step has no such payload."""
+    """Read the columns from a step's payloads: JSON, or None if the step has no such payload."""
     input_view = _view(_INPUTS, inputs, _NO_INPUTS)
     output_view = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
     is_model = output_view.object in _RESPONSES
@@ -165,14 +166,14 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         is_model = True
     result = _view(_RESULT, output_view.result, _NO_RESULT)
     completion = None
-    if outputs is not None and (is_model or _may_tell_usage(outputs, output_view, result)):
+    if outputs is not None and (is_model or _may_report_usage(outputs, output_view, result)):
         completion = Completion()
         completion.look(bytes(outputs), OUTPUTS)
     node_type = "model" if is_model else _node_type(input_view, output_view, result)
     if is_model:
         error = _model_error(output_view, _view(_CHOICES, output_view.choices, _NO_CHOICES))
     elif node_type == "code":
-        # `success` has its author's own meaning in a code node; an error is an error.
+        # In a code node, `success` means what its author chose. Only errors count.
         error = _error(result.error) or _error_text(output_view.error)
     else:
         error = (
@@ -185,14 +186,14 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         node_type,
         _request_model(input_view),
         None
-        if output_view.model is None or node_type in _NOT_BY_THEMSELVES
+        if output_view.model is None or node_type in _MAY_NAME_OTHER_MODELS
         else _short(output_view.model),
         reported_error=error,
     )
     return read if completion is None else _with_usage(read, completion)
 
 
-def _may_tell_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
+def _may_report_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
     if output_view.usage is not UNSET or result.usage is not UNSET:
         return True
     # The API wraps an integration's response in an envelope: only the content is searched.
@@ -204,8 +205,8 @@ def _may_tell_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> boo
 def _with_usage(read: Generation, completion: Completion) -> Generation:
     """Add the usage of the response that was found in the payloads."""
     found, deviations = completion.read()
-    # An amount of money, or a quantity that cannot be read, is a model's usage only if a model is
-    # named: otherwise it may come from anything.
+    # Money and quantities that cannot be read count as a model's usage only if a model is named:
+    # without a model, any service can have reported them.
     model = completion.model or read.request_model
     if read.node_type != "model" and (
         _NO_USE if model is not None else _NO_USE | MONEY | {UNREAD}
@@ -244,10 +245,10 @@ def _node_type(input_view: _Inputs, output_view: _Outputs, result: _Result) -> s
 
 
 def is_error(value: object) -> bool:
-    """Return whether a value in the place of an error is an error.
+    """Return whether the value of a member such as `error` is an error.
 
-    Null, false, 0, blanks and words for nothing such as `None` are not, and neither are lists and
-    objects that contain nothing else.
+    These are no errors: null, false, 0, blank text, words for nothing such as `None`, and lists and
+    objects that contain only such values.
     """
     waiting = [value]
     while waiting:
@@ -279,7 +280,7 @@ def with_facts_of(original: Generation, redacted: Generation) -> Generation:
 
 
 def _usual_usage(used: _UsualUsage, output_view: _Outputs) -> Usage | None:
-    """Return the same as `usage_of` for the usual names; None if the case is not a simple one."""
+    """Return the same as `usage_of` for the usual names; None if only `usage_of` can decide."""
     of_input, of_output = (
         used.prompt_tokens_details or _NO_DETAILS,
         used.completion_tokens_details or _NO_DETAILS,
@@ -343,7 +344,7 @@ def _model_error(output_view: _Outputs, choices: list[_Choice]) -> str | None:
 
 
 def _choice_error(choice: _Choice) -> str | None:
-    """Return the error that ended a model's response."""
+    """Return the error that ended a model's response; None if there was none."""
     return _error(choice.error) or _bad_end(choice.finish_reason)
 
 
@@ -353,7 +354,7 @@ def _bad_end(reason: object) -> str | None:
 
 
 def _error_text(error: Raw | UnsetType) -> str | None:
-    """Return the error in an output named `error`; a number there is a result, not an error."""
+    """Return the error in an output named `error`; a number or boolean there is a result."""
     return None if error is UNSET or bytes(error)[:1] not in b'"{[' else _error(error)
 
 
@@ -371,13 +372,13 @@ def _error(error: Raw | UnsetType) -> str | None:
 
 
 def _no_success(result: _Result | _Outputs) -> str | None:
-    """Return the reported error of a result that says it was not successful."""
-    if _says_no(result.successful) or _says_no(result.successfull):
+    """Return an error if the result says that it was not successful, else None."""
+    if _is_false(result.successful) or _is_false(result.successfull):
         return "reported successful: false"
-    return "reported success: false" if _says_no(result.success) else None
+    return "reported success: false" if _is_false(result.success) else None
 
 
-def _says_no(value: object) -> bool:
+def _is_false(value: object) -> bool:
     return value is False or (isinstance(value, str) and value.strip().casefold() in _FALSE)
 
 

@@ -1,6 +1,6 @@
 """Search for a model's response in a step's outputs.
 
-The response is the outputs themselves, inside the result of an integration, or the events of a
+The response can be the outputs themselves, a part of an integration's result, or the events of a
 stream.
 """
 
@@ -96,11 +96,11 @@ _CANDIDATES = msgspec.json.Decoder(list[_Candidate])
 
 
 _OBJECT = ord("{")
-# The end of most names of usage. Searching for it costs less than decoding the value.
+# The end of most names of usage. A search for these bytes costs less than decoding the value.
 _USAGE = b'sage"'
-_TELL = frozenset(NAMES.members) - _BESIDE
+_REPORTING = frozenset(NAMES.members) - _BESIDE
 _CONTAINERS = frozenset(CONTAINERS)
-_HOLD = _TELL | _CONTAINERS
+_REPORTING_OR_WRAPPING = _REPORTING | _CONTAINERS
 
 
 def may_hold_usage(value: Raw, depth: int = 0) -> bool:
@@ -111,10 +111,10 @@ def may_hold_usage(value: Raw, depth: int = 0) -> bool:
             members = _MEMBERS.decode(value)
         except REFUSALS:
             return False
-        if not _HOLD.isdisjoint(members):
-            if not _TELL.isdisjoint(members):
+        if not _REPORTING_OR_WRAPPING.isdisjoint(members):
+            if not _REPORTING.isdisjoint(members):
                 return True
-            # A loop is faster than any(), and this runs for every step.
+            # A loop is faster than any(), and this code runs for every step.
             for name in _CONTAINERS & members.keys():
                 if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
@@ -138,13 +138,13 @@ def _object_may_hold_usage(value: Raw) -> bool:
 
 
 class Completion:
-    """A model's response, as far as it reports usage; the events of one stream are one response."""
+    """What a model's response reports about its usage; a stream of events is one response."""
 
     __slots__ = (
         "_at",
         "_deviations",
         "_ids",
-        "_told",
+        "_reported",
         "_unknown",
         "_uses",
         "finish_reason",
@@ -155,7 +155,7 @@ class Completion:
         self.model: str | None = None
         self.finish_reason: str | None = None
         self._uses: Found = {}
-        self._told: dict[str, Any] = {}
+        self._reported: dict[str, Any] = {}
         self._at: str | None = None
         self._ids: set[str] = set()
         self._unknown: list[tuple[str, str, Raw]] = []
@@ -164,7 +164,7 @@ class Completion:
     @property
     def is_found(self) -> bool:
         """Whether a response with usage was found."""
-        return self._at is not None or "ResponseMetadata" in self._told
+        return self._at is not None or "ResponseMetadata" in self._reported
 
     def read(self) -> tuple[Found, Deviations]:
         """Return the usage that was found, and the members that could not be read."""
@@ -173,12 +173,14 @@ class Completion:
             for path, name, raw in self._unknown:
                 note_unknown(name, _decoded(raw), self._deviations, path)
         elif len(self._ids) > 1:
-            # Several responses: their sum would have neither a single model nor a single length of
-            # input.
+            # The usage of several responses is not added: the sum would have neither a single model
+            # nor a single input length.
             self._deviations.note(f"{self._at}.usage", "unknown_usage", [])
             found[UNREAD] = len(self._ids)
         else:
-            gather(NAMES, self._told, found, deviations=self._deviations, path=self._at or OUTPUTS)
+            gather(
+                NAMES, self._reported, found, deviations=self._deviations, path=self._at or OUTPUTS
+            )
             if (searches := self._uses.pop("grounding", None)) is not None:
                 by_prompt = (
                     self.model is not None and _CHARGED_BY_PROMPT.match(self.model) is not None
@@ -248,8 +250,8 @@ class Completion:
                 self._deviations.note(f"{path}.{name}", "unknown_usage", {})
                 continue
             value = _decoded(raw)
-            if _says(NAMES.members[name], value):
-                self._told[name] = _merged(self._told.get(name), value)
+            if _has_usage(NAMES.members[name], value):
+                self._reported[name] = _merged(self._reported.get(name), value)
                 reports_usage = reports_usage or name not in _BESIDE | {"ResponseMetadata"}
         if reports_usage and self._at is None:
             self._at = path
@@ -258,13 +260,13 @@ class Completion:
     def _take_uses(self, members: dict[str, Raw]) -> None:
         """Count what OpenAI and Google charge per use, but do not include in the usage."""
         uses = self._uses
-        rooms = set()
+        containers = set()
         for item in _typed(_ITEMS, members.get("output")):
             quantity = _CHARGED_ITEMS.get(item.type) if isinstance(item.type, str) else None
             if item.type == "code_interpreter_call":
-                if item.container_id in rooms:
+                if item.container_id in containers:
                     continue  # The charge is per container.
-                rooms.add(item.container_id)
+                containers.add(item.container_id)
             elif (
                 item.type == "web_search_call"
                 and item.action is not None
@@ -290,8 +292,8 @@ def _is_whole(members: dict[str, Raw]) -> bool:
     return _text(members.get("object")) == "list" or bytes(members.get("done") or b"") == b"true"
 
 
-def _says(node: NameTree, value: Any) -> bool:
-    """Return whether a member of a body reports something under a name in the table."""
+def _has_usage(node: NameTree, value: Any) -> bool:
+    """Return whether a member's value contains anything that its entry in the name table covers."""
     if type(value) is dict:
         return not node.members.keys().isdisjoint(value)
     if type(value) is list:
@@ -300,7 +302,7 @@ def _says(node: NameTree, value: Any) -> bool:
 
 
 def _merged(before: Any, after: Any) -> Any:
-    """Merge the values of one name from two events: the later one, unless it is empty."""
+    """Merge the values of one name from two events: the later value wins, unless it is empty."""
     if type(before) is dict and type(after) is dict:
         return before | {
             name: _merged(before.get(name), value)
@@ -318,7 +320,7 @@ def _finish_reason(members: dict[str, Raw]) -> str | None:
         reason = _at(raw, rest)
         if reason is not None:
             return reason
-    # A complete response by OpenAI has no reason other than its status.
+    # In OpenAI's Responses and Realtime APIs, only the status shows why a complete response ended.
     return _text(members.get("status")) if _text(members.get("object")) in _RESPONSES else None
 
 

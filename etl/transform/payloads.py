@@ -82,8 +82,8 @@ class Storable(NamedTuple):
 def may_be_refused(body: bytes) -> bool:
     """Return whether jsonb might refuse something in this text, which must be strict JSON.
 
-    False is a proof. The check takes about 2 ns a byte: a whole response is checked once, and
-    single values only if the response is suspect.
+    False means that jsonb certainly accepts the text. The check takes about 2 ns a byte: a whole
+    response is checked once, and single values only if the response is suspect.
     """
     return len(body) > _ALWAYS_FITS_BYTES or _may_need_rewriting(body)
 
@@ -135,7 +135,7 @@ def _may_need_rewriting(body: bytes) -> bool:
         if _EXPONENT.match(body, found):
             return True
         found = shapes.find(_BIG_EXPONENT, found + 1)
-    # 6,000 digits in a row contain two neighbouring probes, because probes are 3,000 bytes apart.
+    # Probes are 3,000 bytes apart, so 6,000 digits in a row contain two neighbouring probes.
     for match in _NEIGHBOURING_DIGITS.finditer(body[::_STRIDE]):
         probe = match.start() * _STRIDE
         if body[probe : probe + _STRIDE].isdigit():
@@ -146,8 +146,8 @@ def _may_need_rewriting(body: bytes) -> bool:
 def _is_too_deep(body: bytes) -> bool:
     """Return whether the text is nested more deeply than `MAX_DEPTH`.
 
-    Large responses are checked here. The text is read in pieces, so that memory is bounded by two
-    copies, and bracket by bracket only in pieces that could exceed the limit.
+    The text may be a large response. It is read in pieces, so that memory is bounded by two copies.
+    Only pieces that could exceed the limit are read bracket by bracket.
     """
     text = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     depth = 0

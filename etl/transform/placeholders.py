@@ -1,7 +1,8 @@
-"""Placeholders for payloads that are gone: column values in every place they may have come from.
+"""Placeholders for payloads that are no longer stored.
 
-A redaction rule names a place in a payload. With the placeholder, the rule also reaches the column,
-whichever provider's names the payload used.
+A placeholder contains the values of the step's columns, in every place from which they may have
+come. A redaction rule names a place in a payload. With the placeholder, the rule also reaches the
+column, whichever provider's names the payload used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NAMES, REQUEST_MODELS
 
+# The columns by the quantities of `usage_names`.
 _COLUMNS = {
     "prompt": "input_tokens", "input": "input_tokens", "billed_input": "input_tokens",
     "output": "output_tokens", "billed_output": "output_tokens", "total": "total_tokens",
@@ -51,11 +53,11 @@ PLACES: Mapping[str, Places] = {
     "inputs": _places(("request_model", path) for path in REQUEST_MODELS),
     "outputs": _places(_of_outputs()),
 }
-"""The paths in inputs and outputs that a column is read from, by column."""
+"""The paths in `inputs` and `outputs` from which each column is read, by payload and column."""
 
 
 def placeholder(name: str, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a payload of this name, built from the columns of a step."""
+    """Return the placeholder for `inputs` or `outputs` (`name`), from the columns of a step."""
     payload: dict[str, Any] = {}
     for column, places in PLACES[name].items():
         value = _json(stored[column])

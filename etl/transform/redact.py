@@ -62,7 +62,7 @@ class RedactedElement(NamedTuple):
     own: Raw
     members: Members
     suspect: bool
-    """Whether jsonb might refuse a value in it."""
+    """Whether jsonb might refuse a value in the element."""
 
 
 class Match(NamedTuple):
@@ -77,7 +77,11 @@ class Match(NamedTuple):
     size: int
     """Length of the value's JSON, in bytes."""
     applied: bool
-    """False if the match is inside another match, is empty, or is a member that no rule changes."""
+    """Whether the rule changes the value.
+
+    False if another rule for the same place or a match around the value takes precedence, if no
+    rule changes the member (`UNTOUCHED`), or if the value is empty and the rule does not drop it.
+    """
 
 
 def _is_empty(value: Any) -> bool:
@@ -141,7 +145,7 @@ class Policy:
     """
 
     def __init__(self, rules: Sequence[RedactionRule], key: bytes) -> None:
-        # The import takes 35 ms, and most configurations have no rules.
+        # Imported here, because the import takes 35 ms and most configurations have no rules.
         from jsonpath_rfc9535 import JSONPathEnvironment
 
         class Environment(JSONPathEnvironment):
@@ -224,7 +228,7 @@ class Policy:
             raise NotRedactable(type(error).__name__) from None
 
     def effects(self, field: str) -> frozenset[Action]:
-        """Return the actions that the rules may apply to this member, found by a trial."""
+        """Return the actions that the rules may apply to this member, found with a sample value."""
         found: set[Action] = set()
         for node in (None, *self._of_node):
             document = Raw(written({"node_id": node, field: "x"}))
@@ -268,12 +272,12 @@ class Policy:
         self, own: Raw, members: Members, rules: tuple[_Compiled, ...]
     ) -> RedactedElement:
         if rules:
-            # Rewritten even if nothing matches: the earlier value of a duplicate name may be one
-            # that must not be kept.
+            # Rewrite the element even if nothing matches: an earlier value of a duplicate name may
+            # be content that must not be kept.
             own = self._rewritten(own, rules)
         parts = split(b"[" + own + b"]")
         if parts is None or len(parts.elements) != 1 or parts.elements[0][1] is None:
-            raise NotRedactable("no object")
+            raise NotRedactable("not an object")
         return RedactedElement(
             own, parts.elements[0][1], not parts.strict or may_be_refused(bytes(own))
         )
@@ -287,14 +291,14 @@ class Policy:
             was_error = is_error(document.get("error"))
             for location, rule in taken.items():
                 self._apply(rule.action, document, location)
-            # Whether there was an error is a fact. No rule removes it, and no mask in place of the
-            # text `None` adds it.
+            # Whether there was an error is a fact: removing the error must not change it, and
+            # neither must masking the text `None`.
             if is_error(document.get("error")) != was_error:
                 document["error"] = REMOVED_ERROR if was_error else None
             return Raw(written(document))
         except Exception as error:
-            # Any error (nesting beyond Python's limit, a path that the library cannot evaluate):
-            # unredacted content must not be passed on.
+            # Catches every error, such as nesting beyond Python's limit or a path that the library
+            # cannot evaluate, because unredacted content must not be passed on.
             raise NotRedactable(type(error).__name__) from None
 
     def _apply(self, action: Action, document: Any, location: Location) -> None:
@@ -347,7 +351,7 @@ def _hmac(content: bytes, key: bytes) -> str:
 def _outermost(found: Sequence[tuple[_Compiled, Any]]) -> dict[Location, _Compiled]:
     """Return the rule to apply at each location.
 
-    Of nested matches the outer one counts; of several matches at one location, the first rule's.
+    Of nested matches, the outermost counts. Of several rules at one location, the first counts.
     """
     places: dict[Location, _Compiled] = {}
     for rule, node in found:

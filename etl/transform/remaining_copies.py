@@ -22,19 +22,20 @@ LEAST_CHARACTERS = 4
 LEAST_PART = 20
 """The shortest part of a removed text that counts as a copy, in characters."""
 MAX_WORK = 200_000_000
-"""The number of characters to compare, which takes at most a second.
+"""The number of compared characters after which a search finds only values equal to a removed text.
 
-After that, the search finds only values that equal a removed text.
+Comparing this many takes at most a second.
 """
-# One comparison costs at least as much as this many characters.
+# A comparison costs at least as much as this many characters.
 _LEAST_WORK = 50
 MAX_FOUND = 100
+"""The most places that a search returns; the search then ends, and is not complete."""
 
 # Members whose values are words of the protocol, the same in every message.
 _NO_CONTENT = frozenset({"role", "type", "object", "finish_reason", "model", "status"})
 
 Element = tuple[Raw, Members, bool]
-"""Bytes and members of a step or of a run's own row; the last field is true for a run's row."""
+"""Bytes and members of a step or of a run's own row, and whether it is a run's row."""
 
 
 class FoundCopy(NamedTuple):
@@ -57,7 +58,7 @@ class FoundCopies(NamedTuple):
 
 
 def find_copies(policy: Policy, run_id: str, elements: Sequence[Element]) -> FoundCopies:
-    """Search the redacted elements of one run for what the rules remove from them.
+    """Search the redacted elements of one run for the texts that the rules remove from them.
 
     Elements that cannot be redacted are skipped, because nothing of them is kept.
     """

@@ -1,4 +1,4 @@
-"""Re-reading of stored steps: the columns that follow from payloads, by the current rules.
+"""Rebuild of a stored step: the columns that come from its payloads, by the current rules.
 
 The payloads come from the database: they are redacted, and `jsonb` keeps neither the order nor the
 spacing of members. Apart from that, the result is what a load of the step would write.
@@ -25,7 +25,7 @@ COLUMNS = (
     "finish_reason",
     "reported_error",
 )
-"""The columns of a step that follow from its payloads."""
+"""The columns of a step that come from its payloads."""
 
 _ANY = msgspec.json.Decoder()
 
@@ -58,8 +58,8 @@ def read_again(
             stored["reported_error"], seen.reported_error, redacted=redacted
         ),
     }
-    # Rows from before `usage_kinds` existed have null there, which means the same as 0: that alone
-    # is not a reason to write the row.
+    # Rows from before `usage_kinds` existed have null in that column, which means the same as 0.
+    # This difference alone is not a reason to write the row.
     same = all(
         found[name] == (stored[name] or 0 if name == "usage_kinds" else stored[name])
         for name in COLUMNS
@@ -68,7 +68,10 @@ def read_again(
 
 
 def _reported_error(stored: str | None, seen: str | None, *, redacted: bool) -> str | None:
-    """Return the error that is read now, in the stored spelling if it is the same error."""
+    """Return the error that is read now, in the stored spelling if it is the same error.
+
+    A redacted step keeps its stored error, even if the redacted payload shows none.
+    """
     if stored is None or seen is None:
         return seen or (stored if redacted else None)
     return stored if _is_same(stored, seen) else seen

@@ -38,8 +38,8 @@ _KNOWN = frozenset(
     )
 )
 
-# The most rows read from a page: one for each 64 bytes of it, and no more than one statement enters
-# into the ledger.
+# The most rows read from a page: one for each 64 bytes of it, and no more than one statement writes
+# to the ledger.
 _ROW_BYTES = 64
 _MAX_ROWS = 100_000
 

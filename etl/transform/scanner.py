@@ -67,15 +67,15 @@ class Element(NamedTuple):
     """One element of an array, or several neighbouring elements that are not objects."""
 
     own: Raw
-    """The bytes of the element, or of several with the commas between them."""
+    """The bytes of the element, or of several elements with the commas between them."""
     members: Members | None
-    """None if it is not a well-formed object, or has more than `MAX_MEMBERS` members."""
+    """None if the element is not a well-formed object, or has more than `MAX_MEMBERS` members."""
     strict: bool = False
-    """Whether it is known to be UTF-8 and strict JSON."""
+    """Whether the element is known to be UTF-8 and strict JSON."""
     number: int = 1
     """The number of elements."""
     unread: bool = False
-    """Whether these are the elements beyond the last one that was examined."""
+    """Whether these are the elements after the last examined element."""
 
 
 MAX_MEMBERS = 20_000
@@ -84,11 +84,11 @@ MAX_MEMBERS = 20_000
 ALWAYS_READ = 20_000
 """The number of elements of an array that are always examined, even if they are tiny."""
 
-# This many elements without brackets are yielded one by one. Others are yielded in groups of at
-# most `_RUN_BYTES`, because the pattern takes 270 bytes of memory for each element.
+# The first `_SINGLY` elements without brackets are yielded one by one. Later ones are yielded in
+# groups of at most `_RUN_BYTES`, because the pattern takes 270 bytes of memory for each element.
 _SINGLY = 1_000
 _RUN_BYTES = 1 << 15
-# The most unexamined elements that are counted: this takes a second for the smallest elements.
+# The most unexamined elements that are counted, which takes a second for the smallest elements.
 _COUNTED = 1_000_000
 # An array with more than one comma for this many bytes is not split by the fast method.
 _DENSE = 16
@@ -113,12 +113,12 @@ def check_utf8(text: bytes) -> None:
 
 
 def elements(body: bytes, *, most: int) -> Iterator[Element]:
-    """Split an array of anything, with the fast method if possible.
+    """Split an array, with the fast method if possible.
 
     The first `most` elements are examined; all later ones are yielded together, as `unread`.
 
     Raises:
-        Malformed: the text is not exactly one array; raised at the end at the latest.
+        Malformed: the text is not exactly one array; raised at the latest after the last element.
     """
     if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
         try:
@@ -148,7 +148,7 @@ def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
 
 
 def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
-    """Split an array of anything, element by element; the first `most` are examined.
+    """Split an array with the tolerant method; the first `most` elements are examined.
 
     A bare `null` is read as an empty array, because servers written in Go send it.
 
@@ -161,15 +161,15 @@ def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
     if not text.startswith(b"["):
         raise Malformed
     singly = _SINGLY
-    looked_at = 0
+    examined = 0
     parts = _parts(text)
     for start, end, number in parts:
-        if number == 1 and looked_at == most:
+        if number == 1 and examined == most:
             yield _unread(text, start, 1 + sum(part[2] for part in islice(parts, _COUNTED)))
             return
         own = text[start:end].strip(_SPACES)
         if number == 1:
-            looked_at += 1
+            examined += 1
             yield Element(Raw(own), _members(own))
         elif singly > 0:
             singly -= number
@@ -180,7 +180,7 @@ def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
 
 
 def _unread(text: bytes, start: int, number: int) -> Element:
-    """Return the elements beyond those that were examined, as one.
+    """Return the elements after the last examined element, combined into a single `Element`.
 
     Raises:
         Malformed: the text does not end with the bracket of an array.
@@ -363,10 +363,10 @@ def _name(key: bytes) -> str:
 
 
 def _value_end(text: bytes, position: int) -> int:
-    """Return where the value ends that starts at `position`.
+    """Return the end of the value that starts at `position`.
 
     Raises:
-        Malformed: no value starts there.
+        Malformed: no well-formed value starts there.
     """
     closers = bytearray()  # The closing brackets of the open containers, the innermost last.
     while True:

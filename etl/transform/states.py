@@ -42,7 +42,7 @@ class StateMap:
         """Add a configured mapping (status to state), which takes precedence over the defaults.
 
         Raises:
-            ConfigurationError: a target is not one of the states.
+            ConfigurationError: a value of the mapping is not a state.
         """
         self._states = dict(_DEFAULTS)
         self.configured: dict[str, State] = {}

@@ -1,8 +1,9 @@
 """Redaction of stored rows.
 
 A stored row is turned back into the element that it came from, redacted, and decoded again. Most
-columns follow from the element. If a payload is gone (pruned, or never storable), a placeholder
-built from the columns replaces it: a rule for the place of a value then also reaches its column.
+columns follow from the element. If the content of a payload is gone (pruned, or never storable), a
+placeholder built from the columns replaces it: a rule for the place of a value then also reaches
+its column.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ class RedactedRow(NamedTuple):
     content_hash: bytes
 
 
+# Members by which `generation` recognises a model's response.
 _CALL = {"object": "chat.completion", "usage": {"total_tokens": 1}}
 
 
@@ -106,7 +108,7 @@ def redact_step(row: StoredRow, policy: Policy) -> RedactedRow:
 
 
 def redact_run(row: StoredRow, policy: Policy) -> RedactedRow:
-    """Redact a stored run's own row."""
+    """Redact a run's own row as it is stored."""
     members = _element(row, {})
     try:
         left = policy.run(Raw(object_of(members)), members)
@@ -139,7 +141,7 @@ def redact_dead_letter(letter: Rejected, policy: Policy) -> Rejected:
     for _, members in parts.elements if parts is not None else ():
         try:
             if members is None:
-                raise NotRedactable("no object")
+                raise NotRedactable("not an object")
             members.pop("all_outputs", None)
             left.append(bytes(policy.step(Raw(object_of(members)), members).own))
         except NotRedactable:

@@ -55,10 +55,10 @@ WHOLE = frozenset(
 )
 """Quantities in whole numbers.
 
-`prompt` and `input` are both the input. Quantities ending in `_beside` are added to it; they are
-added to `prompt` only if the total or their size shows that it does not include them. `reasoning`
-is part of the output, or is added to it if the total or its size shows that. `reasoning_beside`
-and `citation` are always added to the output.
+`prompt` and `input` both report the input. `cached_beside` and `written_beside` are added to
+`input`; they are added to `prompt` only if the total or their size shows that it does not include
+them. `reasoning` is part of the output, unless the total or its size shows that the output does not
+include it. `reasoning_beside` and `citation` are always added to the output.
 """
 ZERO = WHOLE - {name for name in WHOLE if name.endswith(("_audio", "_image", "_video"))}
 """Quantities whose 0 is kept.
@@ -71,9 +71,9 @@ MONEY = frozenset({"cost", "upstream_cost", "gateway_cost"})
 WORDS = frozenset({"tier", "traffic", "geo", "speed"})
 FLAGS = frozenset({"own_key"})
 SUMMED = frozenset({"other", "tool_uses", "file_searches"})
-"""Quantities that several names report in parts, which are added.
+"""Quantities of which several names report parts; the parts are added.
 
-Several names of any other quantity report the same number; the largest counts.
+If several names report any other quantity, they report the same number, and the largest counts.
 """
 ALL = WHOLE | SECONDS | MONEY | WORDS | FLAGS
 
@@ -154,7 +154,7 @@ def _gemini_of_python() -> Iterator[Name]:
         ("response_tokens_details", "output"),
     ):
         yield from _modalities(f"{body}.{array}", "token_count", prefix, source)
-    # LangChain's record of the same name: whole input and output, and parts of them.
+    # LangChain's record has the same name. Its input and output include their parts.
     yield from _of(LANGCHAIN, "prompt", f"{body}.input_tokens")
     yield from _of(LANGCHAIN, "output", f"{body}.output_tokens")
     yield from _of(LANGCHAIN, "total", f"{body}.total_tokens")
@@ -218,8 +218,8 @@ def _anthropic() -> Iterator[Name]:
         "https://docs.claude.com/en/build-with-claude/data-residency", "geo", "usage.inference_geo"
     )
     yield from _of("https://docs.claude.com/en/build-with-claude/fast-mode", "speed", "usage.speed")
-    # The totals include the iterations of type `message`. The two types below are charged, but not
-    # included.
+    # The totals include the iterations of type `message`. The totals do not include the two types
+    # below, which are charged as well.
     yield from _of(ANTHROPIC, None, "usage.iterations[type=message]")
     for type_, source in (
         ("compaction", "https://docs.claude.com/en/build-with-claude/compaction"),

@@ -19,7 +19,7 @@ _STANDARD = frozenset({"standard", "default", "auto", "on_demand"})
 _NO_TIER = frozenset({"", "unspecified", "traffic_type_unspecified", "service_tier_unspecified"})
 _TRAFFIC = {"on_demand_priority": "priority", "on_demand_flex": "flex"}
 _ANYWHERE = frozenset({"", "global", "not_available"})
-_TICK = -10
+_TICK = -10  # The decimal exponent of xAI's unit of cost, in US dollars.
 _MS = 1000
 _BILLED = frozenset({"billed_input", "billed_output", "billed_image", "search_units"})
 _MARKUPS = frozenset({"tier", "traffic", "speed", "geo", "batch"})
@@ -40,16 +40,19 @@ Parts = dict[str, int | None]
 
 
 def usage_of(found: Found) -> tuple[Usage, tuple[str, ...]]:
-    """Combine the quantities of one response; return the usage and the parts that do not fit.
+    """Combine the quantities of a response; return the usage and the names of parts left out.
 
-    Parts that do not fit are not in the usage: no part exceeds its whole, no charge is negative,
-    and `charged` adds up to the tokens of input and output.
+    Parts that do not fit are left out: no part exceeds its whole, no charge is negative, and
+    `charged` adds up to the tokens of input and output.
     """
     return _plain(found) or _worked_out(found)
 
 
 def _plain(found: Found) -> tuple[Usage, tuple[str, ...]] | None:
-    """Combine the usual case: input, output and total, with at most one part of each."""
+    """Combine the usual quantities: input, output and total, with at most one part of each.
+
+    None if there are other quantities, or if they do not fit.
+    """
     if not _PLAIN.issuperset(found):
         return None
     get = found.get
@@ -284,7 +287,10 @@ def _cost(found: Found) -> Decimal | None:
 
 
 def _tier(found: Found) -> str | None:
-    """Return the service tier, with everything else that changes the price of the call."""
+    """Return the service tier, followed by the speed and region that change the price of the call.
+
+    None if the response names none of these.
+    """
     if _MARKUPS.isdisjoint(found):
         return None
     get = found.get

@@ -32,20 +32,20 @@ MAX_DEVIATIONS = 20
 _MAX_DEPTH = 4
 _MAX_ELEMENTS = 1_000
 
-# Quantities that the cost depends on. Others that cannot be read do not make it unknown.
+# Quantities that the cost depends on: if any of these cannot be read, the cost is unknown.
 _CHARGED = (WHOLE | SECONDS) - {"total", "cost_ticks"}
 
 NAMES = tree()
-"""All names, as a tree of the members of a body."""
+"""All names, as a tree of the members of a response body."""
 
-# Other spellings of a number: "100" and "100.0".
+# Numbers that are sent as strings, such as "100" and "100.0".
 _WHOLE = re.compile(r"([0-9]{1,16})(?:\.0+)?", re.ASCII)
 _MONEY = re.compile(r"[0-9]{1,7}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,2})?", re.ASCII)
 _TOKENS = re.compile("token|usage", re.IGNORECASE)
 _NO_TOKENS = re.compile("cost|price|limit|max|min", re.IGNORECASE)
 
 UNREAD = "unread"
-"""The key in `Found` for the number of quantities that are stated, but cannot be read."""
+"""The key in `Found` for the number of quantities that are reported, but cannot be read."""
 
 Found = dict[str, Any]
 """The values found, by quantity: whole numbers, seconds, money as Decimal, words, flags."""
@@ -55,7 +55,7 @@ class Deviation(Struct, frozen=True, gc=False):
     """A member that should report usage, but could not be read."""
 
     path: str
-    """The path of the member, from the body on."""
+    """The path of the member, from the step's payload on (`outputs.usage.…`)."""
     kind: DriftKind
     found: str
     """The JSON type of its value."""
@@ -73,7 +73,10 @@ class Deviations(list[Deviation]):
 def gather(
     node: NameTree, value: dict[str, Any], found: Found, deviations: Deviations, path: str
 ) -> None:
-    """Add the quantities in the object at `path` to `found`. No content raises an error."""
+    """Add the quantities in the object at `path` to `found`, and unreadable ones to `deviations`.
+
+    No content raises an error.
+    """
     members = node.members
     for name, one in value.items():
         if one is None:

@@ -17,7 +17,7 @@ _UNUSABLE = (
     "A workflow in GET /workflows has no id, or an id that does not fit in a request's path: "
     "its runs cannot be read."
 )
-# The most dead letters of one response: a list of anything else must not fill the table.
+# The most dead letters of one response: a long list of other things must not fill the table.
 _MAX_REJECTED = 100
 
 # The most workflows read from a response: one for each 64 bytes of it.
@@ -25,7 +25,7 @@ _WORKFLOW_BYTES = 64
 
 
 def decode_workflows(body: bytes) -> DecodedWorkflows:
-    """Decode the response to `GET /workflows`; of several with the same id, the last one counts.
+    """Decode the response to `GET /workflows`; of workflows with the same id, the last counts.
 
     Raises:
         ApiUnavailable: the body is not a JSON array, which must not be read as "no workflows".

@@ -90,11 +90,9 @@ def erase(
 
 def _print(found: EraseReport, *, erased: bool) -> None:
     typer.echo(f"{counted(found.runs, 'run')} {'erased' if erased else 'found'}")
-    fields(
-        console(),
-        [(name.replace("_", " "), f"{rows:,}") for name, rows in found.rows.items()],
-        indent=2,
-    )
+    shown = [(name.replace("_", " "), f"{rows:,}") for name, rows in found.rows.items() if rows]
+    if shown:
+        fields(console(), shown, indent=2)
     if found.not_read:
         typer.echo(
             f"{counted(found.not_read, 'run')} in this scope "

@@ -151,8 +151,8 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
                 typer.echo(f"export ORCHESTRA_API_KEY={shlex.quote(key)}")
                 if epoch is not None:
                     typer.echo(
-                        f"--epoch {epoch.astimezone(UTC):%Y-%m-%dT%H:%M:%S} continues this history"
-                        " after a restart",
+                        "to continue this history after a restart, add"
+                        f" --epoch {epoch.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
                         err=True,
                     )
                 await stop.wait()

@@ -236,7 +236,7 @@ async def _run(
                     return 128 + (stop.number or 0)
                 # The service's own refresh may not run before the demo ends. If it runs just now,
                 # it holds the lock, and may have begun before the last runs were loaded.
-                while (await app.refresh_rollups(loaded, own, stop.is_set)).busy:
+                while (await app.refresh_rollups(loaded, own, stop.is_set)).busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
                 await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
                 _invite(server.home, console, over=exit_when_loaded)

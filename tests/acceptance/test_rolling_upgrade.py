@@ -108,6 +108,7 @@ def test_upgrading_the_schema_first(
     assert differences(url, history) == []
 
 
+@pytest.mark.slow
 def test_upgrading_the_program_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:
@@ -126,6 +127,7 @@ def test_upgrading_the_program_first(
     assert differences(url, history) == []
 
 
+@pytest.mark.slow
 def test_a_schema_that_excludes_this_program(
     this: Program, variables: dict[str, str], tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_a_schema_that_excludes_this_program(
     assert query(variables["DATABASE_URL"], "SELECT 1 AS one FROM orchestra_etl.run_ledger") == []
 
 
+@pytest.mark.slow
 def test_the_later_program_needs_its_own_revision(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:

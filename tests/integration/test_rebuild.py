@@ -512,14 +512,14 @@ def test_a_due_rebuild_is_announced(world: World) -> None:
         f"{number} stored steps are still to be read by newer rules: run `orchestra-etl rebuild`"
     )
     commands = (("status",), ("config", "check"), ("db", "upgrade"))
-    assert not [one for one in commands if "rebuild" in world.run(*one)]
+    assert not [one for one in commands if "orchestra-etl rebuild" in world.run(*one)]
     world.due()
     assert [advice in _line(world.run(*one)) for one in commands] == [True] * 3
     told = json.loads(world.run("status", "--json"))
     assert (told["rebuild"], told["verdict"]) == ({"steps": number, "exact": True}, "warning")
     assert json.loads(world.run("db", "upgrade", "--json"))["rebuild"] == told["rebuild"]
     assert "re-read" in world.run("rebuild")
-    assert not [one for one in commands if "rebuild" in world.run(*one)]
+    assert not [one for one in commands if "orchestra-etl rebuild" in world.run(*one)]
     after = json.loads(world.run("status", "--json"))
     assert (after["rebuild"], after["verdict"]) == (None, verdict)
 

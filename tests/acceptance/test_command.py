@@ -96,7 +96,7 @@ def test_a_failed_refresh_does_not_hide_the_load(
 def test_the_next_sync_completes_a_killed_one(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """After SIGKILL at random moments, one sync completes the history, with nothing twice."""
+    """After SIGKILL at random moments, one sync completes the history, without duplicates."""
     seed = random.SystemRandom().randrange(1 << 32)
     moments = random.Random(seed)
     simulator.misbehave(Misbehaviour(delay=0.03))
@@ -273,7 +273,7 @@ def test_a_missing_or_newer_schema_is_named(
 def test_a_broken_response_is_reported_once_and_loses_nothing(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """Two broken responses end a sync with 6 once; all else is loaded, and later those runs."""
+    """Two broken responses end one sync with 6; the other runs are loaded, and later those two."""
     html, cut = history.run_ids(history.workflow_ids[0])[:2]
     good = simulator.steps_bodies.copy()
     simulator.steps_bodies[html] = b"<html>sorry</html>"

@@ -152,7 +152,7 @@ def test_a_demo_ignores_the_environment(
         {"relname": "marker"}
     ]
     assert "\x1b" not in done.stdout
-    # A line with a path of the user may be longer.
+    # A line with a path of the user can be longer.
     lines = [line for line in done.stdout.splitlines() if str(home) not in line]
     assert max(map(len, lines)) <= 80
     assert "run `make dashboards`" in done.stdout
@@ -242,9 +242,9 @@ def test_commands_during_a_demo(home: Path) -> None:
 
 
 def test_a_demo_after_a_killed_one(home: Path) -> None:
-    """After SIGKILL during the load, the next demo takes the server over and starts again.
+    """After SIGKILL during the load, the next demo adopts the server and starts again.
 
-    It stops the server at its end.
+    The next demo stops the server at its end.
     """
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
     with started("demo", variables=variables) as process:

@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 
 def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # Leave out the variables of the make that runs this test, if any.
+    # If make runs this test, its variables must not reach the make under test.
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
     }

@@ -204,7 +204,7 @@ def test_db_roles_waits_briefly_and_names_the_holder(
 
 
 def test_a_slow_statement_without_a_lock_wait_logs_nothing(database_url: str) -> None:
-    """The control: a slow statement that waits for no lock logs nothing."""
+    """The counter-check: a slow statement that waits for no lock logs nothing."""
     opened = Database(database_url)
     with capture_logs() as lines:
         opened.transaction(lambda c: c.execute(text("SELECT pg_sleep(2.5)")))
@@ -213,7 +213,7 @@ def test_a_slow_statement_without_a_lock_wait_logs_nothing(database_url: str) ->
 
 
 def test_the_description_of_a_lock_holder() -> None:
-    """A holder's names are cut to one line; a prepared transaction has none; a list is cut."""
+    """A holder's long name is cut to one line, a prepared transaction has no name, a list is cut."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
     known = LockHolder(7, "jane\n", "x" * 100, since, "orchestra.steps")
     assert str(known) == (

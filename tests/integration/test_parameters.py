@@ -95,7 +95,7 @@ def _evil(url: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_foreign_settings_do_not_affect_transactions(database_url: str, name: str) -> None:
-    """The program's transactions return the correct result whatever the database sets.
+    """The program's transactions return the correct result despite any setting of the database.
 
     A session without the program's settings returns a wrong one.
     """
@@ -153,7 +153,7 @@ OTHERS = {
 def test_a_database_with_hostile_settings(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Schema, runs and counts are right whatever the database and the PG* variables set."""
+    """Schema, runs and counts are right despite hostile settings and PG* variables."""
     url = empty_database_url
     _evil(url)
     for name, value in OTHERS.items():

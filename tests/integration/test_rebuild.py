@@ -93,7 +93,7 @@ class World:
     def steps(self) -> dict[str, dict[str, Any]]:
         """Return all steps without their time of change.
 
-        An empty mask of usage kinds counts as none.
+        A mask of usage kinds without a bit is null, as if there were no mask.
         """
         rows = query(
             self.url, "SELECT *, NULLIF(usage_kinds, 0) AS usage_kinds FROM orchestra.steps"
@@ -120,7 +120,7 @@ class World:
         }
 
     def due(self, sql: str = FORGET) -> None:
-        """Undo what the statement clears, and make the rebuild due, as after an upgrade."""
+        """Run the statement, and make the rebuild due, as an upgrade does."""
         query(self.url, sql)
         query(self.url, DUE)
 
@@ -268,7 +268,7 @@ def test_killed_in_the_middle(world: World, point: str) -> None:
 def test_a_signal_ends_a_rebuild_after_its_batch(world: World) -> None:
     """SIGTERM ends a rebuild with 143 and a JSON report once its batch is committed.
 
-    The next rebuild does the rest.
+    The next rebuild does the remaining batches.
     """
     world.run("sync")
     before = world.steps()

@@ -322,7 +322,7 @@ def test_a_payload_that_is_too_deep_is_removed(world: World) -> None:
 
 
 def test_redact_apply_resumes(world: World) -> None:
-    """After `redact apply` is stopped, a later one does the rest, and nothing twice."""
+    """If `redact apply` is stopped, the next one does only the rest."""
     world.run("sync")
     world.configure(*ALL)
     loaded = load(
@@ -347,7 +347,7 @@ def test_redact_apply_resumes(world: World) -> None:
 def test_dead_letters_with_equal_redacted_content(world: World) -> None:
     """Dead letters that differ only in removed content keep separate rows.
 
-    If a hash is taken already, another one is made.
+    If another row has the same content hash, the hash is made unique.
     """
     world.run("sync")
     for number in range(3):

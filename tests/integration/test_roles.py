@@ -134,13 +134,13 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
 
 
 def test_every_table_has_a_rule() -> None:
-    """Each table has a rule for the loader; the rule for analysts follows from the schema."""
+    """Each table has a rule for the loader, and each private column exists."""
     assert set(metadata.tables.values()) == set(LOADED)
     assert {table.schema for table in metadata.tables.values()} == {ANALYTICS, OPERATIONS}
     assert all(column in table.columns for table, columns in PRIVATE.items() for column in columns)
 
 
-# What the loader needs, and no more.
+# The loader.
 
 FAILED = "SELECT count(*) AS n FROM orchestra.runs WHERE status = 'completed' AND state = 'failed'"
 REDACTING = """
@@ -274,9 +274,7 @@ LOADER_MUST_NOT = (
 
 
 def test_the_loader_may_do_nothing_else(url: str) -> None:
-    """The loader can neither change definitions nor use other roles nor remove stored runs.
-
-    It cannot pass on its privileges either.
+    """The loader cannot change definitions, use other roles, remove runs or grant privileges.
     """
     loader = as_user(url, "test_loader")
     for statement in LOADER_MUST_NOT:
@@ -286,7 +284,7 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
     assert code(as_user(url, "test_analyst"), "SELECT data FROM orchestra.inputs") == DENIED
 
 
-# What analysts see.
+# Analysts.
 
 ANALYST_MAY = (
     "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs",
@@ -355,7 +353,7 @@ def test_only_payload_analysts_read_payloads(url: str) -> None:
 
 
 def test_analysts_neither_write_nor_read_the_ledger(url: str) -> None:
-    """Analysts can neither write, define objects nor use other roles, and not read the ledger."""
+    """Analysts cannot write, define objects, use other roles or read the ledger."""
     for login in ("test_analyst", "test_payload_analyst"):
         for statement in MUST_NOT:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)

@@ -32,7 +32,7 @@ from tests.rollup_oracle import counted_history, counted_rows, stored
 from tests.support import configuration, environment, load, query, slow, sync, wait_until
 
 START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
-"""The end of an hour and of a day, so that what follows falls into two of each."""
+"""The end of an hour and of a day, so that later times fall into the next ones."""
 
 
 @pytest.fixture
@@ -232,7 +232,7 @@ class Loads:
 
 @pytest.mark.parametrize("seed", [1, *slow(2, 3)])
 def test_random_loads(database: Database, database_url: str, seed: int) -> None:
-    """After each refresh of random changes, every group that does not wait is right.
+    """After each refresh of random changes, every group that is not queued is right.
 
     In the end, all groups are right.
     """

@@ -293,7 +293,7 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
 def test_a_run_by_a_unique_prefix(command: Command, database_url: str) -> None:
     """A unique prefix of at least four characters finds a run; an ambiguous one names candidates.
 
-    A whole id always means itself.
+    A complete id finds its own run even if it is the prefix of another id.
     """
     for run in ("abcd", "abcd-1", "abce-2", "xy", *(f"many-{number}" for number in range(9))):
         _run(database_url, run)

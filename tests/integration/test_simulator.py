@@ -1,4 +1,4 @@
-"""The simulator as a client meets it: real requests over loopback, and all misbehaviours."""
+"""The simulator from a client's side: real requests over loopback, and all misbehaviours."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def steps_path(history: History, workflow_id: str) -> str:
     return f"/workflows/{workflow_id}/runs/{history.run_ids(workflow_id, 1, 40)[0]}/steps"
 
 
-def raw_answer(
+def raw_response(
     simulator: Simulator,
     path: str,
     seconds: float = 60.0,
     until: Callable[[bytes], bool] = lambda received: False,
 ) -> bytes:
-    """Return the bytes that the server sends until it closes, time is over, or `until` is true."""
+    """Return what the server sends until it closes, `seconds` are over, or `until` is true."""
     url = urlsplit(simulator.base_url)
     received = b""
     deadline = time.monotonic() + seconds
@@ -281,7 +281,7 @@ def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
 def test_it_stops_at_once_despite_a_slow_response(history: History, steps_path: str) -> None:
     """A slow response does not delay the end."""
     with Simulator(history, misbehaviours=[Misbehaviour(delay=600)]).in_thread() as simulator:
-        assert raw_answer(simulator, steps_path, seconds=0.2) == b""
+        assert raw_response(simulator, steps_path, seconds=0.2) == b""
         stopping = time.monotonic()
     assert time.monotonic() - stopping < 300
 
@@ -355,7 +355,7 @@ def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_pat
     """A body that drips byte by byte is complete in the end."""
     simulator.misbehave(Misbehaviour(drip_body=0.05))
     asked = time.monotonic()
-    received = raw_answer(
+    received = raw_response(
         simulator, steps_path, until=lambda received: len(received.partition(b"\r\n\r\n")[2]) >= 8
     )
     taken = time.monotonic() - asked
@@ -372,7 +372,7 @@ def test_it_drips_the_headers(simulator: Simulator, steps_path: str) -> None:
     """Headers drip byte by byte, and stay incomplete for as long as a client waits."""
     simulator.misbehave(Misbehaviour(drip_headers=0.05))
     asked = time.monotonic()
-    received = raw_answer(simulator, steps_path, until=lambda received: len(received) >= 8)
+    received = raw_response(simulator, steps_path, until=lambda received: len(received) >= 8)
     taken = time.monotonic() - asked
     assert len(received) <= 2 + taken / 0.05
     assert b"HTTP/1.1 200 OK".startswith(received[:15])
@@ -386,7 +386,7 @@ def test_it_cuts_the_body_short(
     simulator.misbehave(Misbehaviour(cut="length"))
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         client.get(steps_path)
-    head, _, body = raw_answer(simulator, steps_path).partition(b"\r\n\r\n")
+    head, _, body = raw_response(simulator, steps_path).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(true)}".encode() in head
     assert body == true[: len(true) // 2]
     simulator.misbehave(Misbehaviour(cut="close"))
@@ -490,7 +490,7 @@ def test_every_named_misbehaviour_has_an_effect(
     for name, misbehaviour in MISBEHAVIOURS.items():
         simulator.misbehave(msgspec.structs.replace(misbehaviour, probability=1.0))
         if name in ("slow", "dripping", "dripping-headers"):
-            assert len(raw_answer(simulator, steps_path, seconds=0.2)) < len(honest[2][1]) / 2, name
+            assert len(raw_response(simulator, steps_path, seconds=0.2)) < len(honest[2][1]) / 2, name
         else:
             assert ask() != honest or ask() != honest, name
 
@@ -541,7 +541,7 @@ def test_a_folders_list_is_paged(tmp_path: Path) -> None:
 
 
 def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
-    """An id that is a path in disguise leads nowhere."""
+    """An id that contains a path never yields a file outside the folder."""
     (tmp_path / "steps.json").write_bytes(b"secret")
     (tmp_path / "inside").mkdir()
     folder = Folder(tmp_path / "inside")
@@ -555,7 +555,7 @@ def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
         with pytest.raises(KeyError):
             folder.read(*names)
     with Simulator(folder).in_thread() as simulator:
-        assert b"secret" not in raw_answer(
+        assert b"secret" not in raw_response(
             simulator, "/workflows/%2e%2e/runs/%2e%2e%2f%2e%2e/steps", seconds=0.3
         )
     with pytest.raises(FileNotFoundError):

@@ -251,7 +251,7 @@ def test_a_server_with_steps_alone_is_enough(world: World) -> None:
     assert world.sync().exit_status == 0
     rows = query(world.url, "SELECT id, status_source, tracking FROM orchestra.runs")
     assert sorted(row["id"] for row in rows) == sorted([named, asked])
-    # The status is derived from the steps, so that only re-reads over a day make the run final.
+    # The status is derived from the steps, so only re-reads over a day make the run final.
     assert {(row["status_source"], row["tracking"]) for row in rows} == {("derived", "open")}
     assert query(world.url, "SELECT * FROM orchestra.run_requests") == []
     steps = sum(len(world.history.steps(run)) for run in (named, asked))
@@ -385,7 +385,7 @@ def test_an_api_that_is_down_gets_few_requests(world: World) -> None:
     ],
 )
 def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:
-    """Syncs load everything exactly, even if a third of all step responses fail in one way."""
+    """Syncs load everything exactly, even if a third of the steps requests fail in one way."""
     from msgspec.structs import replace
 
     from etl.simulator.misbehaviour import MISBEHAVIOURS
@@ -402,8 +402,8 @@ def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:
     assert world.differences() == []
 
 
-def test_bad_steps_are_set_aside_alone(world: World) -> None:
-    """Of a hundred steps with two bad ones and a duplicate, 98 are stored and three set aside."""
+def test_bad_steps_are_the_only_dead_letters(world: World) -> None:
+    """Of a response with two bad steps and a duplicate, 98 steps are stored, and 3 dead letters."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     steps: list[Any] = [
         {"id": f"s{n}", "node_id": "n", "status": "completed", "start_time": "2026-01-01T00:00:00Z",

@@ -207,7 +207,8 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     )
     for run_id, since, tracking in (
         (triage_runs[3], "3 hours", "open"), (triage_runs[4], "35 days", "stale"),
-        (joke_runs[1], "2 hours", "open"), (joke_runs[2], "9 hours", "gone"), (invoice_runs[0], "2 minutes", "open"),
+        (joke_runs[1], "2 hours", "open"),
+        (joke_runs[2], "9 hours", "gone"), (invoice_runs[0], "2 minutes", "open"),
     ):  # fmt: skip
         begun = f"state = 'running', start_time = now() - interval '{since}', end_time = NULL"
         yield (
@@ -297,7 +298,7 @@ PRICES = [
 
 
 def percentile(durations: Iterable[float | None], q: float) -> Any:
-    """Return the smallest duration that is no less than this share of all durations.
+    """Return the quantile `q` of the known durations, or None without any.
 
     A histogram is exact to 2 %, and the result is rounded.
     """
@@ -691,7 +692,7 @@ def test_kinds_of_usage(world: World) -> None:
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
-    told = (
+    kinds = (
         "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens",
         "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     )  # fmt: skip
@@ -700,7 +701,7 @@ def test_kinds_of_usage(world: World) -> None:
         usage, lambda one: (one["provider"], one["model"])
     ).items():
         if added(names(used, "total_tokens")):
-            sums = [added(names(used, one)) for one in told]
+            sums = [added(names(used, one)) for one in kinds]
             made.append(
                 (
                     (rising(provider), rising(name)),
@@ -724,17 +725,17 @@ def test_parts_of_costs(world: World) -> None:
                 used["model"], used["hour"], used["service_tier"], used["context_tier"]
             )
             assert price is not None
-            told = {
+            quantities = {
                 kind: (count, price[KIND[kind].price_column], KIND[kind].per)
                 for kind, count in charged(used).items()
             }
-            if told and price["calls_per_thousand"]:
-                joke_runs["calls"] = (
+            if quantities and price["calls_per_thousand"]:
+                quantities["calls"] = (
                     used["calls"] - used["unpriced_calls"],
                     price["calls_per_thousand"],
                     CALLS.per,
                 )
-            for kind, (count, each, per) in told.items():
+            for kind, (count, each, per) in quantities.items():
                 key = (used["provider"], used["model"], kind, used["currency"])
                 parts.append({"key": key, "count": count, "cost": count * each / per})
     made = []
@@ -807,11 +808,21 @@ def test_reported_costs(world: World) -> None:
         reported, lambda one: (one["provider"], one["model"])
     ).items():
         compared = [one for one in calls if one["difference"] is not None]
-        spent, reported = (rounded(total(names(compared, one)), 4) for one in ("cost", "reported_cost"))
+        spent, provider_cost = (
+            rounded(total(names(compared, one)), 4) for one in ("cost", "reported_cost")
+        )
         apart = sum(
             one["ratio"] is not None and not 0.99 <= one["ratio"] <= 1.01 for one in compared
         )
-        row = (provider, name, len(compared), spent, reported, apart, len(calls) - len(compared))
+        row = (
+            provider,
+            name,
+            len(compared),
+            spent,
+            provider_cost,
+            apart,
+            len(calls) - len(compared),
+        )
         made.append(((rising(provider), rising(name)), row))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert {(True, False), (False, True)} <= {

@@ -66,7 +66,7 @@ def test_make_alone_prints_help() -> None:
     ],
 )
 def test_every_target_works_from_a_fresh_checkout(target: str, tmp_path: Path) -> None:
-    """Each target leads from a checkout without a virtual environment to its own command."""
+    """Each target works in a checkout without a virtual environment, and runs its own command."""
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")
     assert done.returncode == 0, done.stderr
     commands = done.stdout.replace("\\\n", "").splitlines()

@@ -516,7 +516,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_deadlock_with_its_readers(
         monkeypatch,
         tmp_path,
         [view.partition("COMMENT ON")[0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW")],
-        # In its own transaction: a reader of the view locks the view first and then the table.
+        # A separate transaction, because a reader of the view locks the view before the table.
         ["ALTER TABLE orchestra.workflow_versions ALTER COLUMN first_seen_at SET NOT NULL"],
     )
     refused: list[Exception] = []

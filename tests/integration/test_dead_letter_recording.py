@@ -67,7 +67,7 @@ def test_a_refused_row_is_a_dead_letter_with_its_own_bytes(world: World, listed:
     )
     bare = row % (world.run.encode(), b"")
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint not in ("runs", "run") or call.run_id == world.other:
             return honest
         behind = request.query.get("offset", "0") != "0"
@@ -78,7 +78,7 @@ def test_a_refused_row_is_a_dead_letter_with_its_own_bytes(world: World, listed:
         )
         return web.Response(body=body, content_type="application/json")
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         report = world.sync(discover=listed, runs=(world.run, world.other))
     assert (report.exit_status, report.load.dead_letters) == (6, 1)
     (letter,) = query(world.url, LETTERS)
@@ -98,7 +98,7 @@ def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) ->
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     elapsed = iter((("1.5", 1), ("20", 1), ("3e2", 1), ("3e2", 2)))
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "run" or call.run_id == world.other:
             return honest
         own, nested = next(elapsed)
@@ -108,7 +108,7 @@ def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) ->
         )
         return web.Response(body=row.encode(), content_type="application/json")
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         reports = [world.sync(discover=False, runs=(world.run, world.other)) for _ in range(4)]
     assert [report.load.dead_letters for report in reports] == [1, 0, 0, 1]
     letters = query(world.url, "SELECT occurrences FROM orchestra_etl.dead_letters ORDER BY id")
@@ -326,7 +326,7 @@ def test_a_run_that_exceeds_the_timeout_is_a_dead_letter(
 def test_a_database_that_is_slow_for_every_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If every run exceeds the timeout, there is no dead letter, and the error says: slow database."""
+    """If every run exceeds the timeout, the error names the database and no dead letter is made."""
     monkeypatch.setattr(loading, "SLOW", 2)
     query(world.url, SLOW.replace("WHEN (NEW.node_id = 'slow') ", ""))
     with pytest.raises(DatabaseUnavailable, match="takes too long for any run"):

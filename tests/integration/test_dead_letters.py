@@ -72,7 +72,7 @@ def _gap(url: str) -> int:
 
 
 def test_dead_letters_are_listed_and_shown(command: Command, database_url: str) -> None:
-    """`list` shows open dead letters, `--all` also settled ones; `show` shows a whole dead letter."""
+    """`list` shows open dead letters, `list --all` also settled ones, and `show` all of one."""
     open_one = _letter(database_url, "run-1")
     _letter(database_url, "run-2", resolution="loaded")
     _letter(database_url, "", workflow=TRIAGE)
@@ -120,7 +120,7 @@ def test_the_body_is_written_byte_by_byte(tmp_path: Path, database_url: str) -> 
 
 
 def test_retry_requests_a_newer_read(command: Command, database_url: str) -> None:
-    """A retry makes the run due, and raises its token and clears its lease to refuse older reads."""
+    """A retry makes the run due, raises its fencing token and clears its lease."""
     _known(database_url, "run-1")
     _known(database_url, "other")
     number = _letter(database_url, "run-1")

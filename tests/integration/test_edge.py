@@ -34,7 +34,10 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 def _some(case: object) -> tuple[tuple[str, ...], ...]:
-    """Return every seventh command; the start depends on the case, so all cases cover all commands."""
+    """Return every seventh command, from a start that depends on the case.
+
+    All cases together cover all commands.
+    """
     start = sum(str(case).encode()) % 7
     return COMMANDS[start::7]
 

@@ -38,7 +38,6 @@ class World:
     """A server with ten finished runs, a database, and the operations that the tests use."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
-        """Keep the parts and open the database."""
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.workflow = history.workflow_ids[0]
         self.variables = environment(url, simulator.base_url)
@@ -375,7 +374,7 @@ WAYS: list[Callable[[World], Any]] = [
 def test_nothing_brings_a_removed_run_back(
     world: World, how: str, way: Callable[[World], Any]
 ) -> None:
-    """No way into the ledger reads a removed run again or restores data to its tombstone."""
+    """No way into the ledger makes a removed run due, or restores data to its tombstone."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.remove(run_id, how)

@@ -38,7 +38,6 @@ class Freezer:
     """A separate server that these tests can freeze."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
-        """Remember the server's URL and its postmaster's process id."""
         self.url = server.url
         self._postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
 
@@ -130,7 +129,7 @@ def test_a_server_that_freezes_during_a_statement_is_given_up_in_seconds(server:
 
 
 def test_a_slow_statement_is_not_an_outage(server: Freezer) -> None:
-    """The counter-check: a statement that takes longer than the patience succeeds, no outage."""
+    """A statement that takes longer than the patience succeeds and is not an outage."""
     opened = Database(server.url, outage_patience=1)
     attempts: list[int] = []
 

@@ -207,7 +207,7 @@ def test_json_is_exact_and_harmless(command: Command) -> None:
 def test_without_the_guard_a_terminal_would_interpret_names(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The counter-check: without the guard the commands print escape and direction characters."""
+    """Without the guard, the same commands print escape and direction characters."""
     monkeypatch.setattr("etl.terminal._OBEYED_OR_HIDDEN", re.compile("(?!)"))
     printed = "".join(one.out + one.err for _, one in _run_all(command, COMMANDS[:10]))
     assert {"\x1b", "\u202e", "\u200b", "\x9b"} <= set(UNSAFE.findall(printed))

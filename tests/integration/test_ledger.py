@@ -660,9 +660,7 @@ def test_a_stored_row_stays_if_the_next_one_is_refused(
     ]
 
 
-def test_a_refused_payload_affects_only_its_step(
-    database: Database, database_url: str
-) -> None:
+def test_a_refused_payload_affects_only_its_step(database: Database, database_url: str) -> None:
     """A payload that PostgreSQL refuses makes a dead letter of its step; the others are stored."""
     query(
         database_url, "ALTER TABLE orchestra.outputs ADD CONSTRAINT poison CHECK (size_bytes < 50)"
@@ -795,7 +793,10 @@ def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) 
 def test_a_dead_letter_is_counted_and_resolved_by_a_good_read(
     database: Database, database_url: str
 ) -> None:
-    """A repeated error raises its dead letter's count; a good read resolves, a relapse reopens it."""
+    """A repeated error raises the count of its dead letter, which a good read resolves.
+
+    If the error comes back, the dead letter is open again.
+    """
     bad = _step("x" * 600)
     _track(database, "r")
     seen = []

@@ -279,7 +279,7 @@ def test_two_processes_start_one_server_and_the_last_stops_it(home: Path) -> Non
 
 
 def test_the_server_of_a_killed_process_is_adopted_and_stopped(used_home: Path) -> None:
-    """A server outlives its only user if that is killed; the next user adopts and stops it."""
+    """A server whose only user is killed keeps running; the next user adopts and stops it."""
     killed = user_process(used_home)
     wait_until_started(killed)
     server = EmbeddedPostgres(used_home)

@@ -101,10 +101,10 @@ ODD: dict[str, Odd] = {
         f"newest forty, then {behind!r}{' for any offset' if within else ''}": Odd(
             _newest_forty(behind, within=within), shown=25 if within else 40
         )
-        for within, answers in (
+        for within, responses in (
             (True, (400, 404, 410, 416, 422, 204, b"null", b"", b"[]")), (False, (422, b"null"))
         )
-        for behind in answers
+        for behind in responses
     },
 }  # fmt: skip
 VARIANTS = [name for name in ODD if name.startswith("newest forty")][2:]
@@ -115,7 +115,6 @@ class World:
     """One workflow of 70 finished runs; each test defines how the server lists them."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
-        """Keep the parts."""
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         (self.workflow,) = history.workflow_ids
 
@@ -238,8 +237,8 @@ def test_a_list_that_is_empty_once_is_read(world: World, empty: Page) -> None:
     """If runs are known, an empty first page is requested again, so the sweep finds new runs."""
     world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
     world.history.add_runs(world.workflow, 3)
-    answers = iter((empty,))
-    report = world.sync(lambda rows, offset, limit: next(answers, rows[offset : offset + limit]))
+    responses = iter((empty,))
+    report = world.sync(lambda rows, offset, limit: next(responses, rows[offset : offset + limit]))
     (swept,) = report.sweeps
     assert (swept.complete, swept.new, swept.gap, report.exit_status) == (True, 3, None, 0)
 

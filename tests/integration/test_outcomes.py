@@ -383,7 +383,7 @@ def test_codes_distinguish_kinds(database_url: str, one: str, other: str) -> Non
 def test_what_differs_within_a_kind_is_folded(
     database_url: str, one: str, other: str, pattern: str | None
 ) -> None:
-    """People, times, places and quantities do not distinguish failures and leave the pattern."""
+    """The pattern omits people, times, places and quantities, which do not distinguish failures."""
     patterns = [
         query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"]
         for m in (one, other)

@@ -259,9 +259,9 @@ def test_rules_without_a_match_change_nothing(world: World) -> None:
 
 
 def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
-    """A rule also removes what was read from its place in a payload that is pruned now.
+    """A rule also clears columns that were read from a payload before it was pruned.
 
-    The other columns stay.
+    Columns from other places of the payload stay.
     """
     step = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(

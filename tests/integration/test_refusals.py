@@ -73,15 +73,15 @@ class Capped:
         self.status = status
         self.shown = False
 
-    def __call__(self, request: web.Request, call: Any, answer: web.Response) -> web.Response:
+    def __call__(self, request: web.Request, call: Any, honest: web.Response) -> web.Response:
         """Return the first page once, and then the status."""
         if call.endpoint != "runs":
-            return answer
+            return honest
         if self.shown:
             return web.Response(status=self.status, headers={"Location": "/login"})
         self.shown = True
-        assert isinstance(answer.body, bytes)
-        return web.json_response(json.loads(answer.body)[:10])
+        assert isinstance(honest.body, bytes)
+        return web.json_response(json.loads(honest.body)[:10])
 
 
 @pytest.mark.parametrize("status", [302, 404, 405, 410, 206])
@@ -116,7 +116,7 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
 def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
     """A 400, 404, 410, 416 or 422 behind the last run ends the list; a 302 or 405 is an error."""
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":
             return honest
         if request.query["offset"] != "0":
@@ -124,7 +124,7 @@ def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: boo
         assert isinstance(honest.body, bytes)
         return web.json_response(json.loads(honest.body)[:1])
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         report = world.sync(world.workflow)
     assert (report.exit_status, world.swept()["complete"], world.known()) == (
         0 if ended else 5,
@@ -186,7 +186,7 @@ def test_one_refused_workflow_does_not_stop_the_others(
 ) -> None:
     """If the API refuses one of two workflows, the other one is read completely.
 
-    The exit status does not call the API unreachable, and `status` names the refused workflow.
+    Only a 500 counts as an unavailable API (exit status 5). `status` names the refused workflow.
     """
     world.simulator.misbehave(
         Misbehaviour(
@@ -271,14 +271,14 @@ def test_runs_with_unusable_ids_are_dead_letters(world: World) -> None:
     Such an id has a wrong type, or characters that no path can hold.
     """
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs" or request.query["offset"] != "0":
             return honest
         assert isinstance(honest.body, bytes)
         odd = [{"id": id, "status": "completed"} for id in ODD_IDS]
         return web.json_response([*odd, *json.loads(honest.body)])
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         first, second = world.sync(world.workflow), world.sync(world.workflow)
     assert (first.exit_status, first.errors) == (6, [])
     assert (second.exit_status, second.errors) == (0, [])

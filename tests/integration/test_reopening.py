@@ -92,9 +92,9 @@ def test_a_reopened_run_is_reset_and_its_claim_is_invalid(
     database: Database, database_url: str, way: str, tracking: str
 ) -> None:
     """Every request for a newer read leaves the same columns and invalidates the present claim."""
-    ask, priority, _ = WAYS[way]
+    request, priority, _ = WAYS[way]
     claim = _prepare(database, database_url, way, tracking)
-    database.transaction(ask)
+    database.transaction(request)
     row = _row(database_url)
     assert (row.pop("is_due"), row.pop("fencing_token")) == (True, claim.token + 1)
     opened_at = row.pop("opened_at")

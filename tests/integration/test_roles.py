@@ -274,8 +274,7 @@ LOADER_MUST_NOT = (
 
 
 def test_the_loader_may_do_nothing_else(url: str) -> None:
-    """The loader cannot change definitions, use other roles, remove runs or grant privileges.
-    """
+    """The loader cannot change definitions, use other roles, remove runs or grant privileges."""
     loader = as_user(url, "test_loader")
     for statement in LOADER_MUST_NOT:
         assert code(loader, statement) == DENIED, statement
@@ -720,27 +719,27 @@ def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
         "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
         in _denied(as_user(url, "test_analyst"), "SELECT * FROM orchestra_etl.run_ledger")
     )
-    told = _denied(
+    error = _denied(
         as_user(url, "test_analyst"), "INSERT INTO orchestra.workflows (id) VALUES ('secret')"
     )
-    assert "test_analyst lacks INSERT, UPDATE on orchestra.workflows" in told
-    assert "GRANT orchestra_loader TO test_analyst" in told
-    assert "secret" not in told
-    told = _denied(as_user(url, "test_loader"), "DELETE FROM orchestra.runs")
+    assert "test_analyst lacks INSERT, UPDATE on orchestra.workflows" in error
+    assert "GRANT orchestra_loader TO test_analyst" in error
+    assert "secret" not in error
+    error = _denied(as_user(url, "test_loader"), "DELETE FROM orchestra.runs")
     assert (
         "test_loader lacks a privilege on orchestra.runs, which the role orchestra_migrator has"
-        in told
+        in error
     )
-    assert "GRANT orchestra_migrator TO test_loader" in told
+    assert "GRANT orchestra_migrator TO test_loader" in error
     query(
         url,
         "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH"
         " INHERIT FALSE",
     )
-    told = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
+    error = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
     assert (
         "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH"
-        " INHERIT TRUE" in told
+        " INHERIT TRUE" in error
     )
     query(url, "GRANT orchestra_loader TO test_loader WITH INHERIT TRUE")
     query(url, "REVOKE INSERT ON orchestra.steps FROM orchestra_loader")
@@ -758,7 +757,7 @@ def test_every_command_names_what_a_user_lacks(
     """
     toml = configuration("11111111-2222-3333-4444-555555555555")
 
-    def said(user: str, *arguments: str) -> str:
+    def error_line(user: str, *arguments: str) -> str:
         variables = environment(as_user(url, user), "http://127.0.0.1:1")
         printed = command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
         assert printed.status == 4, (arguments, printed.err)
@@ -772,17 +771,17 @@ def test_every_command_names_what_a_user_lacks(
         ("gaps", "list"),
         ("db", "upgrade"),
     ):
-        line = said("test_analyst", *arguments)
+        line = error_line("test_analyst", *arguments)
         assert (
             "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
             in line
         )
     query(url, "REVOKE UPDATE ON orchestra.steps FROM orchestra_loader")
-    assert "test_loader lacks UPDATE on orchestra.steps" in said("test_loader", "db", "check")
+    assert "test_loader lacks UPDATE on orchestra.steps" in error_line("test_loader", "db", "check")
     bring_later_revision(
         monkeypatch, tmp_path, ["ALTER TABLE orchestra.runs SET (fillfactor = 90)"]
     )
-    line = said("test_loader", "db", "upgrade")
+    line = error_line("test_loader", "db", "upgrade")
     assert "orchestra_migrator" in line
     assert "GRANT orchestra_migrator TO test_loader" in line
 

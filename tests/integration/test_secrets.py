@@ -193,13 +193,13 @@ def test_a_broken_password_file_is_one_line(
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
     """Provide a stream of all logged JSON lines at level debug, and restore logging afterwards."""
-    root, ours = logging.getLogger(), logging.getLogger("etl")
-    handlers, levels = list(root.handlers), (root.level, ours.level)
+    root, program = logging.getLogger(), logging.getLogger("etl")
+    handlers, levels = list(root.handlers), (root.level, program.level)
     logs.configure("debug", "json", stream := io.StringIO())
     yield stream
     root.handlers = handlers
     root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    program.setLevel(levels[1])
     structlog.reset_defaults()
 
 

@@ -181,8 +181,8 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(world: World) -> 
         await _until(lambda: health.ready)
         await asyncio.sleep(0.5)
         assert health.ready
-        answer = health._ready()
-        assert (answer.status, f"sweep {one}: GET" in answer.body.decode()) == (200, True)
+        page = health._ready()
+        assert (page.status, f"sweep {one}: GET" in page.body.decode()) == (200, True)
         assert "orchestra_etl_ready 1.0" in health._metrics().body.decode()
         world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
         await _until(lambda: not health.ready)
@@ -225,9 +225,9 @@ def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: "api key" in _problems(health))
         await asyncio.sleep(0.1)  # so that the other requests in flight end
-        asked = sum(world.simulator.requests.values())
+        requests = sum(world.simulator.requests.values())
         await asyncio.sleep(0.2)
-        assert sum(world.simulator.requests.values()) == asked
+        assert sum(world.simulator.requests.values()) == requests
         key.write_text("simulated-key\n")
         await _until(lambda: world.loaded() == 30 and not _problems(health))
 
@@ -287,8 +287,8 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario, observed=True)
-    said = [one["event"] for one in events if one["log_level"] not in ("debug", "info")]
-    assert said == ["database_lost", "database_recovered"]
+    warnings = [one["event"] for one in events if one["log_level"] not in ("debug", "info")]
+    assert warnings == ["database_lost", "database_recovered"]
 
 
 def test_the_service_ends_soon_without_a_database(world: World) -> None:
@@ -402,24 +402,24 @@ def test_a_dead_scheduler_is_not_alive(world: World) -> None:
     port = free_port()
 
     async def scenario(found: Daemon, health: Health) -> None:
-        async def ask() -> int:
+        async def livez() -> int:
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{port}/livez") as answer,
+                session.get(f"http://127.0.0.1:{port}/livez") as response,
             ):
-                return answer.status
+                return response.status
 
         async with health.served("127.0.0.1", port):
             await asyncio.sleep(1.2 * limit)
             for _ in range(100):  # a busy machine may have delayed a beat just now
-                if await ask() == 200:
+                if await livez() == 200:
                     break
                 await asyncio.sleep(0.05)
             else:
                 pytest.fail("/livez does not return 200")
             found._scheduler.pause()
             await asyncio.sleep(1.2 * limit)
-            assert await ask() == 503
+            assert await livez() == 503
             found._scheduler.resume()
 
     world.serve(scenario, beat_limit=limit)
@@ -432,8 +432,8 @@ def _hanging(run: str) -> Misbehaviour:
     return Misbehaviour(delay=60.0, endpoints=("steps",), run_id=run)
 
 
-def _answer(world: World, run: str, step: str) -> Callable[[], object]:
-    """Give the run another step; the result tells whether that step is stored."""
+def _add_step(world: World, run: str, step: str) -> Callable[[], object]:
+    """Make the API return this step of the run, and return a query for the stored step."""
     world.simulator.steps_bodies[run] = json.dumps([{"id": step, "status": "completed"}]).encode()
     return lambda: query(world.url, "SELECT 1 AS one FROM orchestra.steps WHERE id = %s", step)
 
@@ -446,7 +446,7 @@ def test_a_slow_read_does_not_delay_other_runs(world: World) -> None:
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 29)
         for turn in range(3):
-            loaded = _answer(world, other, f"late {turn}")
+            loaded = _add_step(world, other, f"late {turn}")
             world.due(other)
             await _until(loaded, 20.0)
         assert world.simulator.steps_requests[slow] == 1
@@ -500,7 +500,7 @@ def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
         )
         await _until(lambda: query(world.url, attempts, run), 20.0)
         world.simulator.misbehave()
-        loaded = _answer(world, run, "late")
+        loaded = _add_step(world, run, "late")
         world.due(run)
         await _until(loaded, 20.0)
         assert world.simulator.steps_requests[slow] == 1

@@ -194,7 +194,7 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
 
 
 def compare(world: World) -> dict[str, Mapping[Any, Any]]:
-    """Assert that every view equals what plain Python computes, and return that."""
+    """Assert that every view equals what plain Python computes, and return the computed rows."""
     assert_complete(world)
     facts = world.facts()
     groups = counted(facts.runs, facts.steps)
@@ -397,7 +397,7 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
 
 
 def test_pipeline_health_counts_the_whole_ledger(database_url: str, world: World) -> None:
-    """The one row of pipeline_health counts what is due, open, failing and a dead letter.
+    """The one row of pipeline_health counts due, open and failing runs, and dead letters.
 
     It also counts gaps, drift and waiting groups, across the whole ledger.
     """

@@ -94,7 +94,7 @@ class Server:
         return [] if self.empty and "/runs/" in parts.path else None
 
     def owner(self, workflow: str, run: str) -> str | None:
-        """Return the workflow whose run the API returns."""
+        """Return the workflow whose run the API returns, or None if there is none."""
         workflows = [workflow, *(sorted({*self.listed, *self.known}) if self.blind else ())]
         has = [
             one

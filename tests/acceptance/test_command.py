@@ -74,7 +74,7 @@ def test_a_failed_refresh_does_not_hide_the_load(
 ) -> None:
     """If the rollups cannot be refreshed, `sync` reports what it stored and exits with 4.
 
-    The next refresh counts it.
+    The next `sync` counts the stored runs.
     """
     url = variables["DATABASE_URL"]
     query(url, "ALTER TABLE orchestra.run_rollup RENAME TO elsewhere")

@@ -69,7 +69,7 @@ def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
     end = time.monotonic() + seconds
     while words.encode() not in text:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
-        assert ready, f"{words!r} did not appear behind {text!r}"
+        assert ready, f"{words!r} did not appear after {text!r}"
         read = os.read(descriptor, 65536)
         assert read, f"the output ended without {words!r}: {text!r}"
         text += read

@@ -77,7 +77,7 @@ def test_quantiles(database_url: str, q: float) -> None:
 
 
 def test_quantiles_of_nothing(database_url: str) -> None:
-    """Without durations there is no quantile, nulls are ignored, and an invalid share is an error."""
+    """No durations have no quantile, nulls are ignored, and an invalid share is an error."""
     nothing = """
         SELECT orchestra.duration_quantile(b, n, 0.5) AS one
         FROM (VALUES (NULL::int, 5::bigint), (4, NULL)) AS v (b, n)

@@ -373,7 +373,7 @@ def test_a_request_waits_for_a_load_of_the_run(
 
 
 def test_one_sweep_at_a_time(database: Database, database_url: str) -> None:
-    """A workflow's next sweep needs the lease of the last one; other workflows are independent."""
+    """A workflow's next sweep begins only after the last one; other workflows are independent."""
     first = _begin(database)
     assert database.transaction(lambda c: sweeps.begin(c, W, lease=60, count_to=25)) is None
     assert 50 < (database.transaction(lambda c: sweeps.lease_ends_in(c, W)) or 0) <= 60

@@ -94,7 +94,7 @@ def test_a_waiting_upgrade_names_the_holder_and_lets_writers_through(database_ur
     assert refused == []
     assert _revision(url) == schema.head()
     assert max(waits) < 5
-    # At least one write waited behind the upgrade; otherwise the limit above proves nothing.
+    # At least one write waited for the upgrade; otherwise the limit above proves nothing.
     assert max(waits) > 0.5
     # The writer also logs its waits for the upgrade; those lines are left out.
     logged = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]

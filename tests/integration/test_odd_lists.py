@@ -54,7 +54,7 @@ def _newest_forty(behind: Page, *, within: bool) -> Show:
     """Return a server's behaviour: it lists only the newest forty runs.
 
     Args:
-        behind: the response at an offset behind the list's end.
+        behind: the response at an offset after the list's end.
         within: whether every offset except 0 has this response.
     """
 

@@ -243,7 +243,7 @@ def test_the_next_read_after_a_rebuild(world: World) -> None:
 
 @pytest.mark.parametrize("point", ["before", "after"])
 def test_killed_in_the_middle(world: World, point: str) -> None:
-    """A rebuild that is killed around a commit resumes behind the last committed batch."""
+    """A rebuild that is killed around a commit resumes after the last committed batch."""
     world.run("sync")
     before = world.steps()
     world.due()

@@ -113,8 +113,8 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     ("status", "ended"),
     [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)],
 )
-def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
-    """A 400, 404, 410, 416 or 422 behind the last run ends the list; a 302 or 405 is an error."""
+def test_statuses_after_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
+    """A 400, 404, 410, 416 or 422 after the last run ends the list; a 302 or 405 is an error."""
 
     def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":

@@ -107,7 +107,7 @@ def test_every_endpoint_serves_the_history(
 def test_the_list_is_paged_as_documented(
     history: History, client: httpx.Client, workflow_id: str
 ) -> None:
-    """The list has 100 rows from offset 0 by default, and an empty page behind its end.
+    """The list has 100 rows from offset 0 by default, and an empty page after its end.
 
     An invalid limit or offset is a 400.
     """

@@ -163,7 +163,7 @@ def test_a_password_is_masked_before_it_is_used(
         (None, "cannot be read"),
         ("", "must begin with"),
         ("postgresql://u:p%zz@h/d", "is not understood"),
-        ("embedded", "start again"),
+        ("embedded", "restart to use"),
     ],
 )
 def test_a_broken_password_file_is_one_line(

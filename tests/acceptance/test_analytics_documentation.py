@@ -32,11 +32,11 @@ from tests.view_oracle import Facts, Row, message, model, outcome, started
 
 DOCUMENT = (ROOT / "docs" / "how-to" / "analytics.md").read_text()
 SECTIONS = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
-ANSWERED = re.compile(r"```sql\n(.+?);\n```\n\n(\|[^\n]+\|)\n\|[-|]+\|\n\|", re.DOTALL)
+QUERY_AND_HEADER = re.compile(r"```sql\n(.+?);\n```\n\n(\|[^\n]+\|)\n\|[-|]+\|\n\|", re.DOTALL)
 QUERIES = {
     f"{number}{'ab'[place]}": found
-    for number, told in SECTIONS
-    for place, found in enumerate(ANSWERED.findall(told))
+    for number, section in SECTIONS
+    for place, found in enumerate(QUERY_AND_HEADER.findall(section))
 }
 """The queries and the headers of their results, by number and letter of the question."""
 
@@ -77,7 +77,7 @@ class World:
             if step["start_time"] is not None and step["start_time"] >= time
         ]
 
-    def ask(self, name: str) -> tuple[datetime, list[Row]]:
+    def run(self, name: str) -> tuple[datetime, list[Row]]:
         """Run a query without its LIMIT, and return the database's time and the rows.
 
         With its LIMIT, the query must return the first of these rows.
@@ -141,11 +141,11 @@ def world(
 
 
 def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
-    """Return the statements that add to the history what the questions need.
+    """Return statements that add cases to the history which the questions need.
 
     Each argument is a workflow with its successful runs.
     """
-    (jokes, told), (triage, sorted_out), (invoices, read), (twin, _) = workflows
+    (jokes, joke_runs), (triage, triage_runs), (invoices, invoice_runs), (twin, _) = workflows
     yield f"UPDATE orchestra.workflows SET name = 'weather jokes' WHERE id = '{twin}'"
     yield f"UPDATE orchestra.workflows SET name = NULL WHERE id = '{invoices}'"
     # Some runs are older than thirty days, and so are their steps.
@@ -185,10 +185,10 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     # These runs failed although no step did: two for one reason, one too early, and one with a soft
     # failure.
     for run_id, hours, error in (
-        (sorted_out[0], 1, '"workflow timed out after 600 s"'),
-        (sorted_out[1], 11, '"workflow timed out after 900 s"'),
-        (sorted_out[2], 13, '"workflow timed out after 900 s"'),
-        (told[0], 2, '{"message": "workflow timed out after 600 s"}'),
+        (triage_runs[0], 1, '"workflow timed out after 600 s"'),
+        (triage_runs[1], 11, '"workflow timed out after 900 s"'),
+        (triage_runs[2], 13, '"workflow timed out after 900 s"'),
+        (joke_runs[0], 2, '{"message": "workflow timed out after 600 s"}'),
     ):
         begun = (
             f"start_time = now() - interval '{hours} hours',"
@@ -200,14 +200,15 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         )
         soft = f"CASE WHEN node_id = 'fetch_forecast' THEN 'no page of number 7' END, {begun}"
         yield f"UPDATE orchestra.steps SET reported_error = {soft} WHERE run_id = '{run_id}'"
-    # These runs have not ended: for long, for a usual time, stale or gone, with a running step or
-    # without.
+    # These runs have not ended. Some are open for longer than usual, some are stale or gone, and
+    # some have no running step.
     yield (
         "UPDATE orchestra.runs SET start_time = now() - interval '5 hours' WHERE state = 'running'"
     )
     for run_id, since, tracking in (
-        (sorted_out[3], "3 hours", "open"), (sorted_out[4], "35 days", "stale"),
-        (told[1], "2 hours", "open"), (told[2], "9 hours", "gone"), (read[0], "2 minutes", "open"),
+        (triage_runs[3], "3 hours", "open"), (triage_runs[4], "35 days", "stale"),
+        (joke_runs[1], "2 hours", "open"),
+        (joke_runs[2], "9 hours", "gone"), (invoice_runs[0], "2 minutes", "open"),
     ):  # fmt: skip
         begun = f"state = 'running', start_time = now() - interval '{since}', end_time = NULL"
         yield (
@@ -240,7 +241,8 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
         f"UPDATE orchestra.steps SET {one} WHERE workflow_id = '{triage}'"
         " AND response_model = 'gemini-2.5-pro'"
     )
-    # Some nodes are executed more than once, in workflows with the same name. Others only look so.
+    # Some nodes are executed more than once, in workflows with the same name. Others only seem to
+    # be.
     for (workflow_id, runs), place, node_id, state, begun, absent, copies in (
         (workflows[0], 5, "'model'", "succeeded", "1 hour", "NULL", 2),
         (workflows[0], 6, "'model'", "failed", "1 hour", "NULL", 2),
@@ -296,7 +298,7 @@ PRICES = [
 
 
 def percentile(durations: Iterable[float | None], q: float) -> Any:
-    """Return the smallest duration that is no less than this share of all durations.
+    """Return the quantile `q` of the known durations, or None without any.
 
     A histogram is exact to 2 %, and the result is rounded.
     """
@@ -355,20 +357,20 @@ def day(row: Row) -> date:
     return hour(row).date()
 
 
-def folded(said: str | None) -> str | None:
+def folded(message: str | None) -> str | None:
     """Return the pattern that a message shares with failures of its kind."""
-    if said is None:
+    if message is None:
         return None
-    said = re.sub(r"\"[^\"]*\"|`[^`]*`|(?<![^\W_])'[^']*'(?![^\W_])", "<text>", said[:500])
-    said = re.sub(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>", said)
-    said = re.sub(r"\b(?=[^\W_]*[0-9])(?:[0-9a-fA-F]{8,}|[^\W_]{16,})\b", "<id>", said)
-    said = re.sub(r"\breq_[^\W_]+", "req_<id>", said)
-    said = re.sub(
+    message = re.sub(r"\"[^\"]*\"|`[^`]*`|(?<![^\W_])'[^']*'(?![^\W_])", "<text>", message[:500])
+    message = re.sub(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}", "<id>", message)
+    message = re.sub(r"\b(?=[^\W_]*[0-9])(?:[0-9a-fA-F]{8,}|[^\W_]{16,})\b", "<id>", message)
+    message = re.sub(r"\breq_[^\W_]+", "req_<id>", message)
+    message = re.sub(
         r"(?<!Error code: )(?<![0-9])(?![0-9]+ Service Unavailable)[0-9]+(?:[.,:][0-9]+)*",
         "<n>",
-        said,
+        message,
     )
-    return re.sub(r"\s+", " ", said).strip()
+    return re.sub(r"\s+", " ", message).strip()
 
 
 def names(rows: Sequence[Row], name: str) -> list[Any]:
@@ -391,7 +393,7 @@ def test_success_rate_by_workflow_and_week(world: World) -> None:
 
     Soft failures count as failures, and unfinished runs are not part of the rate.
     """
-    _, rows = world.ask("1a")
+    _, rows = world.run("1a")
     made = []
     for (workflow_id, week), runs in grouped(
         world.runs, lambda run: (run["workflow_id"], day(run) - timedelta(days=day(run).weekday()))
@@ -418,7 +420,7 @@ def test_slowest_nodes(world: World) -> None:
 
     The slowest nodes come first.
     """
-    at, rows = world.ask("2a")
+    at, rows = world.run("2a")
     today = at.astimezone(UTC).date()
     steps = [step for step in world.facts.steps if day(step) >= today - DAYS_30]
     left = list(rows)
@@ -447,7 +449,7 @@ def test_slowest_nodes(world: World) -> None:
 
 def test_what_failed_last_night(world: World) -> None:
     """Question 3 counts failures of twelve hours by kind, and runs without a failed step."""
-    at, rows = world.ask("3a")
+    at, rows = world.run("3a")
     by_id = {run["id"]: run for run in world.facts.runs}
     found = [
         {
@@ -499,7 +501,7 @@ def test_cost_by_model(world: World) -> None:
 
     It covers all that is stored, and also counts unpriced calls.
     """
-    _, rows = world.ask("4a")
+    _, rows = world.run("4a")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
@@ -517,7 +519,7 @@ def test_cost_by_model(world: World) -> None:
 
 def test_cost_by_user(world: World) -> None:
     """Question 4 adds up the same by user, for the runs of seven days that called a model."""
-    at, rows = world.ask("4b")
+    at, rows = world.run("4b")
     runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
     made = []
     for (workflow_id, user_id, currency), used in grouped(
@@ -538,7 +540,7 @@ def test_money_spent_on_failed_runs(world: World) -> None:
 
     Soft failures are included, and costs are given by currency.
     """
-    at, rows = world.ask("5a")
+    at, rows = world.run("5a")
     runs = [run for run in world.since(at - DAYS_7) if run["calls"]]
     spent = grouped(runs, lambda run: (run["workflow_id"], run["currency"]))
     made = []
@@ -558,7 +560,7 @@ def test_money_spent_on_failed_runs(world: World) -> None:
 
 def test_stuck_runs(world: World) -> None:
     """Question 6 lists the runs that are open for longer than usual, the oldest first."""
-    at, rows = world.ask("6a")
+    at, rows = world.run("6a")
     runs = [
         run for run in world.facts.runs if run["duration_ms"] is None or hour(run) >= at - DAYS_30
     ]
@@ -582,7 +584,7 @@ def test_stuck_runs(world: World) -> None:
 
 def test_versions_compared(world: World) -> None:
     """Question 7 shows p95 and mean cost by version, with a mean only for a single currency."""
-    at, rows = world.ask("7a")
+    at, rows = world.run("7a")
     made = []
     for (workflow_id, version), runs in grouped(
         world.since(at - DAYS_7), lambda run: (run["workflow_id"], run["workflow_version"])
@@ -615,7 +617,7 @@ def test_versions_compared(world: World) -> None:
 
 def test_responses_cut_off(world: World) -> None:
     """Question 8 counts the responses of thirty days that were cut off, by node and model."""
-    at, rows = world.ask("8a")
+    at, rows = world.run("8a")
     made = []
     answered = [
         step for step in world.steps_since(at - DAYS_30) if step["finish_reason"] is not None
@@ -642,7 +644,7 @@ def test_nodes_executed_more_than_once(world: World) -> None:
 
     Skipped, absent and old steps and steps without a node do not count.
     """
-    at, rows = world.ask("9a")
+    at, rows = world.run("9a")
     executed = [
         step
         for step in world.steps_since(at - DAYS_30)
@@ -669,7 +671,7 @@ def test_end_to_end_duration(world: World) -> None:
 
     The figures are given by workflow.
     """
-    at, rows = world.ask("10a")
+    at, rows = world.run("10a")
     runs = [run for run in world.facts.runs if hour(run) >= at - DAYS_30]
     made = []
     for workflow_id, own in grouped(runs, lambda run: run["workflow_id"]).items():
@@ -686,11 +688,11 @@ def test_end_to_end_duration(world: World) -> None:
 
 def test_kinds_of_usage(world: World) -> None:
     """Question 11 adds up each kind of usage by provider and model, for all calls with tokens."""
-    _, rows = world.ask("11a")
+    _, rows = world.run("11a")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
-    told = (
+    kinds = (
         "input_tokens", "cached_input_tokens", "cache_write_tokens", "input_audio_tokens",
         "input_image_tokens", "output_tokens", "reasoning_tokens", "web_searches",
     )  # fmt: skip
@@ -699,7 +701,7 @@ def test_kinds_of_usage(world: World) -> None:
         usage, lambda one: (one["provider"], one["model"])
     ).items():
         if added(names(used, "total_tokens")):
-            sums = [added(names(used, one)) for one in told]
+            sums = [added(names(used, one)) for one in kinds]
             made.append(
                 (
                     (rising(provider), rising(name)),
@@ -712,7 +714,7 @@ def test_kinds_of_usage(world: World) -> None:
 
 def test_parts_of_costs(world: World) -> None:
     """Question 11 shows the cost of each kind of usage; the parts add up to the whole cost."""
-    _, rows = world.ask("11b")
+    _, rows = world.run("11b")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
@@ -723,17 +725,17 @@ def test_parts_of_costs(world: World) -> None:
                 used["model"], used["hour"], used["service_tier"], used["context_tier"]
             )
             assert price is not None
-            told = {
+            quantities = {
                 kind: (count, price[KIND[kind].price_column], KIND[kind].per)
                 for kind, count in charged(used).items()
             }
-            if told and price["calls_per_thousand"]:
-                told["calls"] = (
+            if quantities and price["calls_per_thousand"]:
+                quantities["calls"] = (
                     used["calls"] - used["unpriced_calls"],
                     price["calls_per_thousand"],
                     CALLS.per,
                 )
-            for kind, (count, each, per) in told.items():
+            for kind, (count, each, per) in quantities.items():
                 key = (used["provider"], used["model"], kind, used["currency"])
                 parts.append({"key": key, "count": count, "cost": count * each / per})
     made = []
@@ -752,7 +754,7 @@ def test_parts_of_costs(world: World) -> None:
 
 def test_why_calls_have_no_price(world: World) -> None:
     """Question 12 shows the reason for each call without a price."""
-    _, rows = world.ask("12a")
+    _, rows = world.run("12a")
     usage = view_oracle.model_usage(
         world.facts, counted(world.facts.runs, world.facts.steps)
     ).values()
@@ -795,7 +797,7 @@ def test_why_calls_have_no_price(world: World) -> None:
 
 def test_reported_costs(world: World) -> None:
     """Question 13 compares reported costs of thirty days with computed ones, in US dollars."""
-    at, rows = world.ask("13a")
+    at, rows = world.run("13a")
     reported = [
         one
         for one in view_oracle.cost_differences(world.facts).values()
@@ -806,11 +808,21 @@ def test_reported_costs(world: World) -> None:
         reported, lambda one: (one["provider"], one["model"])
     ).items():
         compared = [one for one in calls if one["difference"] is not None]
-        spent, said = (rounded(total(names(compared, one)), 4) for one in ("cost", "reported_cost"))
+        spent, provider_cost = (
+            rounded(total(names(compared, one)), 4) for one in ("cost", "reported_cost")
+        )
         apart = sum(
             one["ratio"] is not None and not 0.99 <= one["ratio"] <= 1.01 for one in compared
         )
-        row = (provider, name, len(compared), spent, said, apart, len(calls) - len(compared))
+        row = (
+            provider,
+            name,
+            len(compared),
+            spent,
+            provider_cost,
+            apart,
+            len(calls) - len(compared),
+        )
         made.append(((rising(provider), rising(name)), row))
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert {(True, False), (False, True)} <= {

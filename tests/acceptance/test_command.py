@@ -74,7 +74,7 @@ def test_a_failed_refresh_does_not_hide_the_load(
 ) -> None:
     """If the rollups cannot be refreshed, `sync` reports what it stored and exits with 4.
 
-    The next refresh counts it.
+    The next `sync` counts the stored runs.
     """
     url = variables["DATABASE_URL"]
     query(url, "ALTER TABLE orchestra.run_rollup RENAME TO elsewhere")
@@ -96,16 +96,16 @@ def test_a_failed_refresh_does_not_hide_the_load(
 def test_the_next_sync_completes_a_killed_one(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """After SIGKILL at random moments, one sync completes the history, with nothing twice."""
+    """After SIGKILL at random moments, one sync completes the history, without duplicates."""
     seed = random.SystemRandom().randrange(1 << 32)
     moments = random.Random(seed)
     simulator.misbehave(Misbehaviour(delay=0.03))
     for _ in range(4):
-        asked = sum(simulator.requests.values()) + moments.randrange(40)
+        limit = sum(simulator.requests.values()) + moments.randrange(40)
         with started("sync", variables=variables) as process:
 
-            def is_over(process=process, asked=asked) -> bool:  # type: ignore[no-untyped-def]
-                return sum(simulator.requests.values()) >= asked or process.poll() is not None
+            def is_over(process=process, limit=limit) -> bool:  # type: ignore[no-untyped-def]
+                return sum(simulator.requests.values()) >= limit or process.poll() is not None
 
             wait_until(is_over)
             process.kill()
@@ -185,10 +185,10 @@ def test_health_and_metrics(history: History, variables: dict[str, str]) -> None
     variables["ORCHESTRA_ETL_SERVICE__PORT"] = str(port)
     url = variables["DATABASE_URL"]
 
-    def ask(path: str) -> tuple[int, str]:
+    def get(path: str) -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
@@ -200,19 +200,19 @@ def test_health_and_metrics(history: History, variables: dict[str, str]) -> None
                 == [{"n": 120}]
             )
         )
-        wait_until(lambda: "orchestra_etl_runs_read_total 120.0" in ask("/metrics")[1])
-        assert ask("/livez") == (200, "ok\n")
-        assert ask("/readyz") == (200, "ok\n")
+        wait_until(lambda: "orchestra_etl_runs_read_total 120.0" in get("/metrics")[1])
+        assert get("/livez") == (200, "ok\n")
+        assert get("/readyz") == (200, "ok\n")
     variables["ORCHESTRA_API_KEY"] = "wrong"
     with started("serve", variables=variables):
-        wait_until(lambda: _reachable(ask) and ask("/readyz")[0] == 503)
-        assert "header_name" in ask("/readyz")[1]
-        assert ask("/livez")[0] == 200
+        wait_until(lambda: _reachable(get) and get("/readyz")[0] == 503)
+        assert "header_name" in get("/readyz")[1]
+        assert get("/livez")[0] == 200
 
 
-def _reachable(ask: Callable[[str], Any]) -> bool:
+def _reachable(get: Callable[[str], Any]) -> bool:
     try:
-        ask("/livez")
+        get("/livez")
     except OSError:
         return False
     return True
@@ -247,9 +247,9 @@ def test_an_unreachable_api_with_all_workflows_is_an_error(variables: dict[str, 
     assert (unknown.returncode, unknown.stdout, "workflow typo" in unknown.stderr) == (2, "", True)
     variables.update(ORCHESTRA_BASE_URL="http://127.0.0.1:9/api", ORCHESTRA_ETL_API__ATTEMPTS="1")
     for command in ("sync", "backfill"):
-        away = run(command, variables=variables)
-        assert (away.returncode, away.stdout, "refused" in away.stderr) == (5, "", True), (
-            away.stderr
+        done = run(command, variables=variables)
+        assert (done.returncode, done.stdout, "refused" in done.stderr) == (5, "", True), (
+            done.stderr
         )
 
 
@@ -273,7 +273,7 @@ def test_a_missing_or_newer_schema_is_named(
 def test_a_broken_response_is_reported_once_and_loses_nothing(
     simulator: Simulator, history: History, variables: dict[str, str]
 ) -> None:
-    """Two broken responses end a sync with 6 once; all else is loaded, and later those runs."""
+    """Two broken responses end one sync with 6; the other runs are loaded, and later those two."""
     html, cut = history.run_ids(history.workflow_ids[0])[:2]
     good = simulator.steps_bodies.copy()
     simulator.steps_bodies[html] = b"<html>sorry</html>"
@@ -316,8 +316,8 @@ def test_track_reads_the_response_of_execute(
     """`track` reads ids from Execute's response; a list corrects a wrong workflow."""
     wrong, right = history.workflow_ids[:2]
     run_id = history.run_ids(right)[0]
-    answer = json.dumps({"message": "Workflow execution started", "run_id": run_id})
-    tracked = run("track", wrong, "-", variables=variables, input=f"{answer}\n")
+    response = json.dumps({"message": "Workflow execution started", "run_id": run_id})
+    tracked = run("track", wrong, "-", variables=variables, input=f"{response}\n")
     assert (tracked.returncode, "1 new run and 0 known runs will be read" in tracked.stdout) == (
         0,
         True,

@@ -69,15 +69,15 @@ def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:
     end = time.monotonic() + seconds
     while words.encode() not in text:
         ready, _, _ = select.select([descriptor], [], [], max(0.0, end - time.monotonic()))
-        assert ready, f"{words!r} did not appear behind {text!r}"
+        assert ready, f"{words!r} did not appear after {text!r}"
         read = os.read(descriptor, 65536)
         assert read, f"the output ended without {words!r}: {text!r}"
         text += read
     return text.decode()
 
 
-def _ask(printed: str, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command after the line that the demo prints, in a shell with foreign settings."""
+def _run_printed(printed: str, command: str) -> subprocess.CompletedProcess[str]:
+    """Run the line that the demo prints, with this command, in a shell with foreign settings."""
     lines = printed.splitlines()
     [source] = [line.strip() for line in lines if line.startswith("  . ")]
     program = (
@@ -152,7 +152,7 @@ def test_a_demo_ignores_the_environment(
         {"relname": "marker"}
     ]
     assert "\x1b" not in done.stdout
-    # A line with a path of the user may be longer.
+    # A line with a path of the user can be longer.
     lines = [line for line in done.stdout.splitlines() if str(home) not in line]
     assert max(map(len, lines)) <= 80
     assert "run `make dashboards`" in done.stdout
@@ -169,12 +169,12 @@ def test_a_demo_ignores_the_environment(
         "weather jokes",
     ]
     # The demo prints three queries with their results, and a command for the user's own.
-    questions = re.findall(
+    results = re.findall(
         r"^SELECT .*?;\n\n.*?━[^\n]*\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL
     )
-    assert [answer.count("\n") + 1 >= 3 for answer in questions] == [True, True, True]
+    assert [result.count("\n") + 1 >= 3 for result in results] == [True, True, True]
     # Several providers are listed with their cost. A model without a price has neither.
-    models = [[cell.strip() for cell in line.split("│")] for line in questions[2].splitlines()]
+    models = [[cell.strip() for cell in line.split("│")] for line in results[2].splitlines()]
     assert {"anthropic", "google", "openai"} <= {provider for provider, *_ in models}
     assert all(re.fullmatch(r"\d+\.\d{4} USD", cells[-1]) for cells in models if cells[0] != "-")
     assert {(cells[0], cells[-1]) for cells in models if cells[1].startswith("virtuoso")} == {
@@ -184,9 +184,9 @@ def test_a_demo_ignores_the_environment(
     assert processes_in(home) == []
     # The printed command still works after the demo. The printed success rates are those that the
     # dashboards show.
-    asked = _ask(done.stdout, f"db psql --tuples-only --no-align -c {shlex.quote(RATES)}")
-    rates = [found.split("|") for found in asked.stdout.splitlines()]
-    assert len(rates) == 3, asked.stderr
+    queried = _run_printed(done.stdout, f"db psql --tuples-only --no-align -c {shlex.quote(RATES)}")
+    rates = [found.split("|") for found in queried.stdout.splitlines()]
+    assert len(rates) == 3, queried.stderr
     for name, percent in rates:
         printed = re.search(rf"^{name} +│\d+ +│(\d+\.\d) ", done.stdout, re.MULTILINE)
         # Runs continue to end between the two queries. Without soft failures, the rates would
@@ -230,11 +230,11 @@ def test_commands_during_a_demo(home: Path) -> None:
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
     with started("demo", variables=variables) as process:
         text = _read_until(_output(process), "Ctrl-C ends the demo")
-        asked = _ask(text, "db psql -Atc 'SELECT count(*) >= 900 FROM runs'")
-        assert asked.stdout == "t\n", asked.stderr
+        queried = _run_printed(text, "db psql -Atc 'SELECT count(*) >= 900 FROM runs'")
+        assert queried.stdout == "t\n", queried.stderr
         for command in ("status", "runs list", "workflows", "config check", "sync", "prices list"):
-            asked = _ask(text, command)
-            assert (asked.returncode, asked.stderr.count("error")) == (0, 0), asked.stderr
+            queried = _run_printed(text, command)
+            assert (queried.returncode, queried.stderr.count("error")) == (0, 0), queried.stderr
         second = run("demo", variables=variables)
         assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1)
         assert "already running" in second.stderr
@@ -242,9 +242,9 @@ def test_commands_during_a_demo(home: Path) -> None:
 
 
 def test_a_demo_after_a_killed_one(home: Path) -> None:
-    """After SIGKILL during the load, the next demo takes the server over and starts again.
+    """After SIGKILL during the load, the next demo adopts the server and starts again.
 
-    It stops the server at its end.
+    The next demo stops the server at its end.
     """
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
     with started("demo", variables=variables) as process:
@@ -263,29 +263,29 @@ def test_on_a_terminal_of_80_columns(home: Path) -> None:
 
     Ctrl-C ends it with 0.
     """
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    terminal, other_end = pty.openpty()
+    fcntl.ioctl(other_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "etl", "demo"],
         env={"PATH": os.defpath, "TERM": "xterm-256color", "ORCHESTRA_ETL_HOME": str(home)},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
+        stdin=other_end,
+        stdout=other_end,
+        stderr=other_end,
         start_new_session=True,
     )
-    os.close(theirs)
+    os.close(other_end)
     try:
-        text = _read_until(ours, "Ctrl-C ends the demo")
+        text = _read_until(terminal, "Ctrl-C ends the demo")
         bars, _, rest = text.partition("loaded 9")
         assert rest
         # The table is redrawn repeatedly, each time over the last one.
-        live = "".join(_read_until(ours, "tokens") for _ in range(3))
+        live = "".join(_read_until(terminal, "tokens") for _ in range(3))
         process.send_signal(signal.SIGINT)
         assert process.wait(120) == 0
     finally:
         process.kill()
         process.wait()
-        os.close(ours)
+        os.close(terminal)
     assert bars.count("loading the backlog") > 3
     assert "\x1b[2K" in bars
     assert "\x1b[1A" in live

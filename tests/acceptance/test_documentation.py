@@ -1,4 +1,4 @@
-"""Every command in the documentation is run, or named here with the reason why not."""
+"""Every command in the documentation is run, or belongs to a listed program that is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _lines(document: Path) -> Iterator[str]:
 
 
 COMMANDS = [(document, line) for document in DOCUMENTS for line in _lines(document)]
-OURS = sorted(
+COMMAND_LINES = sorted(
     {line for _, line in COMMANDS if line.startswith("orchestra-etl ") and line not in ELSEWHERE}
 )
 
@@ -69,7 +69,7 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
         yield given
 
 
-@pytest.mark.parametrize("line", OURS)
+@pytest.mark.parametrize("line", COMMAND_LINES)
 def test_commands_run_as_shown(
     line: str, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:

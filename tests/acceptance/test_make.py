@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 
 def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # Leave out the variables of the make that runs this test, if any.
+    # If make runs this test, its variables must not reach the make under test.
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
     }
@@ -66,7 +66,7 @@ def test_make_alone_prints_help() -> None:
     ],
 )
 def test_every_target_works_from_a_fresh_checkout(target: str, tmp_path: Path) -> None:
-    """Each target leads from a checkout without a virtual environment to its own command."""
+    """Each target works in a checkout without a virtual environment, and runs its own command."""
     done = _make("-n", target, f"VENV={tmp_path}/venv", "ARGS=--some-option")
     assert done.returncode == 0, done.stderr
     commands = done.stdout.replace("\\\n", "").splitlines()

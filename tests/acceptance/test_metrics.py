@@ -47,8 +47,8 @@ class Exposition:
 
 def scrape(port: int) -> Exposition:
     """Request the service's metrics."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        return Exposition(answer.read().decode())
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+        return Exposition(response.read().decode())
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +121,10 @@ def test_alerts_and_panels_query_exported_metrics(scraped: tuple[Exposition, Sim
     found, _ = scraped
     exported = set(found.samples) | {family.name for family in found.families}
     panels = json.loads(PANELS.read_text())["panels"]
-    asked = {target["expr"] for panel in panels for target in panel["targets"]}
-    asked |= set(re.findall(r"^\s+expr: (.+)$", ALERTS.read_text(), re.MULTILINE))
-    assert len(asked) > 20
-    for expression in asked:
+    expressions = {target["expr"] for panel in panels for target in panel["targets"]}
+    expressions |= set(re.findall(r"^\s+expr: (.+)$", ALERTS.read_text(), re.MULTILINE))
+    assert len(expressions) > 20
+    for expression in expressions:
         assert expression.count("(") == expression.count(")")
         assert set(NAME.findall(expression)) <= exported
     assert all(family.documentation for family in found.families)

@@ -28,8 +28,8 @@ def _get(exports: dict[str, str], path: str) -> Any:
     request = urllib.request.Request(
         f"{exports['ORCHESTRA_BASE_URL']}{path}", headers={"Authorization": f"Bearer {key}"}
     )
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.load(answer)
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -104,8 +104,8 @@ def test_a_broken_recorded_list_has_no_traceback(tmp_path: Path) -> None:
             _get(exports, "/workflows/a-workflow/runs")
         broken.value.close()
         process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
-    (line,) = said.splitlines()
+        logged = process.stderr.read()
+    (line,) = logged.splitlines()
     assert json.loads(line)["error"] == "DecodeError"
 
 

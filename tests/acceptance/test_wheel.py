@@ -207,15 +207,15 @@ def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None
         )
         assert 'database.url = "embedded"\n' in shown.stdout
         for words in (("sync",), ("serve",), ("config", "check"), ("workflows",)):
-            told = _run(
+            done = _run(
                 command,
                 *words,
                 folder=folder,
                 DATABASE_URL="postgresql://127.0.0.1:9/x",
                 **variables,
             )
-            text = told.stdout + told.stderr
-            assert told.returncode in (2, 5), text
+            text = done.stdout + done.stderr
+            assert done.returncode in (2, 5), text
             assert words == ("workflows",) or "run `orchestra-etl config init`" in " ".join(
                 text.split()
             )

@@ -104,10 +104,10 @@ def reported(database: Database, url: str) -> tuple[int, int, Any]:
         ((), {"state": "pending"}, (0, 0, None)),
         ((), {"node_type": "code"}, (0, 0, None)),
         ((), {"node_type": "integration"}, (0, 0, None)),
-        # Calls although the node is no model: it has usage, or the type is unknown.
+        # Calls, although the node is not a model: it has usage, or its type is unknown.
         ((4, 0, 1, 5), {"node_type": "code"}, (1, 0, 11)),
         ((), {"node_type": None}, (1, 1, None)),
-        # Charged by other units than tokens, or by both; and kinds of usage without a price.
+        # Calls charged by units other than tokens, or by both, and kinds of usage without a price.
         ((), {"audio_ms": 3_600_000}, (1, 0, 5)),
         ((), {"audio_ms": 3_600_000, "node_type": "integration"}, (1, 0, 5)),
         ((), {"document_pages": 2}, (1, 0, 10)),

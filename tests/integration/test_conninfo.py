@@ -103,7 +103,7 @@ def test_a_parameter_of_the_url_that_libpq_refuses_is_named(
 def test_a_setting_of_a_service_file_is_named(
     database_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A wrong setting from a service file is reported as the service file's."""
+    """An error about a wrong setting from a service file names that file."""
     (tmp_path / "services").write_text("[mine]\nsslmode=wrong\n")
     monkeypatch.setenv("PGSERVICEFILE", str(tmp_path / "services"))
     monkeypatch.setenv("PGSERVICE", "mine")

@@ -37,7 +37,7 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 def price(url: str, model: str, **more: Any) -> None:
-    """Add a row of prices in which every kind without an amount has no price."""
+    """Add a row of prices; a kind without an amount has no price."""
     columns = {
         "model": model,
         "currency": "USD",
@@ -54,7 +54,7 @@ def price(url: str, model: str, **more: Any) -> None:
 
 
 def call(url: str, name: str, **columns: Any) -> None:
-    """Add a step that calls the model m, unless it names another."""
+    """Add a step that calls the model m, unless the columns name another model."""
     columns = {"node_id": "n", "node_type": "model", "response_model": "m", **columns}
     add(url, "run", name, NOON, **columns)
 
@@ -155,10 +155,10 @@ def test_the_cost_of_a_call(
         ({"file_searches": 4, "tool_uses": 1}, "0.040"),
     ],
 )
-def test_what_is_charged_by_the_use(
+def test_what_is_charged_by_use(
     database: Database, database_url: str, used: dict[str, int], expected: str
 ) -> None:
-    """Uses, pages and hours are charged by their units; a call with usage also pays a fee once."""
+    """Uses, pages and hours have their own units; a call with usage also costs one fee."""
     price(
         database_url, "m", web_searches_per_thousand=10, file_searches_per_thousand=8,
         tool_uses_per_thousand=5, audio_per_hour="0.24", document_pages_per_thousand="2.5",
@@ -390,7 +390,7 @@ def test_every_view_agrees_on_all_kinds(database: Database, database_url: str) -
 
 
 def test_cost_functions_are_inlined(database_url: str) -> None:
-    """The planner inlines the cost functions into every view, as views of many rows need it."""
+    """The planner inlines the cost functions into every view, so that many rows stay fast."""
     for view in ("model_usage", "run_summary", "step_timeline", "cost_differences"):
         plan = query(database_url, f"EXPLAIN (VERBOSE, FORMAT JSON) SELECT * FROM orchestra.{view}")
         text = json.dumps(plan, default=str)

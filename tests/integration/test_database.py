@@ -78,7 +78,7 @@ def test_a_broken_connection_is_transient_and_a_refused_value_is_not(database: D
 def test_a_transient_error_repeats_the_whole_unit(
     database: Database, database_url: str, code: str
 ) -> None:
-    """After a transient error the whole unit is retried, and nothing of the first attempt stays."""
+    """After a transient error the whole unit is retried, and the first attempt leaves no row."""
     query(database_url, "CREATE TABLE public.done (attempt int)")
     attempts: list[int] = []
 
@@ -342,7 +342,7 @@ def _impatient(
 
 
 @pytest.mark.parametrize("moment", ["in a statement", "in a copy", "at the commit"])
-def test_a_silent_server_is_given_up(
+def test_a_session_with_a_silent_server_is_abandoned(
     database_url: str, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """A frozen session is abandoned a second later, and the unit succeeds on another connection."""
@@ -474,10 +474,10 @@ def test_without_a_statement_timeout_nothing_is_given_up(
 @pytest.mark.parametrize(
     ("version", "oldest"), [("9999", "9999"), ("0000", "0000"), ("ffff", "9999")]
 )
-def test_a_schema_mismatch_found_is_refused(
+def test_a_schema_of_an_unknown_revision_is_refused(
     database: Database, database_url: str, version: str, oldest: str
 ) -> None:
-    """An unknown revision is a newer one: neither a check nor an upgrade changes its schema."""
+    """An unknown revision counts as newer; neither a check nor an upgrade changes its schema."""
     statement = "UPDATE orchestra_etl.alembic_version SET version_num = %s, oldest_program = %s"
     query(database_url, statement, version, oldest)
     with pytest.raises(SchemaMismatch, match="newer than this program"):
@@ -516,7 +516,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_deadlock_with_its_readers(
         monkeypatch,
         tmp_path,
         [view.partition("COMMENT ON")[0].replace("CREATE VIEW", "CREATE OR REPLACE VIEW")],
-        # In its own transaction: a reader of the view locks the view first and then the table.
+        # A separate transaction, because a reader of the view locks the view before the table.
         ["ALTER TABLE orchestra.workflow_versions ALTER COLUMN first_seen_at SET NOT NULL"],
     )
     refused: list[Exception] = []
@@ -550,7 +550,7 @@ def test_an_upgrade_that_replaces_a_view_does_not_deadlock_with_its_readers(
     ]
 
 
-def test_the_files_of_revisions_are_numbered_in_their_order() -> None:
+def test_revision_files_are_numbered_in_order() -> None:
     """The revisions in the file names are those that Alembic finds, in the same order."""
     scripts = ScriptDirectory(str(ROOT / "migrations"))
     order = [script.revision for script in scripts.walk_revisions()][::-1]
@@ -608,7 +608,7 @@ def _upgrading(url: str, migrations: Path = ROOT / "migrations") -> subprocess.P
 
 
 @pytest.mark.slow
-def test_eight_upgrades_at_once_of_which_one_is_killed(empty_database_url: str) -> None:
+def test_eight_upgrades_at_once(empty_database_url: str) -> None:
     """One of eight upgrades creates the schema while seven wait; a killed one leaves no trace."""
     query(
         empty_database_url,
@@ -772,7 +772,7 @@ def test_an_upgrade_that_fails_is_one_error(
     check_drift(database_url)
 
 
-def test_an_upgrade_that_waits_in_vain_says_so(
+def test_an_upgrade_gives_up_its_wait_for_another_one(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An upgrade that waits 300 s for another one ends with its own error instead of Alembic's."""

@@ -71,8 +71,8 @@ def _gap(url: str) -> int:
     return int(row["id"])
 
 
-def test_letters_are_listed_and_shown(command: Command, database_url: str) -> None:
-    """`list` shows open letters, `--all` also settled ones, and `show` a letter in full."""
+def test_dead_letters_are_listed_and_shown(command: Command, database_url: str) -> None:
+    """`list` shows open dead letters, `list --all` also settled ones, and `show` all of one."""
     open_one = _letter(database_url, "run-1")
     _letter(database_url, "run-2", resolution="loaded")
     _letter(database_url, "", workflow=TRIAGE)
@@ -119,8 +119,8 @@ def test_the_body_is_written_byte_by_byte(tmp_path: Path, database_url: str) -> 
     assert (written.stdout, written.stderr) == (BODY, b"")
 
 
-def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> None:
-    """A retry makes the run due and fences off the current read: new token, no lease."""
+def test_retry_requests_a_newer_read(command: Command, database_url: str) -> None:
+    """A retry makes the run due, raises its fencing token and clears its lease."""
     _known(database_url, "run-1")
     _known(database_url, "other")
     number = _letter(database_url, "run-1")
@@ -150,7 +150,7 @@ def test_retry_asks_for_a_newer_read(command: Command, database_url: str) -> Non
 
 
 def test_retry_of_everything(command: Command, database_url: str) -> None:
-    """`retry --all` retries all letters of runs, known or not, and names those of the run list."""
+    """`retry --all` retries dead letters of known and unknown runs, and names those of the list."""
     _letter(database_url, "run-1")
     _letter(database_url, "run-2", workflow=TRIAGE)
     row_of_list = _letter(database_url, "")
@@ -164,8 +164,8 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
     assert [tuple(row.values()) for row in rows] == [("run-1", WEATHER), ("run-2", TRIAGE)]
 
 
-def test_retry_opens_a_discarded_letter_again(command: Command, database_url: str) -> None:
-    """A retry reopens a discarded letter until its run is read without the problem."""
+def test_retry_reopens_a_discarded_dead_letter(command: Command, database_url: str) -> None:
+    """A retry reopens a discarded dead letter."""
     number = _letter(database_url, "run-1", resolution="discarded")
     assert command("dead-letters", "retry", str(number)).status == 0
     (row,) = query(database_url, "SELECT resolution, resolved_at FROM orchestra_etl.dead_letters")
@@ -173,7 +173,7 @@ def test_retry_opens_a_discarded_letter_again(command: Command, database_url: st
 
 
 def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str) -> None:
-    """A discard settles open letters and keeps their bytes; settled ones keep their resolution."""
+    """A discard settles open dead letters and keeps bytes and earlier resolutions."""
     first, second = _letter(database_url, "run-1"), _letter(database_url, "run-2")
     _letter(database_url, "run-3", resolution="loaded")
     assert command("dead-letters", "discard", str(first)).out == "1 dead letter discarded\n"
@@ -203,7 +203,7 @@ def test_a_load_of_the_same_run_is_waited_for(
     work: Callable[[Connection, list[int] | None], object],
     order: tuple[int, int],
 ) -> None:
-    """A command locks runs before letters, as a load does, so the two cannot deadlock."""
+    """A command locks runs before dead letters, as a load does, so the two cannot deadlock."""
     _known(database_url, "run-1")
     letters = [_letter(database_url, "run-1", content) for content in "ab"]
     first, second = (letters[at] for at in order)
@@ -230,7 +230,7 @@ def test_a_load_of_the_same_run_is_waited_for(
 
 
 @pytest.mark.parametrize("what", ["dead-letters retry", "dead-letters discard", "gaps ack"])
-def test_a_wrong_number_changes_nothing(command: Command, database_url: str, what: str) -> None:
+def test_wrong_ids_change_nothing(command: Command, database_url: str, what: str) -> None:
     """An unknown id, no id, or ids together with `--all` change nothing and are explained."""
     _known(database_url, "run-1")
     good = _gap(database_url) if what == "gaps ack" else _letter(database_url, "run-1")

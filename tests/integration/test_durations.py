@@ -16,7 +16,7 @@ SPREAD = "SELECT n, exp(ln(0.2::float8) + n * 0.0007) AS ms FROM generate_series
 
 
 def exact(values: list[float], q: float) -> float:
-    """Return the smallest value that at least a share `q` of the values does not exceed."""
+    """Return the exact quantile `q` of n values: the one of rank ⌈q·n⌉."""
     return sorted(values)[max(math.ceil(q * len(values)), 1) - 1]
 
 
@@ -60,7 +60,7 @@ BOTH = """
 
 @pytest.mark.parametrize("q", [0.0, 0.01, 0.5, 0.95, 0.999, 1.0])
 def test_quantiles(database_url: str, q: float) -> None:
-    """All three ways to a quantile agree and are within 2 % of the exact value."""
+    """All three ways to compute a quantile agree and are within 2 % of the exact value."""
     random = Random(17)
     values = [random.lognormvariate(7, 2) + 1 for _ in range(4000)]
     parts = [random.randrange(40) for _ in values]
@@ -77,7 +77,7 @@ def test_quantiles(database_url: str, q: float) -> None:
 
 
 def test_quantiles_of_nothing(database_url: str) -> None:
-    """Without durations there is no quantile, nulls are ignored, and a wrong share is an error."""
+    """No durations have no quantile, nulls are ignored, and an invalid share is an error."""
     nothing = """
         SELECT orchestra.duration_quantile(b, n, 0.5) AS one
         FROM (VALUES (NULL::int, 5::bigint), (4, NULL)) AS v (b, n)

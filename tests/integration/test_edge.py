@@ -1,4 +1,4 @@
-"""Input from variables, shells, files and terminals works, or one line names what is wrong."""
+"""Input from variables, shells, files and terminals works, or is refused in one line."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ COMMANDS: tuple[tuple[str, ...], ...] = (
 
 
 def _some(case: object) -> tuple[tuple[str, ...], ...]:
-    """Return every seventh command, from a start that depends on the case; cases cover them all."""
+    """Return every seventh command, from a start that depends on the case.
+
+    All cases together cover all commands.
+    """
     start = sum(str(case).encode()) % 7
     return COMMANDS[start::7]
 

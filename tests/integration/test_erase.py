@@ -35,10 +35,9 @@ USER = "user-of-the-test"
 
 
 class World:
-    """A server with ten finished runs, a database, and the operations of these tests."""
+    """A server with ten finished runs, a database, and the operations that the tests use."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
-        """Keep the parts and open the database."""
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         self.workflow = history.workflow_ids[0]
         self.variables = environment(url, simulator.base_url)
@@ -174,7 +173,7 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
         '"sent\\nZoë/A \\"q\\" 😀\\nagain',
     ],
 )
-def test_a_name_is_found_in_letters_in_every_json_spelling(world: World, written: str) -> None:
+def test_a_name_is_found_in_dead_letters_in_every_json_spelling(world: World, written: str) -> None:
     """An erasure finds an organization in any JSON escaping, and not as a part of a longer name."""
     _letter(world, "", f'{{"id": null, "organization_id": {written}'.encode())
     _letter(world, "", 'Zoë/A "q" 😀x'.replace("😀x", "\\u00e9").encode())
@@ -182,8 +181,8 @@ def test_a_name_is_found_in_letters_in_every_json_spelling(world: World, written
     assert done.rows["dead_letters"] == 1
 
 
-def test_a_short_name_does_not_match_letters_of_others(world: World) -> None:
-    """Erasing user 1 removes letters with the value 1, not those with 1 inside another value."""
+def test_a_short_name_does_not_match_other_dead_letters(world: World) -> None:
+    """Erasing user 1 removes dead letters with the value 1, not with 1 inside another value."""
     _letter(world, "", b'{"id": null, "user_id": "21", "at": "x1", "n": 100')
     _letter(world, "", b'{"id": null, "user_id": 1')
     assert erasing.erase(world.database, Selection(user_id="1")).rows["dead_letters"] == 1
@@ -216,15 +215,15 @@ OTHERS = [
     f'{{"id": {json.dumps(AN_ID)[:-1]}',
     '{"id": 1}',
 ]
-"""Bodies that do not: the id is only a part of a string, or the body is cut off after it."""
+"""Bodies with the id only as a part of a string, or cut off after the id."""
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_runs_id_is_found_in_letters_as_a_whole_string(world: World, when: str) -> None:
-    """An erasure finds a run's id in letters without a run, as a whole string in any JSON spelling.
+def test_a_runs_id_is_found_in_dead_letters_as_a_whole_string(world: World, when: str) -> None:
+    """An erasure finds a run's id in dead letters without a run, in any JSON spelling.
 
-    It leaves all other letters. A letter that is recorded after the erasure and holds the id is
-    kept without its bytes.
+    The id must be a whole string; all other dead letters stay. A dead letter that is recorded
+    after the erasure and holds the id is kept without its bytes.
     """
     selection = Selection(runs=(AN_ID, "r1", "1"), workflow_id=world.workflow)
     others = [*OTHERS, '{"id": null, "run": "r10"}', '{"id": null, "text": "r1 and 1", "n": 1}']
@@ -248,8 +247,8 @@ def test_a_runs_id_is_found_in_letters_as_a_whole_string(world: World, when: str
     assert {bytes(row["body"]).decode() for row in left} == set(others)
 
 
-def test_a_repeated_erasure_finds_letters_of_runs_erased_before(world: World) -> None:
-    """A repeated erasure removes a letter that an interrupted one of the same run left behind."""
+def test_a_repeated_erasure_finds_dead_letters_of_erased_runs(world: World) -> None:
+    """A repeated erasure removes a dead letter that an interrupted erasure left."""
     (run_id,) = ("erased-earlier",)
     selection = Selection(runs=(run_id,), workflow_id=world.workflow)
     erasing.erase(world.database, selection)
@@ -344,7 +343,7 @@ def _queue(world: World) -> None:
 
 def _retry(world: World) -> None:
     run_id = world.history.run_ids(world.workflow)[2]
-    # Like a letter that was recorded by a transaction that began before the removal.
+    # Like a dead letter of a transaction that began before the removal.
     (row,) = query(
         world.url,
         "INSERT INTO orchestra_etl.dead_letters"
@@ -375,7 +374,7 @@ WAYS: list[Callable[[World], Any]] = [
 def test_nothing_brings_a_removed_run_back(
     world: World, how: str, way: Callable[[World], Any]
 ) -> None:
-    """No way into the ledger reads a removed run again or restores data to its tombstone."""
+    """No way into the ledger makes a removed run due, or restores data to its tombstone."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.remove(run_id, how)
@@ -417,7 +416,7 @@ def test_a_run_that_is_erased_before_it_is_listed_is_never_loaded(world: World) 
 
 @pytest.mark.parametrize("how", ["erased", "pruned"])
 def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
-    """A read from before a removal is superseded: its load stores no row and no dead letter."""
+    """The load of a read that began before a removal stores no row and no dead letter."""
     run_id = world.history.run_ids(world.workflow)[2]
     world.sync()
     world.database.transaction(lambda c: requests.track(c, world.workflow, [run_id]))
@@ -425,7 +424,7 @@ def test_a_load_in_flight_is_refused(world: World, how: str) -> None:
     body = json.dumps(world.history.steps(run_id)).encode()
     steps = decode_steps(body, workflow_id=world.workflow, run_id=run_id, states=StateMap())
     bad = Rejected("malformed", "d", b"[")
-    # Retention skips a run that is being read again. Here it found the run while that was still
+    # Retention skips a run that is being read again. Here it found the run while the run was still
     # final.
     query(
         world.url,
@@ -458,7 +457,7 @@ def test_a_bad_row_of_the_list_that_names_an_erased_run_is_kept_without_its_byte
     assert [row["n"] for row in bodies] == [0, 35]
 
 
-def test_an_erasure_is_repeated_for_what_was_loaded_meanwhile(
+def test_an_erasure_searches_again_for_runs_loaded_meanwhile(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An erasure searches again, and finds a run that was loaded after its first search."""

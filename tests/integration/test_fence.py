@@ -162,7 +162,7 @@ def test_two_responses_of_one_run_in_one_batch(
 def test_a_reopen_during_a_load_in_flight_is_not_lost(
     database: Database, database_url: str
 ) -> None:
-    """A listing that changes between a read and its load refuses the load; the run stays due."""
+    """If a listing changes between a read and its load, the load is refused; the run stays due."""
     loader = Loader(database, PollingPolicy(), STATES)
     _write(database, _sweep(database), _row("completed"))
     in_flight = _reading(_claim(database)[0], _step("completed"), row=_row("completed"))
@@ -317,7 +317,7 @@ def test_a_step_id_of_another_run_stays_with_its_owner(
     ]
 
 
-def test_a_row_that_postgresql_refuses_is_set_aside_alone(
+def test_a_row_that_postgresql_refuses_is_the_only_dead_letter(
     database: Database, database_url: str
 ) -> None:
     """One step that the database refuses becomes a dead letter; the other 99 are stored."""

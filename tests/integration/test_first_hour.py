@@ -87,7 +87,7 @@ def _problems(printed: Printed) -> list[tuple[str, str]]:
 def test_config_check_accepts_a_base_url_only_if_the_api_confirms_it(
     make: Command, simulated: Simulated, database_url: str, tmp_path: Path
 ) -> None:
-    """A wrong path or a website is a problem; an API without a list of workflows is not."""
+    """A wrong path or a website is a problem; an API that does not list workflows is not."""
     history, simulator = simulated
     variables = {"ORCHESTRA_API_KEY": "the-key", "DATABASE_URL": database_url}
     base = simulator.base_url

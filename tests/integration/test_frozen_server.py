@@ -30,7 +30,7 @@ from tests.processes import started
 from tests.support import configuration, environment, free_port, query, wait_until
 
 SECONDS = 15.0
-"""Seconds within which a caller must know: three times the usual time, for a busy machine."""
+"""The limit for a caller's error, in seconds: three times the usual time, for a busy machine."""
 Freeze = Callable[[], None]
 
 
@@ -38,7 +38,6 @@ class Freezer:
     """A separate server that these tests can freeze."""
 
     def __init__(self, server: EmbeddedPostgres) -> None:
-        """Remember the server's URL and its postmaster's process id."""
         self.url = server.url
         self._postmaster = int((server.data / "postmaster.pid").read_text().splitlines()[0])
 
@@ -113,7 +112,7 @@ def test_a_command_gives_a_frozen_server_up_in_seconds(
     assert "does not answer in time" in printed.err + printed.out
 
 
-def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
+def test_a_server_that_freezes_during_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
     """A unit with `outage_patience` does not wait for the statement timeout of a frozen server."""
     opened = Database(server.url, outage_patience=3)
     with ExitStack() as frozen:
@@ -130,7 +129,7 @@ def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: 
 
 
 def test_a_slow_statement_is_not_an_outage(server: Freezer) -> None:
-    """The control: a statement that takes longer than the patience succeeds, without an outage."""
+    """A statement that takes longer than the patience succeeds and is not an outage."""
     opened = Database(server.url, outage_patience=1)
     attempts: list[int] = []
 
@@ -143,7 +142,7 @@ def test_a_slow_statement_is_not_an_outage(server: Freezer) -> None:
     assert (attempts, opened.problem) == ([1], None)
 
 
-def test_a_patient_process_knows_within_seconds_and_goes_on(server: Freezer) -> None:
+def test_a_patient_process_reports_an_outage_within_seconds(server: Freezer) -> None:
     """A patient process reports the outage within seconds, and its unit runs once afterwards."""
     opened = Database(server.url, patience=120)
     query(server.url, "CREATE TABLE IF NOT EXISTS public.done (attempt int)")
@@ -203,7 +202,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer)
 
 
 def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) -> None:
-    """The health pages report a frozen database within seconds, and its return.
+    """The health pages report within seconds that a database is frozen, or responds again.
 
     `/readyz` becomes 503, the database's metrics disappear, and each page still responds at once.
     SIGTERM ends the process within the seconds that the service promises.
@@ -249,8 +248,8 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
                 assert time.monotonic() - began < 12
 
 
-def test_every_address_is_tried_before_a_person_gives_up() -> None:
-    """Two silent addresses together take no more time than one."""
+def test_all_addresses_share_the_patience() -> None:
+    """A URL with two silent addresses fails as soon as a URL with one."""
     with ExitStack() as kept:
         ports = [
             kept.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1],

@@ -207,7 +207,7 @@ def test_json_is_exact_and_harmless(command: Command) -> None:
 def test_without_the_guard_a_terminal_would_interpret_names(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The control: without the guard the same commands print escape and direction characters."""
+    """Without the guard, the same commands print escape and direction characters."""
     monkeypatch.setattr("etl.terminal._OBEYED_OR_HIDDEN", re.compile("(?!)"))
     printed = "".join(one.out + one.err for _, one in _run_all(command, COMMANDS[:10]))
     assert {"\x1b", "\u202e", "\u200b", "\x9b"} <= set(UNSAFE.findall(printed))
@@ -255,7 +255,7 @@ def test_metrics_of_the_database_have_harmless_labels(command: Command, tmp_path
 
 
 def test_the_health_page_has_one_line_for_each_problem() -> None:
-    """A problem is one line of the health page, even if its id and text contain line breaks."""
+    """Each problem is one line of the health page, even if its id and text contain line breaks."""
     health = Health()
     health.fail(f"workflow {EVIL}", f"no sweep: {EVIL}")
     page = health._ready().body.decode()
@@ -295,7 +295,7 @@ def test_a_terminal_gets_colours_and_no_other_control_sequence(
 
 
 def test_every_control_and_format_character_is_made_visible() -> None:
-    """Of all control, format, separator and surrogate characters, only visible ones stay as is."""
+    """Control, format, separator and surrogate characters are escaped, unless they are visible."""
     seen = {
         *range(0x600, 0x606),
         0x6DD,

@@ -195,7 +195,7 @@ def test_an_address_that_is_in_use() -> None:
 
 
 def test_one_failing_workflow_leaves_the_service_ready() -> None:
-    """One failing workflow stays a line of /readyz; if all or a shared part fail, it is 503."""
+    """/readyz stays 200 while one workflow fails; if all or a shared part fail, it is 503."""
     health = Health()
     health.watch(["a", "b"])
     assert health.fail("sweep a", "404, no such thing \x1b[31m", workflow_id="a")

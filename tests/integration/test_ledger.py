@@ -208,7 +208,7 @@ def test_a_row_that_another_transaction_holds_is_skipped(
 
 
 def test_an_expired_lease_is_good_for_a_load_until_another_claim(database: Database) -> None:
-    """An expired lease still permits a load, unless another process has claimed the run."""
+    """A load after the lease's end is accepted, unless another process has claimed the run."""
     _track(database, "r", "s")
     first = _claim(database, lease=0)
     assert _load(database, _reading(first["s"], _step("s1"), row=_row("s"))).runs == 1
@@ -221,7 +221,7 @@ def test_an_expired_lease_is_good_for_a_load_until_another_claim(database: Datab
 def test_a_late_heartbeat_does_not_revive_a_consumed_claim(
     database: Database, database_url: str
 ) -> None:
-    """A renewal or release of a claim that was loaded or taken over changes nothing."""
+    """A renewal or release of a claim that was consumed or taken over changes nothing."""
     _track(database, "r")
     claim = _claim(database, lease=0)["r"]
     taken = _claim(database)["r"]
@@ -373,7 +373,7 @@ def test_a_request_waits_for_a_load_of_the_run(
 
 
 def test_one_sweep_at_a_time(database: Database, database_url: str) -> None:
-    """A workflow's next sweep needs the lease of the last one; other workflows are independent."""
+    """A workflow's next sweep begins only after the last one; other workflows are independent."""
     first = _begin(database)
     assert database.transaction(lambda c: sweeps.begin(c, W, lease=60, count_to=25)) is None
     assert 50 < (database.transaction(lambda c: sweeps.lease_ends_in(c, W)) or 0) <= 60
@@ -437,7 +437,7 @@ def test_a_dead_letter_is_reported_despite_a_lost_commit(database: Database) -> 
     assert _load(database, _reading(_claim(database)["r"], _step("s"))).dead_letters == 0
 
 
-def test_a_defect_that_affects_every_run_sets_none_aside(
+def test_a_defect_that_affects_every_run_leaves_no_dead_letter(
     database: Database, database_url: str
 ) -> None:
     """If none of 12 runs can be stored, the load fails without dead letters and all stay due."""
@@ -550,7 +550,7 @@ def test_the_rate_holds_for_all_replicas_together(database: Database) -> None:
 
 
 def test_no_more_than_a_second_is_saved_up(database: Database, database_url: str) -> None:
-    """After an idle hour, one second's worth of requests is available, or one at lower rates."""
+    """After an idle hour, the requests of one second are available, and at least one request."""
     database.transaction(lambda c: budget.draw(c, rate=10, wanted=1))
     idle = (
         "UPDATE orchestra_etl.request_budget"
@@ -660,9 +660,7 @@ def test_a_stored_row_stays_if_the_next_one_is_refused(
     ]
 
 
-def test_a_payload_that_is_refused_costs_only_its_step(
-    database: Database, database_url: str
-) -> None:
+def test_a_refused_payload_affects_only_its_step(database: Database, database_url: str) -> None:
     """A payload that PostgreSQL refuses makes a dead letter of its step; the others are stored."""
     query(
         database_url, "ALTER TABLE orchestra.outputs ADD CONSTRAINT poison CHECK (size_bytes < 50)"
@@ -678,10 +676,10 @@ def test_a_payload_that_is_refused_costs_only_its_step(
     assert "23514" in letter["detail"]
 
 
-def test_a_run_that_cannot_be_stored_at_all_is_set_aside_and_retried(
+def test_a_run_that_cannot_be_stored_at_all_is_a_dead_letter_and_retried(
     database: Database, database_url: str
 ) -> None:
-    """A run that is refused as a whole becomes a dead letter and stays due; others are stored."""
+    """A run of which nothing can be stored is a dead letter and stays due; others are stored."""
     query(database_url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (id <> 'bad')")
     _track(database, "a", "bad", "b")
     found = _claim(database)
@@ -792,10 +790,13 @@ def test_an_unobserved_run_keeps_its_row(database: Database, database_url: str) 
 # Dead letters, drift, workflows.
 
 
-def test_a_letter_is_counted_and_resolved_by_a_good_read(
+def test_a_dead_letter_is_counted_and_resolved_by_a_good_read(
     database: Database, database_url: str
 ) -> None:
-    """A repeated error raises its letter's count; a good read resolves it, a relapse reopens it."""
+    """A repeated error raises the count of its dead letter, which a good read resolves.
+
+    If the error comes back, the dead letter is open again.
+    """
     bad = _step("x" * 600)
     _track(database, "r")
     seen = []
@@ -813,7 +814,7 @@ def test_a_letter_is_counted_and_resolved_by_a_good_read(
     assert seen == [(1, None), (2, None), (2, "loaded"), (3, None)]
 
 
-def test_drift_is_counted_once_a_change(database: Database, database_url: str) -> None:
+def test_drift_is_counted_once_for_each_change(database: Database, database_url: str) -> None:
     """A second read of the same steps does not count their drift again."""
     drift = (
         Drift("step", "colour", "unknown_field", "string", 2),

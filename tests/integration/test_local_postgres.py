@@ -31,7 +31,7 @@ needs_shared_programs = pytest.mark.skipif(
 )
 
 NO_FSYNC = {"fsync": "off"}
-"""A setting for speed: without fsync a killed process loses nothing, only a power failure would."""
+"""A setting for speed: without fsync, a power failure loses data, but a killed process does not."""
 
 USER = """
 import sys
@@ -279,7 +279,7 @@ def test_two_processes_start_one_server_and_the_last_stops_it(home: Path) -> Non
 
 
 def test_the_server_of_a_killed_process_is_adopted_and_stopped(used_home: Path) -> None:
-    """After its only user is killed, the server runs on, and the next user adopts and stops it."""
+    """A server whose only user is killed keeps running; the next user adopts and stops it."""
     killed = user_process(used_home)
     wait_until_started(killed)
     server = EmbeddedPostgres(used_home)
@@ -524,7 +524,7 @@ def test_a_full_disk_is_one_clear_line(home: Path) -> None:
 
 @needs_root
 def test_as_root_a_home_closed_to_the_servers_user_is_refused(home: Path) -> None:
-    """A closed folder of root's keeps its mode, and the error names a folder that works."""
+    """A home that only root can enter keeps its mode, and the error names a folder that works."""
     home.chmod(0o700)
     with pytest.raises(ConfigurationError, match=r"may not enter .*/var/lib/orchestra-etl"):
         EmbeddedPostgres(home / "inside").start()
@@ -543,7 +543,7 @@ def _closed_programs(folder: Path) -> Path:
 
 @needs_root
 def test_a_disk_too_small_for_the_programs_is_one_clear_line(home: Path, tmp_path: Path) -> None:
-    """If the programs must be copied and there is no room for them, one short line says so."""
+    """If there is no room for a needed copy of the programs, the error is one short line."""
     closed = _closed_programs(tmp_path)
     done = _on_a_small_disk(home, PYTHONPATH=f"{closed}:{ROOT}")
     assert done.returncode == 1

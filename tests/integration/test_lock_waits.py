@@ -94,7 +94,7 @@ def test_a_waiting_upgrade_names_the_holder_and_lets_writers_through(database_ur
     assert refused == []
     assert _revision(url) == schema.head()
     assert max(waits) < 5
-    # At least one write waited behind the upgrade; otherwise the limit above proves nothing.
+    # At least one write waited for the upgrade; otherwise the limit above proves nothing.
     assert max(waits) > 0.5
     # The writer also logs its waits for the upgrade; those lines are left out.
     logged = [one["problem"] for one in lines if one["event"] == "lock_wait_detected"]
@@ -133,7 +133,7 @@ def test_an_upgrade_that_waits_too_long_for_a_lock_gives_up(
 def test_a_concurrent_index_build_names_what_it_waits_for(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An index build names the old transaction it waits for, though that locks no table."""
+    """An index build names the old transaction that it waits for, even one without table locks."""
     url = database_url
     build = "CREATE INDEX CONCURRENTLY later ON orchestra.steps (status)"
     bring_later_revision(
@@ -204,7 +204,7 @@ def test_db_roles_waits_briefly_and_names_the_holder(
 
 
 def test_a_slow_statement_without_a_lock_wait_logs_nothing(database_url: str) -> None:
-    """The control: a slow statement that waits for no lock logs nothing."""
+    """A slow statement that does not wait for a lock logs nothing."""
     opened = Database(database_url)
     with capture_logs() as lines:
         opened.transaction(lambda c: c.execute(text("SELECT pg_sleep(2.5)")))
@@ -213,7 +213,7 @@ def test_a_slow_statement_without_a_lock_wait_logs_nothing(database_url: str) ->
 
 
 def test_the_description_of_a_lock_holder() -> None:
-    """A holder's names are cut to one line; a prepared transaction has none; a list is cut."""
+    """A holder's text is one line of limited length; a prepared transaction has no name in it."""
     since = datetime(2026, 3, 1, 12, tzinfo=UTC)
     known = LockHolder(7, "jane\n", "x" * 100, since, "orchestra.steps")
     assert str(known) == (

@@ -51,11 +51,11 @@ def _twice(rows: list[Row], offset: int, limit: int) -> Page:
 
 
 def _newest_forty(behind: Page, *, within: bool) -> Show:
-    """Return a list of the newest forty runs that has `behind` after them.
+    """Return a server's behaviour: it lists only the newest forty runs.
 
     Args:
-        behind: the response after the end.
-        within: whether every offset except 0 already has this response.
+        behind: the response at an offset after the list's end.
+        within: whether every offset except 0 has this response.
     """
 
     def show(rows: list[Row], offset: int, limit: int) -> Page:
@@ -101,26 +101,25 @@ ODD: dict[str, Odd] = {
         f"newest forty, then {behind!r}{' for any offset' if within else ''}": Odd(
             _newest_forty(behind, within=within), shown=25 if within else 40
         )
-        for within, answers in (
+        for within, responses in (
             (True, (400, 404, 410, 416, 422, 204, b"null", b"", b"[]")), (False, (422, b"null"))
         )
-        for behind in answers
+        for behind in responses
     },
 }  # fmt: skip
 VARIANTS = [name for name in ODD if name.startswith("newest forty")][2:]
-"""The slow cases: all responses behind a list's end except two."""
+"""All cases of `_newest_forty` except the first two; they are slow."""
 
 
 class World:
-    """One workflow of 70 finished runs, and a server whose list behaves as a test defines."""
+    """One workflow of 70 finished runs; each test defines how the server lists them."""
 
     def __init__(self, folder: Path, url: str, history: History, simulator: Simulator) -> None:
-        """Keep the parts."""
         self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
         (self.workflow,) = history.workflow_ids
 
     def sync(self, show: Show) -> SyncReport:
-        """Run one sync over that list, with the walk of the whole list due."""
+        """Run one sync that walks the whole list, with this behaviour of the server."""
         query(self.url, "UPDATE orchestra_etl.sweeps SET reconciled_at = NULL")
 
         def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
@@ -208,7 +207,7 @@ def test_a_list_that_changes_its_order_is_stored_after_some_walks(world: World) 
     assert differences(world.url, world.history) == []
 
 
-def test_a_list_that_behaves_again_clears_its_problem(world: World) -> None:
+def test_a_normal_list_clears_its_problem(world: World) -> None:
     """The next walk to the list's end without the deviation clears the recorded problem."""
     world.sync(ODD["offset ignored"].show)
     assert OFFSET in world.state()["list_problem"]
@@ -238,8 +237,8 @@ def test_a_list_that_is_empty_once_is_read(world: World, empty: Page) -> None:
     """If runs are known, an empty first page is requested again, so the sweep finds new runs."""
     world.sync(lambda rows, offset, limit: rows[offset : offset + limit])
     world.history.add_runs(world.workflow, 3)
-    answers = iter((empty,))
-    report = world.sync(lambda rows, offset, limit: next(answers, rows[offset : offset + limit]))
+    responses = iter((empty,))
+    report = world.sync(lambda rows, offset, limit: next(responses, rows[offset : offset + limit]))
     (swept,) = report.sweeps
     assert (swept.complete, swept.new, swept.gap, report.exit_status) == (True, 3, None, 0)
 

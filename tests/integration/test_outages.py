@@ -265,7 +265,7 @@ def test_a_read_does_not_end_a_read_only_problem(database_url: str) -> None:
 
 
 def test_an_intermittent_database_does_not_fill_the_log() -> None:
-    """Three of twenty short outages within a minute are logged, each with its end."""
+    """Of twenty short outages within a minute, three are logged, each with its end."""
     with capture_logs() as lines:
         found = outage.Outage()
         for _ in range(20):
@@ -362,7 +362,7 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
             "connection is bad: connection to server on socket \"/s\" failed: Unheard of",
             "was lost", False,
         ),
-        # One of two servers is down and the other one refuses: the first one may come back.
+        # One of two servers is down and the other one refuses: the first one may become available.
         (
             f'{BEFORE}FATAL:  database "x" does not exist\n{BEFORE}Connection refused',
             "connection is refused", False,

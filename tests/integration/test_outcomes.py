@@ -20,7 +20,7 @@ NOTHING: list[Any] = [
     {}, [], [None], [[], {}], {"message": None, "code": None},
     {"message": "", "code": 0, "retry": False}, {"error": {"message": "null"}}, ["", "None"],
 ]  # fmt: skip
-"""Values that programs write as an error although there is none."""
+"""Values of an error field that mean that there is no error."""
 SOMETHING: list[Any] = [
     "refused", "0x80070005", "none of the keys fits", "no errors were expected", "nullable",
     1, -1, 0.5, True, {"code": 5}, {"message": None, "code": "rate_limited"},
@@ -43,7 +43,7 @@ def outcome(url: str, state: str, error: Any, reported_error: str | None) -> str
 
 @pytest.mark.parametrize("error", NOTHING, ids=repr)
 def test_an_error_that_says_nothing_is_not_an_error(database_url: str, error: Any) -> None:
-    """A success stays one if its own error, or the one in its payload, says nothing."""
+    """A success stays a success if the error of the step or in its payload is empty."""
     assert outcome(database_url, "succeeded", error, None) == "succeeded"
     assert (
         outcome(database_url, "succeeded", None, error if isinstance(error, str) else None)
@@ -59,7 +59,7 @@ def test_an_error_that_says_nothing_is_not_an_error(database_url: str, error: An
 
 @pytest.mark.parametrize("error", SOMETHING, ids=repr)
 def test_a_success_with_an_error_is_a_soft_failure(database_url: str, error: Any) -> None:
-    """An error that says something makes a success a soft failure, and changes no other state."""
+    """An error with content makes a success a soft failure, and changes no other state."""
     assert outcome(database_url, "succeeded", error, None) == "soft_failed"
     assert (
         outcome(database_url, "succeeded", None, error if isinstance(error, str) else "refused")
@@ -383,7 +383,7 @@ def test_codes_distinguish_kinds(database_url: str, one: str, other: str) -> Non
 def test_what_differs_within_a_kind_is_folded(
     database_url: str, one: str, other: str, pattern: str | None
 ) -> None:
-    """People, times, places and quantities do not distinguish failures and leave the pattern."""
+    """The pattern omits people, times, places and quantities, which do not distinguish failures."""
     patterns = [
         query(database_url, "SELECT orchestra.failure_pattern(%s) AS p", m)[0]["p"]
         for m in (one, other)

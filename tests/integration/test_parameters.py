@@ -95,21 +95,21 @@ def _evil(url: str) -> None:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_foreign_settings_do_not_affect_transactions(database_url: str, name: str) -> None:
-    """The program's transactions return the correct result whatever the database sets.
+    """The program's transactions return the correct result despite any setting of the database.
 
     A session without the program's settings returns a wrong one.
     """
-    value, question, answer = HOSTILE[name]
+    value, question, correct = HOSTILE[name]
     _evil(database_url)
     _set(database_url, name, value)
     database = Database(database_url, patience=2)
 
-    def ask(connection: Connection) -> object:
+    def read(connection: Connection) -> object:
         connection.execute(text("SELECT now()")).scalar_one()
         return connection.execute(text(question.replace(":", "\\:"))).scalar_one()
 
     try:
-        assert database.transaction(ask) == answer
+        assert database.transaction(read) == correct
     finally:
         database.close()
     with psycopg.connect(database_url) as control:
@@ -119,7 +119,7 @@ def test_foreign_settings_do_not_affect_transactions(database_url: str, name: st
         except (psycopg.Error, NotImplementedError):
             return
         assert row is not None
-        assert row[0] != answer
+        assert row[0] != correct
 
 
 def test_every_settable_parameter_is_handled(database_url: str) -> None:
@@ -127,11 +127,11 @@ def test_every_settable_parameter_is_handled(database_url: str) -> None:
     names = query(
         database_url, "SELECT name FROM pg_settings WHERE context IN ('user', 'superuser')"
     )
-    ours = {name.lower() for name in [*session._FIXED, *session._WHERE_KNOWN, *HOSTILE]}
+    handled = {name.lower() for name in [*session._FIXED, *session._WHERE_KNOWN, *HOSTILE]}
     unknown = [
         row["name"]
         for row in names
-        if row["name"].lower() not in ours and not HARMLESS.match(row["name"])
+        if row["name"].lower() not in handled and not HARMLESS.match(row["name"])
     ]
     assert not unknown, unknown
 
@@ -153,7 +153,7 @@ OTHERS = {
 def test_a_database_with_hostile_settings(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Schema, runs and counts are right whatever the database and the PG* variables set."""
+    """Schema, runs and counts are right despite hostile settings and PG* variables."""
     url = empty_database_url
     _evil(url)
     for name, value in OTHERS.items():

@@ -51,7 +51,7 @@ def test_every_payload_is_accepted(empty_database_url: str) -> None:
 
 
 def test_every_refused_value_is_really_refused(empty_database_url: str) -> None:
-    """jsonb refuses each of these values as it came, so none is rewritten without need."""
+    """jsonb refuses the original form of each value, so that none is rewritten without need."""
     with psycopg.connect(empty_database_url, autocommit=True) as connection:
         for value in REFUSED_VALUES:
             if value.count(b"[") + value.count(b"{") in range(5_001, 14_000):

@@ -146,7 +146,7 @@ def test_a_published_price_that_changed_has_two_rows(database: Database, databas
 
 
 def test_models_of_the_api_provider_keep_its_price() -> None:
-    """A model that the API's own provider lists is not priced as another provider's."""
+    """A model of the API's own provider has that provider's published price."""
     assert [one.provider for one in price_list("trinity-large-thinking", [], [])] == ["arcee"]
 
 

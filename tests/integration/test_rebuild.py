@@ -93,7 +93,7 @@ class World:
     def steps(self) -> dict[str, dict[str, Any]]:
         """Return all steps without their time of change.
 
-        An empty mask of usage kinds counts as none.
+        A usage mask of 0 is returned as null.
         """
         rows = query(
             self.url, "SELECT *, NULLIF(usage_kinds, 0) AS usage_kinds FROM orchestra.steps"
@@ -120,7 +120,7 @@ class World:
         }
 
     def due(self, sql: str = FORGET) -> None:
-        """Undo what the statement clears, and make the rebuild due, as after an upgrade."""
+        """Run the statement, and make the rebuild due, as an upgrade does."""
         query(self.url, sql)
         query(self.url, DUE)
 
@@ -243,7 +243,7 @@ def test_the_next_read_after_a_rebuild(world: World) -> None:
 
 @pytest.mark.parametrize("point", ["before", "after"])
 def test_killed_in_the_middle(world: World, point: str) -> None:
-    """A rebuild that is killed around a commit resumes behind the last committed batch."""
+    """A rebuild that is killed around a commit resumes after the last committed batch."""
     world.run("sync")
     before = world.steps()
     world.due()
@@ -268,7 +268,7 @@ def test_killed_in_the_middle(world: World, point: str) -> None:
 def test_a_signal_ends_a_rebuild_after_its_batch(world: World) -> None:
     """SIGTERM ends a rebuild with 143 and a JSON report once its batch is committed.
 
-    The next rebuild does the rest.
+    The next rebuild does the remaining batches.
     """
     world.run("sync")
     before = world.steps()
@@ -515,9 +515,9 @@ def test_a_due_rebuild_is_announced(world: World) -> None:
     assert not [one for one in commands if "orchestra-etl rebuild" in world.run(*one)]
     world.due()
     assert [advice in _line(world.run(*one)) for one in commands] == [True] * 3
-    told = json.loads(world.run("status", "--json"))
-    assert (told["rebuild"], told["verdict"]) == ({"steps": number, "exact": True}, "warning")
-    assert json.loads(world.run("db", "upgrade", "--json"))["rebuild"] == told["rebuild"]
+    status = json.loads(world.run("status", "--json"))
+    assert (status["rebuild"], status["verdict"]) == ({"steps": number, "exact": True}, "warning")
+    assert json.loads(world.run("db", "upgrade", "--json"))["rebuild"] == status["rebuild"]
     assert "re-read" in world.run("rebuild")
     assert not [one for one in commands if "orchestra-etl rebuild" in world.run(*one)]
     after = json.loads(world.run("status", "--json"))
@@ -601,8 +601,10 @@ def test_an_upgrade_advises_a_rebuild(
     )
     command = command_line(tmp_path, monkeypatch, capsys, configuration("w"), **variables)
     upgraded = command("runs", "list") if by_itself else command("db", "upgrade")
-    told = upgraded.err if by_itself else upgraded.out
-    assert "1 stored step is still to be read by newer rules: run `orchestra-etl rebuild`" in told
+    printed = upgraded.err if by_itself else upgraded.out
+    assert (
+        "1 stored step is still to be read by newer rules: run `orchestra-etl rebuild`" in printed
+    )
     done = command("rebuild", "--json")
     assert (done.status, done.json["steps"], done.json["changed"]) == (0, 1, 0)
     assert "rebuild" not in command("db", "upgrade").out

@@ -42,7 +42,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Provide the world, with its server running."""
+    """Provide the workflow with its running server."""
     made = World(tmp_path, database_url)
     with made.simulator.in_thread():
         yield made
@@ -62,7 +62,7 @@ def test_deleted_runs_are_read_again(world: World) -> None:
 
 
 def test_a_walk_to_the_watermark_does_not_compare(world: World) -> None:
-    """Only the full walk compares with the tables; a frequent sweep costs no more than before."""
+    """Only the full walk compares with the tables, so that frequent sweeps stay cheap."""
     world.sync()
     query(world.url, "DELETE FROM orchestra.runs")
     report = world.sync(ORCHESTRA_ETL_POLLING__RECONCILE="1h")

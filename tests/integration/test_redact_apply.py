@@ -259,9 +259,9 @@ def test_rules_without_a_match_change_nothing(world: World) -> None:
 
 
 def test_a_rule_reaches_the_columns_of_a_pruned_payload(world: World) -> None:
-    """A rule also removes what was read from its place in a payload that is pruned now.
+    """A rule also clears columns that were read from a payload before it was pruned.
 
-    The other columns stay.
+    Columns from other places of the payload stay.
     """
     step = world.history.steps(world.runs[0])[0]["id"]
     world.history.change_step(
@@ -322,7 +322,7 @@ def test_a_payload_that_is_too_deep_is_removed(world: World) -> None:
 
 
 def test_redact_apply_resumes(world: World) -> None:
-    """After `redact apply` is stopped, a later one does the rest, and nothing twice."""
+    """If `redact apply` is stopped, the next one does only the rest."""
     world.run("sync")
     world.configure(*ALL)
     loaded = load(
@@ -347,7 +347,7 @@ def test_redact_apply_resumes(world: World) -> None:
 def test_dead_letters_with_equal_redacted_content(world: World) -> None:
     """Dead letters that differ only in removed content keep separate rows.
 
-    If a hash is taken already, another one is made.
+    If another row has the same content hash, the hash is made unique.
     """
     world.run("sync")
     for number in range(3):

@@ -119,9 +119,9 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Provide two workflows with six finished runs each, and a clock that stands still.
+    """Provide two workflows with six finished runs each.
 
-    So no count depends on how far a run has come when it is read.
+    The clock stands still, so that no count depends on the progress of a run.
     """
     begun = utc_now()
     history = History(

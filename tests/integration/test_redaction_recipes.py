@@ -62,7 +62,7 @@ def _with(value: Any, text: str, *, keep: frozenset[str] = frozenset()) -> Any:
 
 
 def everywhere(element: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return a step or run with this text everywhere but in identities, times and states."""
+    """Return a step or run with this text in every string except identities, times and states."""
     stay = (
         "id",
         "node_id",
@@ -152,7 +152,7 @@ def test_a_recipe_is_complete(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A recipe removes the canary from all places, whether loaded or applied later.
+    """A recipe removes the canary everywhere, in force from the start or applied later.
 
     Without the recipe, the canary is stored in many places.
     """
@@ -191,7 +191,7 @@ def test_a_recipe_is_complete(
     ] == [("succeeded", model, tokens, True)]
 
 
-# Where a text still stands
+# Copies of a removed text
 
 
 def _policy(*rules: RedactionRule) -> Policy:
@@ -274,7 +274,7 @@ def test_a_text_is_found_in_any_form() -> None:
 def test_the_search_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The search ends at a number of places, and after enough work it compares whole texts only.
 
-    Then it reports that it is incomplete.
+    The result then says that the search is incomplete.
     """
     many = {"id": "a", "inputs": [f"text number {number}" for number in range(500)]}
     copies = {"id": "b", "outputs": many["inputs"]}

@@ -1,6 +1,6 @@
-"""A refused request proves nothing beyond itself.
+"""A refused request says nothing about other requests.
 
-It means neither that a list has ended nor that a workflow may not be read.
+It means neither that a list has ended nor that all other reads of a workflow are refused.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Provide the world, with its server running."""
+    """Provide the workflows with their running server."""
     history = History(seed=5, workflows=2, runs_per_workflow=30, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
@@ -73,22 +73,22 @@ class Capped:
         self.status = status
         self.shown = False
 
-    def __call__(self, request: web.Request, call: Any, answer: web.Response) -> web.Response:
+    def __call__(self, request: web.Request, call: Any, honest: web.Response) -> web.Response:
         """Return the first page once, and then the status."""
         if call.endpoint != "runs":
-            return answer
+            return honest
         if self.shown:
             return web.Response(status=self.status, headers={"Location": "/login"})
         self.shown = True
-        assert isinstance(answer.body, bytes)
-        return web.json_response(json.loads(answer.body)[:10])
+        assert isinstance(honest.body, bytes)
+        return web.json_response(json.loads(honest.body)[:10])
 
 
 @pytest.mark.parametrize("status", [302, 404, 405, 410, 206])
 def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: int) -> None:
-    """A refusal behind the first page fails the sweep; the next one lists everything.
+    """A refused second page fails the sweep, and the next sweep lists everything.
 
-    Examples are a login page, a maintenance page and a lost route.
+    The statuses are those of a login page, a maintenance page or a missing route.
     """
     with changed(world.simulator, Capped(status)):
         report = world.sync(world.workflow)
@@ -113,10 +113,10 @@ def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: 
     ("status", "ended"),
     [(400, True), (404, True), (410, True), (416, True), (422, True), (302, False), (405, False)],
 )
-def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
-    """A 400, 404, 410, 416 or 422 behind the last run ends the list; a 302 or 405 fails."""
+def test_statuses_after_the_end_of_a_list(world: World, status: int, ended: bool) -> None:
+    """A 400, 404, 410, 416 or 422 after the last run ends the list; a 302 or 405 is an error."""
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs":
             return honest
         if request.query["offset"] != "0":
@@ -124,7 +124,7 @@ def test_statuses_behind_the_end_of_a_list(world: World, status: int, ended: boo
         assert isinstance(honest.body, bytes)
         return web.json_response(json.loads(honest.body)[:1])
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         report = world.sync(world.workflow)
     assert (report.exit_status, world.swept()["complete"], world.known()) == (
         0 if ended else 5,
@@ -157,7 +157,7 @@ def test_a_server_without_run_lists(world: World) -> None:
 def test_the_advice_fits_what_was_refused(
     world: World, status: int, endpoints: tuple[Endpoint, ...], advised: bool
 ) -> None:
-    """The error advises to disable discovery only if the server is right and has no such path."""
+    """The error advises to disable discovery only if the server lacks the list and nothing else."""
     world.simulator.misbehave(
         Misbehaviour(status=status, endpoints=endpoints, headers={"Location": "/login"})
     )
@@ -186,7 +186,7 @@ def test_one_refused_workflow_does_not_stop_the_others(
 ) -> None:
     """If the API refuses one of two workflows, the other one is read completely.
 
-    The exit status does not call the API unreachable, and `status` names the refused workflow.
+    Only a 500 counts as an unavailable API (exit status 5). `status` names the refused workflow.
     """
     world.simulator.misbehave(
         Misbehaviour(
@@ -230,8 +230,8 @@ ODD_IDS: tuple[object, ...] = (
 )
 
 
-def test_workflows_with_unusable_ids_are_set_aside(world: World) -> None:
-    """Unusable workflow ids are set aside once, and the other workflows are swept.
+def test_workflows_with_unusable_ids_are_dead_letters(world: World) -> None:
+    """Unusable workflow ids become dead letters once, and the other workflows are swept.
 
     With `all_workflows`, an id can have a wrong type or characters that no path can hold. `status`
     reports them, and the second sync ends with 0.
@@ -265,20 +265,20 @@ def test_ids_that_no_path_can_hold_are_refused_in_the_configuration(world: World
             load(world.folder, toml, environment(world.url, "http://x"))
 
 
-def test_runs_with_unusable_ids_are_set_aside(world: World) -> None:
-    """Listed runs with unusable ids are set aside once, and their neighbours are read.
+def test_runs_with_unusable_ids_are_dead_letters(world: World) -> None:
+    """Listed runs with unusable ids become dead letters once, and their neighbours are read.
 
     Such an id has a wrong type, or characters that no path can hold.
     """
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "runs" or request.query["offset"] != "0":
             return honest
         assert isinstance(honest.body, bytes)
         odd = [{"id": id, "status": "completed"} for id in ODD_IDS]
         return web.json_response([*odd, *json.loads(honest.body)])
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         first, second = world.sync(world.workflow), world.sync(world.workflow)
     assert (first.exit_status, first.errors) == (6, [])
     assert (second.exit_status, second.errors) == (0, [])

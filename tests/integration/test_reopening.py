@@ -77,12 +77,12 @@ WAYS: dict[str, tuple[Callable[[Connection], object], int, tuple[str, ...]]] = {
     ),
     "states mapped otherwise": (_map_states, 1, (OPEN, FINAL)),
 }
-"""The request, the priority of a backfilled run after it, and the possible states of the run."""
+"""The request, the priority that a backfilled run has after it, and the run's possible states."""
 
 REASONS = dict(
     zip(WAYS, ("list", "track", "track", "config", "reread", "repair", "states"), strict=True)
 )
-"""What the ledger says of each way."""
+"""The reason that the ledger records for each way."""
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def test_a_reopened_run_is_reset_and_its_claim_is_invalid(
     database: Database, database_url: str, way: str, tracking: str
 ) -> None:
     """Every request for a newer read leaves the same columns and invalidates the present claim."""
-    ask, priority, _ = WAYS[way]
+    request, priority, _ = WAYS[way]
     claim = _prepare(database, database_url, way, tracking)
-    database.transaction(ask)
+    database.transaction(request)
     row = _row(database_url)
     assert (row.pop("is_due"), row.pop("fencing_token")) == (True, claim.token + 1)
     opened_at = row.pop("opened_at")
@@ -104,7 +104,7 @@ def test_a_reopened_run_is_reset_and_its_claim_is_invalid(
         "leased_until": None,
         "checks": 0,
         "not_found_since": None,
-        # The results of the last reads stay.
+        # The columns about the last reads stay.
         "attempts": 2,
         "last_error": "timeout",
         "priority": priority,

@@ -187,8 +187,8 @@ def test_an_end_before_the_start_prunes_nothing_young(world: World) -> None:
     assert world.prune(runs=30).runs == 0
 
 
-def test_runs_behind_the_horizon_are_never_fetched(world: World) -> None:
-    """A sweep adds unknown runs behind the horizon as tombstones, without reading them."""
+def test_runs_before_the_horizon_are_never_read(world: World) -> None:
+    """A sweep adds unknown runs before the horizon as tombstones, without reading them."""
     world.prune(runs=5.1)
     report = world.sync()
     assert (report.load.runs, world.simulator.requests["steps"]) == (5, 5)
@@ -209,7 +209,7 @@ def test_runs_behind_the_horizon_are_never_fetched(world: World) -> None:
 def test_runs_that_may_be_young_are_read(
     world: World, start: str | None, end: str | None, tracking: str
 ) -> None:
-    """A run is skipped only if the list shows a start and a later end behind the horizon."""
+    """A run is skipped only if the list shows a start and a later end, both before the horizon."""
     world.prune(runs=5.1)
     row = {"id": "r", "status": "running", "start_time": start, "end_time": end}
     sweep = world.database.transaction(
@@ -247,9 +247,9 @@ def test_horizons_only_move_forward(world: World) -> None:
 
 
 def test_dead_letters_are_emptied(world: World) -> None:
-    """Dead letters of old runs and old resolved ones lose their bytes and keep the rest.
+    """Dead letters of old runs lose their bytes and keep the rest.
 
-    Those of removed runs are resolved.
+    Dead letters of removed runs are resolved as discarded.
     """
     world.sync()
     newest, *_, older, oldest = world.history.run_ids(world.workflow)

@@ -134,13 +134,13 @@ def url(cluster: EmbeddedPostgres, database_url: str) -> str:
 
 
 def test_every_table_has_a_rule() -> None:
-    """Each table has a rule for the loader; the rule for analysts follows from the schema."""
+    """Each table has a rule for the loader, and each private column exists."""
     assert set(metadata.tables.values()) == set(LOADED)
     assert {table.schema for table in metadata.tables.values()} == {ANALYTICS, OPERATIONS}
     assert all(column in table.columns for table, columns in PRIVATE.items() for column in columns)
 
 
-# What the loader needs, and no more.
+# The loader.
 
 FAILED = "SELECT count(*) AS n FROM orchestra.runs WHERE status = 'completed' AND state = 'failed'"
 REDACTING = """
@@ -274,10 +274,7 @@ LOADER_MUST_NOT = (
 
 
 def test_the_loader_may_do_nothing_else(url: str) -> None:
-    """The loader can neither change definitions nor use other roles nor remove stored runs.
-
-    It cannot pass on its privileges either.
-    """
+    """The loader cannot change definitions, use other roles, remove runs or grant privileges."""
     loader = as_user(url, "test_loader")
     for statement in LOADER_MUST_NOT:
         assert code(loader, statement) == DENIED, statement
@@ -286,7 +283,7 @@ def test_the_loader_may_do_nothing_else(url: str) -> None:
     assert code(as_user(url, "test_analyst"), "SELECT data FROM orchestra.inputs") == DENIED
 
 
-# What analysts see.
+# Analysts.
 
 ANALYST_MAY = (
     "SELECT id, state FROM orchestra.steps", "SELECT count(*) FROM orchestra.inputs",
@@ -355,7 +352,7 @@ def test_only_payload_analysts_read_payloads(url: str) -> None:
 
 
 def test_analysts_neither_write_nor_read_the_ledger(url: str) -> None:
-    """Analysts can neither write, define objects nor use other roles, and not read the ledger."""
+    """Analysts cannot write, define objects, use other roles or read the ledger."""
     for login in ("test_analyst", "test_payload_analyst"):
         for statement in MUST_NOT:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)
@@ -722,27 +719,27 @@ def test_a_refused_privilege_names_user_object_and_role(url: str) -> None:
         "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
         in _denied(as_user(url, "test_analyst"), "SELECT * FROM orchestra_etl.run_ledger")
     )
-    told = _denied(
+    error = _denied(
         as_user(url, "test_analyst"), "INSERT INTO orchestra.workflows (id) VALUES ('secret')"
     )
-    assert "test_analyst lacks INSERT, UPDATE on orchestra.workflows" in told
-    assert "GRANT orchestra_loader TO test_analyst" in told
-    assert "secret" not in told
-    told = _denied(as_user(url, "test_loader"), "DELETE FROM orchestra.runs")
+    assert "test_analyst lacks INSERT, UPDATE on orchestra.workflows" in error
+    assert "GRANT orchestra_loader TO test_analyst" in error
+    assert "secret" not in error
+    error = _denied(as_user(url, "test_loader"), "DELETE FROM orchestra.runs")
     assert (
         "test_loader lacks a privilege on orchestra.runs, which the role orchestra_migrator has"
-        in told
+        in error
     )
-    assert "GRANT orchestra_migrator TO test_loader" in told
+    assert "GRANT orchestra_migrator TO test_loader" in error
     query(
         url,
         "REVOKE orchestra_loader FROM test_loader; GRANT orchestra_loader TO test_loader WITH"
         " INHERIT FALSE",
     )
-    told = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
+    error = _denied(as_user(url, "test_loader"), "SELECT * FROM orchestra_etl.run_ledger")
     assert (
         "does not inherit: let an administrator run GRANT orchestra_loader TO test_loader WITH"
-        " INHERIT TRUE" in told
+        " INHERIT TRUE" in error
     )
     query(url, "GRANT orchestra_loader TO test_loader WITH INHERIT TRUE")
     query(url, "REVOKE INSERT ON orchestra.steps FROM orchestra_loader")
@@ -760,7 +757,7 @@ def test_every_command_names_what_a_user_lacks(
     """
     toml = configuration("11111111-2222-3333-4444-555555555555")
 
-    def said(user: str, *arguments: str) -> str:
+    def error_line(user: str, *arguments: str) -> str:
         variables = environment(as_user(url, user), "http://127.0.0.1:1")
         printed = command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
         assert printed.status == 4, (arguments, printed.err)
@@ -774,17 +771,17 @@ def test_every_command_names_what_a_user_lacks(
         ("gaps", "list"),
         ("db", "upgrade"),
     ):
-        line = said("test_analyst", *arguments)
+        line = error_line("test_analyst", *arguments)
         assert (
             "test_analyst lacks USAGE on schema orchestra_etl, which the role orchestra_loader has"
             in line
         )
     query(url, "REVOKE UPDATE ON orchestra.steps FROM orchestra_loader")
-    assert "test_loader lacks UPDATE on orchestra.steps" in said("test_loader", "db", "check")
+    assert "test_loader lacks UPDATE on orchestra.steps" in error_line("test_loader", "db", "check")
     bring_later_revision(
         monkeypatch, tmp_path, ["ALTER TABLE orchestra.runs SET (fillfactor = 90)"]
     )
-    line = said("test_loader", "db", "upgrade")
+    line = error_line("test_loader", "db", "upgrade")
     assert "orchestra_migrator" in line
     assert "GRANT orchestra_migrator TO test_loader" in line
 

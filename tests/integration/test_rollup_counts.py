@@ -46,10 +46,10 @@ def test_a_histogram_has_the_population_of_its_count(
     column: str,
     histogram: str | None,
 ) -> None:
-    """A short step counts in its outcome's column, and its duration among its own kind only.
+    """The histogram of a kind of outcome contains as many durations as its column counts steps.
 
-    Durations of successes and of failures are in separate histograms; other outcomes have none. The
-    other step is a success of 10 s.
+    Successes and failures have separate histograms; other outcomes have none. Nine steps of 0.1 s
+    have the outcome under test, beside a success of 10 s.
     """
     enter(database_url, "run", MONTHS_AGO, MONTHS_AGO + timedelta(seconds=10))
     add(
@@ -297,12 +297,12 @@ def test_long_texts_are_counted(database: Database, database_url: str) -> None:
 # Groups that cannot be counted.
 
 
-def test_a_group_that_cannot_be_computed_is_set_aside(
+def test_a_group_that_cannot_be_computed_is_stuck(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A group that fails is set aside; all others are computed.
+    """A group that fails is stuck, and all others are computed.
 
-    The log and `verify` report it. It is right once its cause is gone and the refresh retries it.
+    The log and `verify` report the group. Once the cause is gone, a later refresh computes it.
     """
     query(
         database_url,
@@ -330,8 +330,8 @@ def test_a_group_that_cannot_be_computed_is_set_aside(
         False,
     )
 
-    # The group does not fail the others again. It is not retried at once, even if more of it is
-    # loaded.
+    # A stuck group does not fail the next refresh, and is retried only after a while, even if more
+    # of its steps are loaded.
     enter(database_url, "more", MONTHS_AGO + timedelta(days=3), MONTHS_AGO + timedelta(days=3))
     enter(database_url, "other", MONTHS_AGO + timedelta(days=30), MONTHS_AGO + timedelta(days=30))
     assert rollups.drain(database) == rollups.RefreshReport(groups=1, rows=1, stuck=2)

@@ -146,7 +146,7 @@ def test_steps_without_a_start_move_with_their_run(database: Database, database_
 def test_pruned_runs_stay_counted(database: Database, database_url: str) -> None:
     """Skipped and late steps of pruned runs stay counted.
 
-    A run is kept until all its steps are behind the horizon.
+    A run is kept until all its steps are before the horizon.
     """
     enter(database_url, "skipping", MONTHS_AGO, MONTHS_AGO + timedelta(minutes=1))
     add(database_url, "skipping", "skipped", None, state="skipped")
@@ -240,7 +240,7 @@ def test_a_run_that_is_open_while_the_horizon_passes(database: Database, databas
         " FROM orchestra.workflow_hourly"
     )
     assert [row["long"] for row in query(database_url, quantile)].count(True) == 1
-    # A difference behind the horizon is reported, too.
+    # A difference before the horizon is reported, too.
     query(database_url, "UPDATE orchestra.run_rollup SET succeeded = 7 WHERE ordinal > 0")
     assert not database.transaction(verification.verify).ok
 

@@ -32,7 +32,7 @@ from tests.rollup_oracle import counted_history, counted_rows, stored
 from tests.support import configuration, environment, load, query, slow, sync, wait_until
 
 START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
-"""The end of an hour and of a day, so that what follows falls into two of each."""
+"""The end of an hour and of a day, so that later times fall into the next ones."""
 
 
 @pytest.fixture
@@ -118,13 +118,13 @@ def test_a_populated_database_is_counted_after_its_upgrade(
 ) -> None:
     """A revision that queues every group counts nothing itself; the next refresh counts all."""
     query(database_url, (ROOT / "tests" / "faults" / "released" / "0001.sql").read_text())
-    ask = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
+    queue_all = "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
     empty = [
         f"DELETE FROM orchestra.{table}"
         for table in ("step_rollup", "step_rollup_daily", "run_rollup", "step_failures")
     ]
     bring_later_revision(
-        monkeypatch, tmp_path, [*empty, "DELETE FROM orchestra_etl.changed_groups", ask]
+        monkeypatch, tmp_path, [*empty, "DELETE FROM orchestra_etl.changed_groups", queue_all]
     )
     upgrade(database_url)
     database = Database(database_url)
@@ -232,7 +232,7 @@ class Loads:
 
 @pytest.mark.parametrize("seed", [1, *slow(2, 3)])
 def test_random_loads(database: Database, database_url: str, seed: int) -> None:
-    """After each refresh of random changes, every group that does not wait is right.
+    """After each refresh of random changes, every group that is not queued is right.
 
     In the end, all groups are right.
     """
@@ -361,8 +361,8 @@ def test_a_load_that_commits_during_a_refresh(database: Database, database_url: 
 def test_a_refresh_stops_between_two_batches(database: Database, database_url: str) -> None:
     """A refresh that is stopped keeps what it has committed, and reports what is left."""
     Loads(database_url, 7, 8).work(6)
-    answers = iter((False, True))
-    done = rollups.drain(database, batch=1, stopped=lambda: next(answers))
+    stops = iter((False, True))
+    done = rollups.drain(database, batch=1, stopped=lambda: next(stops))
     assert (done.groups, done.waiting > 0) == (1, True)
     rollups.drain(database)
     assert right(database, database_url)
@@ -504,15 +504,15 @@ def test_a_long_refresh_logs_its_progress(
     Loads(database_url, 12, 6).work(6)
     with capture_logs() as lines:
         done = rollups.drain(database, batch=2)
-    said = [
+    progress = [
         (line["groups"], line["waiting"])
         for line in lines
         if line["event"] == "rollup_refresh_progressed"
     ]
-    assert len(said) > 1
-    assert [groups for groups, _ in said] == sorted({groups for groups, _ in said})
-    assert said[-1][0] < done.groups
-    assert said[-1][1] < said[0][1]
+    assert len(progress) > 1
+    assert [groups for groups, _ in progress] == sorted({groups for groups, _ in progress})
+    assert progress[-1][0] < done.groups
+    assert progress[-1][1] < progress[0][1]
 
 
 @pytest.mark.parametrize(

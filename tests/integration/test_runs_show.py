@@ -273,11 +273,11 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
     _step(database_url, "no-calls", "s2", state="succeeded")
     _step(database_url, "some", "s3", state="succeeded", response_model="m", total_tokens=7)
     _step(database_url, "some", "s4", state="succeeded", request_model="m")
-    told = {
+    lines = {
         run: command("runs", "show", run).out.splitlines()[4]
         for run in ("silent", "no-calls", "some")
     }
-    assert told == {
+    assert lines == {
         "silent": "tokens    not known: 1 call without",
         "no-calls": "tokens    -",
         "some": "tokens    7 (- in, - out), and 1 call without",
@@ -293,7 +293,7 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
 def test_a_run_by_a_unique_prefix(command: Command, database_url: str) -> None:
     """A unique prefix of at least four characters finds a run; an ambiguous one names candidates.
 
-    A whole id always means itself.
+    A complete id finds its own run even if it is the prefix of another id.
     """
     for run in ("abcd", "abcd-1", "abce-2", "xy", *(f"many-{number}" for number in range(9))):
         _run(database_url, run)

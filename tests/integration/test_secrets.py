@@ -193,13 +193,13 @@ def test_a_broken_password_file_is_one_line(
 @pytest.fixture
 def logged() -> Iterator[io.StringIO]:
     """Provide a stream of all logged JSON lines at level debug, and restore logging afterwards."""
-    root, ours = logging.getLogger(), logging.getLogger("etl")
-    handlers, levels = list(root.handlers), (root.level, ours.level)
+    root, program = logging.getLogger(), logging.getLogger("etl")
+    handlers, levels = list(root.handlers), (root.level, program.level)
     logs.configure("debug", "json", stream := io.StringIO())
     yield stream
     root.handlers = handlers
     root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    program.setLevel(levels[1])
     structlog.reset_defaults()
 
 
@@ -218,7 +218,7 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
     history = History(seed=5, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
     health, stop = Health(), Stop()
 
-    def trouble() -> str:
+    def database_problem() -> str:
         return health.problems.get("database", "")
 
     async def scenario() -> None:
@@ -227,9 +227,9 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         )
         server.change("fourth-pass")
         query(server.admin, CUT)
-        await _until(lambda: "refuses the user or password" in trouble())
+        await _until(lambda: "refuses the user or password" in database_problem())
         server.file.unlink()
-        await _until(lambda: "cannot be read" in trouble())
+        await _until(lambda: "cannot be read" in database_problem())
         history.add_runs(history.workflow_ids[0], 5)
         server.write("fourth-pass")
         await _until(

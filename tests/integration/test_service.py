@@ -54,7 +54,7 @@ class World:
         return load(self.folder, toml or configuration(*self.workflow_ids), variables)
 
     def due(self, *runs: str) -> None:
-        """Make these runs due as open ones; without arguments, all runs."""
+        """Make these runs open and due; without arguments, all runs."""
         query(
             self.url,
             "UPDATE orchestra_etl.run_ledger SET due_at = now(), tracking = 'open'"
@@ -105,7 +105,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Provide the world, with its server running in a thread."""
+    """Provide the workflows, with their server running in a thread."""
     history = History(seed=5, workflows=2, runs_per_workflow=15, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
@@ -181,8 +181,8 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(world: World) -> 
         await _until(lambda: health.ready)
         await asyncio.sleep(0.5)
         assert health.ready
-        answer = health._ready()
-        assert (answer.status, f"sweep {one}: GET" in answer.body.decode()) == (200, True)
+        page = health._ready()
+        assert (page.status, f"sweep {one}: GET" in page.body.decode()) == (200, True)
         assert "orchestra_etl_ready 1.0" in health._metrics().body.decode()
         world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
         await _until(lambda: not health.ready)
@@ -224,10 +224,10 @@ def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: "api key" in _problems(health))
-        await asyncio.sleep(0.1)  # requests in flight beside the refused one have ended
-        asked = sum(world.simulator.requests.values())
+        await asyncio.sleep(0.1)  # so that the other requests in flight end
+        requests = sum(world.simulator.requests.values())
         await asyncio.sleep(0.2)
-        assert sum(world.simulator.requests.values()) == asked
+        assert sum(world.simulator.requests.values()) == requests
         key.write_text("simulated-key\n")
         await _until(lambda: world.loaded() == 30 and not _problems(health))
 
@@ -235,8 +235,8 @@ def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path
     assert differences(world.url, world.history) == []
 
 
-def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
-    """A service is not ready while the database is away, and loads all runs once it is back."""
+def test_a_service_recovers_with_its_database(world: World) -> None:
+    """A service is not ready while the database is unavailable, and loads all runs afterwards."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
     settings = world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="200ms")
@@ -251,7 +251,7 @@ def test_a_database_that_goes_away_and_comes_back(world: World) -> None:
         )
         await _until(lambda: "database" in _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        # A run that was claimed when the database went away is due again when its lease has ended.
+        # A run that was claimed when the outage began is due again when its lease has ended.
         query(
             world.url,
             "UPDATE orchestra_etl.run_ledger SET leased_until = now()"
@@ -287,12 +287,12 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario, observed=True)
-    said = [one["event"] for one in events if one["log_level"] not in ("debug", "info")]
-    assert said == ["database_lost", "database_recovered"]
+    warnings = [one["event"] for one in events if one["log_level"] not in ("debug", "info")]
+    assert warnings == ["database_lost", "database_recovered"]
 
 
-def test_the_service_ends_soon_though_the_database_is_away(world: World) -> None:
-    """Without a database, a service with a minute's patience ends in seconds, threads included."""
+def test_the_service_ends_soon_without_a_database(world: World) -> None:
+    """Without a database, a service with a minute's patience and its threads end in seconds."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
 
@@ -372,8 +372,8 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
 
-def test_metrics_of_the_database_end_with_it(world: World) -> None:
-    """While the database is away, metrics show no older figures of it."""
+def test_metrics_of_an_unavailable_database_disappear(world: World) -> None:
+    """While the database is unavailable, metrics show no older figures of it."""
     name = psycopg.conninfo.conninfo_to_dict(world.url)["dbname"]
     admin = world.url.replace(f"/{name}", "/postgres")
 
@@ -397,29 +397,29 @@ def test_metrics_of_the_database_end_with_it(world: World) -> None:
 
 
 def test_a_dead_scheduler_is_not_alive(world: World) -> None:
-    """/livez returns 503 once no job has started for too long, whatever the database does."""
+    """/livez returns 503 once no job has started for too long, independently of the database."""
     limit = 1.0
     port = free_port()
 
     async def scenario(found: Daemon, health: Health) -> None:
-        async def ask() -> int:
+        async def livez() -> int:
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"http://127.0.0.1:{port}/livez") as answer,
+                session.get(f"http://127.0.0.1:{port}/livez") as response,
             ):
-                return answer.status
+                return response.status
 
         async with health.served("127.0.0.1", port):
             await asyncio.sleep(1.2 * limit)
             for _ in range(100):  # a busy machine may have delayed a beat just now
-                if await ask() == 200:
+                if await livez() == 200:
                     break
                 await asyncio.sleep(0.05)
             else:
                 pytest.fail("/livez does not return 200")
             found._scheduler.pause()
             await asyncio.sleep(1.2 * limit)
-            assert await ask() == 503
+            assert await livez() == 503
             found._scheduler.resume()
 
     world.serve(scenario, beat_limit=limit)
@@ -432,21 +432,21 @@ def _hanging(run: str) -> Misbehaviour:
     return Misbehaviour(delay=60.0, endpoints=("steps",), run_id=run)
 
 
-def _answer(world: World, run: str, step: str) -> Callable[[], object]:
-    """Give the run another step; the result tells whether that step is stored."""
+def _add_step(world: World, run: str, step: str) -> Callable[[], object]:
+    """Make the API return this step of the run, and return a query for the stored step."""
     world.simulator.steps_bodies[run] = json.dumps([{"id": step, "status": "completed"}]).encode()
     return lambda: query(world.url, "SELECT 1 AS one FROM orchestra.steps WHERE id = %s", step)
 
 
-def test_a_slow_read_delays_no_other_run(world: World) -> None:
-    """A slow read of one run neither delays other runs nor the end of the service."""
+def test_a_slow_read_does_not_delay_other_runs(world: World) -> None:
+    """A slow read of one run delays neither other runs nor the end of the service."""
     slow, other = world.history.run_ids(world.workflow_ids[0])[:2]
     world.simulator.misbehave(_hanging(slow))
 
     async def scenario(found: Daemon, health: Health) -> None:
         await _until(lambda: world.loaded() == 29)
         for turn in range(3):
-            loaded = _answer(world, other, f"late {turn}")
+            loaded = _add_step(world, other, f"late {turn}")
             world.due(other)
             await _until(loaded, 20.0)
         assert world.simulator.steps_requests[slow] == 1
@@ -500,7 +500,7 @@ def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
         )
         await _until(lambda: query(world.url, attempts, run), 20.0)
         world.simulator.misbehave()
-        loaded = _answer(world, run, "late")
+        loaded = _add_step(world, run, "late")
         world.due(run)
         await _until(loaded, 20.0)
         assert world.simulator.steps_requests[slow] == 1
@@ -514,7 +514,7 @@ def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
 def test_reads_beside_a_refused_key_are_loaded(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reads that end when another one finds the key refused are loaded.
+    """Reads that end after another read's key is refused are still loaded.
 
     Only the refused run's claim is released.
     """
@@ -660,7 +660,7 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
     asyncio.run(work())
 
 
-def test_steps_are_loaded_though_the_single_run_fails(world: World) -> None:
+def test_steps_are_loaded_although_the_single_run_fails(world: World) -> None:
     """If the single-run endpoint returns only errors, steps are stored with a derived status."""
     world.simulator.misbehave(Misbehaviour(status=500, endpoints=("run", "runs", "workflows")))
     runs = world.history.run_ids(world.workflow_ids[0])[:7]
@@ -703,7 +703,7 @@ def test_a_tracked_run_that_moved_on_gets_its_new_row(world: World) -> None:
 
 
 def test_node_types_come_from_the_graph(world: World) -> None:
-    """Steps have the type that the workflow's graph gives their node, whatever their payload."""
+    """Steps have the type of their node in the workflow's graph, even if the payload differs."""
     workflow = world.workflow_ids[0]
     run = world.history.run_ids(workflow)[0]
     graph = {"nodes": [{"id": "n", "type": "code"}], "edges": []}

@@ -1,4 +1,4 @@
-"""The simulator as a client meets it: real requests over loopback, and all misbehaviours."""
+"""The simulator from a client's side: real requests over loopback, and all misbehaviours."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def steps_path(history: History, workflow_id: str) -> str:
     return f"/workflows/{workflow_id}/runs/{history.run_ids(workflow_id, 1, 40)[0]}/steps"
 
 
-def raw_answer(
+def raw_response(
     simulator: Simulator,
     path: str,
     seconds: float = 60.0,
     until: Callable[[bytes], bool] = lambda received: False,
 ) -> bytes:
-    """Return the bytes that the server sends until it closes, time is over, or `until` is true."""
+    """Return what the server sends until it closes, `seconds` are over, or `until` is true."""
     url = urlsplit(simulator.base_url)
     received = b""
     deadline = time.monotonic() + seconds
@@ -98,16 +98,16 @@ def test_every_endpoint_serves_the_history(
     assert client.get("/workflows").json() == history.workflows()
     assert client.get(f"/workflows/{workflow_id}/runs").json() == history.runs(workflow_id, 100)
     assert client.get(f"/workflows/{workflow_id}/runs/{run_id}").json() == [history.run(run_id)]
-    answer = client.get(steps_path)
-    assert answer.json() == history.steps(run_id)
-    assert answer.headers["Content-Type"].startswith("application/json")
-    assert parsedate_to_datetime(answer.headers["Date"]) == EPOCH
+    response = client.get(steps_path)
+    assert response.json() == history.steps(run_id)
+    assert response.headers["Content-Type"].startswith("application/json")
+    assert parsedate_to_datetime(response.headers["Date"]) == EPOCH
 
 
 def test_the_list_is_paged_as_documented(
     history: History, client: httpx.Client, workflow_id: str
 ) -> None:
-    """The list has 100 rows from offset 0 by default, and an empty page behind its end.
+    """The list has 100 rows from offset 0 by default, and an empty page after its end.
 
     An invalid limit or offset is a 400.
     """
@@ -135,9 +135,9 @@ def test_the_list_is_paged_as_documented(
         "offset=-1",
         "offset=x",
     ):
-        answer = client.get(f"{path}?{bad}")
-        assert answer.status_code == 400, bad
-        assert "detail" in answer.json()
+        response = client.get(f"{path}?{bad}")
+        assert response.status_code == 400, bad
+        assert "detail" in response.json()
 
 
 def test_the_key_is_required(simulator: Simulator, steps_path: str) -> None:
@@ -152,13 +152,13 @@ def test_the_key_is_required(simulator: Simulator, steps_path: str) -> None:
             {"Authorization": "simulated-key"},
             {"X-Key": "Bearer simulated-key"},
         ):
-            answers = [
+            responses = [
                 client.get(path, headers=wrong)
                 for path in ("/workflows", f"{workflow}/runs", steps_path)
             ]
-            answers.append(client.post(f"{workflow}/execute", headers=wrong))
-            assert {answer.status_code for answer in answers} == {401}
-            assert all("detail" in answer.json() for answer in answers)
+            responses.append(client.post(f"{workflow}/execute", headers=wrong))
+            assert {response.status_code for response in responses} == {401}
+            assert all("detail" in response.json() for response in responses)
 
 
 def test_another_header_name_can_be_required(history: History, steps_path: str) -> None:
@@ -185,25 +185,25 @@ def test_unknown_things_are_not_found(
         f"/workflows/nobody/runs/{run_id}",
         "/elsewhere",
     ):
-        answer = client.get(path)
-        assert answer.status_code == 404, path
-        assert "detail" in answer.json()
+        response = client.get(path)
+        assert response.status_code == 404, path
+        assert "detail" in response.json()
     assert client.post("/workflows/nobody/execute", json={}).status_code == 404
 
 
 def test_execute_starts_a_run(history: History, client: httpx.Client, workflow_id: str) -> None:
     """Executing a workflow starts a run with the given inputs at the head of the list."""
-    answer = client.post(f"/workflows/{workflow_id}/execute", json={"prompt": "Hi"}).json()
-    assert answer["message"] == "Workflow execution started"
+    response = client.post(f"/workflows/{workflow_id}/execute", json={"prompt": "Hi"}).json()
+    assert response["message"] == "Workflow execution started"
     path = f"/workflows/{workflow_id}/runs"
     head = client.get(path, params={"limit": 1}).json()[0]
     assert (head["id"], head["status"], head["inputs"]) == (
-        answer["run_id"],
+        response["run_id"],
         "pending",
         {"prompt": "Hi"},
     )
     history.advance(timedelta(minutes=5))
-    assert client.get(f"{path}/{answer['run_id']}").json()[0]["end_time"] is not None
+    assert client.get(f"{path}/{response['run_id']}").json()[0]["end_time"] is not None
     for bad in (b"[1]", b"{", b"null"):
         assert client.post(f"/workflows/{workflow_id}/execute", content=bad).status_code == 400
 
@@ -253,8 +253,8 @@ def test_it_serves_in_the_running_loop_and_sees_concurrency(
             Simulator(history, misbehaviours=[Misbehaviour(delay=0.2)]) as simulator,
             httpx.AsyncClient(base_url=simulator.base_url, headers=KEY, trust_env=False) as client,
         ):
-            answers = await asyncio.gather(*(client.get(steps_path) for _ in range(8)))
-            assert {answer.status_code for answer in answers} == {200}
+            responses = await asyncio.gather(*(client.get(steps_path) for _ in range(8)))
+            assert {response.status_code for response in responses} == {200}
             return simulator.max_concurrency
 
     assert asyncio.run(main()) == 8
@@ -281,7 +281,7 @@ def test_it_starts_again_and_reports_a_taken_port(history: History) -> None:
 def test_it_stops_at_once_despite_a_slow_response(history: History, steps_path: str) -> None:
     """A slow response does not delay the end."""
     with Simulator(history, misbehaviours=[Misbehaviour(delay=600)]).in_thread() as simulator:
-        assert raw_answer(simulator, steps_path, seconds=0.2) == b""
+        assert raw_response(simulator, steps_path, seconds=0.2) == b""
         stopping = time.monotonic()
     assert time.monotonic() - stopping < 300
 
@@ -294,11 +294,11 @@ def test_it_returns_an_error_status(
     simulator.misbehave(
         Misbehaviour(status=status, headers={"Retry-After": "Tue, 99 Foo"}, count=2)
     )
-    answers = [client.get(steps_path) for _ in range(3)]
-    assert [answer.status_code for answer in answers] == [status, status, 200]
-    assert answers[0].headers["Retry-After"] == "Tue, 99 Foo"
-    assert "detail" in answers[0].json()
-    assert "Retry-After" not in answers[2].headers
+    responses = [client.get(steps_path) for _ in range(3)]
+    assert [response.status_code for response in responses] == [status, status, 200]
+    assert responses[0].headers["Retry-After"] == "Tue, 99 Foo"
+    assert "detail" in responses[0].json()
+    assert "Retry-After" not in responses[2].headers
 
 
 def test_misbehaviour_affects_only_its_target(
@@ -346,19 +346,19 @@ def test_misbehaviour_can_be_random(
 def test_it_can_be_slow(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
     """A delay passes before the first byte, in addition to other misbehaviour."""
     simulator.misbehave(Misbehaviour(delay=0.3), Misbehaviour(status=503))
-    asked = time.monotonic()
+    began = time.monotonic()
     assert client.get(steps_path).status_code == 503
-    assert time.monotonic() - asked >= 0.3
+    assert time.monotonic() - began >= 0.3
 
 
 def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:
     """A body that drips byte by byte is complete in the end."""
     simulator.misbehave(Misbehaviour(drip_body=0.05))
-    asked = time.monotonic()
-    received = raw_answer(
+    began = time.monotonic()
+    received = raw_response(
         simulator, steps_path, until=lambda received: len(received.partition(b"\r\n\r\n")[2]) >= 8
     )
-    taken = time.monotonic() - asked
+    taken = time.monotonic() - began
     head, _, part = received.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
     assert len(part) <= 2 + taken / 0.05
@@ -371,9 +371,9 @@ def test_it_drips_the_body(simulator: Simulator, client: httpx.Client, steps_pat
 def test_it_drips_the_headers(simulator: Simulator, steps_path: str) -> None:
     """Headers drip byte by byte, and stay incomplete for as long as a client waits."""
     simulator.misbehave(Misbehaviour(drip_headers=0.05))
-    asked = time.monotonic()
-    received = raw_answer(simulator, steps_path, until=lambda received: len(received) >= 8)
-    taken = time.monotonic() - asked
+    began = time.monotonic()
+    received = raw_response(simulator, steps_path, until=lambda received: len(received) >= 8)
+    taken = time.monotonic() - began
     assert len(received) <= 2 + taken / 0.05
     assert b"HTTP/1.1 200 OK".startswith(received[:15])
 
@@ -386,15 +386,15 @@ def test_it_cuts_the_body_short(
     simulator.misbehave(Misbehaviour(cut="length"))
     with pytest.raises(httpx.RemoteProtocolError, match="without sending complete message body"):
         client.get(steps_path)
-    head, _, body = raw_answer(simulator, steps_path).partition(b"\r\n\r\n")
+    head, _, body = raw_response(simulator, steps_path).partition(b"\r\n\r\n")
     assert f"Content-Length: {len(true)}".encode() in head
     assert body == true[: len(true) // 2]
     simulator.misbehave(Misbehaviour(cut="close"))
-    answer = client.get(steps_path)
-    assert answer.status_code == 200
-    assert answer.content == true[: len(true) // 2]
+    response = client.get(steps_path)
+    assert response.status_code == 200
+    assert response.content == true[: len(true) // 2]
     with pytest.raises(json.JSONDecodeError):
-        answer.json()
+        response.json()
     simulator.misbehave(Misbehaviour(cut="silent"))
     with pytest.raises(httpx.RemoteProtocolError, match="without sending a response"):
         client.get(steps_path)
@@ -409,14 +409,14 @@ def test_it_returns_html_or_broken_json(
     simulator.misbehave(
         MISBEHAVIOURS["html"], Misbehaviour(body=b"<html>", content_type="text/html")
     )
-    answer = client.get(steps_path)
-    assert (answer.status_code, answer.content) == (200, b"<html>")
-    assert answer.headers["Content-Type"].startswith("text/html")
+    response = client.get(steps_path)
+    assert (response.status_code, response.content) == (200, b"<html>")
+    assert response.headers["Content-Type"].startswith("text/html")
     simulator.misbehave(msgspec.structs.replace(MISBEHAVIOURS["malformed"], probability=1.0))
-    answer = client.get(steps_path)
-    assert answer.status_code == 200
+    response = client.get(steps_path)
+    assert response.status_code == 200
     with pytest.raises(json.JSONDecodeError):
-        answer.json()
+        response.json()
 
 
 def test_it_pads_responses(simulator: Simulator, client: httpx.Client, workflow_id: str) -> None:
@@ -475,24 +475,28 @@ def test_every_named_misbehaviour_has_an_effect(
 ) -> None:
     """Each named misbehaviour changes or delays some response."""
 
-    def ask() -> list[Any]:
+    def request_all() -> list[Any]:
         seen: list[Any] = []
         for path in ("/workflows", f"/workflows/{workflow_id}/runs?limit=130", steps_path):
             try:
-                answer = client.get(path)
+                response = client.get(path)
             except httpx.TransportError as error:
                 seen.append(type(error))
             else:
-                seen.append((answer.status_code, answer.content, answer.headers["Content-Type"]))
+                seen.append(
+                    (response.status_code, response.content, response.headers["Content-Type"])
+                )
         return seen
 
-    honest = ask()
+    honest = request_all()
     for name, misbehaviour in MISBEHAVIOURS.items():
         simulator.misbehave(msgspec.structs.replace(misbehaviour, probability=1.0))
         if name in ("slow", "dripping", "dripping-headers"):
-            assert len(raw_answer(simulator, steps_path, seconds=0.2)) < len(honest[2][1]) / 2, name
+            assert len(raw_response(simulator, steps_path, seconds=0.2)) < len(honest[2][1]) / 2, (
+                name
+            )
         else:
-            assert ask() != honest or ask() != honest, name
+            assert request_all() != honest or request_all() != honest, name
 
 
 def test_a_folder_is_served_byte_for_byte(tmp_path: Path) -> None:
@@ -541,7 +545,7 @@ def test_a_folders_list_is_paged(tmp_path: Path) -> None:
 
 
 def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
-    """An id that is a path in disguise leads nowhere."""
+    """An id that contains a path never yields a file outside the folder."""
     (tmp_path / "steps.json").write_bytes(b"secret")
     (tmp_path / "inside").mkdir()
     folder = Folder(tmp_path / "inside")
@@ -555,7 +559,7 @@ def test_a_folder_shows_nothing_outside_itself(tmp_path: Path) -> None:
         with pytest.raises(KeyError):
             folder.read(*names)
     with Simulator(folder).in_thread() as simulator:
-        assert b"secret" not in raw_answer(
+        assert b"secret" not in raw_response(
             simulator, "/workflows/%2e%2e/runs/%2e%2e%2f%2e%2e/steps", seconds=0.3
         )
     with pytest.raises(FileNotFoundError):

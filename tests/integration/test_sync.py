@@ -132,9 +132,9 @@ def test_a_run_that_never_had_a_step_is_final_in_the_end(world: World, body: byt
     )
     world.sync()
     assert world.tracking() == {"final": 24}
-    asked = world.simulator.steps_requests[never]
+    requests = world.simulator.steps_requests[never]
     world.sync()
-    assert world.simulator.steps_requests[never] == asked == 3
+    assert world.simulator.steps_requests[never] == requests == 3
     assert query(
         world.url, "SELECT state, steps FROM orchestra.run_summary WHERE run_id = %s", never
     ) == [{"state": "succeeded", "steps": 0}]
@@ -183,9 +183,9 @@ def test_all_workflows_are_found(world: World) -> None:
     assert world.differences() == []
 
 
-@pytest.mark.parametrize("answer", [b"null", b"[]", 204])
+@pytest.mark.parametrize("response", [b"null", b"[]", 204])
 def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
-    world: World, answer: bytes | int
+    world: World, response: bytes | int
 ) -> None:
     """An empty list of workflows is an error if some were swept before, and valid otherwise."""
     world.toml = configuration(more=ALL)
@@ -193,7 +193,11 @@ def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
     def answered(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "workflows":
             return honest
-        return web.Response(status=answer) if isinstance(answer, int) else web.Response(body=answer)
+        return (
+            web.Response(status=response)
+            if isinstance(response, int)
+            else web.Response(body=response)
+        )
 
     with changed(world.simulator, answered):
         assert world.sync().exit_status == 0
@@ -206,13 +210,13 @@ def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
     assert refused.value.exit_status == 5
 
 
-@pytest.mark.parametrize(("answer", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
-def test_a_missing_list_of_workflows_is_an_error(world: World, answer: int, status: int) -> None:
+@pytest.mark.parametrize(("returned", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
+def test_a_missing_list_of_workflows_is_an_error(world: World, returned: int, status: int) -> None:
     """If the API does not list the workflows, a sync ends with that error.
 
     Workflows named in the configuration are loaded all the same.
     """
-    world.simulator.misbehave(Misbehaviour(status=answer, endpoints=("workflows",)))
+    world.simulator.misbehave(Misbehaviour(status=returned, endpoints=("workflows",)))
     named, other = world.history.workflow_ids
     world.toml = configuration(more=ALL)
     for work in (world.sync, world.backfill):
@@ -240,21 +244,21 @@ def test_a_server_with_steps_alone_is_enough(world: World) -> None:
     """
     world.simulator.misbehave(Misbehaviour(status=404, endpoints=("workflows", "runs", "run")))
     workflow = world.history.workflow_ids[0]
-    named, asked = world.history.run_ids(workflow)[:2]
-    world.toml = configuration(workflow, discover=False, runs=(named,))
+    configured, queued = world.history.run_ids(workflow)[:2]
+    world.toml = configuration(workflow, discover=False, runs=(configured,))
     query(
         world.url,
         "INSERT INTO orchestra.run_requests (workflow_id, run_id) VALUES (%s, %s)",
         workflow,
-        asked,
+        queued,
     )
     assert world.sync().exit_status == 0
     rows = query(world.url, "SELECT id, status_source, tracking FROM orchestra.runs")
-    assert sorted(row["id"] for row in rows) == sorted([named, asked])
-    # The status is derived from the steps, so that only re-reads over a day make the run final.
+    assert sorted(row["id"] for row in rows) == sorted([configured, queued])
+    # The status is derived from the steps, so only re-reads over a day make the run final.
     assert {(row["status_source"], row["tracking"]) for row in rows} == {("derived", "open")}
     assert query(world.url, "SELECT * FROM orchestra.run_requests") == []
-    steps = sum(len(world.history.steps(run)) for run in (named, asked))
+    steps = sum(len(world.history.steps(run)) for run in (configured, queued))
     assert query(world.url, "SELECT count(*) AS n FROM orchestra.steps") == [{"n": steps}]
 
 
@@ -385,7 +389,7 @@ def test_an_api_that_is_down_gets_few_requests(world: World) -> None:
     ],
 )
 def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:
-    """Syncs load everything exactly, even if a third of all step responses fail in one way."""
+    """Syncs load everything exactly, even if a third of the steps requests fail in one way."""
     from msgspec.structs import replace
 
     from etl.simulator.misbehaviour import MISBEHAVIOURS
@@ -402,8 +406,8 @@ def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:
     assert world.differences() == []
 
 
-def test_bad_steps_are_set_aside_alone(world: World) -> None:
-    """Of a hundred steps with two bad ones and a duplicate, 98 are stored and three set aside."""
+def test_bad_steps_are_the_only_dead_letters(world: World) -> None:
+    """Of 101 steps with two bad ones and a duplicate, 98 are stored and three are dead letters."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]
     steps: list[Any] = [
         {"id": f"s{n}", "node_id": "n", "status": "completed", "start_time": "2026-01-01T00:00:00Z",

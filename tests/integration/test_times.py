@@ -44,7 +44,7 @@ def test_placeholder_times_reach_no_column(tmp_path: Path, database_url: str) ->
             "elapsed_time": -62135596800,
         }
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint == "runs":
             offset = int(request.query.get("offset", "0"))
             return web.json_response([row(run_id) for run_id in times][offset:])
@@ -54,7 +54,7 @@ def test_placeholder_times_reach_no_column(tmp_path: Path, database_url: str) ->
             )
         return honest
 
-    with Simulator(history).in_thread() as simulator, changed(simulator, answer):
+    with Simulator(history).in_thread() as simulator, changed(simulator, respond):
         variables = environment(database_url, simulator.base_url)
         report = asyncio.run(sync(load(tmp_path, configuration(workflow), variables)))
     assert report.exit_status == 0

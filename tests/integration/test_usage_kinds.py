@@ -149,12 +149,12 @@ def test_a_used_kind_without_a_price_means_no_cost(database_url: str, kind: Any)
     """A call has no cost if the one kind without a price is used, and a cost if it is not."""
     quantities = dict.fromkeys((kind.name, *kind.part_of), 1)
     prices = {"currency": "USD", **{one.price_column: 1 for one in KINDS}, kind.price_column: None}
-    asked = f"SELECT orchestra.call_cost({USED}, 1, {_PRICES}) AS cost"
+    statement = f"SELECT orchestra.call_cost({USED}, 1, {_PRICES}) AS cost"
 
     def cost(quantities: Mapping[str, int], prices: Mapping[str, Any]) -> Any:
-        return query(database_url, asked, *values(quantities), psycopg.types.json.Jsonb(prices))[0][
-            "cost"
-        ]
+        return query(
+            database_url, statement, *values(quantities), psycopg.types.json.Jsonb(prices)
+        )[0]["cost"]
 
     assert cost(quantities, prices) is None
     assert cost(dict.fromkeys(quantities, 0), prices) == 0

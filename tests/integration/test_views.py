@@ -194,7 +194,7 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
 
 
 def compare(world: World) -> dict[str, Mapping[Any, Any]]:
-    """Assert that every view equals what plain Python computes, and return that."""
+    """Assert that every view equals what plain Python computes, and return the computed rows."""
     assert_complete(world)
     facts = world.facts()
     groups = counted(facts.runs, facts.steps)
@@ -397,7 +397,7 @@ def test_the_version_in_force_when_a_run_started(database_url: str) -> None:
 
 
 def test_pipeline_health_counts_the_whole_ledger(database_url: str, world: World) -> None:
-    """The one row of pipeline_health counts all that is due, open, failing and set aside.
+    """The one row of pipeline_health counts due, open and failing runs, and dead letters.
 
     It also counts gaps, drift and waiting groups, across the whole ledger.
     """
@@ -438,7 +438,7 @@ def test_pipeline_health_counts_the_whole_ledger(database_url: str, world: World
             resolved,
         )
     # The first run has the id of another workflow's run. The second has entered the ledger since.
-    # The third letter is about a step whose id another run has.
+    # The third dead letter is about a step whose id another run has.
     query(
         database_url,
         "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, step_id, reason, detail,"

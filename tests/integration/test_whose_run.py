@@ -1,4 +1,4 @@
-"""Which workflow a run belongs to: the API decides, a user only asks, conflicts are reported."""
+"""Which workflow a run belongs to: the API decides, users only request, conflicts are reported."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ class Server:
         self.empty = False
         """Whether the API returns an empty list instead of 404 for an unknown run."""
         self.workflows: list[str] | None = None
-        """The list of `GET /workflows`; without one, the endpoint returns 404."""
-        self.asked: list[str] = []
+        """The list of `GET /workflows`; None makes the endpoint return 404."""
+        self.requested: list[str] = []
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.asked.append(self.path)
-                answer = server.answer(self.path)
-                body = json.dumps(answer).encode()
-                self.send_response(404 if answer is None else 200)
+                server.requested.append(self.path)
+                response = server.respond(self.path)
+                body = json.dumps(response).encode()
+                self.send_response(404 if response is None else 200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
@@ -63,7 +63,7 @@ class Server:
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}"
 
-    def answer(self, path: str) -> Any:
+    def respond(self, path: str) -> Any:
         """Return the body for a path, or None for 404."""
         parts = urlsplit(path)
         match [unquote(part) for part in parts.path.strip("/").split("/")]:
@@ -94,7 +94,7 @@ class Server:
         return [] if self.empty and "/runs/" in parts.path else None
 
     def owner(self, workflow: str, run: str) -> str | None:
-        """Return the workflow whose run the API returns."""
+        """Return the workflow whose run the API returns, or None if there is none."""
         workflows = [workflow, *(sorted({*self.listed, *self.known}) if self.blind else ())]
         has = [
             one
@@ -176,7 +176,7 @@ class World:
         """Return workflow and step of all that is stored."""
         return [(one["workflow_id"], one["step"]) for one in query(self.url, STORED)]
 
-    def ask(self, workflow: str, *runs: str) -> None:
+    def request(self, workflow: str, *runs: str) -> None:
         """Insert requests into the queue, as any user with that privilege can."""
         for run in runs:
             query(
@@ -211,7 +211,7 @@ def _coverage(world: World, workflow: str) -> int:
 # Ids that are unique only within their workflow.
 
 
-def test_a_conflicting_run_is_set_aside_and_reported(world: World, server: Server) -> None:
+def test_a_conflicting_run_is_a_dead_letter_and_reported(world: World, server: Server) -> None:
     """A run with the id of another workflow's run becomes a dead letter that is reported once.
 
     The sync exits with 6, and status, coverage, health and metrics count the run.
@@ -250,7 +250,7 @@ def test_a_conflicting_run_is_set_aside_and_reported(world: World, server: Serve
     retried = world.command("dead-letters", "retry", "--all")
     assert "0 runs will be read again" in retried.out
     assert "1 run will not: other workflows have" in retried.out
-    # To discard the dead letter does not make the data complete.
+    # Discarding the dead letter does not make the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
     assert (world.sync(), _coverage(world, "b")) == (0, 1)
 
@@ -338,12 +338,12 @@ def test_a_request_does_not_move_a_run_that_the_api_has_shown(
     """
     server.listed = {"a": ["listed"], "b": []}
     server.known = {"a": {"read"}}
-    world.ask("a", "read")
+    world.request("a", "read")
     assert world.sync() == 0
     before = world.stored()
     assert before == [("a", "a listed"), ("a", "a read")]
     if claim == "queue":
-        world.ask("b", "listed", "read")
+        world.request("b", "listed", "read")
         assert world.sync() == 6
     elif claim == "track":
         printed = world.command("track", "b", "listed", "read")
@@ -359,7 +359,7 @@ def test_a_request_does_not_move_a_run_that_the_api_has_shown(
     assert world.stored() == before
     assert set(world.owners().values()) == {"a"}
     assert world.conflicts() == [("b", "listed"), ("b", "read")]
-    assert not any("/b/runs/" in path for path in server.asked), (
+    assert not any("/b/runs/" in path for path in server.requested), (
         "no request named the other workflow"
     )
 
@@ -370,14 +370,14 @@ def test_a_request_owns_a_run_once_the_api_has_shown_it(world: World, server: Se
     Before that, a later request or a list takes the run over.
     """
     server.known = {"b": {"1"}}
-    world.ask("a", "1", "2")
+    world.request("a", "1", "2")
     assert world.sync() == 6, "a returns 404"
     assert world.owners() == {"1": "a", "2": "a"}
     server.listed["b"] = ["2"]
-    world.ask("b", "1")
+    world.request("b", "1")
     assert world.sync() == 0
     assert world.stored() == [("b", "b 1"), ("b", "b 2")]
-    world.ask("a", "1", "2")
+    world.request("a", "1", "2")
     assert world.sync() == 6
     assert world.stored() == [("b", "b 1"), ("b", "b 2")]
 
@@ -407,7 +407,7 @@ def test_a_server_that_ignores_the_workflow(world: World, server: Server) -> Non
     server.listed["b"] = ["1"]
     server.blind = True
     world.configure(configuration("a"))
-    world.ask("a", "1")
+    world.request("a", "1")
     assert world.sync() == 0
     assert [one for one, _ in world.stored()] == ["a"]
     world.configure(configuration("a", "b"))
@@ -419,7 +419,7 @@ def test_a_server_that_ignores_the_workflow(world: World, server: Server) -> Non
 def test_an_empty_response_proves_nothing(world: World, server: Server) -> None:
     """An empty response for a run proves nothing: a list can move the run, `untrack` removes it."""
     server.empty = True
-    world.ask("a", "1", "2")
+    world.request("a", "1", "2")
     assert world.sync() == 0
     server.listed["b"] = ["1"]
     assert world.sync() == 0
@@ -429,7 +429,7 @@ def test_an_empty_response_proves_nothing(world: World, server: Server) -> None:
     assert world.stored() == [("b", "b 1")]
 
 
-def test_unusable_requests_are_set_aside(world: World, server: Server) -> None:
+def test_unusable_requests_are_dead_letters(world: World, server: Server) -> None:
     """Unusable requests leave few dead letters, and valid requests are read.
 
     Ids have control characters, dots or blanks, and there are more requests than one transaction
@@ -446,7 +446,7 @@ def test_unusable_requests_are_set_aside(world: World, server: Server) -> None:
         "\u202eleft",
         *(f"tab\t{n}" for n in range(200)),
     ]
-    world.ask("a", *bad[:7])
+    world.request("a", *bad[:7])
     query(
         world.url,
         "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT 'a', id"
@@ -458,7 +458,7 @@ def test_unusable_requests_are_set_aside(world: World, server: Server) -> None:
         "INSERT INTO orchestra.run_requests (workflow_id, run_id) SELECT E'\\x07', 'x' || n"
         " FROM generate_series(1, 12000) AS n",
     )
-    world.ask("a", "good")
+    world.request("a", "good")
     assert world.sync() == 6
     assert world.stored() == [("a", "a good")]
     assert query(world.url, "SELECT * FROM orchestra.run_requests") == []
@@ -490,9 +490,9 @@ def test_track_checks_an_unknown_workflow(world: World, server: Server) -> None:
     server.empty = True
     assert tracked("aa").status == 2, "an empty response for any id proves nothing"
     server.empty = False
-    server.asked.clear()
+    server.requested.clear()
     assert tracked("a").status == 0
-    assert server.asked == [], "a configured workflow needs no request"
+    assert server.requested == [], "a configured workflow needs no request"
     assert tracked("hidden").status == 0
     server.workflows = ["new"]
     assert tracked("new").status == 0
@@ -501,18 +501,18 @@ def test_track_checks_an_unknown_workflow(world: World, server: Server) -> None:
     )
 
 
-def test_untrack_removes_runs_that_were_only_asked_for(world: World, server: Server) -> None:
-    """`untrack` removes runs that were only asked for, with their dead letters and requests.
+def test_untrack_removes_runs_that_were_only_requested(world: World, server: Server) -> None:
+    """`untrack` removes runs that were only requested, with their dead letters and requests.
 
     Runs that the API has shown stay.
     """
     server.listed["a"] = ["1"]
     world.sync()
     query(world.url, "INSERT INTO orchestra.workflows (id) VALUES ('aa')")
-    world.ask("aa", "1", "x", "y")
-    world.ask("a", "typo", "typo 2")
+    world.request("aa", "1", "x", "y")
+    world.request("a", "typo", "typo 2")
     assert world.sync() == 6
-    world.ask("aa", "z")
+    world.request("aa", "z")
     assert world.conflicts() == [("aa", "1")]
 
     nothing = world.command("untrack", "a", "1")
@@ -548,7 +548,7 @@ def test_a_backfill_of_an_empty_range_is_refused(
     """A backfill whose range is empty is a usage error without any request."""
     printed = world.command("backfill", "--since", since, "--until", until)
     assert (printed.status, "--since must be earlier than --until" in printed.err) == (2, True)
-    assert server.asked == []
+    assert server.requested == []
     assert world.command("backfill", "--since", "2026-03-01", "--until", "2026-03-02").status == 0
     assert (
         world.command("backfill", "--since", "20260301", "--until", "2026-03-01T01:00+00:30").status
@@ -570,4 +570,4 @@ def test_a_backfill_from_an_invalid_time_is_refused(
         printed.err.startswith("orchestra-etl: --since"),
         printed.err.count("\n"),
     ) == (2, True, 1)
-    assert server.asked == []
+    assert server.requested == []

@@ -1,4 +1,4 @@
-"""Rows set aside keep their own bytes, leave their neighbours alone and harm no stored row."""
+"""Dead letters of a load keep their own bytes, and affect neither neighbours nor stored rows."""
 
 from __future__ import annotations
 
@@ -51,15 +51,15 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
-    """Provide the world, with its server running."""
+    """Provide the workflow with its running server."""
     history = History(seed=5, workflows=1, runs_per_workflow=2, live=0, arrivals_per_minute=0)
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 
 
 @pytest.mark.parametrize("listed", [True, False])
-def test_a_refused_row_is_set_aside_with_its_own_bytes(world: World, listed: bool) -> None:
-    """A run's row that PostgreSQL refuses is set aside with its exact bytes, from any response."""
+def test_a_refused_row_is_a_dead_letter_with_its_own_bytes(world: World, listed: bool) -> None:
+    """A run's row that PostgreSQL refuses is a dead letter with its bytes, from any response."""
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     row = (
         b'{"id":"%s","status":"refused","elapsed_time":4.10,"inputs":{"price": 1.10,'
@@ -67,7 +67,7 @@ def test_a_refused_row_is_set_aside_with_its_own_bytes(world: World, listed: boo
     )
     bare = row % (world.run.encode(), b"")
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint not in ("runs", "run") or call.run_id == world.other:
             return honest
         behind = request.query.get("offset", "0") != "0"
@@ -78,7 +78,7 @@ def test_a_refused_row_is_set_aside_with_its_own_bytes(world: World, listed: boo
         )
         return web.Response(body=body, content_type="application/json")
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         report = world.sync(discover=listed, runs=(world.run, world.other))
     assert (report.exit_status, report.load.dead_letters) == (6, 1)
     (letter,) = query(world.url, LETTERS)
@@ -91,14 +91,14 @@ def test_a_refused_row_is_set_aside_with_its_own_bytes(world: World, listed: boo
 
 
 def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) -> None:
-    """A refused row that differs only in elapsed time is one dead letter that is counted.
+    """Refused rows that differ only in elapsed time are one dead letter with a count.
 
     A row with other payloads is another dead letter.
     """
     query(world.url, "ALTER TABLE orchestra.runs ADD CONSTRAINT poison CHECK (status <> 'refused')")
     elapsed = iter((("1.5", 1), ("20", 1), ("3e2", 1), ("3e2", 2)))
 
-    def answer(request: web.Request, call: Any, honest: web.Response) -> web.Response:
+    def respond(request: web.Request, call: Any, honest: web.Response) -> web.Response:
         if call.endpoint != "run" or call.run_id == world.other:
             return honest
         own, nested = next(elapsed)
@@ -108,7 +108,7 @@ def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) ->
         )
         return web.Response(body=row.encode(), content_type="application/json")
 
-    with changed(world.simulator, answer):
+    with changed(world.simulator, respond):
         reports = [world.sync(discover=False, runs=(world.run, world.other)) for _ in range(4)]
     assert [report.load.dead_letters for report in reports] == [1, 0, 0, 1]
     letters = query(world.url, "SELECT occurrences FROM orchestra_etl.dead_letters ORDER BY id")
@@ -116,7 +116,7 @@ def test_a_refused_row_that_only_grows_older_is_one_dead_letter(world: World) ->
 
 
 def test_a_rejected_run_keeps_the_other_dead_letters_of_its_response(world: World) -> None:
-    """If nothing of a run can be stored, other bad elements of its response are set aside too.
+    """If nothing of a run can be stored, its other bad elements become dead letters, too.
 
     The other run is loaded.
     """
@@ -197,7 +197,7 @@ def test_recovered_steps_do_not_change_the_state_of_their_run(world: World) -> N
 
 
 def test_a_response_of_very_many_bad_elements(world: World) -> None:
-    """A response of 200,000 numbers leaves 101 dead letters of its run and no harm to the other.
+    """A response of 200,000 numbers leaves 101 dead letters and does not affect the other run.
 
     A second sync adds none.
     """
@@ -274,10 +274,10 @@ SLOW = (
 IMPATIENT = {"more": "[database]\nstatement_timeout = '2s'\npatience = '60s'"}
 
 
-def test_a_run_that_exceeds_the_timeout_is_set_aside(
+def test_a_run_that_exceeds_the_timeout_is_a_dead_letter(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that exceeds statement_timeout is set aside and retried later; the other is loaded.
+    """A run that exceeds statement_timeout is a dead letter and retried; the other is loaded.
 
     The second time, each run is loaded in its own batch.
     """
@@ -326,7 +326,7 @@ def test_a_run_that_exceeds_the_timeout_is_set_aside(
 def test_a_database_that_is_slow_for_every_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If every run exceeds the timeout, nothing is set aside and the database is called slow."""
+    """If every run exceeds the timeout, the error names the database and no dead letter is made."""
     monkeypatch.setattr(loading, "SLOW", 2)
     query(world.url, SLOW.replace("WHEN (NEW.node_id = 'slow') ", ""))
     with pytest.raises(DatabaseUnavailable, match="takes too long for any run"):

@@ -97,7 +97,7 @@ def test_decoding_of_large_responses_leaves_threads_for_other_work() -> None:
 def test_more_workflows_than_the_limit(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a list with too many workflows, the configured one and the first others are stored."""
+    """Of more workflows than the limit, the configured one and the first others are stored."""
     monkeypatch.setattr(pipeline_sync, "MAX_WORKFLOWS", 3)
     history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     (own,) = history.workflow_ids

@@ -44,8 +44,8 @@ def _epilog() -> str:
     """Return what follows the list of commands in `--help`."""
     statuses = "\n".join(f"  {one.value:>3}  {one.meaning}" for one in ExitStatus)
     return (
-        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`, `sync`."
-        "\n\n\b\nWith --json, an error is one line of JSON on standard error:"
+        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`,"
+        " `sync`.\n\n\b\nWith --json, an error is one line of JSON on standard error:"
         '\n  {"error": "...", "exit_status": 2}'
         f"\n\n\b\nExit status:\n{statuses}"
     )
@@ -89,7 +89,7 @@ def _options(
 
 
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
-"""The variable by which a shell asks for completions."""
+"""The environment variable with which a shell requests completions."""
 
 for group in (
     jobs,
@@ -114,7 +114,7 @@ for group in (
 
 
 def _command() -> Any:
-    """Return the command with all its groups; arguments are shown by their names, not by types."""
+    """Return the command with all its groups; its help shows names of arguments, not types."""
 
     def name_only(command: Any) -> None:
         for parameter in command.params:
@@ -131,13 +131,14 @@ def _command() -> Any:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
     if _COMPLETE in os.environ:
-        # A shell asks for completions. They are texts of our own, and fish needs their tabs.
+        # A shell requests completions. They are not escaped: they contain only the program's own
+        # texts, and fish needs their tabs.
         return _run(arguments)
     try:
         with terminal.guarded():
             return _run(arguments)
     except BrokenPipeError:
-        # The reader of our output, such as `head`, has seen enough.
+        # The reader of the output, such as `head`, has closed the pipe.
         sys.stdout = None
         return 0
 
@@ -166,7 +167,7 @@ def _run(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except typer.TyperException as error:
-        # A mistake on the command line; the class that knows its text is private to typer.
+        # A wrong command line. `format_message` belongs to a class that is private to typer.
         message = str(getattr(error, "format_message", error.__str__)())
         if "\n" in message:
             # A group without a command: the text is its help.
@@ -185,7 +186,8 @@ def _run(arguments: Sequence[str]) -> int:
 def _libpq_variables(line: str) -> str:
     """Return a note on the variables that libpq reads beside the URL.
 
-    A wrong one keeps a right URL from working. Empty where the line names one already.
+    A wrong variable keeps a correct URL from working. The note is empty if the line already names
+    one of them.
     """
     found = [
         name
@@ -205,7 +207,7 @@ def _unexpected(error: Exception, say: Callable[[str, int], int]) -> int:
         if logs.is_configured()
         else " before the settings were read: check the settings and the arguments"
     )
-    # Not its text: it may quote a row or a secret.
+    # The error's own text is left out, because it may quote a row or a secret.
     status = say(f"unexpected {type(error).__name__}{advice}", ExitStatus.UNEXPECTED)
     logs.log_traceback(error)
     return status

@@ -110,7 +110,7 @@ def test_a_command_gives_a_frozen_server_up_in_seconds(
         printed = command(*arguments)
         assert time.monotonic() - began < SECONDS
     assert printed.status in (4, 5)
-    assert "does not answer in time" in printed.err + printed.out
+    assert "does not respond in time" in printed.err + printed.out
 
 
 def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
@@ -123,7 +123,7 @@ def test_a_server_that_freezes_under_a_statement_is_given_up_in_seconds(server: 
             connection.execute(text("SELECT 1"))
 
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+        with pytest.raises(DatabaseUnavailable, match="does not respond in time"):
             opened.transaction(work)
         assert time.monotonic() - began < SECONDS
         opened.close()
@@ -161,7 +161,7 @@ def test_a_patient_process_knows_within_seconds_and_goes_on(server: Freezer) -> 
     with _frozen(server):
         began = time.monotonic()
         wait_until(lambda: opened.is_unavailable, seconds=SECONDS)
-        assert "does not answer in time" in str(opened.problem)
+        assert "does not respond in time" in str(opened.problem)
         assert thread.is_alive(), time.monotonic() - began
     thread.join(30)
     assert not thread.is_alive()
@@ -235,7 +235,7 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
             with _frozen(server):
                 wait_until(lambda: get("/readyz")[0] == 503, seconds=SECONDS)
                 assert "database: PostgreSQL at " in get("/readyz")[1]
-                assert "does not answer in time" in get("/readyz")[1]
+                assert "does not respond in time" in get("/readyz")[1]
                 figures = get("/metrics")[1]
                 assert "orchestra_etl_ready 0.0" in figures
                 assert "orchestra_etl_open_runs{" not in figures
@@ -261,7 +261,7 @@ def test_every_address_is_tried_before_a_person_gives_up() -> None:
             outage_patience=5,
         )
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+        with pytest.raises(DatabaseUnavailable, match="does not respond in time"):
             opened.transaction(lambda c: None)
         assert time.monotonic() - began < 7
         opened.close()

@@ -186,9 +186,9 @@ def test_a_hashed_user_is_found(world: World) -> None:
 @pytest.mark.parametrize(
     ("action", "says"),
     [
-        ("mask", "10 runs stored with asterisks that this name fits"),
-        ("drop", "10 runs stored without the name, by a `drop` rule"),
-        ("hash", "10 runs stored with a hash that may be made with an earlier key"),
+        ("mask", "10 runs stored with a masked name that this name fits"),
+        ("drop", "10 runs stored without the name, because of a `drop` rule"),
+        ("hash", "10 runs stored with a hash, possibly by an earlier key"),
     ],
 )
 def test_a_hidden_user_is_not_reported_as_absent(world: World, action: str, says: str) -> None:

@@ -248,7 +248,7 @@ def test_a_conflicting_run_is_set_aside_and_reported(world: World, server: Serve
         metrics.set_status(app.read_status(loaded, database))
     assert b'orchestra_etl_conflicting_runs{workflow="b"} 1.0' in metrics.exposition(ready=True)
     retried = world.command("dead-letters", "retry", "--all")
-    assert "0 runs will be read again" in retried.out
+    assert "0 runs will be re-read" in retried.out
     assert "1 run will not: other workflows have" in retried.out
     # To discard the dead letter does not make the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0

@@ -1,4 +1,4 @@
-"""Every error that the project raises on purpose, in one tree by what the caller should do.
+"""Every error that the project raises on purpose, grouped by what the caller should do.
 
 The user sees the text of an error unchanged. It is one line that says what is wrong and what to do.
 It never contains a secret or a payload, nor the text of a third-party exception, which may contain

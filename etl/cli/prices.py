@@ -83,8 +83,8 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
 
     Also shows where prices come from, how old they are, and how many calls have no price. A price
     is for a million tokens; for a thousand searches, tool uses, pages, search units or calls; or
-    for an hour of audio. Parts of input and output are named if their price differs. Prices that
-    change during the day are those at noon (UTC).
+    for an hour of audio. Parts of input and output are named if their price differs. If a price
+    changes during the day, the price at noon (UTC) is used.
     """
     from etl.analytics import priced_calls, prices
     from etl.analytics.default_prices import publication

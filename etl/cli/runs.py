@@ -266,7 +266,7 @@ def _print_waterfall(run: RunDetail) -> None:
 
 
 def _end(step: StepDetail, run: RunDetail) -> datetime:
-    """Return when the step's bar ends: in an open run, now for a step that has not ended."""
+    """Return when the step's bar ends: now, if the step of an open run has not ended."""
     if step.end_time is not None:
         return step.end_time
     if run.tracking == "open" and step.start_time is not None:

@@ -88,7 +88,7 @@ def _print(found: Status) -> None:
         out.print()
         number = counted(found.unusable_workflows, "workflow")
         text = f"{number} skipped, because the id does not fit in a request's path"
-        fields(out, [("set aside", f"{text}: see `orchestra-etl dead-letters list`")])
+        fields(out, [("dead letters", f"{text}: see `orchestra-etl dead-letters list`")])
     if found.rebuild is not None:
         out.print()
         fields(out, [("rebuild", styled(found.rebuild.advice, STYLES["warning"]))])
@@ -165,7 +165,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
         last = f"; run {plain(one.failing.example_run or '')}: {error}"
         rows.append(("failing reads", counted(one.failing.runs, "run") + last))
     if one.dead_letters:
-        rows.append(("set aside", counted(one.dead_letters, "dead letter")))
+        rows.append(("dead letters", f"{one.dead_letters:,} open"))
     if one.drift:
         examples = ", ".join(
             f"{plain(drift.subject)}.{plain(drift.field, 40)} {drift.kind} {plain(drift.found, 40)}"
@@ -190,7 +190,8 @@ def _coverage(coverage: Coverage) -> str:
     exceptions = []
     if coverage.conflicting_runs:
         exceptions.append(
-            f"{counted(coverage.conflicting_runs, 'run')} set aside, whose ids other workflows have"
+            f"{counted(coverage.conflicting_runs, 'conflicting run')}, whose ids other workflows"
+            " have"
         )
     if coverage.gaps:
         acknowledged = coverage.gaps - coverage.unacknowledged_gaps

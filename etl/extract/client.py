@@ -155,7 +155,7 @@ class OrchestraClient:
         return await self._get("/workflows", "workflows")
 
     async def _get(self, path: str, endpoint: str) -> ApiResponse:
-        """Send a request until there is a usable response, a refusal, or no attempt left."""
+        """Send a request until it succeeds, is refused, or has no attempt left."""
         url = self._base_url + path
         failed_attempts = 0
         while True:
@@ -253,7 +253,7 @@ class OrchestraClient:
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
         """Return if the body may be read; otherwise raise the error that the status means."""
         match status:
-            # 206 carries a part of the body, and no request is for a part.
+            # 206 carries only a part of the body; no request sends `Range`.
             case _ if 200 <= status < 300 and status != 206:
                 return
             case 401:

@@ -45,7 +45,9 @@ _STATUS = (
     _Figure("unread_runs", "Known runs that have never been read"),
     _Figure("failing_runs", "Runs whose last read failed and that will be read again"),
     _Figure("dead_letters", "Open dead letters"),
-    _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
+    _Figure(
+        "conflicting_runs", "Runs not stored because another workflow has a run with the same id"
+    ),
     _Figure("gaps", "Gaps that are not acknowledged"),
     _Figure("drift", "Kinds of difference between the API's responses and its description"),
     _Figure("listed_runs", "Runs that the list showed when it was last walked whole"),

@@ -213,7 +213,7 @@ def test_a_mask_of_the_api_is_compared_with_the_name(world: World) -> None:
     """`erase` reports a name that the API's asterisks could stand for, and no other name."""
     world.name(world.runs[0], "a%_\\*****z")
     world.run("sync")
-    assert "1 run stored with asterisks" in world.run("erase", "--user", "a%_\\bcdez", status=9)
+    assert "1 run stored with a masked name" in world.run("erase", "--user", "a%_\\bcdez", status=9)
     for other in ("abc\\bcdez", "a%_\\bcde", NAME):
         world.run("erase", "--user", other)
 

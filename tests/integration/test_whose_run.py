@@ -241,7 +241,7 @@ def test_a_conflicting_run_is_set_aside_and_reported(world: World, server: Serve
     status = {one["id"]: one for one in world.command("status", "--json").json["workflows"]}
     assert [status[one]["verdict"] for one in "ab"] == ["ok", "warning"]
     assert status["b"]["coverage"]["conflicting_runs"] == 1
-    assert "except 1 run set aside" in " ".join(world.command("status").out.split())
+    assert "except 1 conflicting run" in " ".join(world.command("status").out.split())
     metrics = Metrics()
     loaded = settings.load(world.config)
     with app.open_database(loaded) as database:

@@ -516,7 +516,7 @@ def test_untrack_removes_runs_that_were_only_asked_for(world: World, server: Ser
     assert world.conflicts() == [("aa", "1")]
 
     nothing = world.command("untrack", "a", "1")
-    assert (nothing.status, "has shown them" in nothing.err) == (2, True)
+    assert (nothing.status, "has shown the runs" in nothing.err) == (2, True)
     assert world.command("untrack", "b").status == 2
     one = world.command("untrack", "a", "typo")
     assert (one.status, "1 run, 0 requests" in one.out) == (0, True)

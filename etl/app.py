@@ -1,4 +1,4 @@
-"""The composition root: builds the parts from the settings, and nothing at import."""
+"""The composition root: builds the parts from the settings. Importing it builds nothing."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ T = TypeVar("T")
 
 # Seconds between sweeps of a workflow that is not configured (`api.all_workflows`).
 DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
-# Seconds. A workflow that is this much behind its own schedule counts as failing. A restart, a
-# deployment, or an hourly cron job in place of the service does not.
+# Seconds. A workflow that is this much behind its own schedule counts as failing. The delay of a
+# restart, of a deployment, or of an hourly cron job in place of the service is shorter.
 GRACE = 7200.0
 
 
@@ -108,9 +108,9 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             outage_patience=None if patient else INTERACTIVE,
         )
         try:
-            ours = embedded or settings.database.migrate_on_start
+            may_migrate = embedded or settings.database.migrate_on_start
             # If a newer version has migrated the schema, its grants must not be changed here.
-            if ours and not schema.read(database).is_current and schema.upgrade(url):
+            if may_migrate and not schema.read(database).is_current and schema.upgrade(url):
                 roles.refresh(database)
                 if (due := database.transaction(rebuilds.due)) is not None:
                     log.warning("rebuild_required", problem=due.advice)
@@ -177,7 +177,7 @@ async def open_jobs(
     *,
     on_request: Callable[[str, str, float], None] = lambda endpoint, status, seconds: None,
 ) -> AsyncIterator[Jobs]:
-    """Build the sweep and the poll for a database and the configured API.
+    """Provide the sweep and the poll for a database and the configured API.
 
     The API client calls `on_request` after every attempt.
 
@@ -390,7 +390,7 @@ def _longest_pause(workflow: WorkflowSettings) -> float:
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:
-    """Bring the prices up to date with the rules and the models that were seen.
+    """Bring the prices up to date with the rules and the models in the stored steps.
 
     Returns the number of prices written or removed.
 
@@ -402,7 +402,7 @@ def resolve_prices(settings: Settings, database: Database) -> int:
 
 
 def price_rule(setting: PriceSettings) -> price_lists.PriceRule:
-    """Return the rule of a price that is configured or set by command."""
+    """Return the rule of a price from the configuration or from `prices set`."""
     return price_lists.PriceRule(
         model=setting.model,
         currency=setting.currency,

@@ -1,4 +1,4 @@
-"""Cron lines with the meaning that cron gives them: five fields in UTC.
+"""Cron lines of five fields, interpreted as cron does, in UTC.
 
 Sunday is 0 or 7, and a day matches if either day field names it. APScheduler's own parser counts
 weekdays from Monday, and requires a day to match both fields.
@@ -15,7 +15,8 @@ from apscheduler.triggers.combining import OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 
 ZONE: tzinfo = UTC
-# Days that are searched for the longest pause: two 29ths of February may be eight years apart.
+# Days that are searched for the longest interval. Two consecutive 29ths of February may be eight
+# years apart.
 _DAYS = 9 * 366
 
 _ALIASES = {
@@ -40,7 +41,7 @@ _WEEKDAYS = {
 
 
 class _Field(msgspec.Struct, frozen=True):
-    """The valid values of a field."""
+    """The name and the valid values of a field."""
 
     what: str
     first: int
@@ -106,7 +107,7 @@ class Cron(msgspec.Struct, frozen=True):
 
 
 def parse(line: str) -> Cron:
-    """Read a cron line.
+    """Parse a cron line.
 
     Raises:
         ValueError: the line is invalid, or never comes due; the text says why.

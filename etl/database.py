@@ -41,7 +41,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds that `close` waits for transactions in other threads.
 CLOSE_PATIENCE = 2.0
-# Seconds after statement_timeout in which the server must report that it ended the statement.
+# Seconds after statement_timeout within which the server must report that it ended the statement.
 SILENCE = 10.0
 # Seconds that a statement over the whole history may take.
 LONG = 3600.0
@@ -159,8 +159,8 @@ class Database:
         try:
             url = self._url if isinstance(self._url, str) else self._url()
         except ConfigurationError as error:
-            # The file with the URL was readable at the start. This is therefore a problem of the
-            # database, after which a service retries, and not of the configuration.
+            # The file with the URL was readable at the start. The error is therefore a database
+            # problem, after which a service retries, and not a configuration error.
             raise self._unusable(str(error)) from None
         with self._watchdog.waiting(None):
             made = self._open(url, "orchestra-etl", self._connect_seconds(url))
@@ -180,7 +180,7 @@ class Database:
         return made
 
     def _connect_seconds(self, url: str) -> float:
-        """Return the connect timeout for one address, so that all addresses fit in the patience."""
+        """Return the connect timeout per address, in seconds; all addresses fit in the patience."""
         if self._watchdog.is_silent or self._ending.is_set():
             return ANSWER
         return min(10.0, self._outage_patience / conninfo.attempts(url))
@@ -285,8 +285,8 @@ class Database:
         """Return a watchdog for sessions with this database.
 
         Args:
-            lock_patience: seconds after which it cancels a statement that waits for a lock; None:
-                it cancels none.
+            lock_patience: seconds after which the watchdog cancels a statement that waits for a
+                lock; None: it cancels none.
         """
         return Watchdog(
             self._connect_to_look,
@@ -306,8 +306,8 @@ class Database:
         """Return the error text for a statement that this user may not run (SQLSTATE 42501).
 
         Args:
-            error: of the refused statement.
-            changes_schema: whether it was part of an upgrade.
+            error: the error of the refused statement.
+            changes_schema: whether the statement was part of an upgrade.
         """
         try:
             with self._in_use(), self._engine.begin() as connection:
@@ -339,8 +339,8 @@ class Database:
         """Check that the database accepts writes.
 
         Raises:
-            DatabaseUnavailable: it does not respond, or is read-only.
-            DatabaseError: it refuses the connection.
+            DatabaseUnavailable: the database does not respond, or is read-only.
+            DatabaseError: the database refuses the connection.
         """
         if self.transaction(lambda connection: connection.execute(_READ_ONLY).scalar_one()):
             raise DatabaseUnavailable(self._note(READ_ONLY))
@@ -406,7 +406,7 @@ class Database:
 
 
 def allow_long(connection: Connection) -> None:
-    """Allow an hour for each statement of this transaction, such as one over the whole history."""
+    """Allow an hour for each statement of a transaction that works on the whole history."""
     own = _session(connection)
     own.limit, own.patience = LONG + SILENCE, max(own.patience, LONG_PATIENCE)
     connection.execute(text(f"SET LOCAL statement_timeout = {round(LONG * 1000)}"))

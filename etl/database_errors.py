@@ -1,7 +1,7 @@
-"""What a failed connection or statement means, in the project's own words.
+"""What a failed connection or statement means, in the project's own texts.
 
-The server's words are never shown, because they may quote rows and secrets. In a text, `{sslmode}`
-stands for the source of that libpq setting (`conninfo.Sources`).
+The server's own messages are never shown, because they may quote rows and secrets. In a text,
+`{sslmode}` stands for the source of that libpq setting (`conninfo.Sources`).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _STARTING = Diagnosis("the server is starting up", "wait until it is ready, then
 _STOPPING = Diagnosis("the server is shutting down", "start it again")
 _LOST = Diagnosis("the connection to the database was lost")
 SILENT = Diagnosis(
-    "the server does not answer in time", "check the host and port in DATABASE_URL, and firewalls"
+    "the server does not respond in time", "check the host and port in DATABASE_URL, and firewalls"
 )
 _NOT_POSTGRESQL = _permanent(
     "the server at this address is not PostgreSQL", "check the host and port in DATABASE_URL"
@@ -76,7 +76,7 @@ _NO_CERTIFICATE = _permanent(
     "check {sslcert}, {sslkey} and {sslrootcert}",
 )
 _WRONG_PASSWORD = _permanent("the database refuses the user or password", "check DATABASE_URL")
-_NO_DATABASE = _permanent("the server has no such database", "create it, or check DATABASE_URL")
+_NO_DATABASE = _permanent("the database does not exist", "create it, or check DATABASE_URL")
 _BAD_PARAMETER = _permanent(
     "the server or pooler refuses a parameter of the connection", "check {options}"
 )
@@ -287,7 +287,7 @@ _SIGNS: tuple[tuple[str, Diagnosis], ...] = (
     (
         r"No such file or directory",
         Diagnosis(
-            "there is no such socket",
+            "the socket does not exist",
             "start PostgreSQL, or check the host and port in DATABASE_URL",
         ),
     ),
@@ -375,7 +375,7 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def message(error: BaseException) -> str:
-    """Return the server's own message, without the statement: search it, but never show it."""
+    """Return the server's own message, without the statement; never show it, it may hold data."""
     cause = _cause(error)
     return (cause.diag.message_primary or "") if isinstance(cause, psycopg.Error) else ""
 
@@ -408,8 +408,8 @@ def diagnose(error: BaseException, names: Iterable[str] = ()) -> Diagnosis:
 
     Args:
         error: raised by psycopg or SQLAlchemy.
-        names: of the database and the user, as the message may contain them. Their text is never
-            taken for the reason.
+        names: the names of the database and the user, as the message may contain them. Their text
+            is never taken for the reason.
     """
     if isinstance(error, PoolTimeout):
         return Diagnosis(
@@ -463,7 +463,7 @@ def _by_line(line: str) -> Diagnosis | None:
     if setting := _SETTING.match(reason):
         kind = setting["scram"]
         return _wrong(f"scram_{kind}_key" if kind else next(filter(None, setting.groups())))
-    return next((told for sign, told in _SIGNS if re.match(sign, reason)), None)
+    return next((found for sign, found in _SIGNS if re.match(sign, reason)), None)
 
 
 def _cause(error: BaseException) -> BaseException:

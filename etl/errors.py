@@ -1,4 +1,4 @@
-"""Every error that the project raises on purpose, in one tree ordered by what the caller should do.
+"""Every error that the project raises on purpose, grouped by what the caller should do.
 
 The user sees the text of an error unchanged. It is one line that says what is wrong and what to do.
 It never contains a secret or a payload, nor the text of a third-party exception, which may contain
@@ -42,7 +42,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class ConnectionRefused(DatabaseError):
-    """The server refuses such connections until a person changes something (the password, say)."""
+    """The server refuses the connection until a person changes something, such as the password."""
 
 
 class SchemaMismatch(DatabaseError):
@@ -86,7 +86,7 @@ class NotFound(_Refused):
 
 
 class RequestRefused(_Refused):
-    """Another 4xx, a redirect, or an encoding or part not requested: a retry does not help."""
+    """Another 4xx, a redirect, a partial body or an unrequested encoding: a retry does not help."""
 
 
 class ResponseTooLarge(ApiError):

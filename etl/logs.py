@@ -81,7 +81,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
 
 
 def add_secret(secret: str | None) -> None:
-    """Mask this text, also in its URL-encoded forms, in every later event."""
+    """Mask this text, also URL-encoded, in every later event; ignore None and an empty text."""
     if secret:
         _secrets.update({secret, quote(secret), quote(secret, safe=""), quote_plus(secret)})
 

@@ -12,7 +12,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds between two log lines while the outage lasts.
 EVERY = 60.0
-# New outages that are logged within `EVERY`, so that a flapping database does not fill the log.
+# The most new outages that are logged within `EVERY` seconds, so that a flapping database does not
+# fill the log.
 MOST = 3
 
 

@@ -68,7 +68,7 @@ def quoted(name: str) -> str:
 
 
 def membership(connection: Connection, role: str, member: str) -> str:
-    """Return the GRANT that makes `member` a member of the role that inherits its privileges.
+    """Return the GRANT that makes `member` a member of `role` and lets it inherit its privileges.
 
     Since PostgreSQL 16 the grant says whether the member inherits. Before, the member's own INHERIT
     attribute decides.
@@ -88,7 +88,7 @@ def explain(connection: Connection, message: str, *, changes_schema: bool = Fals
         connection: a connection of the same user, in a transaction that has not failed.
         message: PostgreSQL's message, in any language. Of its words, only names of objects in the
             two schemas are shown.
-        changes_schema: whether it was an upgrade, which only the owner may run.
+        changes_schema: whether the statement was part of an upgrade, which only the owner may run.
     """
     words = list(dict.fromkeys(_WORD.findall(message)))[:_WORDS]
     found = connection.execute(

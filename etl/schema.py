@@ -97,17 +97,17 @@ def read(database: Database) -> Schema:
     """Read the database's revision.
 
     Raises:
-        DatabaseError: it cannot be read.
+        DatabaseError: the database cannot be read.
     """
     return database.transaction(_read)
 
 
 def check(database: Database) -> None:
-    """Check that this program may use the schema; log a warning if it is not current.
+    """Check that this program may use the schema; log a warning if the schema is not current.
 
     Raises:
-        DatabaseError: it cannot be read.
-        SchemaMismatch: it is missing, too old or too new.
+        DatabaseError: the database cannot be read.
+        SchemaMismatch: the schema is missing, too old or too new.
     """
     found = read(database)
     found.check()
@@ -122,8 +122,8 @@ def check_current(database: Database) -> None:
     """Check that this program was written for exactly this schema.
 
     Raises:
-        DatabaseError: it cannot be read.
-        SchemaMismatch: it is missing, older or newer.
+        DatabaseError: the database cannot be read.
+        SchemaMismatch: the schema is missing, older or newer.
     """
     found = read(database)
     found.check()

@@ -1,6 +1,6 @@
 """The settings of every session.
 
-They make a statement mean the same under any configuration of the server, the database, the role
+With them, a statement means the same under any configuration of the server, the database, the role
 and the `PG*` variables.
 """
 
@@ -50,7 +50,7 @@ def settings(
         statement_timeout: seconds; 0 is no limit, here and below.
         lock_timeout: seconds.
         idle_timeout: seconds that a transaction may be idle.
-        local: set them for the current transaction only; else for the session.
+        local: apply the settings to the current transaction only; otherwise to the session.
     """
     seconds = {
         "statement_timeout": statement_timeout,

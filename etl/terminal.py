@@ -40,7 +40,7 @@ _SIMPLER = {
     "’": "'",
 }
 NARROWEST = 20
-"""The fewest columns that are used, whatever width the terminal reports."""
+"""The fewest columns that are used, even if the terminal reports fewer."""
 LONGEST_LINE = 4000
 """The most characters of a line about an error. An id has at most 512, a URL a few thousand."""
 
@@ -54,7 +54,7 @@ def visible(text: str) -> str:
 
 
 def plain(text: str, length: int | None = None) -> str:
-    """Return the text on one line, made visible, cut to `length` characters."""
+    """Return the text on one line, made visible, cut to `length` characters; None: not cut."""
     line = visible(" ".join(text.split()))
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
 

@@ -1,4 +1,4 @@
-"""A check of long waits: does the server respond at all, and which session holds the lock?
+"""Checks of long waits: whether the server responds at all, and which session holds the lock.
 
 A statement may legitimately take long. Only a second connection shows whether the server is working
 on it, waits for another session, or is frozen.
@@ -27,17 +27,17 @@ from etl.terminal import plain
 RV = TypeVar("RV")
 log = structlog.get_logger(__name__)
 
-# Seconds of a wait before the first check, and between two checks.
+# Seconds that a wait lasts before its first check, and seconds between two checks.
 EVERY = 1.0
-# Seconds in which the server must respond to a check, connecting included. libpq's shortest timeout
-# for connecting is as long.
+# Seconds within which the server must respond to a check, connecting included. libpq's shortest
+# timeout for connecting is as long.
 ANSWER = 2.0
 # Consecutive checks without a response after which a server counts as silent. A busy server may
 # miss two.
 MISSED = 3
 # Seconds between two log lines about waiting for locks.
 SAID_EVERY = 60.0
-# The most sessions that a line names.
+# The most sessions that a log line or an error names.
 _MOST_NAMED = 3
 _LONGEST_NAME = 63
 

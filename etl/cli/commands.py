@@ -47,8 +47,8 @@ def _epilog() -> str:
     """Return what follows the list of commands in `--help`."""
     statuses = "\n".join(f"  {one.value:>3}  {one.meaning}" for one in ExitStatus)
     return (
-        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`, "
-        "`sync`.\n\n\b\nWith --json, an error is one line of JSON on standard error:"
+        "Start with `orchestra-etl demo`. For your own server: `config init`, `config check`,"
+        " `sync`.\n\n\b\nWith --json, an error is one line of JSON on standard error:"
         '\n  {"error": "...", "exit_status": 2}'
         f"\n\n\b\nExit status:\n{statuses}"
     )
@@ -92,7 +92,7 @@ def _options(
 
 
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
-"""The variable with which a shell requests completions."""
+"""The environment variable with which a shell requests completions."""
 
 for group in (
     jobs,
@@ -117,7 +117,7 @@ for group in (
 
 
 def _command() -> Any:
-    """Return the command with all its groups; arguments are shown by their names, not by types."""
+    """Return the command with all its groups; its help shows names of arguments, not types."""
 
     def name_only(command: Any) -> None:
         for parameter in command.params:
@@ -134,13 +134,14 @@ def _command() -> Any:
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
     if _COMPLETE in os.environ:
-        # A shell requests completions. The program writes these texts, and fish needs their tabs.
+        # A shell requests completions. They are not escaped: they contain only the program's own
+        # texts, and fish needs their tabs.
         return _run(arguments)
     try:
         with terminal.guarded():
             return _run(arguments)
     except BrokenPipeError:
-        # The reader of the output, such as `head`, has closed it.
+        # The reader of the output, such as `head`, has closed the pipe.
         sys.stdout = None
         return 0
 
@@ -169,7 +170,7 @@ def _run(arguments: Sequence[str]) -> int:
     except typer.Exit as error:
         return error.exit_code
     except typer.TyperException as error:
-        # A mistake on the command line; the class that knows its text is private to typer.
+        # A wrong command line. `format_message` belongs to a class that is private to typer.
         message = str(getattr(error, "format_message", error.__str__)())
         if "\n" in message:
             # A group without a command: the text is its help.
@@ -188,7 +189,8 @@ def _run(arguments: Sequence[str]) -> int:
 def _libpq_variables(line: str) -> str:
     """Return a note on the variables that libpq reads in addition to the URL.
 
-    A wrong variable can break a correct URL. The note is empty if the line already names one.
+    A wrong variable keeps a correct URL from working. The note is empty if the line already names
+    one of them.
     """
     found = [
         name
@@ -208,7 +210,7 @@ def _unexpected(error: Exception, say: Callable[[str, int], int]) -> int:
         if logs.is_configured()
         else " before the settings were read: check the settings and the arguments"
     )
-    # Not its text: it may quote a row or a secret.
+    # The error's own text is left out, because it may quote a row or a secret.
     status = say(f"unexpected {type(error).__name__}{advice}", ExitStatus.UNEXPECTED)
     logs.log_traceback(error)
     return status

@@ -1,4 +1,4 @@
-"""`config`: writes, shows and tries the configuration."""
+"""`config`: writes, checks and shows the configuration."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from etl.settings import Settings, WorkflowSettings
 
 
-_UNLISTED = "answers, but lists no workflows"
-_LISTED, _READ = "its runs can be listed", "the steps of its first named run can be read"
+_UNLISTED = "responds, but lists no workflows"
+_LISTED, _READ = "its runs can be listed", "the steps of the first run in `runs` can be read"
 _CONFIRMING = (_LISTED, _READ)
 
 
@@ -70,13 +70,13 @@ def init(
     named = sources.named_file(invocation(context).config, os.environ)
     if user and named is not None:
         raise ConfigurationError(
-            f"--config or ORCHESTRA_ETL_CONFIG names {named} already: omit --user"
+            f"--config or ORCHESTRA_ETL_CONFIG already names {named}: omit --user"
         )
     path = sources.user_file() if user else named or sources.WORKING_FOLDER
     if path is None:
         raise ConfigurationError("this user has no home folder: name a file with --config")
     if path.exists():
-        raise ConfigurationError(f"{path} exists already, and is not changed")
+        raise ConfigurationError(f"{path} already exists, and was not changed")
     before = sources.config_file(None, os.environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def init(
     except OSError as error:
         raise ConfigurationError(
             f"cannot write {path} ({error.strerror}): name another file with --config"
-            + ("" if user else ", or give --user")
+            + ("" if user else ", or use --user")
         ) from None
     note = _other_file(path, before, sources.config_file(None, os.environ))
     if as_json:
@@ -102,12 +102,12 @@ def init(
 
 
 def _other_file(written: Path, before: Path | None, used: Path | None) -> str | None:
-    """Return which file is used from now on, if another one wins or was used until now."""
+    """Return a note if another file than the written one is used, or was used until now."""
     if used != written:
         other = "the built-in defaults" if used is None else str(used)
         return f"Without `--config {written}`, commands in this folder still use {other}."
     if before is not None and before != written:
-        return f"Commands in this folder now use {written}, and no longer {before}."
+        return f"Commands in this folder now use {written} instead of {before}."
     return None
 
 
@@ -180,8 +180,8 @@ def _settings_finding(settings: Settings) -> Finding:
         return Finding(
             "settings",
             False,
-            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`, "
-            "or set api.all_workflows = true",
+            f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`,"
+            " or set api.all_workflows = true",
             2,
         )
     try:
@@ -197,7 +197,7 @@ def _settings_finding(settings: Settings) -> Finding:
 
 
 def _old_prices() -> list[Finding]:
-    """Return a hint if the published prices are old: only a newer package brings newer ones."""
+    """Return a finding if the published prices are old; a newer package contains newer prices."""
     from etl.analytics.default_prices import publication
 
     published = publication(datetime.now(UTC).date())
@@ -224,8 +224,8 @@ async def _try_api(settings: Settings) -> list[Finding]:
                 first = Finding(
                     "API",
                     False,
-                    f"{settings.api.base_url}: lists no workflows, and nothing else shows that "
-                    "this is the API: compare `api.base_url` with your server's documentation",
+                    f"{settings.api.base_url}: lists no workflows, and nothing else shows that this"
+                    " is the API: compare `api.base_url` with your server's documentation",
                     ApiError.exit_status,
                 )
             return [first, *found]
@@ -250,7 +250,7 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
     from etl.transform.workflows import decode_workflows
 
     try:
-        answer = await client.workflows()
+        response = await client.workflows()
     except KeyRefused:
         raise
     except (NotFound, RequestRefused) as error:
@@ -259,19 +259,19 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
                 f"{error}; if the server does not list workflows, configure them by their ids"
             ) from None
         return f"{settings.api.base_url} {_UNLISTED}"
-    _expect_list(answer)
-    listed = len(decode_workflows(answer.body).workflows)
-    return f"{settings.api.base_url}: the key can see {counted(listed, 'workflow')}"
+    _expect_list(response)
+    visible = len(decode_workflows(response.body).workflows)
+    return f"{settings.api.base_url}: the key can see {counted(visible, 'workflow')}"
 
 
-def _expect_list(answer: ApiResponse) -> None:
-    """Check that the response is one of the API: any web server may return status 200.
+def _expect_list(response: ApiResponse) -> None:
+    """Check that the response comes from the API: any web server may return status 200.
 
     Raises:
-        ApiError: it is not a JSON array.
+        ApiError: the body is not a JSON array.
     """
     try:
-        msgspec.json.decode(answer.body, type=list[msgspec.Raw] | None)
+        msgspec.json.decode(response.body, type=list[msgspec.Raw] | None)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise ApiError(
             "the response is not a JSON array: compare `api.base_url` with your server's"
@@ -299,12 +299,10 @@ def _try_database(settings: Settings) -> Finding:
                 own.check_writable()
                 found = schema.read(own)
                 if found.revision is None and settings.database_url() == EMBEDDED:
-                    return Finding(
-                        "database", True, "embedded; the first use will create the schema"
-                    )
+                    return Finding("database", True, "embedded; the first use creates the schema")
                 if found.revision is None and settings.database.migrate_on_start:
                     return Finding(
-                        "database", True, "it responds; the first use will create the schema"
+                        "database", True, "it responds; the first use creates the schema"
                     )
                 found.check()
                 if found.is_current:
@@ -316,7 +314,7 @@ def _try_database(settings: Settings) -> Finding:
         return Finding("database", False, str(error), error.exit_status)
     if not found.is_current:
         return Finding(
-            "database", True, f"it answers; {found.difference}, which may use it for now"
+            "database", True, f"it responds; {found.difference}, which may use it for now"
         )
-    text = f"it answers, and the schema is up to date ({found.revision})"
+    text = f"it responds, and the schema is up to date ({found.revision})"
     return Finding("database", True, text if due is None else f"{text}; {due.advice}")

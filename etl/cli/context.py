@@ -1,4 +1,4 @@
-"""What commands share: settings, types of arguments, and printing of results."""
+"""What all commands share: the settings, types of arguments, and printing of results."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LARGEST_NUMBER = 2**63 - 1
 
 
 def numbered(value: Any) -> Any:
-    """Return the row numbers unchanged.
+    """Return the numbers of rows unchanged.
 
     Raises:
-        typer.BadParameter: one cannot be the number of a row.
+        typer.BadParameter: a number is out of range.
     """
     for one in value if isinstance(value, list) else [value]:
         if one is not None and not 1 <= one <= LARGEST_NUMBER:
@@ -67,11 +67,11 @@ def examples(*lines: str) -> str:
 
 
 class Invocation:
-    """One call of the command."""
+    """One invocation of the command."""
 
     def __init__(self, config: Path | None) -> None:
         self.config = config
-        """The file named on the command line."""
+        """The file named on the command line; None: no file is named."""
 
     def settings(self) -> Settings:
         """Load the settings, and set up logging.
@@ -99,7 +99,7 @@ class Invocation:
 
 
 def invocation(context: typer.Context) -> Invocation:
-    """Return the call that this command belongs to."""
+    """Return the invocation that this command belongs to."""
     found = context.find_object(Invocation)
     if found is None:
         raise RuntimeError("the command was not called through etl.cli")
@@ -107,7 +107,7 @@ def invocation(context: typer.Context) -> Invocation:
 
 
 def console() -> Console:
-    """Return a console on standard output, where people read results."""
+    """Return a console on standard output; it wraps lines on a terminal only."""
     return terminal.console(soft_wrap=not sys.stdout.isatty())
 
 
@@ -125,7 +125,7 @@ def print_json_error(message: str, exit_status: int) -> None:
 
 
 def _in_characters_of(text: str, stream: TextIO) -> str:
-    """Return JSON that means the same, with escapes for what the stream cannot write."""
+    """Return equivalent JSON that the stream can encode; its own escapes would not be JSON."""
     is_unicode = terminal.is_unicode(terminal.unguarded(stream).encoding)
     return text if is_unicode else terminal.ascii_json(text)
 
@@ -137,10 +137,11 @@ def chosen(
     unknown: Callable[[Connection, Sequence[int]], list[int]],
     noun: str,
 ) -> list[int] | None:
-    """Return the selected numbers, all of which must exist; None for `--all`.
+    """Return the numbers on the command line, all of which must exist; None for `--all`.
 
     Raises:
-        ConfigurationError: the user gave neither or both, or a number does not exist.
+        ConfigurationError: there are neither numbers nor `--all`, or both, or a number does not
+            exist.
     """
     if bool(numbers) == everything:
         raise ConfigurationError(f"give the number of each {noun}, or --all for all of them")

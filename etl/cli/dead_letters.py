@@ -1,4 +1,4 @@
-"""`dead-letters`: records that could not be loaded."""
+"""`dead-letters`: lists, shows, retries and discards what could not be loaded."""
 
 from __future__ import annotations
 
@@ -50,7 +50,9 @@ def register(app: typer.Typer) -> None:
 def list_letters(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    everything: Annotated[bool, typer.Option("--all", help="Also list settled ones.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list settled dead letters.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List open dead letters, oldest first."""
@@ -89,8 +91,8 @@ def list_letters(
                     f"{one.occurrences:,}",
                     one.resolution or "open",
                 ),
-                f"{plain(one.workflow_name or one.workflow_id, 40)}, {_whose(one)}: "
-                f"{plain(one.detail, 300)}",
+                f"{plain(one.workflow_name or one.workflow_id, 40)}, {_whose(one)}:"
+                f" {plain(one.detail, 300)}",
             )
             for one in found
         ],
@@ -146,7 +148,7 @@ def show(
     fields(
         console(),
         [
-            ("letter", str(letter.id)),
+            ("dead letter", str(letter.id)),
             ("reason", f"{letter.reason}: {plain(letter.detail, 1000)}"),
             ("workflow", plain(f"{plain(letter.workflow_name or '', 200)} {letter.workflow_id}")),
             (
@@ -168,10 +170,10 @@ def retry(
     everything: Annotated[bool, typer.Option("--all", help="All open dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read the runs of dead letters again.
+    """Re-read the runs of dead letters.
 
-    The service or the next `sync` reads them. A dead letter is settled when its run is read without
-    the problem.
+    The service or the next `sync` re-reads them. A dead letter is settled when its run is read
+    without the problem.
     """
     from etl.ledger import dead_letters
 
@@ -184,7 +186,7 @@ def retry(
     if as_json:
         print_json(done)
         return
-    typer.echo(f"{counted(done.runs, 'run')} will be read again by `serve`, or the next `sync`")
+    typer.echo(f"{counted(done.runs, 'run')} will be re-read by `serve` or the next `sync`")
     if done.conflicts:
         typer.echo(
             f"{counted(done.conflicts, 'run')} will not: other workflows have runs with these ids"
@@ -196,8 +198,8 @@ def retry(
             ", …" if len(done.without_run) > 10 else ""
         )
         typer.echo(
-            f"skipped, because they belong to the run list and not to a run: {which}; the next "
-            "sweep reads the list again; `discard` them when you have seen them"
+            f"skipped, because they belong to the run list and not to a run: {which}; the next"
+            " sweep reads the list again; `discard` them once you have looked at them"
         )
 
 

@@ -19,7 +19,7 @@ def demo(
 
     Starts an embedded PostgreSQL, a simulated API and the service, and shows a live summary until
     Ctrl-C. It ignores your settings and starts with an empty database of its own. It prints the
-    line that points every other command at its data.
+    line that points all other commands at its data.
     """
     from etl.demo import demo as run
 

@@ -41,12 +41,12 @@ def state(word: str) -> Text:
 
 
 def instant(time: datetime | None) -> str:
-    """Return a time in UTC, to the second."""
+    """Return a time in UTC, to the second; `-` if there is none."""
     return "-" if time is None else f"{time:%Y-%m-%d %H:%M:%SZ}"
 
 
 def span(seconds: float | None) -> str:
-    """Return a duration (seconds) in two units: `12 s`, `3 m 04 s`, `2 h 05 m`, `3 d 04 h`."""
+    """Return a duration in seconds as `12 s`, `3 m 04 s`, `2 h 05 m` or `3 d 04 h`; None: `-`."""
     if seconds is None:
         return "-"
     if seconds < 0:
@@ -63,7 +63,7 @@ def span(seconds: float | None) -> str:
 
 
 def duration(milliseconds: float | None) -> str:
-    """Return a duration, below a minute to the millisecond, else as `span`."""
+    """Return a duration to the millisecond below a minute, otherwise as `span`; None: `-`."""
     if milliseconds is None:
         return "-"
     return (
@@ -91,7 +91,7 @@ def listing(
 ) -> None:
     """Print entries, each as a line of cells with indented texts below it.
 
-    Ids of 36 characters leave no room for more cells in 80 columns.
+    The texts are not cells, because ids of 36 characters leave no room for them in 80 columns.
 
     Args:
         out: where to print.

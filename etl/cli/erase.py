@@ -1,4 +1,4 @@
-"""`erase`: removal on request."""
+"""`erase`: removes runs on request."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def erase(
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
-    """Remove runs and everything stored of them, on request.
+    """Remove runs and everything stored about them, on request.
 
     Reports what would be removed; --yes removes it, and that cannot be undone. Only the ids of the
     runs are kept, so that no list, backfill or retry brings them back. All ids must be whole. Runs
@@ -95,21 +95,21 @@ def _print(found: EraseReport, *, erased: bool) -> None:
         fields(console(), shown, indent=2)
     if found.not_read:
         typer.echo(
-            f"{counted(found.not_read, 'run')} in this scope "
-            f"{'has' if found.not_read == 1 else 'have'} not been read yet, so their user is not "
-            "known: repeat this after the next sync"
+            f"{counted(found.not_read, 'run')} in this scope"
+            f" {'has' if found.not_read == 1 else 'have'} not been read yet, so their user is not"
+            " known: repeat this after the next sync"
         )
     for runs, why in (
-        (found.hidden.masked, "stored with asterisks that this name fits"),
-        (found.hidden.dropped, "stored without the name, by a `drop` rule"),
+        (found.hidden.masked, "stored with a masked name that this name fits"),
+        (found.hidden.dropped, "stored without the name, because of a `drop` rule"),
         (
             found.hidden.hashed,
-            "stored with a hash that may be made with an earlier key: repeat this with that key",
+            "stored with a hash, possibly by an earlier key: repeat this with that key",
         ),
     ):
         if runs:
             typer.echo(f"NOT SEARCHED: {counted(runs, 'run')} {why}")
     if found.hidden.masked or found.hidden.dropped:
-        typer.echo("the database does not say whose they are: give their ids with --run")
+        typer.echo("the database cannot show whose runs these are: erase them by id with --run")
     if not erased:
         typer.echo("nothing was removed: --yes removes it for good")

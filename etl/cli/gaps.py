@@ -29,7 +29,7 @@ def list_gaps(
 ) -> None:
     """List gaps that are not acknowledged, oldest first.
 
-    In a gap runs may have appeared and disappeared between two sweeps.
+    In a gap, runs may have appeared and disappeared between two sweeps.
     """
     from etl.cli import resolve
     from etl.ledger import gaps

@@ -13,14 +13,14 @@ from etl.errors import ConfigurationError
 
 T = TypeVar("T", str, list[str], None)
 LARGEST_INPUT = 64 * 1024 * 1024
-"""In bytes. More than a million ids fit."""
+"""The largest input in bytes. More than a million ids fit."""
 
 
 def no_json(value: T) -> T:
-    """Return the ids as they are.
+    """Return the ids unchanged.
 
     Raises:
-        typer.BadParameter: one is JSON, such as an id in quotes: it would match nothing.
+        typer.BadParameter: an id is JSON, such as an id in quotes: it would match nothing.
     """
     from etl.settings.values import refuse_json
 
@@ -37,7 +37,8 @@ def given(arguments: Sequence[str]) -> Iterator[str]:
     """Yield the ids in these arguments; `-` stands for standard input.
 
     Raises:
-        ConfigurationError: a part of them is neither an id nor JSON that holds one.
+        ConfigurationError: an argument, or a line of the input, is neither an id nor JSON that
+            contains ids.
     """
     for argument in arguments:
         if argument == "-":
@@ -105,6 +106,7 @@ def _ids_of(value: Any, source: str) -> Iterator[str]:
             raise ConfigurationError(f"a response in {source} has no run_id")
         if not isinstance(one, dict | str):
             raise ConfigurationError(
-                f"{source} holds other JSON than strings, responses of Execute, or arrays of these"
+                f"{source} contains JSON other than strings, responses of Execute, or arrays of"
+                " these"
             )
         yield one["run_id"] if isinstance(one, dict) else one

@@ -1,4 +1,4 @@
-"""`sync`, `backfill` and `serve`: the commands that fetch."""
+"""`sync`, `backfill` and `serve`: the commands that read from the API."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 # Seconds between two refreshes during a pass; most passes end before the first. Only hours that
-# receive more data are counted twice.
+# receive more data after a refresh are computed again.
 REFRESH = 3.0
 
 
@@ -44,7 +44,7 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
     """Run one pass: list new runs, read what is due, and exit.
 
     Made for cron. You can run it at any time, also beside a running service. Exit status 6: it
-    finished, but something was newly set aside, missed or refused; it prints what.
+    finished, but something was newly set aside, missed or refused; the output says what.
     """
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
@@ -76,10 +76,10 @@ def backfill(
 ) -> int:
     """Walk the whole run list and read what is missing.
 
-    Its runs are read after all live ones. You can stop and repeat it at any time: runs that were
-    listed are remembered. With --since or --until, other runs that it finds stay due for the
-    service or the next `sync`. With --reread, redaction rules are also applied to what can no
-    longer be read, as `redact apply` does.
+    Its runs are read after all live runs. You can stop and repeat it at any time: it keeps the runs
+    that it has listed. With --since or --until, other runs that it finds stay due for the service
+    or the next `sync`. With --reread, redaction rules are also applied to stored data that can no
+    longer be re-read, as `redact apply` does.
     """
     first, end = _time("--since", since), _time("--until", until)
     if first is not None and end is not None and first >= end:
@@ -120,10 +120,10 @@ def serve(context: typer.Context) -> int:
 
 
 def _time(option: str, text: str | None) -> datetime | None:
-    """Return a time in ISO 8601; without an offset it is in UTC.
+    """Parse a time in ISO 8601, by default in UTC; return None for None.
 
     Raises:
-        ConfigurationError: it is not a time.
+        ConfigurationError: the text is not a time.
     """
     if text is None:
         return None
@@ -138,10 +138,10 @@ def _time(option: str, text: str | None) -> datetime | None:
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:
-    """Return the ids of the workflows that are meant; None for all.
+    """Return the ids of the chosen workflows; None for all.
 
-    They must be configured: otherwise a typing error would look like success. With
-    api.all_workflows the pass itself checks them, once the API has listed its workflows.
+    They must be configured; otherwise a typo would look like success. With api.all_workflows, the
+    pass itself checks them once the API has listed its workflows.
     """
     from etl.cli import resolve
 
@@ -178,13 +178,13 @@ class Progress:
         self._runs = self._steps = 0
 
     def expect(self, total: int) -> None:
-        """Set the number of runs to read."""
+        """Set the number of runs to be read."""
         self._total = total
         if self._bar is not None:
             self._bar.update(self._task, total=total)
 
     def add(self, report: LoadReport, seconds: float) -> None:
-        """Add a batch that was loaded."""
+        """Add a loaded batch."""
         self._runs += report.runs + report.failed
         self._steps += report.steps
         if self._bar is not None:
@@ -253,7 +253,7 @@ async def _run(
                     await then(database, stop)
                     await app.refresh_rollups(settings, database, stop.is_set)
                 except EtlError as error:
-                    # The pass is stored, and the queue keeps what is still to be refreshed.
+                    # The pass is stored, and the queue keeps the groups that wait for a refresh.
                     report.errors.append(error)
             report.requests = jobs.client.requests_sent
             report.interrupted = stop.number
@@ -268,8 +268,8 @@ async def _repeated(
 ) -> AsyncIterator[None]:
     """Refresh repeatedly while the block runs.
 
-    PostgreSQL is not busy then; at the end the command would have to wait. The refresh after the
-    block reports errors.
+    PostgreSQL has spare capacity while the block runs; after it, the command would have to wait for
+    the whole refresh. Errors are ignored here: the refresh that follows the block reports them.
     """
     over = asyncio.Event()
 
@@ -290,7 +290,7 @@ async def _repeated(
 
 
 def _log(report: SyncReport) -> None:
-    """Log one line with every count, for the journal that cron writes to."""
+    """Log one line with every count, for the log of a cron job."""
     import structlog
 
     load = report.load
@@ -338,13 +338,13 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
     for sweep in report.sweeps:
         if sweep.gap:
             typer.echo(
-                f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)} "
-                "(see `orchestra-etl gaps`)"
+                f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)}"
+                " (see `orchestra-etl gaps list`)"
             )
         elif not sweep.complete:
             typer.echo(
-                f"the sweep of workflow {plain(sweep.workflow_id)} was cut off; "
-                "the next one starts again"
+                f"the sweep of workflow {plain(sweep.workflow_id)} was cut off; the next sweep"
+                " starts again at the head"
             )
         if sweep.problem:
             typer.echo(
@@ -356,8 +356,8 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
             )
         if sweep.repaired:
             typer.echo(
-                f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no "
-                "rows in the tables, and will be re-read"
+                f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no"
+                " rows in the tables, and will be re-read"
             )
     aside = (
         report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)

@@ -1,4 +1,4 @@
-"""`prices explain`: the arithmetic of a step's cost."""
+"""`prices explain`: shows how a step's cost is calculated."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def explain(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show how the cost of a step is worked out.
+    """Show how the cost of a step is calculated.
 
     Shows what the step used and the price of each part, or why it has no cost.
     """
@@ -81,7 +81,7 @@ def _price(price: Price) -> str:
     source = {
         "config": "[[prices]] of the configuration",
         "set": "`prices set`",
-        "added": f"{published.source}, in part added to it",
+        "added": f"{published.source}, in part added by orchestra-etl",
     }.get(price.source, published.source)
     above = f" above {price.above_input_tokens:,}" if price.above_input_tokens else ""
     up_to = f" up to {price.up_to_input_tokens:,}" if price.up_to_input_tokens is not None else ""
@@ -104,8 +104,8 @@ def _lines(parts: list[CostPart]) -> list[Text]:
     )
     return [
         styled(
-            f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  "
-            f"{row[3]:>{price_of_one}} {row[2]:<{unit}}  =  {row[4]:>{whole}}",
+            f"{row[0]:<{name}}  {row[1]:>{quantity}}  x  {row[3]:>{price_of_one}} {row[2]:<{unit}}"
+            f"  =  {row[4]:>{whole}}",
             "dim" if number == 0 else None,
         )
         for number, row in enumerate(rows)

@@ -1,4 +1,4 @@
-"""`prices`: what models cost, and how a step's cost is worked out."""
+"""`prices`: shows and sets what models cost."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="prices",
-        help="Show and set what models cost.\n\nA price is taken from [[prices]] in the "
-        "configuration, else from `prices set`, else from the installed genai-prices package.",
+        help="Show and set what models cost.\n\nA price is taken from [[prices]] in the"
+        " configuration, else from `prices set`, else from the installed genai-prices package.",
         no_args_is_help=True,
     )
     group.command("list")(list_prices)
@@ -79,12 +79,12 @@ def register(app: typer.Typer) -> None:
 
 
 def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the models seen, with their prices.
+    """List the models in the stored steps, with their prices.
 
-    Also shows where prices come from, how old they are, and how many calls have none. A price is
-    for a million tokens; for a thousand searches, tool uses, pages, search units or calls; or for
-    an hour of audio. Parts of input and output are named if their price differs. Prices that change
-    during the day are those at noon (UTC).
+    Also shows where prices come from, how old they are, and how many calls have no price. A price
+    is for a million tokens; for a thousand searches, tool uses, pages, search units or calls; or
+    for an hour of audio. Parts of input and output are named if their price differs. If a price
+    changes during the day, the price at noon (UTC) is used.
     """
     from etl.analytics import priced_calls, prices
     from etl.analytics.default_prices import publication
@@ -112,7 +112,7 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         )
         return
     if not seen:
-        typer.echo("no model has been seen yet")
+        typer.echo("no stored step names a model yet")
     else:
         listing(
             console(),
@@ -132,8 +132,8 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         )
     if more:
         typer.echo(
-            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: "
-            f"only the {prices.MODELS:,} most called models have prices"
+            f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: only"
+            f" the {prices.MODELS:,} most called models have prices"
         )
     if rules:
         typer.echo("\nset by command:")
@@ -174,7 +174,8 @@ def set_price(
     above: Above = None,
     currency: Annotated[str, typer.Option(metavar="CODE", help="Three letters.")] = "USD",
     provider: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who is paid. Default: as published.")
+        str | None,
+        typer.Option(metavar="NAME", help="The provider that is paid. Default: as published."),
     ] = None,
     valid_from: Annotated[
         str | None,
@@ -188,7 +189,7 @@ def set_price(
 ) -> None:
     """Set the price of a model, or of all that a pattern matches.
 
-    Costs of the past are corrected, too. An exact name wins over a pattern, a longer pattern over a
+    Past costs are recalculated, too. An exact name wins over a pattern, a longer pattern over a
     shorter one, and [[prices]] of the configuration over both.
     """
     from etl import app
@@ -197,9 +198,14 @@ def set_price(
     settings = invocation(context).settings()
     amounts = _named({"input": input, "output": output, "cached_input": cached_input}, part or ())
     wanted = _checked(
-        model=model, **amounts, service_tier=service_tier, above_input_tokens=above,
-        currency=currency, provider=provider, valid_from=valid_from,
-    )  # fmt: skip
+        model=model,
+        **amounts,
+        service_tier=service_tier,
+        above_input_tokens=above,
+        currency=currency,
+        provider=provider,
+        valid_from=valid_from,
+    )
     with app.open_database(settings) as database:
         database.transaction(lambda c: prices.set_rule(c, app.price_rule(wanted)))
         changed = app.resolve_prices(settings, database)
@@ -229,7 +235,7 @@ def unset_price(
 ) -> None:
     """Remove prices that `prices set` set for a name or pattern.
 
-    The price that applies without them then applies again.
+    The remaining prices then apply.
     """
     from etl import app
     from etl.analytics import prices
@@ -258,8 +264,8 @@ def unset_price(
                 f" from {wanted.valid_from} on" if wanted.valid_from else "",
             )
             raise ConfigurationError(
-                f"`prices set` set no price of {plain(model, 100)}{''.join(which)}: "
-                "see `prices list`"
+                f"`prices set` set no price of {plain(model, 100)}{''.join(which)}:"
+                " see `prices list`"
             )
         changed = app.resolve_prices(settings, database)
     if as_json:
@@ -269,10 +275,10 @@ def unset_price(
 
 
 def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str, str]:
-    """Return the amounts by the names of the kinds.
+    """Return the amounts by the name of the part that they are for.
 
     Raises:
-        ConfigurationError: a part cannot be read, or is set twice.
+        ConfigurationError: a part is invalid, or is named twice.
     """
     found = {name: amount for name, amount in options.items() if amount is not None}
     for one in parts:
@@ -345,7 +351,7 @@ def _lines(one: PricedModel, published: Publication) -> list[str]:
         origin = [
             price.provider,
             source,
-            "in part added to it" if price.source == "added" else None,
+            "in part added by orchestra-etl" if price.source == "added" else None,
         ]
         lines.append(_what(price) + _described(price, _own(price), origin))
     for unpriced in one.unpriced_reasons:
@@ -375,7 +381,7 @@ def _own(price: Price) -> dict[str, Decimal]:
 
 
 def _what(price: Price | PriceRule) -> str:
-    """Return which calls the price is for; empty if for all."""
+    """Return the calls that the price is for, as a prefix; empty for all calls."""
     until = getattr(price, "up_to_input_tokens", None)
     tier = "" if price.service_tier == STANDARD else plain(price.service_tier, 50)
     above = f"above {price.above_input_tokens:,}" if price.above_input_tokens else ""

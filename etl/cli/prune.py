@@ -1,4 +1,4 @@
-"""`prune`: retention."""
+"""`prune`: removes what is older than the retention settings allow."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def prune(
 
     Reports what would be removed; --yes removes it, and that cannot be undone. The options replace
     the settings of [retention]. Open runs are kept. It works in small transactions beside a running
-    service, and can be stopped and repeated at any time. In cron, give --yes. PostgreSQL reuses the
+    service, and can be stopped and repeated at any time. In cron, use --yes. PostgreSQL reuses the
     space; only VACUUM FULL shrinks the files.
     """
     from etl import app
@@ -87,8 +87,8 @@ def _ages(
         ) from None
     if ages.payloads is None and ages.runs is None:
         raise ConfigurationError(
-            "no retention is set, so everything is kept: set payloads or runs under [retention] in "
-            "the configuration, or give --payloads-older-than or --runs-older-than"
+            "no retention is set, so everything is kept: set payloads or runs under [retention] in"
+            " the configuration, or use --payloads-older-than or --runs-older-than"
         )
     return ages
 

@@ -1,4 +1,4 @@
-"""`rebuild`: re-reads stored steps by newer rules."""
+"""`rebuild`: recomputes stored steps by newer rules."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def register(app: typer.Typer) -> None:
 
 
 def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
-    """Re-read stored steps by the rules of this version.
+    """Recompute stored steps by the rules of this version.
 
     Run it after an upgrade that says so: models, tokens, costs, finish reasons and errors then
     follow the new rules. It reads the payloads in the database, and never the API. Steps whose
     payloads were pruned stay as they are. It works in small transactions beside a running service,
-    and can be stopped and repeated: it continues where it stopped. With --workflow it starts again
+    and can be stopped and repeated: it continues where it stopped. With --workflow, it starts again
     from the workflow's first step.
     """
     from etl import app
@@ -42,7 +42,7 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
     elif done.complete and not done.steps:
         typer.echo("nothing to do: all stored steps follow the rules of this version")
     else:
-        typer.echo(f"{counted(done.steps, 'step')} re-read, {done.changed:,} changed")
+        typer.echo(f"{counted(done.steps, 'step')} recomputed, {done.changed:,} changed")
         kept = (("without payload", done.without_payload), ("unreadable", done.unreadable))
         fields(console(), [(name, f"{number:,}, unchanged") for name, number in kept], indent=2)
         if not done.complete:

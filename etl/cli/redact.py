@@ -28,7 +28,7 @@ class Removal(msgspec.Struct, frozen=True):
     """One value that would be removed; never the value itself."""
 
     step_id: str | None
-    """None: it is in the run's own row."""
+    """None: the value is in the run's own row."""
     node_id: str | None
     path: str
     """The normalized path."""
@@ -45,18 +45,18 @@ class RuleUse(msgspec.Struct, frozen=True):
     path: str
     action: str
     matches: int
-    """Values that it matches, also those removed with an outer match or never removed."""
+    """Values that the rule matches, even if an outer match removes them or nothing does."""
     removed: int
     """Values that this rule removes."""
 
 
 class RemainingCopy(msgspec.Struct, frozen=True):
-    """A place that keeps a text which a rule removes elsewhere; never the text itself."""
+    """A place that keeps a text that a rule removes elsewhere; never the text itself."""
 
     rule: int
-    """Number of the rule that removes it, from 1."""
+    """The number, from 1, of the rule that removes the text elsewhere."""
     step_id: str | None
-    """None: it is in the run's own row."""
+    """None: the text is in the run's own row."""
     node_id: str | None
     path: str
 
@@ -72,10 +72,10 @@ class RedactionPreview(msgspec.Struct, frozen=True):
     remaining_copies: tuple[RemainingCopy, ...] = ()
     """Where removed texts remain in what would be stored of the run."""
     searched_all: bool = True
-    """False if the search for these was cut off, because there is too much to search."""
+    """False if the search for copies was cut off, because there was too much to search."""
     rules: tuple[RuleUse, ...] = ()
     not_redactable: int = 0
-    """Elements that cannot be read, and would be set aside without their bytes."""
+    """Unreadable elements, which would become dead letters without their bytes."""
     run_row: bool = False
     """Whether the API returned the run's own row."""
     steps_under_other_rules: int = 0
@@ -103,7 +103,8 @@ def preview(
             "--workflow",
             "-w",
             metavar="ID",
-            help="The run's workflow, for a run that is not known here. Both ids must be whole.",
+            help="The run's workflow, for a run that is not in the database. Both ids must be"
+            " whole.",
             callback=no_json,
         ),
     ] = None,
@@ -144,11 +145,11 @@ def preview(
 def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson = False) -> int:
     """Apply the configured rules to all stored data.
 
-    What they remove cannot be restored. This never reads the API, so it also reaches steps and runs
-    that the API no longer has, settled dead letters, and names in the rollups. Start every service
-    with the new rules first. It works in small transactions, and can be stopped and repeated at any
-    time. Backups are not changed; PostgreSQL overwrites the old rows over time, VACUUM FULL at
-    once.
+    What the rules remove cannot be restored. The command reads the database and never the API, so
+    it also reaches steps and runs that the API no longer has, settled dead letters, and names in
+    the rollups. Start every service with the new rules first. The command works in small
+    transactions, and can be stopped and repeated at any time. Backups are not changed; PostgreSQL
+    overwrites the old rows over time, VACUUM FULL at once.
     """
     from etl import app
     from etl.cli import resolve
@@ -171,8 +172,8 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         print_json(done)
     else:
         typer.echo(
-            f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules "
-            f"or none; {done.changed:,} of them changed"
+            f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules"
+            f" or none; {done.changed:,} of them changed"
         )
         changed = (
             ("rows of the run list", done.listings),
@@ -196,7 +197,7 @@ async def _apply_stored(
 
 
 async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Split, Split | None]:
-    """Read the run's steps, and its own row if the server has it."""
+    """Read the run's steps, and its own row; None if the server does not return the row."""
     from etl import app
     from etl.transform.scanner import split
 
@@ -204,8 +205,8 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
         steps = split((await client.steps(workflow_id, run_id)).body)
         if steps is None:
             raise ApiError(
-                "the response for the run's steps is not a JSON array: it would be set aside "
-                "without its bytes"
+                "the response for the run's steps is not a JSON array: it would become a dead"
+                " letter without its bytes"
             )
         try:
             body = (await client.run(workflow_id, run_id)).body
@@ -228,7 +229,8 @@ def _apply(
     elements = [(own, members, False) for own, members in steps.elements]
     for own, members in rows.elements if rows is not None else ():
         if members is not None and members.pop("all_outputs", None) is not None:
-            own = Raw(object_of(members))  # It repeats the steps' outputs, and is not stored.
+            # `all_outputs` repeats the steps' outputs, and is not stored.
+            own = Raw(object_of(members))
         elements.append((own, members, True))
     for own, members, of_run in elements:
         try:
@@ -312,8 +314,10 @@ def _print(found: RedactionPreview) -> None:
             numbers=("rule",),
         )
     others = f"{counted(found.steps_under_other_rules, 'stored step')} of the workflow"
-    command = f"`orchestra-etl redact apply --workflow {plain(found.workflow_id)}`"
-    rewrite = f"; {command} applies these rules to them"
+    rewrite = (
+        f"; `orchestra-etl redact apply --workflow {plain(found.workflow_id)}` applies these rules"
+        " to them"
+    )
     rows = [
         (f"rule {number}", f"{_matched(use)}: {use.action} {plain(use.path)}{_scope(use)}")
         for number, use in enumerate(found.rules, 1)
@@ -324,14 +328,15 @@ def _print(found: RedactionPreview) -> None:
         rows.append(
             (
                 "unreadable",
-                f"{counted(found.not_redactable, 'element')}; set aside without their bytes",
+                f"{counted(found.not_redactable, 'element')}; would become dead letters"
+                " without their bytes",
             )
         )
     if not found.run_row:
         rows.append(
             (
                 "run",
-                "the API does not return the run's own row: only its steps were tried",
+                "the API does not return the run's own row: the rules were tried on its steps only",
             )
         )
     rows += [

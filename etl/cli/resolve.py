@@ -1,8 +1,8 @@
-"""Find the run, step or workflow for a whole id, a unique prefix or a name.
+"""Finds the run, step or workflow that a whole id, a unique prefix or a name stands for.
 
-Commands that read what is stored resolve ids this way. `track`, `untrack` and `erase` take the
-whole ids of runs: they also accept runs that are not in this database, so that they could not
-distinguish a prefix from an id. An erasure cannot be undone.
+Commands that read stored data resolve ids this way. `track`, `untrack` and `erase` take only whole
+ids of runs. They also accept runs that are not in the database, so they could not distinguish a
+prefix from an id; and an erasure cannot be undone.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def run(
     *,
     otherwise: str = "read it with `orchestra-etl track WORKFLOW RUN`",
 ) -> str:
-    """Return the id of the known run that is meant.
+    """Return the id of the known run that `typed` stands for.
 
     Args:
         connection: in a transaction.
-        typed: an id or prefix from the command line.
-        otherwise: the advice in the error for a run that is not in the database.
+        typed: a whole id or a prefix, as the user typed it.
+        otherwise: advice about a run that is not known, for the error's text.
 
     Raises:
         ConfigurationError: no run, or more than one, has this id or prefix.
@@ -43,7 +43,7 @@ def run(
 
 
 def step(connection: Connection, typed: str) -> str:
-    """Return the id of the stored step that is meant.
+    """Return the id of the stored step that `typed` stands for.
 
     Raises:
         ConfigurationError: no step, or more than one, has this id or prefix.
@@ -57,9 +57,9 @@ def step(connection: Connection, typed: str) -> str:
 
 
 def whole_id_notes(connection: Connection, typed: Sequence[str]) -> list[str]:
-    """Return a line for each text that is not the id of a known run, but a prefix of one.
+    """Return a note for each id that is not a known run's, but a prefix of one.
 
-    For commands that take whole ids of runs.
+    For commands that take only whole ids of runs.
     """
     notes = []
     for one in typed:
@@ -67,16 +67,16 @@ def whole_id_notes(connection: Connection, typed: Sequence[str]) -> list[str]:
         if found and found != [one]:
             notes.append(
                 f"run {one[:80]!r} is not known: did you mean {plain(found[0], 80)}?"
-                " This takes whole ids."
+                " This command takes only whole ids."
             )
     return notes
 
 
 def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[str] | None:
-    """Return the ids of the stored workflows with these names, ids or prefixes; None without any.
+    """Return the ids of the stored workflows that `typed` names; None if it names none.
 
     Raises:
-        ConfigurationError: a text matches no stored workflow, or several.
+        ConfigurationError: nothing is stored of a named workflow, or a name is ambiguous.
     """
     from etl.admin import redaction
 
@@ -98,10 +98,14 @@ def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[st
 
 
 def workflow(typed: str, names: dict[str, str | None]) -> str | None:
-    """Return the id of the one workflow (names by id) that matches; None if none does.
+    """Return the id of the workflow that `typed` stands for; None if none fits.
+
+    Args:
+        typed: a whole id, a unique prefix of an id, or a name.
+        names: the name of each workflow by its id; None: it has no name.
 
     Raises:
-        ConfigurationError: several match.
+        ConfigurationError: several workflows fit.
     """
     return _single("workflow", typed, lookup.workflows(typed, names))
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from etl.database import Database
     from etl.settings import Settings
 
-# How many differing groups are printed for people.
+# The most groups of each kind that are printed without --json.
 SHOWN = 20
 
 
@@ -42,7 +42,7 @@ def refresh(
 ) -> None:
     """Bring the rollups and the prices up to date.
 
-    `sync`, `backfill` and `serve` do this by themselves.
+    `sync`, `backfill` and `serve` do this automatically.
     """
     from etl import app
     from etl.analytics import changed_groups
@@ -56,8 +56,8 @@ def refresh(
         print_json(done)
         return
     typer.echo(
-        f"{counted(done.groups, 'group')} computed with {counted(done.rows, 'row')} "
-        f"and {counted(done.failures, 'failure')}"
+        f"{counted(done.groups, 'group')} computed with {counted(done.rows, 'row')}"
+        f" and {counted(done.failures, 'failure')}"
     )
     if done.stuck:
         typer.echo(
@@ -97,9 +97,9 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         )
     elif found.differences:
         typer.echo(
-            f"{counted(len(found.differences), 'group')} "
-            f"{'differs' if len(found.differences) == 1 else 'differ'}: "
-            "run `orchestra-etl rollups refresh --all`"
+            f"{counted(len(found.differences), 'group')}"
+            f" {'differs' if len(found.differences) == 1 else 'differ'}: run"
+            " `orchestra-etl rollups refresh --all`"
         )
         for one in found.differences[:SHOWN]:
             typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
@@ -118,8 +118,8 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         typer.echo(f"{counted(found.waiting, 'change')} not counted yet, and not compared")
     if found.overdue:
         typer.echo(
-            f"{found.overdue:,} of them for more than ten minutes: "
-            "run `orchestra-etl rollups refresh`"
+            f"{found.overdue:,} of them waiting for more than ten minutes: run"
+            " `orchestra-etl rollups refresh`"
         )
     if found.ok and not found.waiting:
         typer.echo("the rollups match the steps")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from etl.reports.runs import RecentRun, RunDetail, StepDetail
 
 BAR = 24
-"""Characters that the whole duration of a run takes."""
+"""The width of the waterfall's bars, in characters; it stands for the whole duration of a run."""
 
 
 def register(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def list_runs(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=100_000, metavar="NUMBER", help="How many at most.")
+        int, typer.Option(min=1, max=100_000, metavar="NUMBER", help="The most runs to list.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -109,8 +109,8 @@ def show(
 ) -> None:
     """Show one run: its steps, and what happens to it next.
 
-    A bar shows when each step ran and for how long. Below `tracking` stands when the run is read
-    next, and why.
+    A bar shows when each step ran and for how long. The line `next` says when the run is read next,
+    and why.
     """
     from etl import app
     from etl.cli import resolve
@@ -128,7 +128,7 @@ def show(
     if found is None:
         raise ConfigurationError(f"run {run[:80]!r} was removed a moment ago")
     if as_json:
-        # Stored JSON is printed digit by digit, which the json module would not do.
+        # `print_json` keeps the digits of stored numbers, which the json module would not.
         print_json(found)
         return
     _print_header(found)
@@ -217,19 +217,19 @@ def _when(run: RunDetail) -> str:
 def _tokens(steps: tuple[StepDetail, ...]) -> str:
     counted_steps = [step for step in steps if step.absent_since is None]
     total = _sum(step.total_tokens for step in counted_steps)
-    given = _sum(step.input_tokens for step in counted_steps)
-    answered = _sum(step.output_tokens for step in counted_steps)
+    in_ = _sum(step.input_tokens for step in counted_steps)
+    out = _sum(step.output_tokens for step in counted_steps)
     calls = [step for step in counted_steps if step.request_model or step.response_model]
-    silent = sum(step.total_tokens is None for step in calls)
-    if {total, given, answered} == {"-"}:
-        return f"not known: {counted(silent, 'call')} without" if silent else "-"
-    return f"{total} ({given} in, {answered} out)" + (
-        f", and {counted(silent, 'call')} without" if silent else ""
+    unknown = sum(step.total_tokens is None for step in calls)
+    if {total, in_, out} == {"-"}:
+        return f"not known: {counted(unknown, 'call')} without a count" if unknown else "-"
+    return f"{total} ({in_} in, {out} out)" + (
+        f", and {counted(unknown, 'call')} without a count" if unknown else ""
     )
 
 
 def _sum(counts: Iterable[int | None]) -> str:
-    """Return the sum of the known counts; unknown is not 0."""
+    """Return the sum of the known counts; `-` if none is known, because unknown is not 0."""
     known = [count for count in counts if count is not None]
     return f"{sum(known):,}" if known else "-"
 
@@ -266,7 +266,7 @@ def _print_waterfall(run: RunDetail) -> None:
 
 
 def _end(step: StepDetail, run: RunDetail) -> datetime:
-    """Return where the step's bar ends; a step of an open run that has not ended reaches to now."""
+    """Return when the step's bar ends: now, if the step of an open run has not ended."""
     if step.end_time is not None:
         return step.end_time
     if run.tracking == "open" and step.start_time is not None:
@@ -278,7 +278,7 @@ def _bar(offset: float | None, took: float | None, length: float) -> str:
     if offset is None or took is None:
         return ""
     left = min(int(offset / length * BAR), BAR - 1)
-    # Even the shortest step is visible, and so is a step whose clock went backwards.
+    # The shortest step is still visible, and so is a step that ends before its start.
     width = max(1, min(round(took / length * BAR), BAR - left))
     return " " * left + "█" * width
 

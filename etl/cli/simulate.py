@@ -1,4 +1,4 @@
-"""`simulate`: a simulated Orchestra API, for trials."""
+"""`simulate`: serves a simulated Orchestra API, to try the other commands."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def simulate(
         int, typer.Option(metavar="NUMBER", help="The same seed gives the same history.")
     ] = 1,
     workflows: Annotated[
-        int, typer.Option(min=1, max=4000, metavar="NUMBER", help="How many workflows.")
+        int, typer.Option(min=1, max=4000, metavar="NUMBER", help="Number of workflows.")
     ] = 3,
     runs: Annotated[
         int,
@@ -49,7 +49,7 @@ def simulate(
             min=0,
             max=10_000_000,
             metavar="NUMBER",
-            help="How many runs each workflow has at the start.",
+            help="Number of runs of each workflow at the start.",
         ),
     ] = 300,
     arrivals: Annotated[
@@ -62,8 +62,8 @@ def simulate(
         datetime | None,
         typer.Option(
             metavar="TIME",
-            help="Start of the history (UTC). Default: now. The time of an earlier simulator, with "
-            "the same other options, continues its history.",
+            help="Start of the history (UTC). Default: now. The time of an earlier simulator, with"
+            " the same other options, continues its history.",
         ),
     ] = None,
     failure_rate: Annotated[
@@ -90,8 +90,8 @@ def simulate(
 ) -> int:
     """Serve a simulated Orchestra API until Ctrl-C.
 
-    Its runs start, progress and end as time passes. It prints the lines that point the command at
-    it; standard error says how to continue the same history after a restart.
+    Its runs start, progress and end as time passes. It prints the lines that point other commands
+    at it; standard error says how to continue the same history after a restart.
     """
     from etl import logs
     from etl.simulator.folder import Folder

@@ -33,7 +33,7 @@ def status(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="A workflow without a complete sweep for longer is failing, such as 15m."
+            help="A workflow is failing after this time without a complete sweep, such as 15m."
             " Default: its interval plus 2h.",
         ),
     ] = None,
@@ -41,9 +41,9 @@ def status(
 ) -> int:
     """Show how every workflow is doing, with a verdict.
 
-    `failing`: no complete sweep, or due runs unread, for too long. `warning`: something needs
-    attention: a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short.
-    Else `ok`.
+    `failing`: for too long there was no complete sweep, or due runs were not read. `warning`: there
+    is a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short.
+    Otherwise `ok`.
     """
     from etl import app
 
@@ -87,8 +87,8 @@ def _print(found: Status) -> None:
     if found.unusable_workflows:
         out.print()
         number = counted(found.unusable_workflows, "workflow")
-        text = f"{number} skipped, whose id does not fit in a request's path"
-        fields(out, [("set aside", f"{text}: see `orchestra-etl dead-letters list`")])
+        text = f"{number} skipped, because the id does not fit in a request's path"
+        fields(out, [("dead letters", f"{text}: see `orchestra-etl dead-letters list`")])
     if found.rebuild is not None:
         out.print()
         fields(out, [("rebuild", styled(found.rebuild.advice, STYLES["warning"]))])
@@ -101,8 +101,8 @@ def _print(found: Status) -> None:
             [
                 (
                     "not configured",
-                    f"{counted(len(found.unconfigured), 'workflow')}: {names}{more}; "
-                    "see `workflows`",
+                    f"{counted(len(found.unconfigured), 'workflow')}: {names}{more};"
+                    " see `workflows`",
                 )
             ],
         )
@@ -139,16 +139,16 @@ def _print_workflow(one: WorkflowStatus) -> None:
             "last sweep",
             "none is complete yet"
             if sweep is None
-            else f"complete {span(one.freshness.swept_age)} ago, "
-            f"{counted(one.headroom.new_runs or 0, 'new run')}",
+            else f"complete {span(one.freshness.swept_age)} ago,"
+            f" {counted(one.headroom.new_runs or 0, 'new run')}",
         ),
         ("coverage", _coverage(one.coverage)),
         ("headroom", _headroom(one)),
         ("due now", _lag(one)),
         (
             "runs",
-            f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale, "
-            f"{one.runs.gone:,} gone"
+            f"{one.runs.open:,} open, {one.runs.final:,} final, {one.runs.stale:,} stale,"
+            f" {one.runs.gone:,} gone"
             + (f" ({one.runs.lost:,} of them never read)" if one.runs.lost else "")
             + (f", {one.runs.removed:,} erased or pruned" if one.runs.removed else ""),
         ),
@@ -165,7 +165,7 @@ def _print_workflow(one: WorkflowStatus) -> None:
         last = f"; run {plain(one.failing.example_run or '')}: {error}"
         rows.append(("failing reads", counted(one.failing.runs, "run") + last))
     if one.dead_letters:
-        rows.append(("set aside", counted(one.dead_letters, "dead letter")))
+        rows.append(("dead letters", f"{one.dead_letters:,} open"))
     if one.drift:
         examples = ", ".join(
             f"{plain(drift.subject)}.{plain(drift.field, 40)} {drift.kind} {plain(drift.found, 40)}"
@@ -190,7 +190,8 @@ def _coverage(coverage: Coverage) -> str:
     exceptions = []
     if coverage.conflicting_runs:
         exceptions.append(
-            f"{counted(coverage.conflicting_runs, 'run')} set aside, whose ids other workflows have"
+            f"{counted(coverage.conflicting_runs, 'conflicting run')}, whose ids other workflows"
+            " have"
         )
     if coverage.gaps:
         acknowledged = coverage.gaps - coverage.unacknowledged_gaps
@@ -213,13 +214,15 @@ def _headroom(one: WorkflowStatus) -> str:
         runs = one.runs
         known = runs.open + runs.final + runs.stale + runs.gone + runs.removed
         if known > room.listed_runs:
-            # New runs have started since, or the list has dropped runs. The next walk of the whole
-            # list shows which.
-            listed = counted(room.listed_runs, "run")
-            return f"the last walk of the whole list showed {listed}; {known:,} are known now"
+            # Runs were added since, or the list has become shorter: only the next walk of the
+            # whole list shows which.
+            return (
+                f"the last walk of the whole list showed {counted(room.listed_runs, 'run')};"
+                f" {known:,} are known now"
+            )
         return f"{text}, all that are known"
-    share = 100 * room.new_runs / max(room.listed_runs, 1)
-    return f"{text}, the last sweep found {room.new_runs:,} new ({share:.0f} %)"
+    percent = 100 * room.new_runs / max(room.listed_runs, 1)
+    return f"{text}, the last sweep found {room.new_runs:,} new ({percent:.0f} %)"
 
 
 def _lag(one: WorkflowStatus) -> str:

@@ -1,4 +1,4 @@
-"""`track` and `untrack`: read runs by id, or forget them."""
+"""`track` and `untrack`: request runs by id, and withdraw such requests."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ WorkflowId = Annotated[
     ),
 ]
 
-# How many of the runs are requested if the API does not list the workflow: if one run exists, so
-# does the workflow.
+# The most runs that are requested if the API does not list the workflow: a run that exists proves
+# that the workflow exists.
 PROBES = 5
 
 
@@ -64,8 +64,8 @@ def track(
     """Read runs by id, whether or not the run list shows them.
 
     The service or the next `sync` reads them; known runs are re-read. The API must know the
-    workflow. A run that the API has shown under another workflow stays there, and is set aside:
-    exit status 6.
+    workflow. A run that the API has shown under another workflow stays there, and becomes a dead
+    letter: exit status 6.
     """
     from etl import app
     from etl.ledger import requests, workflows
@@ -99,14 +99,15 @@ def untrack(
         list[str] | None,
         typer.Argument(
             metavar="RUN",
-            help="Whole ids of runs. Default: all that were only tracked under this workflow.",
+            help="Whole ids of runs. Default: all tracked runs of the workflow that the API has not"
+            " shown.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Forget tracked runs that the API has not shown.
 
-    Use it after a typing error. Runs that were read or listed stay: `erase` removes them.
+    Use it to correct a typo. Runs that were read or listed stay: `erase` removes them.
     """
     from etl import app
     from etl.ledger import requests, workflows
@@ -126,12 +127,12 @@ def untrack(
         done, forgotten, history = database.transaction(forget)
     if not any((done.runs, done.requests, done.dead_letters, forgotten)):
         why = (
-            "the API has shown them, so only `orchestra-etl erase` removes them"
+            "the API has shown the runs, so only `orchestra-etl erase` removes them"
             if history
             else "check the ids"
         )
         raise ConfigurationError(
-            f"no such run was only tracked under workflow {plain(workflow, 80)}: {why}"
+            f"there is nothing to forget under workflow {plain(workflow, 80)}: {why}"
         )
     named = sorted(
         one
@@ -142,10 +143,15 @@ def untrack(
     )
     if as_json:
         print_json(
-            {"workflow_id": workflow, "runs": done.runs, "requests": done.requests,
-             "dead_letters": done.dead_letters, "workflow_forgotten": forgotten,
-             "in_configuration": named}
-        )  # fmt: skip
+            {
+                "workflow_id": workflow,
+                "runs": done.runs,
+                "requests": done.requests,
+                "dead_letters": done.dead_letters,
+                "workflow_forgotten": forgotten,
+                "in_configuration": named,
+            }
+        )
         return
     typer.echo(
         f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and"
@@ -159,7 +165,7 @@ def untrack(
 
 
 def _meant(settings: Settings, database: Database, typed: str) -> str:
-    """Return the workflow's id; the typed text if the workflow is not in the database."""
+    """Return the id of the workflow that `typed` stands for; `typed` itself if none fits."""
     from etl.cli import resolve
     from etl.ledger import lookup
 
@@ -182,7 +188,13 @@ def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple
 
 
 def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
-    """Check that the API knows the workflow: otherwise a typing error would stay forever."""
+    """Check that the API knows the workflow; otherwise a typo would stay forever.
+
+    Raises:
+        ConfigurationError: the API neither lists the workflow nor has one of the runs, or a setting
+            is wrong.
+        ApiError: the API cannot be read.
+    """
     unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored of it"
     try:
         confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))
@@ -212,13 +224,16 @@ async def _is_confirmed(settings: Settings, workflow: str, ids: Sequence[str]) -
             pass  # This server does not list workflows.
         for one in ids[:PROBES]:
             try:
-                answer = await client.steps(workflow, one)
+                response = await client.steps(workflow, one)
             except (NotFound, RequestRefused, InvalidIdentifier):
                 continue
             except ResponseTooLarge:
                 return True
-            # An empty response proves nothing: some servers return one for any id.
-            if decode_steps(answer.body, workflow_id=workflow, run_id=one, states=StateMap()).steps:
+            # An empty response proves nothing: some servers return an empty array for any id.
+            steps = decode_steps(
+                response.body, workflow_id=workflow, run_id=one, states=StateMap()
+            ).steps
+            if steps:
                 return True
     return False
 
@@ -241,15 +256,15 @@ def _print_tracked(workflow: str, found: Sequence[TrackReport], *, as_json: bool
         )
         return
     typer.echo(
-        f"{counted(new, 'new run')} and {counted(known, 'known run')} will be read by `serve` "
-        "or the next `sync`"
+        f"{counted(new, 'new run')} and {counted(known, 'known run')} will be read by `serve` or"
+        " the next `sync`"
     )
     if removed:
         typer.echo(f"{counted(removed, 'run')} skipped: erased or pruned")
     for one in conflicts[:10]:
         typer.echo(
-            f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} "
-            "and stays there"
+            f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays"
+            " there"
         )
     if len(conflicts) > 10:
         typer.echo(f"{counted(len(conflicts) - 10, 'more run')} of other workflows skipped")

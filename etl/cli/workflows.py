@@ -29,7 +29,7 @@ class WorkflowEntry(msgspec.Struct, frozen=True):
     description: str | None
     configured: bool
     visible: bool
-    """False if it is configured, but the API does not list it for this key."""
+    """False: the workflow is configured, but the API does not list it for this key."""
 
 
 def register(app: typer.Typer) -> None:
@@ -87,17 +87,17 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
 
     async with app.open_client(settings) as client:
         try:
-            answer = await client.workflows()
+            response = await client.workflows()
         except (NotFound, RequestRefused) as error:
             if error.status not in (404, 405):
                 raise
             raise error.reworded(
                 f"{error}; if the server does not list workflows, configure them by their ids"
             ) from None
-    found = decode_workflows(answer.body)
+    found = decode_workflows(response.body)
     for _ in found.rejected:
         typer.echo(
-            "a workflow has no id, or one that does not fit in a request's path: it is skipped",
+            "a workflow was skipped: it has no id, or its id does not fit in a request's path",
             err=True,
         )
     return found.workflows
@@ -127,7 +127,7 @@ def _file(settings: Settings) -> str:
 
 
 def _can_be_named(id: str) -> bool:
-    """Return whether the settings accept this id; a server can list ids that they refuse."""
+    """Return whether the settings accept this id; a server may list ids that they refuse."""
     from etl.settings.values import clean_id
 
     try:

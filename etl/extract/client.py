@@ -155,7 +155,7 @@ class OrchestraClient:
         return await self._get("/workflows", "workflows")
 
     async def _get(self, path: str, endpoint: str) -> ApiResponse:
-        """Send a request until there is a usable response, a refusal, or no attempt left."""
+        """Send a request until it succeeds, is refused, or has no attempt left."""
         url = self._base_url + path
         failed_attempts = 0
         while True:
@@ -186,7 +186,7 @@ class OrchestraClient:
         """Return the seconds until the next attempt.
 
         The jitter is added to the pause that the server requested. Otherwise all throttled clients
-        would return at the same moment.
+        would retry at the same moment.
         """
         jitter = random.uniform(
             0, min(self._max_wait, FIRST_BACKOFF_SECONDS * 2 ** (failed_attempts - 1))
@@ -229,7 +229,7 @@ class OrchestraClient:
     def _request(self, url: str) -> httpx.Request:
         """Return a request with the current key, copied from a template.
 
-        Building a request from nothing takes a seventh of a request's total time, half of it to
+        Building a request from scratch takes a seventh of a request's total time, half of it to
         parse the URL.
         """
         key = self._api_key()
@@ -253,7 +253,7 @@ class OrchestraClient:
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
         """Return if the body may be read; otherwise raise the error that the status means."""
         match status:
-            # 206 would be a part of the body, which no request asks for.
+            # 206 carries only a part of the body; no request sends `Range`.
             case _ if 200 <= status < 300 and status != 206:
                 return
             case 401:
@@ -327,7 +327,7 @@ class OrchestraClient:
 class _CheckedUrl(httpx.URL):
     """A URL built from a validated base and escaped ids, which httpx need not parse.
 
-    The transport reads nothing of it but its text.
+    The transport reads only its text.
     """
 
     def __init__(self, text: str) -> None:
@@ -352,9 +352,11 @@ class _Unanswered(Exception):
         self.cause = cause
         """A status or a kind of failure that may be shown; never the text of a library's error."""
         self.advice = advice
-        """What to check if no server responded."""
+        """What to check; empty if the cause needs no check."""
         self.retry_after = retry_after_seconds
+        """Seconds for which the server requests a pause; None if it requests none."""
         self.throttled = throttled
+        """Whether all requests should pause, not only this one."""
 
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:

@@ -22,7 +22,7 @@ def http_date(value: str | None) -> datetime | None:
 
 
 def retry_after(value: str | None, *, server_time: datetime | None) -> float | None:
-    """Return the seconds that a `Retry-After` header asks to wait.
+    """Return the seconds to wait that a `Retry-After` header requests.
 
     The result is never negative, but may be infinite. It is None if the header is missing or
     unreadable. A date is taken relative to the response's own `Date` (`server_time`), because the

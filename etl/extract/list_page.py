@@ -18,8 +18,8 @@ class PageRequest(NamedTuple):
 class SeenRows:
     """The set of rows that were seen, in about 1 MB for any number of rows.
 
-    Up to `_EXACTLY` rows, the set is exact. Beyond that it is a Bloom filter: it may take a single
-    new row for a seen one, but almost never two pages of new rows.
+    Up to `_EXACTLY` rows, the set is exact. Beyond that it is a Bloom filter: it may mistake a
+    single new row for a seen row, but almost never two pages of new rows.
     """
 
     _EXACTLY = 10_000
@@ -55,11 +55,12 @@ Row = str | int
 
 @dataclass(frozen=True)
 class ListPage:
-    """A page as received."""
+    """A page of the run list as received."""
 
     request: PageRequest
     rows: tuple[Row, ...]
     members: frozenset[str]
+    """The ids of the page that belong to the watermark."""
     too_large: bool = False
     """The page is a single row that is too large to be read."""
 

@@ -1,6 +1,6 @@
 """One-line descriptions of run lists that deviate from the API's description.
 
-Each names the assumption of the walk that has failed.
+Each function names an assumption of the walk that has failed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ def ignores_offset(offset: int, *, shown: int) -> str:
 
 def goes_round(offset: int) -> str:
     """Describe a list that shows known rows at this offset, where it should continue or end."""
-    return f"the list repeats at offset {offset:,} what it showed before: it is taken to end there"
+    return f"the list repeats at offset {offset:,} what it showed before: it counts as ended there"
 
 
 def counts_pages(offset: int) -> str:
     """Describe a list that shows rows at this offset that cannot be there."""
     return (
-        f"at offset {offset:,} the list shows other rows than follow those at 0: "
-        "is `offset` taken as the number of a page?"
+        f"at offset {offset:,} the list does not show the rows that follow those at 0: "
+        "does the server take `offset` as the number of a page?"
     )
 
 

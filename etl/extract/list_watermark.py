@@ -1,4 +1,4 @@
-"""The watermark (the runs that complete walks have listed), as far as one walk meets it again."""
+"""How far a walk has met the watermark: the runs that complete walks have listed."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Watermark:
         self.was_reached = self.was_reached or self.is_reached
 
     def shows_nothing_missed(self, *, otherwise: bool) -> bool:
-        """Return whether a list that has ended showed everything newer than the watermark.
+        """Return whether a list that has ended showed all runs newer than the watermark.
 
         Without a watermark, return `otherwise`.
         """

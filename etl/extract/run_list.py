@@ -173,7 +173,7 @@ class RunListWalker:
 
     @property
     def emptied(self) -> bool:
-        """Whether the walk ended at an empty head although this or an earlier walk saw rows."""
+        """Whether the head is empty although this or an earlier walk saw rows."""
         return self._empty_heads > 0
 
     def next_page(self) -> PageRequest | None:
@@ -220,7 +220,7 @@ class RunListWalker:
         self._bound()
 
     def end_of_list(self) -> None:
-        """Note that the server has no such page: it counts as empty. Not for the list's head."""
+        """Note that the requested page does not exist: it counts as empty. Never for the head."""
         self.receive((), ())
 
     def too_large(self) -> None:
@@ -412,7 +412,7 @@ class RunListWalker:
     def _is_to_be_looked_at(
         self, page: ListPage, known: Set[str], *, leads_on: bool, onward: bool
     ) -> bool:
-        """Return whether the head must explain the page, as it leads nowhere or is out of place."""
+        """Return whether the head must explain the page: it leads nowhere, or is out of place."""
         head = self._heads[-1]
         rows = set(page.usable)
         if not rows or page.request.offset == 0 or self._left_behind or self._disordered:
@@ -446,9 +446,9 @@ class RunListWalker:
         self._offset = max(0 if offset <= 1 else 1, offset - self._step)
 
     def _widen(self) -> None:
-        """Recover from `too_large` by a quarter with each page.
+        """Raise the limit, which `too_large` halves, by a quarter with each page.
 
-        Doubling would request too much every second time.
+        If the limit were doubled, every second request would be too large.
         """
         self._limit = min(self._page_size, self._limit + self._limit // 4 + 1)
 

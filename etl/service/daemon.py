@@ -32,12 +32,12 @@ from etl.signals import Stop
 
 log = structlog.get_logger(__name__)
 
-# Seconds. A larger jump of this machine's clock restarts all jobs.
+# Seconds. After a larger jump of this machine's clock, all jobs start at once.
 CLOCK_STEP = 2.0
 # Seconds that running jobs get at the end, of the ten within which the service promises to end.
 END_PATIENCE = 8.0
-# Seconds of these for a database that does not respond: a thread that keeps retrying would keep the
-# process from ending.
+# Seconds of `END_PATIENCE` for which an unavailable database is retried: a thread that keeps
+# retrying would keep the process from ending.
 DATABASE_END_PATIENCE = 4.0
 
 
@@ -47,7 +47,7 @@ logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 class Schedule(msgspec.Struct, frozen=True):
-    """When a workflow is swept: every `interval` seconds, or by `cron`, a cron line in UTC."""
+    """When a workflow is swept: every `interval` seconds, or by the cron line `cron` in UTC."""
 
     workflow_id: str
     interval: float
@@ -91,14 +91,14 @@ class Daemon:
         status: Callable[[], Status] | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """Create the service's jobs; `run` starts them.
+        """Prepare the service; `run` creates its jobs and starts them.
 
         Args:
             syncer: prepares, sweeps and polls.
             health: receives problems and metrics.
             schedules: when each configured workflow is swept.
             default_interval: seconds between sweeps of a workflow that is not configured.
-            refresh: brings the rollups up to date, and ends early if the function that it gets
+            refresh: brings the rollups up to date, and ends early once its argument, a function,
                 returns True. None: this service does not refresh rollups.
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
@@ -142,7 +142,7 @@ class Daemon:
                 IntervalTrigger(seconds=self._pace.observe),
                 now=True,
             )
-        # Not guarded: it must also beat while the API refuses the key.
+        # `beat` is not guarded, because it must also run while the API refuses the key.
         self._scheduler.add_job(
             self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
         )

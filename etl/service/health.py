@@ -22,14 +22,14 @@ BEAT_LIMIT = 30.0
 
 
 class _Single(NamedTuple):
-    """A problem that may concern only one workflow."""
+    """A problem that may affect only one workflow."""
 
     workflow_id: str
     since: float | None
     """When the API stopped responding for this workflow, on the monotonic clock.
 
-    Only a later response for another workflow shows that no other is concerned. None if the
-    problem is this workflow's own in any case.
+    A later response for another workflow shows that only this workflow is affected. None if the
+    problem is known to be this workflow's own.
     """
 
 
@@ -76,8 +76,8 @@ class Health:
         Args:
             part: the part that fails.
             problem: one line.
-            workflow_id: the workflow concerned; None if the problem concerns all workflows.
-            unanswered: whether the API did not respond, which may concern all workflows, too.
+            workflow_id: the affected workflow; None if the problem affects all workflows.
+            unanswered: whether the API did not respond, which may affect all workflows, too.
         """
         news = self._problems.get(part) != problem
         self._problems[part] = problem
@@ -154,8 +154,8 @@ class Health:
 
     def _metrics(self) -> HttpResponse:
         if self._is_unavailable():
-            # Clear the figures at once: the job that reads them may not have failed yet, and until
-            # then they are out of date.
+            # Clear the gauges at once. The job that sets them clears them only when it fails; until
+            # then, they would be out of date.
             self.metrics.set_status(None)
         return HttpResponse(
             self.metrics.exposition(ready=self.ready), content_type=CONTENT_TYPE_LATEST

@@ -63,7 +63,7 @@ async def served(
     except OSError as error:
         raise ConfigurationError(
             f"cannot listen on {host}:{port} ({error.strerror}): "
-            "set service.port to a free port, or to 0 for none"
+            "set service.port to a free port, or to 0 to serve nothing"
         ) from None
     try:
         yield

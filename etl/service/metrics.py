@@ -40,12 +40,14 @@ _STATUS = (
     _Figure("due_runs", "Runs due to be read now, those being read included"),
     _Figure(
         "lag_seconds",
-        "For how long the oldest live run that is due has waited to be read; 0 if none is due",
+        "Seconds that the oldest due live run has waited to be read; 0 if none is due",
     ),
     _Figure("unread_runs", "Known runs that have never been read"),
     _Figure("failing_runs", "Runs whose last read failed and that will be read again"),
     _Figure("dead_letters", "Open dead letters"),
-    _Figure("conflicting_runs", "Runs set aside because another workflow has a run of the same id"),
+    _Figure(
+        "conflicting_runs", "Runs not stored because another workflow has a run with the same id"
+    ),
     _Figure("gaps", "Gaps that are not acknowledged"),
     _Figure("drift", "Kinds of difference between the API's responses and its description"),
     _Figure("listed_runs", "Runs that the list showed when it was last walked whole"),
@@ -55,9 +57,11 @@ _STATUS = (
     ),
     _Figure(
         "swept_timestamp_seconds",
-        "When the last complete sweep of the run list ended",
+        "Unix time at which the last complete sweep of the run list ended",
     ),
-    _Figure("newest_run_start_timestamp_seconds", "Start of the newest run that is stored"),
+    _Figure(
+        "newest_run_start_timestamp_seconds", "Unix time at which the newest stored run started"
+    ),
     _Figure("verdict", "What `orchestra-etl status` says: 0 ok, 1 warning, 2 failing"),
 )
 
@@ -73,13 +77,13 @@ class Metrics:
         self._requests = self._counter(
             "requests",
             "Requests to the API, retries included, by endpoint and by HTTP status, "
-            "or `timeout`, `broken` or `cancelled` without a whole response",
+            "or `timeout`, `broken` or `cancelled` without a complete response",
             "endpoint",
             "status",
         )
         self._request_seconds = self._histogram(
             "request_duration_seconds",
-            "From the start of a request, or of a retry, to the end of its response",
+            "Seconds from the start of a request, or of a retry, to the end of its response",
             _SECONDS,
             "endpoint",
         )
@@ -126,7 +130,7 @@ class Metrics:
         )
         self._status_at = self._gauge(
             "status_timestamp_seconds",
-            "When the figures by workflow were last read from the database",
+            "Unix time at which the figures by workflow were last read from the database",
         )
         self._status = {one.name: self._gauge(one.name, one.help, "workflow") for one in _STATUS}
 
@@ -188,7 +192,7 @@ class Metrics:
             self._connections.labels(use).set_function(partial(_one_of, connections, use))
 
     def set_status(self, found: Status | None) -> None:
-        """Show the status read from the database; None clears it, if there is no response."""
+        """Show the status read from the database; None, if it could not be read, clears it."""
         for gauge in self._status.values():
             gauge.clear()
         if found is None:

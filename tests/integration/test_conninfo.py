@@ -157,7 +157,7 @@ def test_a_name_with_a_line_break_is_reported_as_unknown(database_url: str, name
     """A name with a line break and an error text is reported as an unknown database or user."""
     path = database_url.partition("@/")[2].partition("?")[0]
     line = _refused(database_url.replace(f"/{path}?", f"/{quote(name, safe='')}?"))
-    assert "the server has no such database" in line
+    assert "the database does not exist" in line
     assert "\n" not in line
     assert "does not know this user" in _refused(
         database_url.replace("postgres@", f"{quote(name, safe='')}@")

@@ -176,8 +176,8 @@ def _refusal(url: str) -> str:
 @pytest.mark.parametrize(
     ("part", "instead", "words"),
     [
-        ("/test_", "/missing_", "no such database"),
-        ("/test_", "/password authentication failed for user_", "no such database"),
+        ("/test_", "/missing_", "the database does not exist"),
+        ("/test_", "/password authentication failed for user_", "the database does not exist"),
         ("postgres@", "missing@", "does not know this user"),
     ],
 )

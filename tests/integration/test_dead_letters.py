@@ -156,7 +156,7 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
     row_of_list = _letter(database_url, "")
     _letter(database_url, "settled", resolution="discarded")
     printed = command("dead-letters", "retry", "--all")
-    assert "2 runs will be read again" in printed.out
+    assert "2 runs will be re-read" in printed.out
     assert f"belong to the run list and not to a run: {row_of_list};" in printed.out
     rows = query(
         database_url, "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id"

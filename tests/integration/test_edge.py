@@ -496,7 +496,7 @@ def test_config_init_writes_the_file_that_is_named_and_nothing_else(
         "a/b/c.toml",
         "d.toml",
     ]
-    _one_line(capsys, None, ("config", "init"), "exists already")
+    _one_line(capsys, None, ("config", "init"), "already exists")
     _one_line(capsys, None, ("config", "init", "--user"), "omit --user")
     _one_line(capsys, tmp_path / "d.toml" / "x", ("config", "init"), "cannot write")
     monkeypatch.delenv("ORCHESTRA_ETL_CONFIG")

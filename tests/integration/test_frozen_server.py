@@ -109,7 +109,7 @@ def test_a_command_gives_a_frozen_server_up_in_seconds(
         printed = command(*arguments)
         assert time.monotonic() - began < SECONDS
     assert printed.status in (4, 5)
-    assert "does not answer in time" in printed.err + printed.out
+    assert "does not respond in time" in printed.err + printed.out
 
 
 def test_a_server_that_freezes_during_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
@@ -122,7 +122,7 @@ def test_a_server_that_freezes_during_a_statement_is_given_up_in_seconds(server:
             connection.execute(text("SELECT 1"))
 
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+        with pytest.raises(DatabaseUnavailable, match="does not respond in time"):
             opened.transaction(work)
         assert time.monotonic() - began < SECONDS
         opened.close()
@@ -160,7 +160,7 @@ def test_a_patient_process_reports_an_outage_within_seconds(server: Freezer) -> 
     with _frozen(server):
         began = time.monotonic()
         wait_until(lambda: opened.is_unavailable, seconds=SECONDS)
-        assert "does not answer in time" in str(opened.problem)
+        assert "does not respond in time" in str(opened.problem)
         assert thread.is_alive(), time.monotonic() - began
     thread.join(30)
     assert not thread.is_alive()
@@ -234,7 +234,7 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
             with _frozen(server):
                 wait_until(lambda: get("/readyz")[0] == 503, seconds=SECONDS)
                 assert "database: PostgreSQL at " in get("/readyz")[1]
-                assert "does not answer in time" in get("/readyz")[1]
+                assert "does not respond in time" in get("/readyz")[1]
                 figures = get("/metrics")[1]
                 assert "orchestra_etl_ready 0.0" in figures
                 assert "orchestra_etl_open_runs{" not in figures
@@ -260,7 +260,7 @@ def test_all_addresses_share_the_patience() -> None:
             outage_patience=5,
         )
         began = time.monotonic()
-        with pytest.raises(DatabaseUnavailable, match="does not answer in time"):
+        with pytest.raises(DatabaseUnavailable, match="does not respond in time"):
             opened.transaction(lambda c: None)
         assert time.monotonic() - began < 7
         opened.close()

@@ -76,7 +76,8 @@ ODD: dict[str, Odd] = {
     ),
     "page number from 0": Odd(
         lambda rows, offset, limit: rows[offset * limit : (offset + 1) * limit],
-        "is `offset` taken as the number of a page?", complete=False, requests=12, shown=50,
+        "does the server take `offset` as the number of a page?",
+        complete=False, requests=12, shown=50,
     ),
     "page number from 1": Odd(
         lambda rows, offset, limit: rows[max(offset - 1, 0) * limit : max(offset, 1) * limit],

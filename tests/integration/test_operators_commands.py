@@ -279,7 +279,7 @@ def test_config_init_names_the_file_that_takes_effect(
         f"Without `--config {own}`, commands in this folder still use {here}."
     ]
     assert sources.config_file(None, {}) == sources.WORKING_FOLDER
-    assert init("second") == [f"Commands in this folder now use {here}, and no longer {own}."]
+    assert init("second") == [f"Commands in this folder now use {here} instead of {own}."]
     own.unlink()
     assert init("third", "--user") == []
     monkeypatch.setenv("ORCHESTRA_ETL_CONFIG", "named.toml")

@@ -100,7 +100,7 @@ def test_an_interactive_command_gives_up_in_seconds(make: Make, arguments: tuple
             "postgresql://u:secret@no-such-host.invalid/d",
             "no-such-host.invalid:5432: the host's name cannot be resolved",
         ),
-        ("postgresql://u:secret@/d?host=/no/such/folder", "there is no such socket"),
+        ("postgresql://u:secret@/d?host=/no/such/folder", "the socket does not exist"),
         (
             "postgresql://u:secret@127.0.0.1:1,127.0.0.2:2/d",
             "127.0.0.1:1, 127.0.0.2:2: the connection is refused",
@@ -118,7 +118,7 @@ def test_a_silent_server(make: Make) -> None:
     """A host that accepts the connection and stays silent is given up within seconds."""
     with _listener(None) as port:
         line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "status")
-    assert "does not answer in time" in line
+    assert "does not respond in time" in line
     assert seconds < 13
 
 
@@ -284,7 +284,7 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
     [
         (
             f'{BEFORE}FATAL:  database "role "x" does not exist" does not exist',
-            "no such database", True,
+            "the database does not exist", True,
         ),
         (
             f'{BEFORE}FATAL:  password authentication failed for user "too many connections"',

@@ -186,9 +186,9 @@ def test_a_hashed_user_is_found(world: World) -> None:
 @pytest.mark.parametrize(
     ("action", "says"),
     [
-        ("mask", "10 runs stored with asterisks that this name fits"),
-        ("drop", "10 runs stored without the name, by a `drop` rule"),
-        ("hash", "10 runs stored with a hash that may be made with an earlier key"),
+        ("mask", "10 runs stored with a masked name that this name fits"),
+        ("drop", "10 runs stored without the name, because of a `drop` rule"),
+        ("hash", "10 runs stored with a hash, possibly by an earlier key"),
     ],
 )
 def test_a_hidden_user_is_not_reported_as_absent(world: World, action: str, says: str) -> None:
@@ -213,7 +213,7 @@ def test_a_mask_of_the_api_is_compared_with_the_name(world: World) -> None:
     """`erase` reports a name that the API's asterisks could stand for, and no other name."""
     world.name(world.runs[0], "a%_\\*****z")
     world.run("sync")
-    assert "1 run stored with asterisks" in world.run("erase", "--user", "a%_\\bcdez", status=9)
+    assert "1 run stored with a masked name" in world.run("erase", "--user", "a%_\\bcdez", status=9)
     for other in ("abc\\bcdez", "a%_\\bcde", NAME):
         world.run("erase", "--user", other)
 

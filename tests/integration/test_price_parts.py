@@ -322,7 +322,7 @@ def test_the_list_shows_sources_and_missing_prices(
     assert "no price for output_audio: 1 call" in printed
     assert (
         f"input_audio 40, output 10, output_audio 80 USD from 2024-12-17 ({source},"
-        " in part added to it)" in printed
+        " in part added by orchestra-etl)" in printed
     )
     assert (
         "no price (openai sells it by input_mchars, which is not counted): set one with" in printed

@@ -348,7 +348,7 @@ def test_amounts_are_exact(command: Command, database: Database, database_url: s
 
 def test_the_command(command: Command, database: Database, database_url: str) -> None:
     """`prices` sets, lists and removes prices, and counts the calls that have none."""
-    assert command("prices", "list").out == "no model has been seen yet\n"
+    assert command("prices", "list").out == "no stored step names a model yet\n"
     see(database, database_url, "in-house-1", "virtuoso-medium", None)
     see(database, database_url, "in-house-1", day="2026-01-31")
     set_one = (

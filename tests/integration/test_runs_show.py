@@ -278,9 +278,9 @@ def test_tokens_that_are_unknown_are_not_zero(command: Command, database_url: st
         for run in ("silent", "no-calls", "some")
     }
     assert lines == {
-        "silent": "tokens    not known: 1 call without",
+        "silent": "tokens    not known: 1 call without a count",
         "no-calls": "tokens    -",
-        "some": "tokens    7 (- in, - out), and 1 call without",
+        "some": "tokens    7 (- in, - out), and 1 call without a count",
     }
     shown = command("runs", "list", "--json").json
     assert {one["id"]: one["total_tokens"] for one in shown} == {

@@ -241,14 +241,14 @@ def test_a_conflicting_run_is_a_dead_letter_and_reported(world: World, server: S
     status = {one["id"]: one for one in world.command("status", "--json").json["workflows"]}
     assert [status[one]["verdict"] for one in "ab"] == ["ok", "warning"]
     assert status["b"]["coverage"]["conflicting_runs"] == 1
-    assert "except 1 run set aside" in " ".join(world.command("status").out.split())
+    assert "except 1 conflicting run" in " ".join(world.command("status").out.split())
     metrics = Metrics()
     loaded = settings.load(world.config)
     with app.open_database(loaded) as database:
         metrics.set_status(app.read_status(loaded, database))
     assert b'orchestra_etl_conflicting_runs{workflow="b"} 1.0' in metrics.exposition(ready=True)
     retried = world.command("dead-letters", "retry", "--all")
-    assert "0 runs will be read again" in retried.out
+    assert "0 runs will be re-read" in retried.out
     assert "1 run will not: other workflows have" in retried.out
     # Discarding the dead letter does not make the data complete.
     assert world.command("dead-letters", "discard", "--all").status == 0
@@ -516,7 +516,7 @@ def test_untrack_removes_runs_that_were_only_requested(world: World, server: Ser
     assert world.conflicts() == [("aa", "1")]
 
     nothing = world.command("untrack", "a", "1")
-    assert (nothing.status, "has shown them" in nothing.err) == (2, True)
+    assert (nothing.status, "has shown the runs" in nothing.err) == (2, True)
     assert world.command("untrack", "b").status == 2
     one = world.command("untrack", "a", "typo")
     assert (one.status, "1 run, 0 requests" in one.out) == (0, True)

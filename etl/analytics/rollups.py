@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 BATCH = 300
 # Seconds between two log lines of progress. After an upgrade that changes what is counted, all
 # hours are in the queue.
-SAY_EVERY = 10.0
+LOG_EVERY = 10.0
 
 _GROUPS = (
     "unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[])) AS g (workflow_id, hour)"
@@ -338,7 +338,7 @@ def drain(
     """
     done = RefreshReport()
     size = batch
-    said = time.monotonic()
+    logged_at = time.monotonic()
     while not stopped():
         try:
             done.add(database.transaction(partial(refresh, limit=size)))
@@ -350,7 +350,7 @@ def drain(
         size = min(size * 2, batch)
         if done.busy or not done.waiting:
             break
-        if time.monotonic() - said >= SAY_EVERY:
-            said = time.monotonic()
+        if time.monotonic() - logged_at >= LOG_EVERY:
+            logged_at = time.monotonic()
             log.info("rollup_refresh_progressed", groups=done.groups, waiting=done.waiting)
     return done

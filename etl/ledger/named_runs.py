@@ -20,8 +20,8 @@ K = TypeVar("K")
 STRINGS_AT_ONCE = 10_000
 """Maximum number of strings in one lookup."""
 
-# Possessive quantifiers, and an unclosed string is matched to the end: no byte is scanned again for
-# each quote before it.
+# Possessive quantifiers, and a match of an unclosed string to the end, keep the scan linear:
+# otherwise each quote would cause another scan of the bytes behind it.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:(")|\\?\Z)', re.DOTALL)
 _NEIGHBOURS = re.compile(rb'"([^"]*+)(?=")')
 # Each character of an id may be written as an escape of six bytes. Longer strings without escapes

@@ -10,12 +10,11 @@ import msgspec
 from etl.ledger.lifecycle import DERIVED_CHECKS
 from etl.records import TERMINAL_STATES
 
-
 _REQUESTS: dict[str, str] = {
     "list": "its row of the run list changed",
     "config": "the configuration names it under another workflow",
-    "track": "`track`, `dead-letters retry` or a row of run_requests asked for it",
-    "reread": "`backfill --reread` asked for it",
+    "track": "`track`, `dead-letters retry` or a row of run_requests requested it",
+    "reread": "`backfill --reread` requested it",
     "repair": "its rows were missing from the tables",
     "states": "the configured states changed",
 }
@@ -39,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
     """What last requested a newer read of the run; None: nothing has."""
     opened_at: datetime
     run_state: str | None
-    """The run's state by the API's own row; None if the API gave none."""
+    """The run's state in the API's own row; None if no such row was read."""
     steps_observed_at: datetime | None
     removed_at: datetime | None
 
@@ -61,7 +60,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
 
 def outlook(entry: Entry, at: datetime, *, has_steps: bool, give_up_after: float) -> Outlook:
-    """Return what happens to a run next.
+    """Return what happens to a run next, and why.
 
     Args:
         entry: the run's row of the ledger.

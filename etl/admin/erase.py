@@ -187,7 +187,7 @@ def find(
 def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> EraseReport:
     """Remove all stored data of the selection's runs, and return the number of removed rows.
 
-    It is safe to repeat, and safe beside a running service. Each transaction removes some runs
+    It is safe to repeat, and while the service is running. Each transaction removes some runs
     completely. The search is repeated until it finds nothing, because runs may be loaded meanwhile.
     Then the rollups are refreshed and the tables analyzed.
 

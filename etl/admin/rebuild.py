@@ -152,7 +152,7 @@ def rebuild(
 ) -> RebuildReport:
     """Apply the newest rules to the stored steps that they have not read, in small transactions.
 
-    It is safe beside a running service. The database stores the position, so the next call
+    It is safe while the service is running. The database stores the position, so the next call
     continues from there, and several calls may run at once, taking turns. At the end, the rollups
     are refreshed.
 

@@ -151,7 +151,7 @@ def redact_stored(
 ) -> RedactionReport:
     """Apply the rules in force to all stored data, in small transactions.
 
-    It is safe to repeat, and safe beside a running service. Content that rules have removed does
+    It is safe to repeat, and while the service is running. Content that rules have removed does
     not come back when the rules are deleted. Unless the redaction is stopped, the rollups are then
     refreshed and the tables analyzed.
 

@@ -264,7 +264,7 @@ def prune(
 ) -> PruneReport:
     """Remove the data before the horizons, oldest first, in small transactions.
 
-    It is safe beside a running service. The rollups are refreshed before the removal, because
+    It is safe while the service is running. The rollups are refreshed before the removal, because
     removed data can no longer be counted, and once more at the end.
 
     Args:

@@ -37,7 +37,7 @@ def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
     Nested JSON is JSON inside a string. If the bytes are not JSON, yield all of them as one string,
     and the text between any two neighbouring quotes, because it is unknown which quotes open a
     string. An unclosed string is skipped: it may be the beginning of a longer id. The work grows
-    linearly with the length of the body, whatever it contains.
+    linearly with the length of the body, for any content.
     """
     try:
         msgspec.json.decode(body, type=msgspec.Raw)

@@ -233,7 +233,7 @@ class SweepResult(msgspec.Struct, frozen=True):
     whole_list: bool
     """Whether the walk went beyond the watermark, to the list's end or to the walk's own limit."""
     to_the_end: bool
-    """Whether the walk reached the list's end."""
+    """Whether the walk reached the list's end; False if the list is empty though runs are known."""
     listed: int
     """Number of rows listed."""
     new_runs: int

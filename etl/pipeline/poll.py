@@ -1,4 +1,4 @@
-"""The poll: claims due runs, reads them concurrently, and loads them while further reads go on."""
+"""The poll: claims due runs, reads them concurrently, and loads them during further reads."""
 
 from __future__ import annotations
 

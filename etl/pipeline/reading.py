@@ -209,11 +209,11 @@ class Reader:
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """Return whether the run's own row must be requested.
 
-        If the stored row says that the run is over, it is requested only if the steps have changed
-        since, or if there are redaction rules, because the stored row may have been written under
-        other rules. Otherwise it is requested if the list has shown no newer row, or if all steps
-        are over while the run is not. It is never requested if the server does not offer single
-        runs.
+        If the list has shown a newer row, the row is requested only if all steps are over while the
+        newer row says that the run is not. If the stored row says that the run is over, the row is
+        requested only if the steps have changed since, or if there are redaction rules, because the
+        stored row may have been written under other rules. In all other cases it is requested,
+        unless the server does not offer single runs.
         """
         claim = reading.claim
         if time.monotonic() < self._no_single_runs_until.get(claim.workflow_id, 0.0):

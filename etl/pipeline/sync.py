@@ -46,7 +46,7 @@ from etl.transform.workflows import decode_workflows, node_types_of
 
 log = structlog.get_logger(__name__)
 
-# Maximum number of workflows that one response may add: each costs three statements.
+# Maximum number of workflows that are taken from one response: each costs three statements.
 MAX_WORKFLOWS = 10_000
 # Maximum number of lists that are walked concurrently; each walk has one request in flight.
 SWEEPS_AT_ONCE = 4
@@ -113,7 +113,7 @@ class PrepareReport(msgspec.Struct, frozen=True):
     """The result of the preparation of a sync."""
 
     problem: ApiError | None
-    """Why the API did not list the workflows; None without an error or `api.all_workflows`."""
+    """Why the API did not list the workflows; None if it did, or without `api.all_workflows`."""
     dead_letters: int
     """New dead letters of runs in the configuration, and of workflows that cannot be requested."""
 

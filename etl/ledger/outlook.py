@@ -89,7 +89,7 @@ def _why_never(entry: Entry) -> str:
     if entry.tracking == "gone":
         return "the API returns 404 for it and no longer lists it"
     if entry.tracking == "stale":
-        return "neither the API nor the run list has shown it before polling.give_up_after"
+        return "neither the API nor the run list has shown it within polling.give_up_after"
     return "its end is confirmed; a changed list row or `track` causes another read"
 
 

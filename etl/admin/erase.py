@@ -1,6 +1,6 @@
-"""Erasure: the removal of a user's, an organisation's or named runs, with tombstones.
+"""Erasure: the removal of the runs of a user or organisation, or of named runs.
 
-The tombstones keep the runs from being loaded again. Derived data is removed with its source. An
+Tombstones prevent the runs from being loaded again. Derived data is removed with its source. An
 organisation's rollup rows are deleted even for hours whose runs were pruned long ago, so the order
 of `prune` and `erase` makes no difference.
 """
@@ -25,7 +25,7 @@ from etl.transform.redact import Redaction
 
 # Runs in one transaction.
 BATCH = 500
-# Runs in one counting statement.
+# Runs that one statement counts.
 COUNT_AT_ONCE = 5000
 
 NO_REDACTION = Redaction()
@@ -38,10 +38,10 @@ class Selection(msgspec.Struct, frozen=True):
     user_id: str | None = None
     organization_id: str | None = None
     workflow_id: str | None = None
-    """Only this workflow's runs; for `runs` that are not in the database, their workflow."""
+    """Only this workflow's runs; also the workflow of `runs` that are not in the database."""
 
     def person(self, rules: Redaction) -> Person | None:
-        """Return the user or organisation under these rules; None if runs are named."""
+        """Return the user or organisation, with its hash by these rules; None if runs are named."""
         field, name = (
             ("user_id", self.user_id)
             if self.user_id is not None
@@ -58,7 +58,7 @@ class EraseReport(msgspec.Struct, frozen=True):
 
     runs: int
     rows: dict[str, int]
-    """Removed rows by table; those of `run_ledger` stay as tombstones."""
+    """Number of removed rows by table; the rows of `run_ledger` stay, as tombstones."""
     not_read: int
     """Unread runs in the selection's scope: their user and organisation are unknown."""
     hidden: Hidden = Hidden()
@@ -80,7 +80,7 @@ _NOT_READ = text("""
       AND (CAST(:workflow_id AS text) IS NULL OR workflow_id = :workflow_id)
 """)
 
-# Ledger rows for runs without one, to have a row to lock, and later a tombstone.
+# A run without a ledger row gets one, which is locked now and becomes the tombstone.
 _ENTER = text("""
     INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)
     SELECT n.run_id, COALESCE(r.workflow_id, CAST(:workflow_id AS text)), 'request'
@@ -103,9 +103,9 @@ _DELETE_LETTERS_NAMING = text(
     "DELETE FROM orchestra_etl.dead_letters WHERE id = ANY (CAST(:ids AS bigint[]))"
 )
 
-# Rollup groups whose runs are still stored are recomputed from them. In the other groups, the
-# remaining rows belong to other organisations.
-_DELETE_COUNTED = text(
+# The changed groups are queued. A group whose runs are still stored is recomputed from them; a
+# group whose runs were pruned keeps the rows of the other organisations.
+_DELETE_ROLLUPS = text(
     f"""
     WITH steps AS (
         DELETE FROM orchestra.step_rollup AS t
@@ -128,7 +128,7 @@ _DELETE_COUNTED = text(
     SELECT count(*) FROM gone
 """
 )
-_COUNT_COUNTED = text(
+_COUNT_ROLLUPS = text(
     " UNION ALL ".join(
         f"SELECT count(*) AS n FROM {table.fullname} AS t"
         f" WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}"
@@ -153,7 +153,7 @@ _COUNT |= {
 def find(
     connection: Connection, selection: Selection, rules: Redaction = NO_REDACTION
 ) -> EraseReport:
-    """Count what `erase` would remove, without a change.
+    """Count what `erase` would remove, and change nothing.
 
     Args:
         connection: in a transaction.
@@ -162,7 +162,7 @@ def find(
 
     Raises:
         ConfigurationError: an id is masked, or a named run is not in the database and no workflow
-            is given.
+            is named.
     """
     person = selection.person(rules)
     ids = _search(connection, selection, person)
@@ -174,7 +174,7 @@ def find(
         letters.update(connection.execute(_FIND_LETTERS, {"ids": list(part)}).scalars())
     letters.update(_letters_naming(connection, person, ids))
     if person is not None and person.field == "organization_id":
-        rows["rollups"] = connection.execute(_COUNT_COUNTED, person.parameters).scalar_one()
+        rows["rollups"] = connection.execute(_COUNT_ROLLUPS, person.parameters).scalar_one()
     rows["dead_letters"] = len(letters)
     return EraseReport(
         len(ids),
@@ -185,15 +185,15 @@ def find(
 
 
 def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACTION) -> EraseReport:
-    """Remove everything stored of the selection's runs, and return what was removed.
+    """Remove all stored data of the selection's runs, and return the number of removed rows.
 
-    It is safe to repeat, and safe beside a running service. Each transaction removes some runs
+    It is safe to repeat, and while the service is running. Each transaction removes some runs
     completely. The search is repeated until it finds nothing, because runs may be loaded meanwhile.
     Then the rollups are refreshed and the tables analyzed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.
-        DatabaseError: the database cannot be used; what was committed stays removed.
+        DatabaseError: the database cannot be used; committed transactions stay.
     """
     person = selection.person(rules)
     runs, rows = 0, Counter(dict.fromkeys((*_COUNT, "dead_letters", "rollups"), 0))
@@ -205,7 +205,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
         lambda c: c.execute(_DELETE_LETTERS_NAMING, {"ids": _letters_naming(c, person)}).rowcount
     )
     if person is not None and person.field == "organization_id":
-        rows["rollups"] = database.transaction(lambda c: _delete_counted(c, person))
+        rows["rollups"] = database.transaction(lambda c: _delete_rollups(c, person))
     rollups.drain(database)
     if sum(rows.values()):
         database.transaction(analyze)
@@ -221,7 +221,7 @@ def _letters_naming(
 ) -> list[int]:
     """Return the dead letters whose bytes name the person, one of these runs or an erased run.
 
-    The search reads the bytes because a bad row has no run id.
+    The bytes are searched because the dead letter of a bad list row has no run id.
     """
     allow_long(connection)
     named = dead_letters.naming_erased(connection, frozenset(run_ids))
@@ -230,11 +230,11 @@ def _letters_naming(
     )
 
 
-def _delete_counted(connection: Connection, person: Person) -> int:
+def _delete_rollups(connection: Connection, person: Person) -> int:
     # Without this lock, a running refresh would write back what it has already read.
     changed_groups.wait_for_lock(connection)
     allow_long(connection)
-    return int(connection.execute(_DELETE_COUNTED, person.parameters).scalar_one())
+    return int(connection.execute(_DELETE_ROLLUPS, person.parameters).scalar_one())
 
 
 def _search(connection: Connection, selection: Selection, person: Person | None) -> list[str]:

@@ -21,7 +21,7 @@ from etl.transform.redact import Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 
 FIELDS = ("user_id", "organization_id")
-# Listings decoded in one step.
+# Number of list rows that are read at once.
 READ_AT_ONCE = 5000
 
 
@@ -37,7 +37,7 @@ class Person(msgspec.Struct, frozen=True):
 
     @property
     def parameters(self) -> dict[str, object]:
-        """Parameters for the statements of this module and of its callers."""
+        """Parameters for the SQL statements of this module and of its callers."""
         return {
             "name": self.values[0],
             "values": list(self.values),
@@ -57,14 +57,14 @@ class Hidden(msgspec.Struct, frozen=True):
 
     @property
     def any(self) -> bool:
-        """Whether there are such runs."""
+        """Whether there is at least one such run."""
         return bool(self.masked or self.dropped or self.hashed)
 
 
 _IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
 
-# A value that is not text, or is too long for the column, is stored in `extra`. An object there may
-# hold the name at any depth.
+# A value that is not text, or that is too long for the column, is stored in `extra`. There it may
+# be an object that holds the name at any depth.
 _OF_PERSON = f"""
     SELECT t.id FROM orchestra.runs AS t WHERE {{named}} AND {_IN_SCOPE}
     UNION
@@ -84,8 +84,8 @@ _LISTINGS = text(f"""
     LIMIT :limit
 """)
 
-# Any character of a name may be written as an escape. So the statement returns every body with a
-# backslash, and of the others those that contain the name.
+# Any character of a name may be written as an escape. So the statement returns all dead letters
+# whose bytes contain a backslash or the name.
 _LETTERS = text(f"""
     SELECT t.id FROM orchestra_etl.dead_letters AS t
     WHERE {_IN_SCOPE}
@@ -98,13 +98,12 @@ _BODY = text("SELECT body FROM orchestra_etl.dead_letters WHERE id = :id")
 _PLAIN = {character: character for character in '"\\/'}
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))", re.DOTALL)
 
-# A sequence of asterisks stands for any characters: the API's masks and those of this program are
-# matched alike.
+# A sequence of asterisks matches any characters, in the API's masks and in those of this program.
 _WHY_HIDDEN = r"""
     CASE WHEN t.{field} = ANY (CAST(:values AS text[])) THEN NULL
          WHEN t.{field} LIKE 'hmac-sha256:%' THEN
              CASE WHEN t.redaction_policy IS NULL THEN NULL
-                  WHEN t.redaction_policy = ANY (CAST(:ours AS text[]))
+                  WHEN t.redaction_policy = ANY (CAST(:current AS text[]))
                        AND t.first_seen_at >= CAST(:since AS timestamptz)
                   THEN NULL ELSE 'hashed' END
          WHEN position('*' IN t.{field}) > 0
@@ -147,8 +146,9 @@ def runs_of(connection: Connection, person: Person) -> set[str]:
 def dead_letters_of(connection: Connection, person: Person) -> list[int]:
     """Return the numbers of the dead letters whose bytes name the person, in any JSON spelling.
 
-    The bytes may not be JSON: the name counts wherever it is not part of a longer word or number. A
-    name of only symbols or blanks can occur anywhere, so it counts only as a whole string.
+    Because the bytes may not be JSON, the name counts wherever it is not part of a longer word or
+    number. A name of only symbols or blanks can occur anywhere, so it counts only as a whole
+    string.
     """
     allow_long(connection)
     patterns = (
@@ -165,17 +165,17 @@ def dead_letters_of(connection: Connection, person: Person) -> list[int]:
 
 
 def hidden(connection: Connection, person: Person, rules: Redaction) -> Hidden:
-    """Count the stored runs that may belong to the person, but whose name is hidden."""
+    """Count the stored runs that may belong to the person, but hide the name."""
     allow_long(connection)
     recorded = redaction.recorded(connection)
-    ours = [one for one in recorded if rules.has_made(one.version, _rules(one))]
+    current = [one for one in recorded if rules.has_made(one.version, _rules(one))]
     parameters = {
         **person.parameters,
-        "ours": [one.version for one in ours],
-        # A hash does not change when its row is redacted again: the oldest hashes may come from an
-        # earlier key.
-        "since": min((one.first_used_at for one in ours), default=None)
-        if len(ours) < len(recorded)
+        "current": [one.version for one in current],
+        # A hash does not change when its row is redacted again. So a row that was first seen before
+        # the current rules may hold the hash of an earlier key.
+        "since": min((one.first_used_at for one in current), default=None)
+        if len(current) < len(recorded)
         else datetime.min,
         "dropping": [
             one.version for one in recorded if "drop" in _policy(one).effects(person.field)

@@ -1,10 +1,10 @@
-"""Rebuild: stored steps are read again by newer rules, without a request to the API.
+"""Rebuild: newer rules are applied to stored steps, without a request to the API.
 
-The payloads come from the database. `content_hash` does not change. It covers the element's own
-bytes, which the database does not have, and the version of the rules. So the next read of such a
-step from the API writes the whole step once more, and the read after that finds it unchanged. An
-older program version that still runs finds the step unchanged, and does not write its own reading
-back.
+The payloads come from the database. `content_hash` does not change: it covers the bytes of the
+step in the API's response, which the database does not have, and the version of the rules. So the
+next read of such a step from the API writes the whole step once more, and the read after that finds
+the step unchanged. An older program version that still runs finds the step unchanged, too, and does
+not overwrite the new values.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ log = structlog.get_logger(__name__)
 BATCH = 1000
 # Bytes of payloads, as received, that one transaction reads, unless a single step has more.
 BATCH_BYTES = 16 << 20
-# A payload with a longer text is not read: a short `jsonb` value may hold numbers of a hundred
-# thousand digits each.
+# Bytes. A payload with a longer text is not read. Even a short `jsonb` value can have such a text:
+# its numbers may have a hundred thousand digits each.
 MAX_BYTES = 320 << 20
 # Seconds between two log lines about progress.
-SAY_EVERY = 10.0
+LOG_EVERY = 10.0
 
-# SQLSTATEs of a value whose text PostgreSQL cannot write: it is too long, takes too much memory or
-# time, or is damaged.
-_TOO_MUCH = ("54000", "53200", "57014", "XX000", "XX001")
+# SQLSTATEs of a payload that PostgreSQL cannot return: its text is too long or takes too much
+# memory or time, or the value is damaged.
+_UNREADABLE = ("54000", "53200", "57014", "XX000", "XX001")
 
 _WANTED = "(CAST(:workflows AS text[]) IS NULL OR s.workflow_id = ANY (CAST(:workflows AS text[])))"
 
@@ -80,12 +80,12 @@ def _payload(name: str) -> str:
         LEFT JOIN LATERAL (
             SELECT p.data IS NULL AS gone, convert_to(CAST(p.data AS text), 'UTF8') AS json
             FROM orchestra.{name} AS p WHERE p.step_id = s.id
-            OFFSET 0  -- otherwise PostgreSQL writes the text once for each use
+            OFFSET 0  -- otherwise PostgreSQL computes the text once for each use
         ) AS {name} ON true"""
 
 
-# Executed by the driver itself, which streams the rows. They are not sorted: for that, the server
-# would have to collect all texts.
+# The driver itself executes this statement, because it streams the rows. They are not sorted: to
+# sort them, the server would have to collect all texts.
 _READ = f"""
     SELECT s.id, s.workflow_id, s.node_id, s.redaction_policy, {listed(COLUMNS, "s.")},
            COALESCE(inputs.gone, false) OR COALESCE(outputs.gone, false) AS gone,
@@ -131,11 +131,11 @@ class _Part(msgspec.Struct):
     """The result of one transaction."""
 
     after: str | None
-    """The last step; None if no step was left."""
+    """Id of the last step; None if no step was left."""
     done: RebuildReport
 
 
-class _TooMuch(Exception):
+class _Unreadable(Exception):
     """PostgreSQL cannot return the payloads of these steps, or not of so many at once."""
 
     def __init__(self, ids: Sequence[str]) -> None:
@@ -150,11 +150,11 @@ def rebuild(
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RebuildReport:
-    """Read stored steps again that the newest rules have not read, in small transactions.
+    """Apply the newest rules to the stored steps that they have not read, in small transactions.
 
-    It is safe beside a running service. The database stores the position: the next call continues
-    from there, and several calls may run at once, taking turns. At the end, the rollups are
-    refreshed.
+    It is safe while the service is running. The database stores the position, so the next call
+    continues from there, and several calls may run at once, taking turns. At the end, the rollups
+    are refreshed.
 
     Args:
         database: with the current schema.
@@ -171,18 +171,18 @@ def rebuild(
     types, left = database.transaction(functools.partial(_begin, only=only))
     if left is None:
         return done
-    began = said = time.monotonic()
-    size, after, too_much = batch, None, None
+    began = logged_at = time.monotonic()
+    size, after, unreadable = batch, None, None
     while not stopped():
         try:
             part = database.transaction(
                 functools.partial(
-                    _step, after=after, only=only, limit=size, too_much=too_much, types=types
+                    _step, after=after, only=only, limit=size, unreadable=unreadable, types=types
                 )
             )
-        except _TooMuch as found:
+        except _Unreadable as found:
             # The batches become smaller until the step that causes the error is alone.
-            too_much = found.ids[0] if len(found.ids) == 1 else None
+            unreadable = found.ids[0] if len(found.ids) == 1 else None
             size = max(size // 8, 1)
             continue
         if part.after is None:
@@ -192,8 +192,8 @@ def rebuild(
         for name in ("steps", "changed", "without_payload", "unreadable"):
             setattr(done, name, getattr(done, name) + getattr(part.done, name))
         now = time.monotonic()
-        if now - said >= SAY_EVERY:
-            said = now
+        if now - logged_at >= LOG_EVERY:
+            logged_at = now
             log.info(
                 "rebuild_progressed",
                 steps=done.steps,
@@ -214,7 +214,7 @@ def _begin(connection: Connection, *, only: Sequence[str] | None) -> tuple[NodeT
         return {}, None
     types: dict[str, dict[str, str]] = {}
     for workflow_id, graph in workflows.all_graphs(connection):
-        # An older graph tells the types of nodes that the newest graph no longer has.
+        # An older graph has the types of nodes that the newest graph no longer contains.
         types.setdefault(workflow_id, {}).update(node_types_of(graph))
     after = known.after if only is None else None
     return types, connection.execute(_COUNT, {"after": after, "workflows": only}).scalar_one()
@@ -240,10 +240,10 @@ def _step(
     after: str | None,
     only: Sequence[str] | None,
     limit: int,
-    too_much: str | None,
+    unreadable: str | None,
     types: NodeTypes,
 ) -> _Part:
-    """Read one batch; `too_much` is a step that PostgreSQL cannot return even alone."""
+    """Read one batch; `unreadable` is a step that PostgreSQL cannot return even alone."""
     if only is None:
         known = _newest(rebuilds.hold(connection))
         if known.finished:
@@ -258,7 +258,7 @@ def _step(
             rebuilds.finish(connection, TRANSFORM_VERSION)
         return _Part(None, RebuildReport())
     ids = [row.id for row in found]
-    if ids == [too_much]:
+    if ids == [unreadable]:
         done = RebuildReport(steps=1, unreadable=1)
     else:
         if len(ids) == 1:
@@ -296,13 +296,13 @@ def _read_again(connection: Connection, ids: Sequence[str], types: NodeTypes) ->
 
 
 def _rows(connection: Connection, ids: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield these steps with their payloads, one in memory at a time; raise _TooMuch."""
+    """Yield these steps with their payloads, one in memory at a time; raise _Unreadable."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     with driver.cursor(row_factory=dict_row) as cursor:
         try:
             yield from cursor.stream(_READ, [list(ids)], binary=True)
         except psycopg.Error as error:
-            if sqlstate(error) in _TOO_MUCH:
-                raise _TooMuch(ids) from None
+            if sqlstate(error) in _UNREADABLE:
+                raise _Unreadable(ids) from None
             raise

@@ -111,7 +111,8 @@ _DROP_EMPTY = text("""
       AND num_nonnulls(inputs, outputs, inputs_raw, outputs_raw) = 0
 """)
 
-# Failures are derived from the changed steps. The change queues a refresh, which writes them again.
+# Failures are derived from steps. The change of the steps queues a refresh, which writes them
+# again.
 _DROP_FAILURES = text(
     "DELETE FROM orchestra.step_failures WHERE step_id = ANY (CAST(:ids AS text[]))"
 )
@@ -127,36 +128,39 @@ class Rewritten(msgspec.Struct):
 
 
 def redact_runs(connection: Connection, ids: Sequence[str], policy: Policy) -> Rewritten:
-    """Apply the policy's rules to these runs and their steps.
+    """Lock these runs, and apply the policy's rules to them and their steps.
 
-    The transaction locks the runs.
+    Args:
+        connection: in a transaction.
+        ids: the runs.
+        policy: the rules in force for the runs' workflow.
     """
     lock(connection, ids)
     allow_long(connection)
-    left = {
+    redacted = {
         row.id: redact_run(_stored(row), policy)
         for row in connection.execute(_RUNS, {"ids": list(ids)})
     }
-    changed = _write(connection, _UPDATE_RUNS, columns=_RUN_COLUMNS, left=left, policy=policy)
-    for run_id, one in left.items():
+    changed = _write(connection, _UPDATE_RUNS, columns=_RUN_COLUMNS, rows=redacted, policy=policy)
+    for run_id, one in redacted.items():
         for name in _PAYLOADS:
             if name not in one.payloads:
                 continue
-            gone = one.payloads[name] or Payload(None, 0)
-            data = None if gone.data is None else bytes(gone.data).decode()
+            payload = one.payloads[name] or Payload(None, 0)
+            data = None if payload.data is None else bytes(payload.data).decode()
             connection.execute(
-                _UPDATE_RUN_PAYLOAD[name], {"run_id": run_id, "data": data, "note": gone.note}
+                _UPDATE_RUN_PAYLOAD[name], {"run_id": run_id, "data": data, "note": payload.note}
             )
     connection.execute(
-        _DROP_EMPTY, {"ids": [run_id for run_id, one in left.items() if one.payloads]}
+        _DROP_EMPTY, {"ids": [run_id for run_id, one in redacted.items() if one.payloads]}
     )
-    done = Rewritten(runs=len(left), changed=len(changed))
+    done = Rewritten(runs=len(redacted), changed=len(changed))
     sizes = connection.execute(_SIZES, {"run_ids": list(ids), "version": policy.version}).all()
     for part in _parts([(row.id, row.size) for row in sizes]):
         rows = connection.execute(_STEPS, {"ids": part})
         found = {row.id: redact_step(_stored(row), policy) for row in rows}
         changed = _write(
-            connection, _UPDATE_STEPS, columns=_STEP_COLUMNS, left=found, policy=policy
+            connection, _UPDATE_STEPS, columns=_STEP_COLUMNS, rows=found, policy=policy
         )
         for name in _PAYLOADS:
             update_payloads(
@@ -190,7 +194,8 @@ def _stored(row: Row[Any]) -> StoredRow:
     for name in _PAYLOADS:
         there = columns.pop(f"has_{name}", columns.get("has_payloads"))
         content = StoredPayload(_bytes(columns.pop(name)), _bytes(columns.pop(f"{name}_raw")))
-        # A run has one row for both payloads: a null one never existed, or is gone.
+        # A run has one row for both payloads: a payload that is null was never stored, or was
+        # removed.
         if there and ("has_payloads" not in columns or content != (None, None)):
             payloads[name] = content
     columns.pop("has_payloads", None)
@@ -206,13 +211,13 @@ def _write(
     update: TextClause,
     *,
     columns: tuple[str, ...],
-    left: Mapping[str, RedactedRow],
+    rows: Mapping[str, RedactedRow],
     policy: Policy,
 ) -> list[str]:
     """Write the columns of these rows; return the ids of those that changed."""
     values: dict[str, object] = {
-        name: [one.columns[name] for one in left.values()] for name in columns
+        name: [one.columns[name] for one in rows.values()] for name in columns
     }
-    values |= {"id": list(left), "content_hash": [one.content_hash for one in left.values()]}
-    values |= {"touched": [bool(one.payloads) for one in left.values()], "version": policy.version}
+    values |= {"id": list(rows), "content_hash": [one.content_hash for one in rows.values()]}
+    values |= {"touched": [bool(one.payloads) for one in rows.values()], "version": policy.version}
     return [row.id for row in connection.execute(update, values) if row.changed]

@@ -1,9 +1,9 @@
-"""Redaction of stored data, some of which can never be read again.
+"""Redaction of stored data, including data that is never read again.
 
 A new rule reaches a run when the run is read again. Some data is never read again: steps that the
 API no longer returns, runs that it has forgotten, resolved dead letters, and hours whose runs were
 pruned. So the rules are applied to the stored rows themselves. Each row carries the version of its
-rules, so that interrupted work continues where it stopped.
+rules, so that an interrupted redaction continues where it stopped.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 # Runs in one transaction while their payloads are small: a load of one of them waits for it.
 BATCH = 100
 # Seconds between two log lines about progress.
-SAY_EVERY = 10.0
+LOG_EVERY = 10.0
 
 _WORKFLOWS = text("""
     SELECT id FROM orchestra.workflows
@@ -76,7 +76,8 @@ _UPDATE_LISTING = text("""
     WHERE run_id = :run_id
 """)
 
-# A dead letter about an unusable run id or a response that is too large holds only the run id.
+# A dead letter for an unusable run id or a response that is too large holds only the run id, so it
+# is left out.
 _FIND_LETTERS = text("""
     SELECT id FROM orchestra_etl.dead_letters
     WHERE workflow_id = :workflow_id AND octet_length(body) > 0
@@ -85,7 +86,7 @@ _FIND_LETTERS = text("""
     ORDER BY id
     LIMIT :limit
 """)
-# Locked in the order in which dead letters are recorded.
+# Dead letters are locked in the order in which they are recorded.
 _LETTERS = text("""
     SELECT id, step_id, reason, detail, body FROM orchestra_etl.dead_letters
     WHERE id = ANY (CAST(:ids AS bigint[]))
@@ -105,8 +106,8 @@ _NAMED = {
     table: text(f"SELECT DISTINCT {names} FROM {table.fullname} WHERE workflow_id = :workflow_id")
     for table, names in _COUNTED.items()
 }
-# Rows of one group may have the same names afterwards: they stay separate rows, and their counts
-# add up.
+# Several rows of a group may have the same names afterwards. They stay separate rows, and their sum
+# is still correct.
 _RENAME = {
     table: text(f"""
         UPDATE {table.fullname} SET organization_id = :new_organization{model}
@@ -148,11 +149,11 @@ def redact_stored(
     batch: int = BATCH,
     stopped: Callable[[], bool] = lambda: False,
 ) -> RedactionReport:
-    """Apply the rules in force to everything stored, in small transactions.
+    """Apply the rules in force to all stored data, in small transactions.
 
-    It is safe to repeat, and safe beside a running service. Content that rules have removed does
-    not come back when the rules are lifted. Unless it is stopped, it also refreshes the rollups and
-    analyzes the tables.
+    It is safe to repeat, and while the service is running. Content that rules have removed does
+    not come back when the rules are deleted. Unless the redaction is stopped, the rollups are then
+    refreshed and the tables analyzed.
 
     Args:
         database: with the current schema.
@@ -165,7 +166,7 @@ def redact_stored(
         DatabaseError: the database cannot be used; committed transactions stay.
     """
     done = RedactionReport()
-    said = time.monotonic()
+    logged_at = time.monotonic()
     for workflow_id in database.transaction(known_workflows):
         policy = rules.policy(workflow_id)
         if policy is None or (workflows is not None and workflow_id not in workflows):
@@ -174,8 +175,8 @@ def redact_stored(
             if stopped():
                 done.complete = False
                 return done
-            if time.monotonic() - said >= SAY_EVERY:
-                said = time.monotonic()
+            if time.monotonic() - logged_at >= LOG_EVERY:
+                logged_at = time.monotonic()
                 log.info(
                     "redaction_progressed",
                     runs=done.runs,
@@ -197,7 +198,7 @@ def known_workflows(connection: Connection) -> list[str]:
 def _steps_of_work(
     database: Database, workflow_id: str, policy: Policy, batch: int, done: RedactionReport
 ) -> Iterator[None]:
-    """Run one transaction per step; bring `done` up to date before each yield."""
+    """Run one transaction before each yield, and add its result to `done`."""
     database.transaction(lambda c: redaction.record(c, {policy.version: policy.rules_json}))
 
     def run(work: Callable[..., RedactionReport], *arguments: object) -> None:
@@ -287,9 +288,9 @@ def _rename(connection: Connection, workflow_id: str, policy: Policy) -> Redacti
             names = dict(row._mapping)
             organization, model = redact_names(policy, **names)
             if (organization, model) != (row.organization_id, row.model):
-                left = {"new_organization": organization, "new_model": model}
+                new = {"new_organization": organization, "new_model": model}
                 renamed = connection.execute(
-                    _RENAME[table], {**names, **left, "workflow_id": workflow_id}
+                    _RENAME[table], {**names, **new, "workflow_id": workflow_id}
                 )
                 done.rollups += renamed.rowcount
     return done

@@ -72,8 +72,9 @@ _FORGET_EXAMPLES = text("""
     WHERE last_run_id = ANY (CAST(:ids AS text[]))
 """)
 
-# The rebuild's position moves back to the last step that stays. A running rebuild locks in another
-# order: PostgreSQL ends one of the two transactions, and that one is retried.
+# The rebuild's position moves back to the last step that stays. A running rebuild takes its locks
+# in another order: if that causes a deadlock, PostgreSQL ends one of the two transactions, which is
+# then retried.
 _FORGET_POSITION = text("""
     UPDATE orchestra_etl.rebuilds AS b
     SET after_step_id = (
@@ -83,9 +84,10 @@ _FORGET_POSITION = text("""
         SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# A tombstone keeps the id and the workflow, so that nothing loads the run again; its position in
-# the list, for the walk; and the times at which this program first saw and removed it. The start
-# time stays only for a pruned run: the start time of an erased run could identify the person.
+# A tombstone keeps the id and the workflow, so that nothing loads the run again; the number of the
+# sweep that listed it, for the walk; and the times at which this program first saw and removed it.
+# The start time stays only for a pruned run: the start time of an erased run could identify the
+# person.
 _TOMBSTONE = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET {assign(FENCED)}, tracking = :tracking, removed_at = now(), due_at = NULL,
@@ -119,8 +121,8 @@ def lock(connection: Connection, run_ids: Sequence[str]) -> None:
 def remove(connection: Connection, run_ids: Sequence[str], tracking: Removal) -> dict[str, int]:
     """Delete the data of these runs and make their ledger rows tombstones; return rows by table.
 
-    `lock` must have locked the rows in this transaction. Dead letters stay: the caller decides
-    about them.
+    `lock` must have locked the rows in this transaction. Dead letters stay: the callers treat them
+    differently.
     """
     ids = {"ids": list(run_ids)}
     connection.execute(_FORGET_POSITION, ids)

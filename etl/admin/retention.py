@@ -1,4 +1,4 @@
-"""Retention: the removal of old runs' payloads, and of whole old runs, for good.
+"""Retention: the permanent removal of the payloads of old runs, and of whole old runs.
 
 Two horizons in `orchestra_etl.retention` only move forward, and they move before anything is
 deleted. From then on, a load stores no payloads from before the payload horizon, and a sweep enters
@@ -10,8 +10,8 @@ start; if it has no start, from when it was first seen. A whole run is removed i
 before the run horizon and none of its steps began or ended later. Its counts in the rollups stay:
 all of them are counted before a horizon moves.
 
-`updated_at` does not change: otherwise a copy of everything that has changed since some time would
-take a pruned row for new content.
+`updated_at` does not change: otherwise an incremental copy that reads the rows with a newer
+`updated_at` would take a pruned row for new content.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from etl.tables import runs
 
 log = structlog.get_logger(__name__)
 
-# Runs in one transaction. It lasts a fraction of a second, so that no load waits long for one of
-# its runs.
+# Runs in one transaction. The transaction lasts a fraction of a second, so that no load waits long
+# for one of its runs.
 BATCH = 1000
 # Runs found by one search. A search reads all old rows, so it must be rare; this many ids fit in
 # memory.
 SEARCH = 50_000
 # Seconds between two log lines about progress.
-SAY_EVERY = 10.0
+LOG_EVERY = 10.0
 # Seconds between two checks whether another process has refreshed the rollups.
 REFRESH_PAUSE = 0.5
 
@@ -96,7 +96,7 @@ _STEPS_OVER = """NOT EXISTS (
     WHERE s.run_id = a.run_id
       AND GREATEST(s.start_time, s.end_time) >= CAST(:horizon AS timestamptz) OFFSET 0)"""
 
-# In order of age; the next search starts after the last run found.
+# The runs are found in order of age; the next search starts after the last one found.
 _FIND = """
     SELECT a.run_id, a.over_since
     FROM ({aged}) AS a
@@ -110,7 +110,8 @@ _FIND = """
 _FIND_RUNS = text(_FIND.format(aged=_AGED, condition=_STEPS_OVER))
 _FIND_PAYLOADS = text(_FIND.format(aged=_AGED, condition=_PAYLOADS_LEFT))
 
-# Checked again under the lock: a run may have been reopened or removed since the search.
+# The runs are checked again under the lock: some may have been reopened or removed since the
+# search.
 _STILL_AGED = text(f"""
     SELECT a.run_id
     FROM ({_AGED} AND l.run_id = ANY (CAST(:ids AS text[]))) AS a
@@ -158,7 +159,7 @@ _DROP_LISTINGS = text("""
 
 _EMPTIED = "body = CAST('' AS bytea), detail = detail || ' Its bytes were pruned.'"
 
-# A pruned run cannot be read again: its dead letters are resolved.
+# A pruned run cannot be read again, so its open dead letters are discarded.
 _EMPTY_LETTERS_OF = text(f"""
     UPDATE orchestra_etl.dead_letters
     SET {_EMPTIED}, resolution = COALESCE(resolution, 'discarded'),
@@ -168,7 +169,7 @@ _EMPTY_LETTERS_OF = text(f"""
 """)
 
 # All dead letters of old runs; old dead letters of the run list; and old resolved dead letters of
-# any run, which nothing needs any more.
+# any run.
 _OLD_LETTERS = f"""
     FROM orchestra_etl.dead_letters AS d
     WHERE octet_length(d.body) > 0
@@ -201,7 +202,9 @@ class ExpiredRuns(msgspec.Struct, frozen=True):
     oldest: datetime | None
     """When the oldest of them ended."""
     newest: datetime | None
+    """When the newest of them ended."""
     steps: int
+    """Number of their steps."""
 
 
 class PrunePreview(msgspec.Struct, frozen=True):
@@ -236,7 +239,7 @@ def horizons(connection: Connection, *, payloads: float | None, runs: float | No
 
 
 def preview(connection: Connection, wanted: Horizons) -> PrunePreview:
-    """Count what `prune` would remove, without a change."""
+    """Count what `prune` would remove, and change nothing."""
     whole = payloads = None
     letters = 0
     allow_long(connection)
@@ -261,19 +264,21 @@ def prune(
 ) -> PruneReport:
     """Remove the data before the horizons, oldest first, in small transactions.
 
-    It is safe beside a running service. The rollups are refreshed before the removal, because
-    removed data can no longer be counted, and after it.
+    It is safe while the service is running. The rollups are refreshed before the removal, because
+    removed data can no longer be counted, and once more at the end.
 
     Args:
         database: with the current schema.
         wanted: the horizons; the database stores them, so that removed data is not loaded again.
         batch: runs in a transaction.
-        stopped: called between two transactions; if True, the next call removes the rest.
+        stopped: called between two transactions; True ends the pruning, and the next call removes
+            the rest.
 
     Raises:
         DatabaseError: the database cannot be used; committed transactions stay.
     """
-    # Everything must be counted before the horizon moves, by this process or by another one.
+    # All stored runs must be counted before a horizon moves. `busy` means that another process
+    # counts.
     while rollups.drain(database, stopped=stopped).busy and not stopped():
         time.sleep(REFRESH_PAUSE)
     if stopped():
@@ -299,7 +304,7 @@ class _Pruning:
         self._database = database
         self._batch = batch
         self._stopped = stopped
-        self._said = time.monotonic()
+        self._logged_at = time.monotonic()
         self.done = PruneReport()
 
     def each(
@@ -308,7 +313,7 @@ class _Pruning:
         horizon: datetime,
         work: Callable[[Connection, Sequence[str], PruneReport], None],
     ) -> None:
-        """Do the work for all runs that `find` returns, by age, one transaction a batch."""
+        """Do the work for all runs that `find` returns, oldest first, one transaction per batch."""
         bounds = {"horizon": horizon, "after": None, "after_id": "", "limit": SEARCH}
         while found := self._database.transaction(
             functools.partial(_rows, statement=find, parameters=bounds)
@@ -323,7 +328,7 @@ class _Pruning:
             bounds |= {"after": found[-1].over_since, "after_id": found[-1].run_id}
 
     def empty_letters(self, horizon: datetime) -> None:
-        """Remove the bytes of old dead letters, one transaction a batch."""
+        """Remove the bytes of old dead letters, one transaction per batch."""
         before = -1
         while before != self.done.dead_letters:
             before = self.done.dead_letters
@@ -340,8 +345,8 @@ class _Pruning:
         step = self._database.transaction(work)
         for name in ("runs", "steps", "runs_without_payloads", "dead_letters"):
             setattr(self.done, name, getattr(self.done, name) + getattr(step, name))
-        if time.monotonic() - self._said >= SAY_EVERY:
-            self._said = time.monotonic()
+        if time.monotonic() - self._logged_at >= LOG_EVERY:
+            self._logged_at = time.monotonic()
             log.info(
                 "prune_progressed",
                 runs=self.done.runs,

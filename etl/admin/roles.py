@@ -1,7 +1,6 @@
 """Group roles with least privileges, derived from the tables and their payload columns.
 
-The roles belong to the whole cluster, their privileges to one database. Nothing here is ever
-dropped.
+The roles belong to the whole cluster, their privileges to one database. No role is ever dropped.
 """
 
 from __future__ import annotations
@@ -114,7 +113,7 @@ _MAY_GRANT = text("""
     FROM pg_roles AS r, pg_roles AS me WHERE r.rolname = :role AND me.rolname = current_user
 """)
 
-# Users with an open session that can work with the schema as a loader must.
+# Users with an open session of this program who may already write to the ledger.
 _LIVE = text(f"""
     SELECT DISTINCT usename FROM pg_stat_activity
     WHERE datname = current_database() AND application_name LIKE 'orchestra-etl%'
@@ -158,15 +157,16 @@ _OBJECTS = """
 
 _OWNED = text(f"""
     SELECT o.kind, o.name, r.rolname AS owner, r.rolsuper OR r.rolname = current_user AS keeps_all,
-           pg_has_role(r.oid, 'USAGE') AS is_ours
+           pg_has_role(r.oid, 'USAGE') AS may_alter
     FROM ({_OBJECTS}) AS o JOIN pg_roles AS r ON r.oid = o.owner
     WHERE r.rolname <> :migrator
     ORDER BY o.ordinal, o.name
 """)
 
 # Views run with the privileges of their owner, who reads everything. A view that reads a payload
-# column, itself or through another view, reveals payloads. (A whole row as one value leaves no such
-# trace in the catalogue; no view of this schema may use one.)
+# column, itself or through another view, reveals payloads. The catalogue does
+# not show which columns a view reads if it uses a whole row as one value, so no view of this schema
+# may do that.
 _VIEWS = text("""
     WITH RECURSIVE revealing AS (
         SELECT w.ev_class
@@ -233,9 +233,10 @@ def apply(database: Database) -> RolesReport:
 
 
 def refresh(database: Database) -> bool:
-    """Bring the grants up to date after an upgrade; return whether this database uses the roles.
+    """Bring the grants up to date after an upgrade; return whether that was done.
 
-    A user who is not a member of the migrator cannot have upgraded anything, and changes nothing.
+    Nothing changes if this database does not use the roles, or if the user is not a member of the
+    migrator, and so cannot have upgraded the schema.
     """
     return database.transaction(_refresh)
 
@@ -287,7 +288,7 @@ def _apply(connection: Connection) -> RolesReport:
             "as a user with CREATEROLE, such as the server's administrator"
         )
     owned = _owned(connection)
-    if foreign := sorted({one.owner for one in owned if not one.is_ours}):
+    if foreign := sorted({one.owner for one in owned if not one.may_alter}):
         raise DatabaseError(
             f"the schema belongs to {', '.join(map(quoted, foreign))}: run `orchestra-etl db "
             "roles` as its owner with CREATEROLE, or as a superuser; nothing was changed"
@@ -336,7 +337,7 @@ def _enter(connection: Connection, member: str, role: str) -> None:
 
 
 def _run(connection: Connection, statement: str) -> None:
-    """Run a statement without parameters: a % in a name stays a %."""
+    """Run a statement without parameters, so that a % in a name stays a %."""
     connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
 
@@ -349,9 +350,9 @@ def _refresh(connection: Connection) -> bool:
 
 
 def _wait_for_upgrades(connection: Connection) -> None:
-    """Wait until no upgrade and no other grant is in progress.
+    """Wait until no upgrade and no other change of grants is in progress.
 
-    They change the same rows of the catalogue, so concurrent ones would fail.
+    These change the same rows of the catalogue, so concurrent changes would fail.
     """
     connection.exec_driver_sql(
         f"LOCK TABLE {OPERATIONS}.alembic_version IN SHARE ROW EXCLUSIVE MODE"

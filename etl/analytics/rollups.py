@@ -34,9 +34,9 @@ log = structlog.get_logger(__name__)
 # steps an hour and workflow, as in ten million steps over 90 days. Batches of 100 took 1.5 times as
 # long in total, because each batch adds up its days; batches of 1,000 saved nothing.
 BATCH = 300
-# Seconds between two log lines of progress. A refresh can take long: after an upgrade that changes
-# what is counted, all hours are in the queue.
-SAY_EVERY = 10.0
+# Seconds between two log lines of progress. After an upgrade that changes what is counted, all
+# hours are in the queue.
+LOG_EVERY = 10.0
 
 _GROUPS = (
     "unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[])) AS g (workflow_id, hour)"
@@ -337,7 +337,7 @@ def drain(
     """
     done = RefreshReport()
     size = batch
-    said = time.monotonic()
+    logged_at = time.monotonic()
     while not stopped():
         try:
             done.add(database.transaction(partial(refresh, limit=size)))
@@ -349,7 +349,7 @@ def drain(
         size = min(size * 2, batch)
         if done.busy or not done.waiting:
             break
-        if time.monotonic() - said >= SAY_EVERY:
-            said = time.monotonic()
+        if time.monotonic() - logged_at >= LOG_EVERY:
+            logged_at = time.monotonic()
             log.info("rollup_refresh_progressed", groups=done.groups, waiting=done.waiting)
     return done

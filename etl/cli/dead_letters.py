@@ -67,7 +67,7 @@ def list_letters(
         settled = (
             0
             if everything
-            else database.transaction(lambda c: dead_letters.count_settled(c, workflows=workflow))
+            else database.transaction(lambda c: dead_letters.count_resolved(c, workflows=workflow))
         )
     more = (
         f"{counted(settled, 'settled dead letter')}: --all shows {'it' if settled == 1 else 'them'}"

@@ -182,7 +182,7 @@ def _entering(workflow: str, ids: Sequence[str]) -> Callable[[Connection], tuple
     def enter(connection: Connection) -> tuple[TrackReport, int]:
         workflows.configure_unknown(connection, workflow)
         done = requests.track(connection, workflow, ids)
-        return done, conflicts.set_aside(connection, done.conflicts)
+        return done, conflicts.record(connection, done.conflicts)
 
     return enter
 

@@ -1,1 +1,1 @@
-"""The ledger: known runs, due reads, claims, sweeps, gaps and dead letters between polls."""
+"""The ledger: known runs, due reads, claims, sweeps, gaps and dead letters."""

@@ -12,7 +12,8 @@ _CREATE = text(
 
 # At most one second's worth of requests accumulates, so that no burst follows a pause. The
 # statement uses clock_timestamp and not now(): it locks the row first, and the time it waits for
-# that lock must count.
+# that lock must count. The condition on `available`, which is never null, makes PostgreSQL read the
+# clock after it has locked the row.
 _DRAW = text("""
     WITH held AS (
         SELECT available, refilled_at, not_before
@@ -55,11 +56,12 @@ _HOLD_OFF = text("""
 
 
 class Grant(msgspec.Struct, frozen=True):
-    """The number of requests that the caller may start now."""
+    """Permission to start requests now."""
 
     requests: int
+    """Number of requests; 0: none yet."""
     wait: float
-    """Seconds until the next attempt to draw, if `requests` is 0."""
+    """Seconds to wait before the next attempt to draw, if `requests` is 0; otherwise 0."""
 
 
 def draw(connection: Connection, *, rate: float, wanted: int) -> Grant:
@@ -75,10 +77,10 @@ def draw(connection: Connection, *, rate: float, wanted: int) -> Grant:
 
 
 def pause(connection: Connection) -> float:
-    """Return the seconds until any replica may send a request, as the server demanded."""
+    """Return the remaining seconds of the pause that the server requested; 0: there is none."""
     return float(connection.execute(_PAUSE).scalar_one_or_none() or 0)
 
 
 def hold_off(connection: Connection, seconds: float) -> None:
-    """Keep every replica from sending a request for `seconds`."""
+    """Let no replica send a request during the next `seconds`; a longer pause stays."""
     connection.execute(_HOLD_OFF, {"seconds": seconds})

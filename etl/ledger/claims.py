@@ -1,8 +1,9 @@
-"""Claims on due runs, and what a poll writes back.
+"""Claims on due runs, and the settlements with which polls consume them.
 
 The invariant: every request for a newer read of a run raises its fencing token and clears its
-lease. A load is accepted only while its claim's token is still current and the lease has not been
-consumed. So a response that was requested before the newest request never has the last word.
+lease. A load is accepted only if the claim's token is still current and its lease is not cleared.
+So once a newer read has been requested, no earlier response can be loaded. An expired lease does
+not prevent a load: if another process had claimed the run since, the token would have changed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from etl.ledger.lifecycle import KnownRun, Tracking
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """A run that this process may read and load, until the lease ends or the token moves."""
+    """A run that this process may read, and load until the run's fencing token changes.
+
+    No other process claims the run before the lease ends.
+    """
 
     run_id: str
     workflow_id: str
@@ -27,19 +31,26 @@ class Claim(msgspec.Struct, frozen=True):
     listing: bytes | None
     """The run's row from the list; None if it is already loaded."""
     listed_at: datetime | None
+    """Database time at which the page with this row was requested."""
     run_observed_at: datetime | None
     run_state: str | None
     run_end_time: datetime | None
     not_found_since: datetime | None
+    """Since when the API returns 404 for the steps; None: the last read found no 404."""
     known: KnownRun
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """What a poll found, to be written to the ledger. It consumes the claim."""
+    """The result of a poll, to be written to the ledger; writing it consumes the claim.
+
+    The ledger keeps its stored value where `steps_observed_at`, `read_digest`, `run_observed_at` or
+    `listing_hash` is None. If `run_observed_at` is None, it also keeps the run's state and end.
+    """
 
     run_id: str
     tracking: Tracking
     due_in: float | None
+    """Seconds from now until the next poll; None: no further poll unless one is requested."""
     checks: int = 0
     attempts: int = 0
     last_error: str | None = None
@@ -51,6 +62,7 @@ class Settlement(msgspec.Struct, frozen=True):
     run_end_time: datetime | None = None
     listing_hash: bytes | None = None
     listing_loaded: bool = False
+    """Whether the ledger may drop the run's row from the list, because it is loaded."""
 
 
 _IS_DUE = """due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
@@ -101,9 +113,9 @@ _LOCK = text("""
     FOR UPDATE OF l
 """)
 
-# The claims that are still valid. A renewal skips rows that a load has locked: the load consumes
-# their leases.
-_STANDING = """
+# The rows of claims that are still valid. A renewal skips rows that a load has locked, because the
+# load consumes these claims.
+_VALID = """
         SELECT mine.run_id
         FROM orchestra_etl.run_ledger AS mine
         JOIN unnest(CAST(:ids AS text[]), CAST(:tokens AS bigint[])) AS held (run_id, token)
@@ -115,20 +127,20 @@ _STANDING = """
 _RENEW = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET leased_until = now() + make_interval(secs => :lease)
-    FROM ({_STANDING} SKIP LOCKED) AS renewed
+    FROM ({_VALID} SKIP LOCKED) AS renewed
     WHERE l.run_id = renewed.run_id
 """)
 
 _RELEASE = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET leased_until = NULL
-    FROM ({_STANDING}) AS released
+    FROM ({_VALID}) AS released
     WHERE l.run_id = released.run_id
 """)
 
-# A read was requested before now, even if a worker's clock has jumped: an observation time in the
-# future would hide what the lists show until then. The settlements are one JSON value: the driver
-# writes fourteen arrays at a quarter of the speed.
+# An observation time in the future, from a worker whose clock has jumped, is stored as now:
+# otherwise the ledger would ignore what the lists show until that time. The settlements are one
+# JSON value, because the driver takes four times as long to write fourteen arrays.
 _SETTLE = text("""
     UPDATE orchestra_etl.run_ledger AS l
     SET tracking = s.tracking,
@@ -177,7 +189,7 @@ _VANISHED = text("""
 
 
 class DueFilter(msgspec.Struct, frozen=True):
-    """A choice among the due runs; by default, all of them."""
+    """A filter for due runs; the default selects all of them."""
 
     cutoff: datetime | None = None
     """Only runs due at or before this database time."""
@@ -197,13 +209,13 @@ ALL_DUE = DueFilter()
 
 
 class Pending(msgspec.Struct, frozen=True):
-    """The runs that are due up to a point in time."""
+    """Numbers of the due runs that a `DueFilter` selects."""
 
     due: int
     leased: int
     """How many of them are claimed, by a running process or by a crashed one."""
     next_expiry: float | None
-    """Seconds until the first of those leases ends."""
+    """Seconds until the first of those leases ends; None: no due run is claimed."""
 
 
 def claim(
@@ -259,8 +271,8 @@ def lock(connection: Connection, claims: Sequence[Claim]) -> list[bool]:
 
     Of two claims of one run, at most one is valid.
     """
-    standing = {(row.run_id, row.token) for row in connection.execute(_LOCK, _held(claims))}
-    return [(one.run_id, one.token) in standing for one in claims]
+    valid = {(row.run_id, row.token) for row in connection.execute(_LOCK, _held(claims))}
+    return [(one.run_id, one.token) in valid for one in claims]
 
 
 def renew(connection: Connection, claims: Sequence[Claim], *, lease: float) -> None:
@@ -274,7 +286,7 @@ def release(connection: Connection, claims: Sequence[Claim]) -> None:
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
-    """Write what was found, and consume the claims.
+    """Write the settlements to the ledger, and consume the claims.
 
     `lock` must have locked the rows in this transaction.
     """
@@ -282,7 +294,13 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
 
 
 def vanished(connection: Connection, run_ids: Sequence[str], *, gone_after: float) -> set[str]:
-    """Return those of these runs, all with a 404 response, that are gone (see `_VANISHED`)."""
+    """Return those of these runs, all with a 404 response, that are gone (see `_VANISHED`).
+
+    Args:
+        connection: in a transaction.
+        run_ids: runs for which the API has just returned 404.
+        gone_after: seconds for which the API must have returned 404.
+    """
     rows = connection.execute(_VANISHED, {"ids": list(run_ids), "gone_after": gone_after})
     return {row.run_id for row in rows}
 

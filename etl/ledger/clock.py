@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, text
 
-# Seconds for which an anchor is kept if it dates later than a new one. This is longer than the time
-# between any two statements of one sweep or poll, and too short for the two clocks to drift apart.
+# Seconds for which an anchor is kept if a new one would set the clock back. This is longer than the
+# time between any two statements of one sweep or poll, and too short for the two clocks to drift
+# apart.
 KEEP = 60.0
 
 
@@ -19,8 +20,9 @@ class DatabaseClock:
     request would cost a round trip each. This machine's monotonic clock does not jump, and it
     drifts by far less than the duration of a lease. So every claim and every sweep anchors it to
     the database's clock. The translated time is early by at most the round trip of the anchoring
-    statement, and never late. The latest anchor of a minute counts: otherwise a slow statement
-    would set the clock back behind times that the database itself has returned before.
+    statement, and never late. For `KEEP` seconds after an anchor, no other anchor sets the clock
+    back: otherwise a slow statement would set it behind times that the database has already
+    returned.
     """
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.requests import Conflict, TakenRequests
 from etl.records import Rejected
 
-# Unusable requests that are kept as examples each time the queue is emptied.
+# Maximum number of unusable requests of one batch that become dead letters, as examples.
 EXAMPLES = 20
 
 _ELSEWHERE = text("""
@@ -28,7 +28,7 @@ _ELSEWHERE = text("""
 """)
 
 
-def set_listed_aside(
+def record_listed(
     connection: Connection, workflow_id: str, listings: Mapping[str, bytes], *, since: datetime
 ) -> int:
     """Record a dead letter for each listed run that another workflow owns; return how many are new.
@@ -43,15 +43,15 @@ def set_listed_aside(
         )
         for row in rows
     ]
-    return set_aside(connection, found, since=since)
+    return record(connection, found, since=since)
 
 
-def set_aside(
+def record(
     connection: Connection, conflicts: Iterable[Conflict], *, since: datetime | None = None
 ) -> int:
-    """Record a dead letter for each of these runs; return how many are new.
+    """Record a dead letter for each of these conflicting runs; return how many are new.
 
-    `since` has the meaning that it has in `dead_letters.record`.
+    `since` has the same meaning as in `dead_letters.record`.
     """
     return dead_letters.record(
         connection,
@@ -64,7 +64,7 @@ def set_aside(
                     f"Workflow {one.owner!a} already has a run with this id, "
                     "so this run is not stored.",
                     one.body,
-                    # One letter for each run, even if its row changes often.
+                    # One dead letter for each run, even if its row changes often.
                     content_hash=hashlib.blake2b(one.run_id.encode(), digest_size=16).digest(),
                 ),
             )
@@ -74,13 +74,13 @@ def set_aside(
     )
 
 
-def set_requests_aside(connection: Connection, taken: TakenRequests) -> int:
-    """Record dead letters for requests that the ledger cannot accept; return how many are new."""
+def record_requests(connection: Connection, taken: TakenRequests) -> int:
+    """Record dead letters for requests that the ledger does not accept; return how many are new."""
     detail = "A request names a workflow or a run whose id cannot be used in a request path."
     if more := max(len(taken.unusable) - EXAMPLES, 0):
-        detail += f" It is one of {EXAMPLES} kept as examples; {more:,} more came with it."
+        detail += f" It is one of {EXAMPLES} examples; {more:,} more such requests are not kept."
     letters = [
         DeadLetter(workflow_id, "", Rejected("unusable_id", detail, body))
         for workflow_id, body in taken.unusable[:EXAMPLES]
     ]
-    return set_aside(connection, taken.tracked.conflicts) + dead_letters.record(connection, letters)
+    return record(connection, taken.tracked.conflicts) + dead_letters.record(connection, letters)

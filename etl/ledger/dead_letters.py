@@ -15,14 +15,15 @@ from etl.ledger.named_runs import naming
 from etl.ledger.run_locks import lock_runs
 from etl.records import Rejected, RejectionReason
 
-# If another workflow has a run with this id, that run's row does not decide about this one.
+# The ledger row of another workflow's run with the same id does not count.
 _REMOVED = """EXISTS (
         SELECT FROM orchestra_etl.run_ledger AS l
         WHERE l.run_id = {letter}.run_id AND l.workflow_id = {letter}.workflow_id
           AND l.removed_at IS NOT NULL)"""
 
-# A conflicting run: the run that was read has the same id, but belongs to another workflow.
-_OF_ANOTHER_RUN = """(d.reason = 'id_conflict' AND d.step_id IS NULL AND EXISTS (
+# The dead letter of a conflicting run. Reading the other workflow's run, which has the same id,
+# does not resolve it.
+_OF_CONFLICTING_RUN = """(d.reason = 'id_conflict' AND d.step_id IS NULL AND EXISTS (
         SELECT FROM orchestra_etl.run_ledger AS l
         WHERE l.run_id = d.run_id AND l.workflow_id <> d.workflow_id))"""
 
@@ -67,15 +68,15 @@ _ERASED = text("""
     WHERE run_id = ANY (CAST(:ids AS text[])) AND tracking = 'erased'
 """)
 
-_OF_NO_RUN = text(
+_WITHOUT_RUN = text(
     "SELECT id FROM orchestra_etl.dead_letters"
     " WHERE run_id = '' AND octet_length(body) > 0 ORDER BY id"
 )
 
-# Maximum size, in bytes, of the dead letters that one statement records.
+# Once the bodies in a statement have this many bytes, the next dead letters go into another one.
 _BYTES_AT_ONCE = 16 << 20
 
-# The body is a whole response of the steps endpoint, or a single step that was refused unchanged.
+# The body is a whole response of the steps endpoint, an array of steps, or a whole step.
 _HOLDS_STEPS = """(reason = 'not_an_array' OR (reason IN ('rejected', 'id_conflict')
            AND (step_id IS NOT NULL OR substring(body FROM 1 FOR 1) = CAST('[' AS bytea))))"""
 
@@ -87,12 +88,12 @@ _OPEN_BODIES = text(f"""
     ORDER BY last_seen_at, id
 """)
 
-# A run was read without the problem: its open dead letters are resolved.
+# When a run has been read without the problem, its open dead letters are resolved.
 _RESOLVE = text(f"""
     UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = now(), resolution = 'loaded'
     WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at < now()
-      AND NOT {_OF_ANOTHER_RUN}
+      AND NOT {_OF_CONFLICTING_RUN}
       AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
 """)
 
@@ -108,8 +109,8 @@ _CHOOSE = text("""
        OR (CAST(:ids AS bigint[]) IS NULL AND resolved_at IS NULL)
 """)
 
-# In the order in which `record` locks them. This order alone protects dead letters without a run
-# id: no ledger row is locked for them.
+# Dead letters are locked in the order in which `record` locks them. For dead letters without a run
+# id, only this order prevents deadlocks, because no ledger row is locked for them.
 _IN_ORDER = """
     SELECT id FROM orchestra_etl.dead_letters AS d
     WHERE id = ANY (CAST(:ids AS bigint[])) AND {condition}
@@ -117,7 +118,7 @@ _IN_ORDER = """
     FOR UPDATE
 """
 
-# A run that was erased or pruned cannot be read again.
+# Dead letters of erased and pruned runs stay unchanged: these runs cannot be read again.
 _REOPEN = text(f"""
     WITH chosen AS ({_IN_ORDER.format(condition="NOT " + _REMOVED.format(letter="d"))})
     UPDATE orchestra_etl.dead_letters AS d
@@ -153,8 +154,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
     """A rejected record, with its workflow and run."""
 
     workflow_id: str
+    """Empty for an entry of `GET /workflows` without a usable id."""
     run_id: str
-    """Empty for a row of the run list without a usable id."""
+    """Empty if the record has no run with a usable id, such as a bad row of the run list."""
     rejected: Rejected
 
 
@@ -169,9 +171,9 @@ def record(
     Args:
         connection: in a transaction.
         letters: the rejected records, with their workflows and runs.
-        since: database time at which the response that holds them was requested. Pass it where no
-            fence stops a repetition of this unit of work: a dead letter seen since then comes from
-            this same unit, and is not counted again.
+        since: database time at which the response that holds them was requested. Pass it if no
+            fence prevents this unit of work from being repeated: a dead letter seen since then
+            comes from the same unit, and is not counted again.
     """
     unique = {
         (letter.workflow_id, letter.run_id, letter.rejected.reason, _hash(letter.rejected)): letter
@@ -227,7 +229,7 @@ def naming_erased(connection: Connection, ids: frozenset[str] = frozenset()) -> 
     Returns their numbers. The bodies are read one by one, so the time grows with the number of such
     dead letters.
     """
-    numbers = connection.execute(_OF_NO_RUN).scalars().all()
+    numbers = connection.execute(_WITHOUT_RUN).scalars().all()
     bodies = ((number, found) for number in numbers if (found := body(connection, number)))
     return naming(
         bodies,
@@ -267,8 +269,8 @@ def open_bodies(connection: Connection, run_ids: Sequence[str]) -> dict[str, lis
 def resolve(connection: Connection, run_ids: Sequence[str], *, steps_only: bool = False) -> None:
     """Resolve the open dead letters of runs that have just been read.
 
-    Dead letters recorded in this transaction stay open. With `steps_only`, only those are resolved
-    that `open_bodies` returns.
+    Dead letters recorded in this transaction stay open. With `steps_only`, only the dead letters
+    that `open_bodies` returns are resolved.
     """
     connection.execute(_RESOLVE, {"run_ids": list(run_ids), "steps_only": steps_only})
 
@@ -352,7 +354,7 @@ def discard(connection: Connection, ids: Sequence[int] | None) -> int:
 def _chosen(connection: Connection, ids: Sequence[int] | None) -> list[int]:
     """Lock the runs of these dead letters (None: of all open ones), and return the numbers.
 
-    A load, too, locks runs first and dead letters second.
+    A load locks in the same order: runs first, dead letters second.
     """
     rows = connection.execute(_CHOOSE, {"ids": None if ids is None else list(ids)}).all()
     lock_runs(connection, list({row.run_id for row in rows}))

@@ -26,7 +26,7 @@ _ACKNOWLEDGE = text("""
       AND (CAST(:ids AS bigint[]) IS NULL OR id = ANY (CAST(:ids AS bigint[])))
 """)
 
-# If an open gap already begins at the same run, a list that is still empty adds no other gap.
+# While a list stays empty, it adds no second gap after the same run.
 _RECORD = text("""
     INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)
     SELECT :workflow_id, known.after_time, CAST(:before_time AS timestamptz), :detail
@@ -73,7 +73,7 @@ def record(
         watermark: number of the last complete sweep.
         before_time: start of the oldest run listed after the gap; None: unknown, or no run yet.
         detail: one sentence.
-        is_empty: whether the list shows no run at all. As long as it stays empty, that is one gap.
+        is_empty: whether the list shows no run. While it stays empty, there is only one gap.
     """
     values = {
         "watermark": watermark,

@@ -21,8 +21,8 @@ Tracking = Literal["open", "final", "stale", "gone"]
 DERIVED_CHECKS = (60.0, 600.0, 3600.0, 86400.0)
 # Seconds for which a run that is over without any step is still expected to get some.
 LATE_STEPS = 86400.0
-# Stale runs are read once a day, because they may still change. So are runs whose response is too
-# large.
+# Seconds between two reads of a stale run, which may still change, and of a run for which an early
+# retry would not help, for example because its response is too large.
 DAILY = 86400.0
 # Seconds of 404 responses before a run counts as gone: deployments and failovers take less.
 GONE_AFTER = 3600.0
@@ -43,19 +43,26 @@ class KnownRun(msgspec.Struct, frozen=True):
     """The ledger's knowledge of the run at the time of the claim."""
 
     opened_at: datetime
+    """When the run was first seen, or was reopened after it had not been open."""
     listed: bool
+    """Whether a run list has shown it."""
     read_digest: bytes | None
     checks: int
+    """Reads in a row that found the run finished and unchanged."""
     attempts: int
+    """Reads in a row that failed."""
     steps_observed_at: datetime | None
+    """Database time at which the loaded steps were requested; None: the run was never read."""
     tracking: str = "open"
 
 
 class Observation(msgspec.Struct, frozen=True):
-    """The result of a poll."""
+    """The result of a read with a readable response."""
 
     requested_at: datetime
+    """Database time at which the steps were requested."""
     server_time: datetime | None
+    """The server's own time, from the response; None if the response has none."""
     run_terminal: bool | None
     """Whether the API's own row of the run says that it is over; None if no such row was read."""
     run_end_time: datetime | None
@@ -95,13 +102,13 @@ def decide(known: KnownRun, observation: Observation, policy: PollingPolicy) -> 
         return Decision("open", DERIVED_CHECKS[checks - 1], checks)
     if age > policy.give_up_after:
         return Decision("stale", DAILY)
-    # The pause is a tenth of the run's age: a young run is read often, and one that idles for an
-    # hour every six minutes.
+    # The pause is a tenth of the run's age: a new run is read often, a run that has been open for
+    # an hour every six minutes.
     return Decision("open", min(max(age / 10, policy.open_interval_min), policy.open_interval_max))
 
 
 def retry_in(attempts: int) -> float:
-    """Return the seconds to wait after the `attempts`-th failed read in a row (from 1)."""
+    """Return the seconds to wait after the `attempts`-th failed read in a row, counted from 1."""
     return min(RETRY_FIRST * 2.0 ** min(attempts - 1, 20), RETRY_MOST)
 
 

@@ -37,12 +37,12 @@ def runs(connection: Connection, typed: str) -> list[str]:
 
 
 def steps(connection: Connection, typed: str) -> list[str]:
-    """Return the ids of the stored steps that `typed` can mean, as `runs` does."""
+    """Return the ids of the stored steps that `typed` can mean, by the same rules as `runs`."""
     return _matches(typed, _found(connection, _STEPS, typed))
 
 
 def workflow_names(connection: Connection) -> dict[str, str | None]:
-    """Return the names of the described and configured workflows by their ids."""
+    """Return the names of all stored workflows by id; None for a workflow without a name."""
     return {row.id: row.name for row in connection.execute(_NAMES)}
 
 

@@ -20,8 +20,8 @@ K = TypeVar("K")
 STRINGS_AT_ONCE = 10_000
 """Maximum number of strings in one lookup."""
 
-# Possessive quantifiers, and an unclosed string is matched to the end: no byte is scanned again for
-# each quote before it.
+# Possessive quantifiers, and a match of an unclosed string to the end, keep the scan linear:
+# otherwise each quote would cause another scan of the bytes behind it.
 _STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)(?:(")|\\?\Z)', re.DOTALL)
 _NEIGHBOURS = re.compile(rb'"([^"]*+)(?=")')
 # Each character of an id may be written as an escape of six bytes. Longer strings without escapes
@@ -37,7 +37,7 @@ def strings_of(body: bytes, depth: int = _DEPTH) -> Iterator[str]:
     Nested JSON is JSON inside a string. If the bytes are not JSON, yield all of them as one string,
     and the text between any two neighbouring quotes, because it is unknown which quotes open a
     string. An unclosed string is skipped: it may be the beginning of a longer id. The work grows
-    linearly with the length of the body, whatever it contains.
+    linearly with the length of the body, for any content.
     """
     try:
         msgspec.json.decode(body, type=msgspec.Raw)

@@ -13,8 +13,8 @@ from etl.records import TERMINAL_STATES
 _REQUESTS: dict[str, str] = {
     "list": "its row of the run list changed",
     "config": "the configuration names it under another workflow",
-    "track": "`track`, `dead-letters retry` or a row of run_requests asked for it",
-    "reread": "`backfill --reread` asked for it",
+    "track": "`track`, `dead-letters retry` or a row of run_requests requested it",
+    "reread": "`backfill --reread` requested it",
     "repair": "its rows were missing from the tables",
     "states": "the configured states changed",
 }
@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
     """What last requested a newer read of the run; None: nothing has."""
     opened_at: datetime
     run_state: str | None
-    """The run's state by the API's own row; None if the API gave none."""
+    """The run's state in the API's own row; None if no such row was read."""
     steps_observed_at: datetime | None
     removed_at: datetime | None
 
@@ -60,7 +60,7 @@ class Outlook(msgspec.Struct, frozen=True):
 
 
 def outlook(entry: Entry, at: datetime, *, has_steps: bool, give_up_after: float) -> Outlook:
-    """Return what happens to a run next.
+    """Return what happens to a run next, and why.
 
     Args:
         entry: the run's row of the ledger.
@@ -89,7 +89,7 @@ def _why_never(entry: Entry) -> str:
     if entry.tracking == "gone":
         return "the API returns 404 for it and no longer lists it"
     if entry.tracking == "stale":
-        return "neither the API nor the run list has shown it before polling.give_up_after"
+        return "neither the API nor the run list has shown it within polling.give_up_after"
     return "its end is confirmed; a changed list row or `track` causes another read"
 
 

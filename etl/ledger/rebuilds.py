@@ -56,7 +56,7 @@ class PendingRebuild(msgspec.Struct, frozen=True):
 
     @property
     def advice(self) -> str:
-        """The sentence that tells an operator what to do."""
+        """The advice for an operator: how many steps are pending, and which command reads them."""
         about = "" if self.exact else "about "
         noun = "stored step is" if self.steps == 1 else "stored steps are"
         return (
@@ -71,7 +71,7 @@ def read(connection: Connection) -> Rebuild | None:
 
 
 def hold(connection: Connection) -> Rebuild | None:
-    """Return the same as `read`, and lock the row until the transaction ends."""
+    """Return the same as `read`, and lock the progress until the transaction ends."""
     return _rebuild(connection, hold=True)
 
 

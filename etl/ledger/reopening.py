@@ -1,8 +1,8 @@
 """Reopening: the only way to request a newer read of a run.
 
 It raises the fencing token and clears the lease, so that no read that was requested earlier can
-still be loaded (see `claims`). The reason for reopening a run decides only its priority, and is
-kept for people in `reopened_by`.
+still be loaded (see `claims`). The reason is stored for people, in `reopened_by`; it decides
+nothing.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ ReopenReason = Literal["list", "config", "track", "reread", "repair", "states"]
 """What requested the newer read.
 
 `list`: the run's row of the run list changed. `config`, `track` (also a retry of a dead letter and
-a row of `run_requests`), `reread`: a user. `repair`: the tables had lost the run. `states`: the
-configured states changed.
+a row of `run_requests`), `reread`: a user. `repair`: the run was missing from the tables.
+`states`: the configured states changed.
 """
 
 FENCED = {"fencing_token": "l.fencing_token + 1", "leased_until": "NULL"}

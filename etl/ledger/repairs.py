@@ -1,4 +1,4 @@
-"""Repairs: runs that the ledger has as read but the tables lack are read again."""
+"""Repairs: new reads of runs that were read before but are missing from the tables."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy import Connection, text
 from etl.ledger.reopening import reopen
 from etl.records import ListedRun
 
-# A full walk finds runs that were read but are missing from the tables: somebody deleted them, or
-# restored an older copy of one schema. They are read again from the start.
+# Runs can be missing because they were deleted by hand, or because one schema was restored from an
+# older copy.
 _LOST = text("""
     SELECT l.run_id
     FROM orchestra_etl.run_ledger AS l

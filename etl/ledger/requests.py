@@ -1,8 +1,8 @@
 """Runs that enter the ledger by name: by configuration, `track` or `orchestra.run_requests`.
 
 A name is a request, and the API decides. A run belongs to a workflow once the API has shown it
-there, in the list or by its steps. From then on no request moves it. Until then it is only asked
-for, and a later request may name another workflow.
+there, in the list or by its steps. From then on, no request moves it to another workflow. Until
+then, the run is only requested, and a later request may name another workflow.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _NO_STEPS = hashlib.blake2b(digest_size=16).hexdigest()
 
 # The ledger's own columns come first: after a wait for a load of the run, the statement sees the
 # load's changes only in the locked ledger row, not in the other tables.
-ASKED_FOR = f"""(l.listed_at IS NULL AND l.removed_at IS NULL AND l.run_observed_at IS NULL
+ONLY_REQUESTED = f"""(l.listed_at IS NULL AND l.removed_at IS NULL AND l.run_observed_at IS NULL
         AND (l.steps_observed_at IS NULL OR l.read_digest = decode('{_NO_STEPS}', 'hex'))
         AND NOT EXISTS (SELECT FROM orchestra.steps AS s WHERE s.run_id = l.run_id)
         AND NOT EXISTS (SELECT FROM orchestra.runs AS r
                         WHERE r.id = l.run_id AND r.status_source = 'api'))"""
-"""The condition for a row `l` of the ledger to be only asked for.
+"""The condition that the run of a row `l` of the ledger is only requested.
 
-The API has not shown such a run under its workflow. An empty response shows nothing: some servers
-return one for any id.
+The API has not shown such a run under its workflow. A response without steps shows nothing, because
+some servers return an empty array for any id.
 """
 
-# While the API returns 404 under the first workflow, the run may belong to another workflow that
-# names it too.
+# If several workflows name a run, the next one takes the run over when the API has returned 404 for
+# it under the first one.
 _REGISTER = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l (run_id, workflow_id, source)
     SELECT r.run_id, :workflow_id, 'config'
@@ -48,7 +48,7 @@ _REGISTER = text(f"""
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {reopen("config", workflow_id="excluded.workflow_id", source="excluded.source")}
-    WHERE l.workflow_id <> excluded.workflow_id AND {ASKED_FOR} AND l.tracking = 'open'
+    WHERE l.workflow_id <> excluded.workflow_id AND {ONLY_REQUESTED} AND l.tracking = 'open'
       AND l.not_found_since IS NOT NULL
     RETURNING xmax = 0 AS inserted
 """)
@@ -61,12 +61,13 @@ _TRACK = text(f"""
     ORDER BY r.run_id COLLATE "C"
     ON CONFLICT (run_id) DO UPDATE
     SET {reopen("track", workflow_id="excluded.workflow_id", priority="0")}
-    WHERE l.removed_at IS NULL AND (l.workflow_id = excluded.workflow_id OR {ASKED_FOR})
+    WHERE l.removed_at IS NULL AND (l.workflow_id = excluded.workflow_id OR {ONLY_REQUESTED})
     RETURNING l.run_id, xmax = 0 AS inserted
 """)
 
 _OWNED = text(f"""
-    SELECT l.run_id, l.workflow_id, l.removed_at IS NOT NULL AS removed, {ASKED_FOR} AS asked_for
+    SELECT l.run_id, l.workflow_id, l.removed_at IS NOT NULL AS removed,
+           {ONLY_REQUESTED} AS only_requested
     FROM orchestra_etl.run_ledger AS l
     WHERE l.run_id = ANY (CAST(:ids AS text[]))
 """)
@@ -85,14 +86,14 @@ _FORGET_RUNS = text(f"""
         FROM orchestra_etl.run_ledger AS l
         WHERE l.workflow_id = :workflow_id
           AND (CAST(:ids AS text[]) IS NULL OR l.run_id = ANY (CAST(:ids AS text[])))
-          AND {ASKED_FOR}
+          AND {ONLY_REQUESTED}
         ORDER BY l.run_id
         FOR UPDATE OF l
     )
     RETURNING run_id
 """)
 
-# The rows of runs whose responses contained nothing.
+# Runs whose responses contained no steps have rows, too.
 _FORGET_EMPTY = text("DELETE FROM orchestra.runs WHERE id = ANY (CAST(:forgotten AS text[]))")
 
 _FORGET_REQUESTS = text("""
@@ -101,8 +102,8 @@ _FORGET_REQUESTS = text("""
       AND (CAST(:ids AS text[]) IS NULL OR run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# The dead letters of the forgotten runs, and those of conflicting runs that were only asked for:
-# their body is a JSON string.
+# The dead letters of the forgotten runs, and those of conflicting runs that were only
+# requested: their body is a JSON string.
 _FORGET_LETTERS = text("""
     DELETE FROM orchestra_etl.dead_letters
     WHERE workflow_id = :workflow_id
@@ -115,7 +116,7 @@ _FORGET_LETTERS = text("""
 _IS_KNOWN = text(f"""
     SELECT EXISTS (SELECT FROM orchestra_etl.run_ledger AS l
                    WHERE l.run_id = ANY (CAST(:ids AS text[]))
-                     AND l.workflow_id = :workflow_id AND NOT {ASKED_FOR})
+                     AND l.workflow_id = :workflow_id AND NOT {ONLY_REQUESTED})
 """)
 
 
@@ -144,12 +145,13 @@ class TrackReport(msgspec.Struct, frozen=True):
 
 
 class TakenRequests(msgspec.Struct, frozen=True):
-    """The requests that were taken out of the queue."""
+    """The requests that `take_queue` took out of the queue."""
 
     requests: int
+    """Number of requests."""
     tracked: TrackReport
     unusable: tuple[tuple[str, bytes], ...] = ()
-    """Workflow and requested run of requests with an id that cannot be part of an API request."""
+    """Workflow and run (as JSON) of requests with an id that cannot be part of an API request."""
 
 
 class UntrackReport(msgspec.Struct, frozen=True):
@@ -169,7 +171,9 @@ def register(connection: Connection, workflow_id: str, run_ids: Sequence[str]) -
     """
     wanted = sorted(set(run_ids))
     rows = connection.execute(_REGISTER, {"workflow_id": workflow_id, "ids": wanted}).all()
-    _, conflicts = _not_ours(connection, [(run_id, workflow_id) for run_id in wanted])
+    _, conflicts = _removed_and_conflicting(
+        connection, [(run_id, workflow_id) for run_id in wanted]
+    )
     return TrackReport(sum(row.inserted for row in rows), conflicts=conflicts)
 
 
@@ -183,7 +187,7 @@ def track(
 def take_queue(connection: Connection) -> TakenRequests:
     """Move at most `BATCH` requests, oldest first, from `orchestra.run_requests` into the ledger.
 
-    If two requests name the same run, the later one counts.
+    If two requests name the same run, the later request counts.
     """
     rows = sorted(connection.execute(_TAKE, {"limit": BATCH}).all())
     usable = {
@@ -195,16 +199,17 @@ def take_queue(connection: Connection) -> TakenRequests:
     return TakenRequests(
         len(rows),
         _track(connection, usable, "request"),
-        tuple((row.workflow_id, _named(row.run_id)) for row in unusable),
+        tuple((row.workflow_id, _as_json(row.run_id)) for row in unusable),
     )
 
 
 def forget(
     connection: Connection, workflow_id: str, run_ids: Sequence[str] | None
 ) -> UntrackReport:
-    """Forget runs that are only asked for under this workflow (None: all such runs).
+    """Forget runs that are only requested under this workflow (None: all such runs).
 
-    A run that the API has shown there is never forgotten.
+    Their requests and dead letters are deleted, too. A run that the API has shown under the
+    workflow is never forgotten.
     """
     wanted = {"workflow_id": workflow_id, "ids": None if run_ids is None else list(run_ids)}
     forgotten = list(connection.execute(_FORGET_RUNS, wanted).scalars())
@@ -226,20 +231,20 @@ def are_history(connection: Connection, workflow_id: str, run_ids: Sequence[str]
 
 
 def _track(connection: Connection, wanted: dict[str, str], source: str) -> TrackReport:
-    """Track runs; `wanted` holds the workflow by run id."""
+    """Track runs; `wanted` maps run ids to workflow ids."""
     if not wanted:
         return TrackReport(0)
     parameters = {"ids": list(wanted), "workflow_ids": list(wanted.values()), "source": source}
     rows = connection.execute(_TRACK, parameters).all()
     new = sum(row.inserted for row in rows)
     taken = {row.run_id for row in rows}
-    removed, conflicts = _not_ours(
+    removed, conflicts = _removed_and_conflicting(
         connection, [one for one in wanted.items() if one[0] not in taken]
     )
     return TrackReport(new, len(rows) - new, removed, conflicts)
 
 
-def _not_ours(
+def _removed_and_conflicting(
     connection: Connection, wanted: Sequence[tuple[str, str]]
 ) -> tuple[int, tuple[Conflict, ...]]:
     """Return how many of these runs are removed, and those that belong to another workflow."""
@@ -251,9 +256,9 @@ def _not_ours(
         (run_id, workflow_id, owners[run_id]) for run_id, workflow_id in wanted if run_id in owners
     ]
     return sum(row.removed for *_, row in found), tuple(
-        Conflict(workflow_id, run_id, row.workflow_id, _named(run_id))
+        Conflict(workflow_id, run_id, row.workflow_id, _as_json(run_id))
         for run_id, workflow_id, row in found
-        if not row.removed and not row.asked_for and row.workflow_id != workflow_id
+        if not row.removed and not row.only_requested and row.workflow_id != workflow_id
     )
 
 
@@ -265,7 +270,7 @@ def _usable(id: str) -> bool:
     return True
 
 
-def _named(run_id: str) -> bytes:
+def _as_json(run_id: str) -> bytes:
     return json.dumps(run_id).encode()
 
 
@@ -302,6 +307,6 @@ def reread(
         until: only runs that started before this time, according to the run list; None: all.
     """
     wanted = {"workflow_ids": list(workflow_ids), "since": since, "until": until}
-    # It takes 10 µs a run, which exceeds statement_timeout from some millions of runs on.
+    # The statement takes 10 µs a run: some millions of runs exceed statement_timeout.
     allow_long(connection)
     return connection.execute(_REREAD, wanted).rowcount

@@ -17,6 +17,6 @@ _LOCK = text("""
 def lock_runs(connection: Connection, run_ids: Sequence[str]) -> None:
     """Lock these runs until the transaction ends: no other process can write their steps meanwhile.
 
-    Data read before the lock may be out of date once it is held.
+    Data read before the lock may be out of date once the lock is held.
     """
     connection.execute(_LOCK, {"ids": list(run_ids)})

@@ -19,7 +19,7 @@ from sqlalchemy import Connection, text
 
 from etl.ledger import conflicts, gaps, repairs
 from etl.ledger.reopening import reopen
-from etl.ledger.requests import ASKED_FOR
+from etl.ledger.requests import ONLY_REQUESTED
 from etl.records import ListedRun
 
 
@@ -33,7 +33,9 @@ class Sweep(msgspec.Struct, frozen=True):
     watermark_size: int
     """Number of runs in the watermark, counted up to `count_to`."""
     last_complete: datetime | None
+    """When the last complete sweep ended; None: no sweep has completed."""
     reconciled_at: datetime | None
+    """When the last full walk began; None: there was none."""
 
 
 class SweepSuperseded(Exception):
@@ -94,16 +96,16 @@ _MEMBERS = text("""
 # seen, and the page was requested after the run's own row was last read; or the run counted as
 # gone; or the run belonged to another workflow. A tombstone is never read again: the page records
 # only that it is still listed, so that the walk can tell known rows from new ones.
-_ASKED = """(l.removed_at IS NULL AND (
+_NEEDS_READ = """(l.removed_at IS NULL AND (
         l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
             l.listing_hash IS DISTINCT FROM excluded.listing_hash
             AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity'))))"""
 
 
 # A run with 404 responses is recorded as listed even if its row has not changed: it is not gone. A
-# run that was only asked for under another workflow moves to the workflow that lists it. A run that
-# was read under another workflow stays there, unless the listed row equals its own row: such a
-# server ignores the workflow in a request for a run, so the list decides. A run that another
+# run that is only requested under another workflow moves to the workflow that lists it. A run that
+# was read under another workflow stays there, unless the listed row equals its own row: then the
+# server ignores the workflow in a request for a run, and the list decides. A run that another
 # workflow has listed stays there.
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.run_ledger AS l
@@ -121,7 +123,7 @@ _WRITE = text(f"""
     SET {
     reopen(
         "list",
-        when=_ASKED,
+        when=_NEEDS_READ,
         listing="excluded.listing",
         listing_hash="excluded.listing_hash",
         start_time="excluded.start_time",
@@ -132,13 +134,13 @@ _WRITE = text(f"""
         priority = LEAST(l.priority, excluded.priority),
         listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep
                             ELSE excluded.listed_sweep END
-    WHERE (l.workflow_id = excluded.workflow_id OR {ASKED_FOR} OR (l.listed_at IS NULL AND (
+    WHERE (l.workflow_id = excluded.workflow_id OR {ONLY_REQUESTED} OR (l.listed_at IS NULL AND (
                l.removed_at IS NOT NULL OR l.listing_hash = excluded.listing_hash)))
       AND ((l.removed_at IS NULL AND l.listing_hash IS DISTINCT FROM excluded.listing_hash)
            OR l.listed_sweep IS NULL OR l.listed_sweep > :watermark
            OR l.tracking = 'gone' OR l.not_found_since IS NOT NULL)
     RETURNING xmax = 0 AS inserted,
-              leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS asked
+              leased_until IS NULL AND due_at IS NOT DISTINCT FROM now() AS reopened
 """)
 
 # Runs that ended before the run horizon, and that the ledger does not know yet, become tombstones.
@@ -154,8 +156,8 @@ _BURY = text("""
     RETURNING run_id
 """)
 
-# An interrupted sweep leaves its number on rows that this sweep may not have listed again. They do
-# not belong to the watermark.
+# An interrupted sweep leaves its number on rows that this sweep may not have listed again. Those
+# rows do not belong to the watermark.
 _FORGET_CUT_OFF = text("""
     UPDATE orchestra_etl.run_ledger
     SET listed_sweep = NULL
@@ -217,7 +219,7 @@ class PageReport(msgspec.Struct, frozen=True):
     overrun: tuple[int, int] | None = None
     """New runs and listed runs, if the list is full and more than half of it was new; else None.
 
-    With twice as many new runs, some would be missed.
+    With twice as many new runs between two sweeps, some would be missed.
     """
     dead_letters: int = 0
     """New dead letters for conflicting runs."""
@@ -226,13 +228,16 @@ class PageReport(msgspec.Struct, frozen=True):
 
 
 class SweepResult(msgspec.Struct, frozen=True):
-    """The end of a sweep."""
+    """The result of a complete sweep."""
 
     whole_list: bool
     """Whether the walk went beyond the watermark, to the list's end or to the walk's own limit."""
     to_the_end: bool
+    """Whether the walk reached the list's end; False if the list is empty though runs are known."""
     listed: int
+    """Number of rows listed."""
     new_runs: int
+    """New runs on the pages before the last one."""
     gap: str | None = None
     """One sentence if rows may have been missed; None if not."""
     problem: str | None = None
@@ -310,7 +315,7 @@ def write_page(
         lease: seconds.
         priority: 0: live; 1: backfill.
         reconcile: whether to compare the page with the tables.
-        completion: the end of the sweep, with the last page of a complete sweep.
+        completion: the result of the sweep, with its last page; None: the sweep is not complete.
 
     Raises:
         SweepSuperseded: another sweep has begun; nothing was written.
@@ -327,7 +332,7 @@ def write_page(
     seen = {**held, "requested_at": requested_at, "priority": priority}
     buried = _bury(connection, [run for run in runs if _is_beyond(run, own.run_horizon)], seen)
     by_id = {run.id: run for run in runs if run.id not in buried}
-    new = changed = repaired = aside = 0
+    new = changed = repaired = conflicting = 0
     overrun, missed = None, False
     if by_id:
         listings = [run.listing for run in by_id.values()]
@@ -348,12 +353,12 @@ def write_page(
             },
         ).all()
         new = sum(row.inserted for row in rows)
-        changed = sum(row.asked and not row.inserted for row in rows)
+        changed = sum(row.reopened and not row.inserted for row in rows)
         # A run that retention would not store is not lost, so it gets no dead letter.
         wanted = {
             run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)
         }
-        aside = conflicts.set_listed_aside(
+        conflicting = conflicts.record_listed(
             connection, sweep.workflow_id, wanted, since=requested_at
         )
         if reconcile:
@@ -396,13 +401,13 @@ def write_page(
         repaired,
         problem_is_new=problem_is_new,
         overrun=overrun,
-        dead_letters=aside,
+        dead_letters=conflicting,
         missed=missed,
     )
 
 
 def _kind(problem: str | None) -> str:
-    """Return the problem without its numbers, which change with the list."""
+    """Return the problem without its numbers, so that a changed number is not a new problem."""
     return re.sub(r"\d[\d,]*", "", problem or "")
 
 

@@ -20,7 +20,7 @@ _CONFIGURED = text("""
 
 _UNKNOWN = text("INSERT INTO orchestra.workflows (id) VALUES (:id) ON CONFLICT DO NOTHING")
 
-# Runs that are only asked for prove nothing: their workflow's id may be a typing error.
+# Runs that are only requested prove nothing: the request may misspell the workflow's id.
 _IS_KNOWN = text(f"""
     SELECT EXISTS (SELECT FROM orchestra.workflows
                    WHERE id = :id
@@ -29,7 +29,7 @@ _IS_KNOWN = text(f"""
         OR EXISTS (SELECT FROM orchestra_etl.sweeps
                    WHERE workflow_id = :id AND swept_at IS NOT NULL)
         OR EXISTS (SELECT FROM orchestra_etl.run_ledger AS l
-                   WHERE l.workflow_id = :id AND NOT {requests.ASKED_FOR})
+                   WHERE l.workflow_id = :id AND NOT {requests.ONLY_REQUESTED})
 """)
 
 _FORGET = text("""
@@ -52,7 +52,7 @@ _DESCRIBED = text("""
 """)
 
 # A workflow can change while its version and graph stay the same: a version keeps the update time
-# with which it was first seen. An update time in the future is not stored.
+# with which it was first seen. An update time in the future is stored as null.
 _VERSION = text("""
     INSERT INTO orchestra.workflow_versions
         (workflow_id, first_seen_at, version, graph, api_updated_at)
@@ -106,7 +106,7 @@ def configure(
 
 
 def configure_unknown(connection: Connection, workflow_id: str) -> None:
-    """Enter a workflow of which only the id is known."""
+    """Add a workflow of which only the id is known; keep the row of a known workflow."""
     connection.execute(_UNKNOWN, {"id": workflow_id})
 
 
@@ -116,7 +116,7 @@ def is_known(connection: Connection, workflow_id: str) -> bool:
 
 
 def forget(connection: Connection, workflow_id: str) -> bool:
-    """Delete a workflow without metadata or stored data; return whether a row was deleted."""
+    """Delete a workflow that has no metadata and no stored data; return whether it was deleted."""
     return bool(connection.execute(_FORGET, {"id": workflow_id}).rowcount)
 
 
@@ -129,8 +129,8 @@ def update_metadata(connection: Connection, workflows: Sequence[Workflow]) -> No
             {"id": workflow.id, "name": workflow.name, "description": workflow.description},
         )
         if workflow.version is not None or workflow.graph is not None:
-            told = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
-            connection.execute(_VERSION, {**told, "updated_at": workflow.updated_at})
+            values = {"id": workflow.id, "version": workflow.version, "graph": workflow.graph}
+            connection.execute(_VERSION, {**values, "updated_at": workflow.updated_at})
 
 
 def graphs(connection: Connection) -> list[tuple[str, object]]:
@@ -139,7 +139,7 @@ def graphs(connection: Connection) -> list[tuple[str, object]]:
 
 
 def all_graphs(connection: Connection) -> Iterator[tuple[str, object]]:
-    """Yield every stored graph of each workflow, parsed, the newest last."""
+    """Yield every stored graph of each workflow, parsed, oldest first."""
     for row in connection.execute(_ALL_GRAPHS):
         yield row.workflow_id, row.graph
 

@@ -1,4 +1,4 @@
-"""Readings on their way into the database: in batches, or alone if they may take long."""
+"""Queues of readings to be loaded: in batches, or alone if the load may take long."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from etl.ledger.claims import Claim
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
 
-# A batch is loaded when it has this many steps or bytes, when its first reading has waited this
-# long (seconds), or when there is nothing to wait for. Larger batches load no faster, and hold
+# A batch is loaded when it has this many steps or bytes, when its first reading has waited for
+# BATCH_WAIT seconds, or when there is nothing to wait for. Larger batches load no faster, and hold
 # their locks longer. Each batch costs about 20 statements: with an API that responds in 50 ms, four
 # services took a tenth less time with a wait of 1.0 s than with 0.2 s. A longer wait delays when
 # rows become visible; 0.5 s is the compromise.
@@ -24,7 +24,7 @@ BATCH_WAIT = 0.5
 def is_loaded_alone(reading: Reading) -> bool:
     """Return whether the reading is larger than a batch, or the last attempt on its run failed.
 
-    A run whose last read or load failed may be the cause, and would delay its batch.
+    A run whose last read or load failed may fail again, and would delay its batch.
     """
     if reading.steps is None:
         return False
@@ -45,7 +45,7 @@ class Lane:
 
         Args:
             loader: loads the batches, in a thread.
-            woken: called when a load has ended.
+            woken: called with the load's task when it has ended.
             alone: load each reading as a batch of its own, at once.
         """
         self._loader = loader
@@ -60,7 +60,7 @@ class Lane:
 
     @property
     def is_filling(self) -> bool:
-        """Whether readings wait for their batch to fill up."""
+        """Whether readings wait for their batch to become full."""
         return bool(self._waiting) and self.load is None
 
     def claims(self) -> Iterator[Claim]:
@@ -113,7 +113,7 @@ class Lane:
     def collect(self) -> tuple[LoadReport, float] | None:
         """Return the report of an ended load and the seconds that it took; None if none has ended.
 
-        Raises what the load raised.
+        Raises the exception of a failed load.
         """
         if self.load is None or not self.load.done():
             return None

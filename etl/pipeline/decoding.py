@@ -12,13 +12,14 @@ T = TypeVar("T")
 # Bytes. Larger bodies are decoded in a thread, so that the event loop can renew leases.
 LARGE = 1 << 20
 
-# Not the default threads: several large responses would occupy all of them, and no database query
-# could run. A single thread, because two would take as long and twice the memory.
-_BESIDE = ThreadPoolExecutor(1, thread_name_prefix="decode")
+# The default threads are not used, because several large responses would occupy all of them, and no
+# database query could run. There is one thread, because two would take as long, and twice the
+# memory.
+_DECODER = ThreadPoolExecutor(1, thread_name_prefix="decode")
 
 
 async def decoded(size: int, decode: Callable[[], T]) -> T:
-    """Return the result of `decode`, which has `size` bytes to process."""
+    """Return the result of `decode`, which processes `size` bytes."""
     if size <= LARGE:
         return decode()
-    return await asyncio.get_running_loop().run_in_executor(_BESIDE, decode)
+    return await asyncio.get_running_loop().run_in_executor(_DECODER, decode)

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 async def heartbeat(renew: Callable[[], Awaitable[None]], *, lease: float) -> AsyncIterator[None]:
     """Call `renew` three times per `lease` (seconds) until the block ends.
 
-    A failed renewal is only logged, because the fencing token protects the data, not the lease.
+    A failed renewal is only logged: the fencing token, not the lease, protects the data.
     """
 
     async def beat() -> None:

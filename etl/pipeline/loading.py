@@ -30,9 +30,9 @@ log = structlog.get_logger(__name__)
 
 # If a batch this large stores nothing, the cause is systemic.
 SYSTEMIC = 10
-# A statement that exceeds its time or memory. Retrying the batch whole would fail again each time,
-# and keep its other runs from being loaded.
-TOO_MUCH = ("57014", "53200")
+# SQLSTATEs of a statement that exceeds its time or memory. A retry of the whole batch would fail
+# each time, and its other runs would never be loaded.
+LIMIT_SQLSTATES = ("57014", "53200")
 # If each of the first SLOW runs of a batch exceeds a limit alone, the database itself is slow.
 SLOW = 3
 
@@ -40,7 +40,7 @@ NO_REDACTION = Redaction()
 
 
 class LoadReport(msgspec.Struct):
-    """The sum of what loads changed."""
+    """The sum of the results of loads."""
 
     runs: int = 0
     """Runs whose response was loaded, changed or not."""
@@ -79,30 +79,39 @@ class Loader:
         states: StateMap,
         redaction: Redaction = NO_REDACTION,
     ) -> None:
+        """Create a loader.
+
+        Args:
+            database: loads go into this database.
+            policy: the polling settings.
+            states: the state map, for steps that are decoded from dead letters.
+            redaction: the redaction rules, for the same steps.
+        """
         self._database = database
         self._policy = policy
         self._states = states
         self._redaction = redaction
 
     def load(self, readings: Sequence[Reading]) -> LoadReport:
-        """Load a batch; set aside what the database refuses.
+        """Load a batch; record dead letters for what the database refuses.
 
-        If the database refuses the whole batch for good, it is split in halves, down to the row,
-        which becomes a dead letter. If the batch takes the database too long, its runs are loaded
-        one by one, so that one slow run delays the others by one time limit only.
+        If the database refuses the batch, and a retry would not help, the batch is split in halves,
+        down to the refused row, which becomes a dead letter. If the batch exceeds a limit of time
+        or memory, its runs are loaded one by one, so that one slow run delays the others by one
+        time limit only.
 
         Raises:
-            DatabaseError: the database is out of reach, or too slow for any run. The claims still
-                hold, or are consumed if it committed.
-            EtlError: none of many runs can be stored. The claims hold until their leases end.
+            DatabaseError: the database is unavailable, or too slow for any run. The claims stay
+                valid, or are consumed if the load was committed.
+            EtlError: none of at least `SYSTEMIC` runs can be stored. The claims stay valid.
         """
         report, refused = self._in_parts(readings)
         if len(refused) == len(readings) >= SYSTEMIC:
-            # Not the fault of the single runs: to set all of them aside would hide the cause.
+            # The runs are not the cause, and dead letters for all of them would hide it.
             _, problem = refused[0]
             raise EtlError(
                 f"none of {len(readings)} runs can be stored ({problem}): the cause is systemic, "
-                "so nothing was set aside; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
+                "so no dead letter was recorded; ORCHESTRA_ETL_LOGS__LEVEL=debug shows where"
             )
         for reading, problem in refused:
             report.add(self._give_up(reading, f"the run cannot be stored: {problem}"))
@@ -111,7 +120,7 @@ class Loader:
     def _in_parts(
         self, readings: Sequence[Reading]
     ) -> tuple[LoadReport, list[tuple[Reading, str]]]:
-        """Load what can be loaded; return the report, and each refused reading with its cause."""
+        """Load the readings that can be loaded; return the report, and the others with causes."""
         try:
             return self._database.transaction(
                 lambda c: self._bounded(c, readings, isolate=False)
@@ -120,9 +129,9 @@ class Loader:
             raise
         except Exception as error:
             log.warning("batch_refused", cause=_cause(error), runs=len(readings))
-            is_too_much = isinstance(error, LimitExceeded)
+            is_limit = isinstance(error, LimitExceeded)
         if len(readings) > 1:
-            if is_too_much:
+            if is_limit:
                 return self._one_by_one(readings)
             middle = len(readings) // 2
             report, refused = self._in_parts(readings[:middle])
@@ -136,8 +145,8 @@ class Loader:
         except EtlError:
             raise
         except Exception as error:
-            # Even if the error is a defect of this program, one run that triggers it must not keep
-            # the others from being loaded.
+            # Even if the error is a defect of this program, the run that triggers it must not
+            # prevent the load of the others.
             trace = None if is_database_error(error) or isinstance(error, LimitExceeded) else error
             log.error(
                 "run_refused", run=readings[0].claim.run_id, cause=_cause(error), exc_info=trace
@@ -164,13 +173,14 @@ class Loader:
     ) -> LoadReport:
         """Load a batch; raise LimitExceeded if it exceeds a limit, so that no retry helps.
 
-        While the process ends, its statements may be cancelled: then the error itself is raised.
+        While the process ends, its own cancellation of a statement looks the same: then the
+        original error is raised.
         """
         try:
             return self._load(connection, readings, isolate=isolate)
         except Exception as error:
             code = sqlstate(error)
-            if code in TOO_MUCH and not self._database.is_ending:
+            if code in LIMIT_SQLSTATES and not self._database.is_ending:
                 raise LimitExceeded(code) from None
             raise
 
@@ -199,8 +209,9 @@ class Loader:
         mine = list(compress(readings, holds))
         report = LoadReport(superseded=len(readings) - len(mine))
         if report.superseded:
-            # If the response to a COMMIT was lost, this unit of work is repeated, and these claims
-            # include those that it has consumed itself. Its new dead letters must be reported.
+            # If the response to a COMMIT was lost, this unit of work is repeated, and the lost
+            # claims include those that it has consumed itself. Its new dead letters must be
+            # counted.
             lost = [
                 reading.claim for reading, held in zip(readings, holds, strict=True) if not held
             ]
@@ -227,7 +238,7 @@ class Loader:
             ],
             isolate=isolate,
         )
-        self._set_aside(connection, [*mine, *recovered.values()], written, report)
+        self._record_dead_letters(connection, [*mine, *recovered.values()], written, report)
         drift.count(
             connection,
             [
@@ -246,9 +257,9 @@ class Loader:
         return report
 
     def _recover(self, connection: Connection, gone: Sequence[Reading]) -> dict[str, Reading]:
-        """Return readings with the steps that can now be decoded from the runs' open dead letters.
+        """Return the readings of gone runs, with steps decoded from their open dead letters.
 
-        Used for runs that the API no longer has.
+        Runs without such steps are left out. The API no longer has the steps of these runs.
         """
         bodies = (
             dead_letters.open_bodies(connection, [reading.claim.run_id for reading in gone])
@@ -278,7 +289,7 @@ class Loader:
                 )
         return recovered
 
-    def _set_aside(
+    def _record_dead_letters(
         self,
         connection: Connection,
         found: Sequence[Reading],
@@ -310,7 +321,7 @@ class Loader:
 
 
 def _cause(error: Exception) -> str:
-    """Return a word for the log and the dead letter, never the error's text: it may quote a row."""
+    """Return the SQLSTATE or the type of an error, never its text, which may quote a row."""
     code = str(error) if isinstance(error, LimitExceeded) else sqlstate(error)
     return f"SQLSTATE {code}" if code is not None else type(error).__name__
 

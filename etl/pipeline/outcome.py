@@ -1,4 +1,4 @@
-"""What follows from a reading for the run's tracking, the tables and the ledger; pure functions."""
+"""Pure functions that derive the run's tracking, table rows and settlement from a reading."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from etl.transform.states import derive_run_state
 
 
 def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
-    """Return how the run is tracked from now on; `gone` says that the API no longer has it."""
+    """Return the run's next tracking and due time; `gone` means that the API no longer has it."""
     known = reading.claim.known
     if reading.steps is not None:
         found = Observation(
@@ -30,8 +30,8 @@ def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
         return Decision("gone", None)
     age = (reading.requested_at - known.opened_at).total_seconds()
     if age > policy.give_up_after:
-        # A run that neither the list nor the API knows any more is not requested again. Other
-        # problems may pass.
+        # A run that no list has shown, and for which the API returns 404, is not read again. Any
+        # other problem may pass, so the run is read once a day.
         return Decision(
             "stale", DAILY if known.listed or not reading.not_found else None, known.checks
         )
@@ -41,9 +41,9 @@ def judged(reading: Reading, policy: PollingPolicy, *, gone: bool) -> Decision:
 
 
 def is_written(reading: Reading) -> bool:
-    """Return whether the run has or gets a row.
+    """Return whether the run has a row in the tables, or gets one.
 
-    A failed read does not create a row for a run that was never read.
+    A failed read creates no row for a run that was never read.
     """
     return reading.steps is not None or reading.claim.known.steps_observed_at is not None
 
@@ -53,8 +53,8 @@ def run_write(reading: Reading, verdict: Decision) -> RunWrite:
     claim = reading.claim
     steps = reading.steps.steps if reading.steps is not None else ()
     over = reading.has_steps and reading.steps_terminal
-    # Dead letters contain only a part of the steps. A row that was derived from more steps keeps
-    # its values.
+    # Dead letters contain only a part of the steps. A run's row that was derived from more steps
+    # keeps its values.
     recovered = reading.partial and claim.known.steps_observed_at is not None
     return RunWrite(
         id=claim.run_id,
@@ -72,14 +72,14 @@ def run_write(reading: Reading, verdict: Decision) -> RunWrite:
             (step.organization_id for step in steps if step.organization_id), None
         ),
         steps=steps,
-        # A step that was set aside is not absent: only a response that was decoded completely shows
-        # which steps are missing.
+        # A step that became a dead letter is not absent: only a response that was decoded
+        # completely shows which steps are missing.
         complete=reading.steps is not None and not reading.steps.rejected and not reading.partial,
     )
 
 
 def settlement(reading: Reading, verdict: Decision) -> Settlement:
-    """Return how the ledger's claim is settled."""
+    """Return the settlement of the reading's claim."""
     claim = reading.claim
     if reading.steps is None:
         return Settlement(

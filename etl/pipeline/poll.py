@@ -1,4 +1,4 @@
-"""The poll: claims due runs, reads them concurrently, and loads them while further reads go on."""
+"""The poll: claims due runs, reads them concurrently, and loads them during further reads."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ log = structlog.get_logger(__name__)
 # not wait for them.
 WAITING_BYTES = 64 << 20
 WAITING_ALONE_BYTES = 256 << 20
-# Seconds between two queries for newly due runs while reads go on, so that one slow read does not
+# Seconds after which newly due runs are claimed while reads go on, so that one slow read does not
 # delay all other runs.
-LOOK_AGAIN = 1.0
+CLAIM_EVERY = 1.0
 # The same while run lists are walked: each of their pages may bring more due runs.
-LOOK_FOR_LISTED = 0.05
+CLAIM_EVERY_WHILE_LISTING = 0.05
 # One claim takes this many times the number of concurrent reads. A larger claim would cost slightly
-# less, but other replicas cannot read what this one has claimed: at the end of a history, they
-# would all wait for one replica.
+# less, but other replicas cannot read what this one has claimed: at the end of a backfill,
+# they would all wait for one replica.
 CLAIM_AHEAD = 2
 # This many consecutive reads without a response mean that the API is down, not that single runs
 # fail.
@@ -47,7 +47,7 @@ GIVE_UP_AFTER = 5
 
 
 class PollReport(msgspec.Struct):
-    """What a drain did."""
+    """The result of a drain."""
 
     load: LoadReport
     refused: list[WorkflowRefused] = []
@@ -66,7 +66,7 @@ class Listing(NamedTuple):
     cutoff: asyncio.Future[datetime]
     """The database time up to which due runs are read; known when the walks have ended.
 
-    If the future raises, the drain raises the same.
+    If the future holds an exception, the drain raises it.
     """
 
 
@@ -109,14 +109,14 @@ class Poller:
         """Poll due runs, live ones before backfill, until none is due and none is being read.
 
         Args:
-            stop: when set, no read begins any more; finished reads are loaded, all other claims are
+            stop: when set, no further read begins. Finished reads are loaded, and all other claims
                 released.
             cutoff: read only runs due at or before this database time, or before the time that
                 walks in progress will provide. None: also read runs that become due in the
-                meantime, so that the drain may go on for as long as reads overlap.
-            workflows: ids of the only workflows to poll; None for all.
-            since: only runs that started then or later, by the run list.
-            until: only runs that started earlier, by the run list.
+                meantime; the drain ends when no run is due and none is being read.
+            workflows: poll only the runs of these workflows; None: of all.
+            since: only runs that started at this time or later, according to the run list.
+            until: only runs that started before this time, according to the run list.
             wait_for_others: also wait for due runs that another process holds, and take them over
                 when their lease ends.
             on_load: called after every load with its report and its duration in seconds.
@@ -125,7 +125,7 @@ class Poller:
             KeyRefused, ApiUnavailable: the API cannot be used. Finished reads are loaded, all other
                 claims are released.
             DatabaseError: the database cannot be used.
-            EtlError: none of many runs can be stored.
+            EtlError: none of many runs can be stored (see `Loader.load`).
         """
         chosen = DueFilter(
             workflows=None if workflows is None else tuple(workflows), since=since, until=until
@@ -161,7 +161,7 @@ class _Drain:
         self._skipped_workflows: set[str] = set()
         """Refused workflows, whose runs are not claimed.
 
-        Without a cutoff, the drain forgets them when it finds nothing due, and so retries them.
+        Without a cutoff, the drain retries these workflows when it finds nothing else due.
         """
         self._queue: deque[Claim] = deque()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
@@ -170,7 +170,7 @@ class _Drain:
         self._batches = Lane(poller._loader, self._wake, alone=False)
         self._alone = Lane(poller._loader, self._wake, alone=True)
         self._lanes = (self._batches, self._alone)
-        self._unanswered = 0
+        self._reads_without_response = 0
 
     @property
     def _is_listing(self) -> bool:
@@ -178,7 +178,7 @@ class _Drain:
         return isinstance(self._cutoff, Listing) and not self._cutoff.cutoff.done()
 
     def _due(self, *, except_workflows: Iterable[str]) -> DueFilter:
-        """Return what may be claimed now; raise what the cutoff's future raised."""
+        """Return a filter for the runs to claim now; raise the exception of failed walks."""
         chosen = replace(self._chosen, except_workflows=tuple(sorted(except_workflows)))
         if not isinstance(self._cutoff, Listing):
             return replace(chosen, cutoff=self._cutoff)
@@ -202,17 +202,21 @@ class _Drain:
             stopping.cancel()
 
     async def _work(self) -> None:
-        look_at = 0.0
+        claim_at = 0.0
         listing = self._is_listing
         while True:
             if listing and not self._is_listing:
-                # The runs that the walks listed last have not been queried yet.
-                listing, look_at = False, 0.0
+                # The runs on the last pages of the walks have not been claimed yet.
+                listing, claim_at = False, 0.0
             # With a fixed cutoff, no further run becomes due.
-            look_again = (
-                LOOK_FOR_LISTED if listing else LOOK_AGAIN if self._cutoff is None else math.inf
+            claim_every = (
+                CLAIM_EVERY_WHILE_LISTING
+                if listing
+                else CLAIM_EVERY
+                if self._cutoff is None
+                else math.inf
             )
-            exhausted = time.monotonic() < look_at
+            exhausted = time.monotonic() < claim_at
             if (
                 not exhausted
                 and not self._stop.is_set()
@@ -220,7 +224,7 @@ class _Drain:
             ):
                 exhausted = not await self._claim()
                 if exhausted:
-                    look_at = time.monotonic() + look_again
+                    claim_at = time.monotonic() + claim_every
                     if self._cutoff is None:
                         self._skipped_workflows.clear()
             self._start_reads()
@@ -230,25 +234,25 @@ class _Drain:
                     return
                 if not exhausted:
                     continue
-            # Ended tasks wake this loop: checking every read each time would cost as much as the
-            # reads.
+            # Ended tasks wake this loop. To check every read each time would cost as much as the
+            # reads themselves.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(BATCH_WAIT if self._batches.is_filling else look_again):
+                async with asyncio.timeout(BATCH_WAIT if self._batches.is_filling else claim_every):
                     await self._woken.wait()
             self._woken.clear()
-            # Collect before claims are released, so that finished reads are loaded.
+            # Finished reads are collected before claims are released, so that they are loaded.
             self._collect()
             if self._stop.is_set():
-                await self._give_back()
+                await self._release()
 
     async def others(self) -> bool:
-        """Wait a moment for due runs that could not be claimed; return False if there are none."""
+        """Wait up to 1 s for due runs that could not be claimed; return False if there are none."""
         due = self._due(except_workflows=self.refused)
         pending = await self._run(lambda c: claims.pending(c, due))
         if not pending.due:
             return False
-        # A due run without a lease that the claim skipped is locked by a transaction, which usually
-        # ends at once.
+        # If a due run has no lease but was not claimed, a transaction has locked it, and usually
+        # ends soon.
         pause = (
             min(max(pending.next_expiry or 0.0, 0.05), 1.0)
             if pending.leased == pending.due
@@ -275,14 +279,14 @@ class _Drain:
     async def _settle(self) -> None:
         try:
             try:
-                await self._give_back()
+                await self._release()
             finally:
-                # Even if the claims cannot be released: a load must not outlive the drain.
+                # A load must not outlive the drain, even if the claims cannot be released.
                 await self._finish_loads()
             while self._start_loads(idle=True):
                 await self._finish_loads()
         except DatabaseError as error:
-            # The claims hold until their leases end, then the runs are due again: nothing is lost.
+            # Nothing is lost: when the leases end, the runs can be claimed again.
             log.warning("claims_not_released", cause=str(error))
 
     async def _finish_loads(self) -> None:
@@ -331,17 +335,17 @@ class _Drain:
     def _collect(self) -> None:
         """Take all ended reads and loads, then raise the first error.
 
-        An error must not keep other finished reads from being loaded.
+        An error of one read must not prevent the load of other finished reads.
         """
         failure: EtlError | None = None
         while self._done:
             task = self._done.popleft()
             claim = self._reads.pop(task, None)
-            if claim is None:  # released
+            if claim is None:  # The claim was released.
                 continue
             try:
                 reading = task.result()
-                self._unanswered = 0
+                self._reads_without_response = 0
             except WorkflowRefused as error:
                 if claim.workflow_id not in self._skipped_workflows:
                     log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
@@ -350,8 +354,8 @@ class _Drain:
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:
                 log.warning("run_read_failed", run=claim.run_id, problem=str(error))
-                self._unanswered += 1
-                if self._unanswered >= GIVE_UP_AFTER:
+                self._reads_without_response += 1
+                if self._reads_without_response >= GIVE_UP_AFTER:
                     self._queue.append(claim)
                     failure = failure or error
                     continue
@@ -361,8 +365,8 @@ class _Drain:
                 failure = failure or error
                 continue
             except Exception as error:
-                # A defect of this program that one run triggers must not keep the others from being
-                # read.
+                # A defect of this program that one run triggers must not prevent the reads of the
+                # others.
                 log.error(
                     "run_read_failed",
                     run=claim.run_id,
@@ -379,7 +383,7 @@ class _Drain:
         return Reading(claim, self._p._clock.now(), problem=problem)
 
     def _collect_loads(self) -> None:
-        """Count all ended loads, then raise the first error."""
+        """Add the reports of all ended loads, then raise the first error."""
         failure: Exception | None = None
         for lane in self._lanes:
             try:
@@ -394,7 +398,7 @@ class _Drain:
         if failure is not None:
             raise failure
 
-    async def _give_back(self) -> None:
+    async def _release(self) -> None:
         unread = [*self._queue, *self._reads.values()]
         tasks = list(self._reads)
         self._queue.clear()

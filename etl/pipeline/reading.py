@@ -37,13 +37,14 @@ from etl.transform.redact import NotRedactable, Policy, Redaction
 from etl.transform.runs import decode_run, decode_single_run
 from etl.transform.states import StateMap
 
-# Seconds for which no single run of a workflow is requested after a refusal. A server that does not
-# offer single runs gets few such requests; one that had only lost a run is asked again soon.
-_ASK_AGAIN = 600.0
+# Seconds for which no single run of a workflow is requested after a refusal. So a server that does
+# not offer single runs gets few such requests, and a server that has only lost one run is soon sent
+# requests again.
+_SINGLE_RUN_PAUSE = 600.0
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """What was read of a claimed run, or why it could not be read."""
+    """The result of reading a claimed run, or why it could not be read."""
 
     claim: Claim
     requested_at: datetime
@@ -55,31 +56,32 @@ class Reading(msgspec.Struct, frozen=True):
     """The API's own row, if it is newer than the stored one."""
     run_observed_at: datetime | None = None
     listing_hash: bytes | None = None
-    """Hash of the row if it was requested alone; the list will show the same hash."""
+    """Hash of the row, if it was requested by id; a list that shows the same row has this hash."""
     rejected: tuple[Rejected, ...] = ()
     drift: tuple[Drift, ...] = ()
     partial: bool = False
     """Whether `steps` comes from dead letters, and is only a part of the run's steps."""
     problem: str | None = None
+    """Why the read failed; None if it did not."""
     not_found: bool = False
+    """Whether the API returned 404 for the steps."""
     is_permanent: bool = False
     """Whether an early retry would not help."""
     size: int = 0
-    """Bytes held in memory."""
+    """Estimate of the bytes held in memory."""
 
     @property
     def run_state(self) -> str | None:
         """The state in the API's own row: the row just read, otherwise the stored one.
 
-        None if there is no row. A status that the state map does not know says nothing, so it
-        counts as None, too.
+        None if there is no row, or if the state map does not know the row's status.
         """
         state = self.run.state if self.run is not None else self.claim.run_state
         return None if state == "unknown" else state
 
     @property
     def run_end_time(self) -> datetime | None:
-        """The run's end in the API's own row."""
+        """The run's end in the API's own row; None if there is no row, or no end."""
         return self.run.end_time if self.run is not None else self.claim.run_end_time
 
     @property
@@ -95,7 +97,7 @@ class Reading(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> bytes:
-        """Digest of the values that two reads are compared by."""
+        """Digest by which two reads are compared; empty if the read failed."""
         return self.steps.digest if self.steps is not None else b""
 
 
@@ -122,8 +124,8 @@ class Reader:
         """Read one run.
 
         Raises:
-            KeyRefused, WorkflowRefused, ApiUnavailable: not this run's fault; the claim still
-                holds.
+            KeyRefused, WorkflowRefused, ApiUnavailable: the cause is not this run. The claim stays
+                valid.
         """
         try:
             return await self._read(claim)
@@ -173,7 +175,7 @@ class Reader:
     ) -> tuple[DecodedRun | None, tuple[Rejected, ...]]:
         """Return the run's row from the list if it is newer than the stored one, and dead letters.
 
-        The dead letters contain what of the row could not be loaded.
+        The dead letters hold the parts of the row that could not be decoded.
         """
         if claim.listing is None or not _newer(claim.listed_at, claim.run_observed_at):
             return None, ()
@@ -181,9 +183,10 @@ class Reader:
             listed = decode_run(
                 claim.listing, states=self._states, policy=policy, now=claim.listed_at
             )
-        except NotRedactable as trouble:  # listed before there were redaction rules
+        except NotRedactable as error:
+            # The row was listed before there were redaction rules.
             return None, () if policy is None else (
-                policy.withhold_unredactable(trouble, claim.listing),
+                policy.withhold_unredactable(error, claim.listing),
             )
         return listed, listed.rejected
 
@@ -206,11 +209,11 @@ class Reader:
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """Return whether the run's own row must be requested.
 
-        It is requested if there is no row newer than the last read, or if all steps are over while
-        the run is not. It is not requested if the server does not offer single runs. It is not
-        requested either if the API has already ended the run, with two exceptions: the steps have
-        changed since, or there are redaction rules, because the stored row may have been written
-        under other rules.
+        If the list has shown a newer row, the row is requested only if all steps are over while the
+        newer row says that the run is not. If the stored row says that the run is over, the row is
+        requested only if the steps have changed since, or if there are redaction rules, because the
+        stored row may have been written under other rules. In all other cases it is requested,
+        unless the server does not offer single runs.
         """
         claim = reading.claim
         if time.monotonic() < self._no_single_runs_until.get(claim.workflow_id, 0.0):
@@ -226,13 +229,13 @@ class Reader:
         try:
             response = await self._client.run(claim.workflow_id, claim.run_id)
         except (NotFound, RequestRefused, WorkflowRefused):
-            # The server returned the steps, so the run exists and the key may read it: this server
-            # does not offer the row.
-            self._no_single_runs_until[claim.workflow_id] = time.monotonic() + _ASK_AGAIN
+            # The server returned the steps, so the run exists, and the key may read it: the server
+            # does not offer single runs.
+            self._no_single_runs_until[claim.workflow_id] = time.monotonic() + _SINGLE_RUN_PAUSE
             return reading
         except (ApiUnavailable, ResponseTooLarge):
-            # The steps alone must suffice. Without the row the run is not final yet, so the row
-            # will be requested again.
+            # The steps are loaded without the row. Until the row is read, the run is not final, so
+            # the row will be requested again.
             return reading
 
         def decode() -> tuple[ListedRun, DecodedRun] | None:

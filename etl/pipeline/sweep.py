@@ -30,24 +30,24 @@ log = structlog.get_logger(__name__)
 
 # Consecutive members of the watermark that end a walk (see `etl.extract.run_list`).
 WATERMARK_RUN = 25
-# Pages. A walk ends by itself when the list makes no progress; this limit ends the walk of a list
-# that always has new runs (100 million rows).
+# Pages. A walk without progress ends in any case; this limit ends the walk of a list that always
+# shows new runs (100 million rows, at 100 rows a page).
 UNBOUNDED = 1_000_000
-# Statuses that servers return for a page past the list's end. A redirect is not among them: one to
-# a login page, for example, says nothing about the list.
-NO_SUCH_PAGE = (400, 404, 410, 416, 422)
+# Statuses that servers return for a page past the list's end. A redirect is not among them: a
+# redirect to a login page, for example, says nothing about the list.
+PAST_THE_END = (400, 404, 410, 416, 422)
 # The text of a gap whose cause is an empty list.
 EMPTIED = (
     "the run list is empty, though it listed runs before: runs may have appeared and disappeared "
     "since"
 )
-# If this share of the neighbours on a page has the older run first, the list is taken to be sorted
+# If this share of the pairs of neighbouring rows has the older run first, the list counts as sorted
 # oldest first.
 OLDEST_FIRST = 0.75
 
 
 class SweepReport(msgspec.Struct):
-    """What a sweep did."""
+    """The result of a sweep."""
 
     workflow_id: str
     pages: int = 0
@@ -57,22 +57,24 @@ class SweepReport(msgspec.Struct):
     dead_letters: int = 0
     """New dead letters."""
     repaired: int = 0
-    """Runs that the ledger had as read, but that were missing from the tables; they are re-read."""
+    """Runs that were read before but are missing from the tables; they are read again."""
     gap: str | None = None
+    """How runs may have been missed; None if there is no new gap."""
     warning: str | None = None
-    """Why a gap is near: too many new runs between two sweeps for the length of the list."""
+    """Set if more than half of a full list was new, so that the next sweep may find a gap."""
     problem: str | None = None
     """How the list deviates from the API's description; usually why a sweep is not complete."""
     problem_is_new: bool = False
     """Whether a complete sweep found this problem for the first time."""
     complete: bool = False
+    """Whether the sweep is complete, so that the watermark has moved."""
     whole_list: bool = False
 
 
 class Sweeper:
     """Sweeps workflows, with one walk per workflow at a time.
 
-    Replicas coordinate through the lease in `sweeps`.
+    The leases in the table `sweeps` ensure this across replicas.
     """
 
     def __init__(
@@ -116,14 +118,16 @@ class Sweeper:
         backfill: bool = False,
         wait: bool = True,
     ) -> SweepReport | None:
-        """Walk the list to the watermark, or to its end.
+        """Walk the list to the watermark, or to the list's end.
 
         Args:
             workflow_id: the workflow.
-            whole_list: walk to the list's end, past the watermark. A due full walk does so anyway.
-            backfill: poll the runs that are found after everything live.
-            wait: if another process sweeps the same workflow, wait for it, then sweep. False:
-                return None in this case.
+            whole_list: walk to the list's end, past the watermark, even if no full walk is due.
+            backfill: give the listed runs backfill priority, so that they are read after live runs.
+            wait: whether to wait while another process sweeps the same workflow, and sweep then.
+
+        Returns:
+            The report; None if another process sweeps the workflow and `wait` is False.
 
         Raises:
             ApiError: the list cannot be read. The runs listed so far stay in the ledger, and the
@@ -139,7 +143,7 @@ class Sweeper:
             (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
         )
         report = SweepReport(workflow_id, whole_list=whole_list or due)
-        # Only the routine full walk is bounded: a later one may reach what it does not reach.
+        # Only the routine full walk is bounded, not a first sweep or a requested full walk.
         max_pages = (
             self._reconcile_pages if due and not whole_list and begun.watermark_size else UNBOUNDED
         )
@@ -196,8 +200,8 @@ class Sweeper:
                 walker.too_large()
             except (NotFound, RequestRefused) as error:
                 # Only a page behind the head can be past the list's end. If the server now refuses
-                # the head, too, the walk finds that out when it requests the head again.
-                if request.offset and error.status in NO_SUCH_PAGE:
+                # the head, too, the walk notices this when it requests the head again.
+                if request.offset and error.status in PAST_THE_END:
                     walker.end_of_list()
                 elif report.pages:
                     raise
@@ -210,7 +214,7 @@ class Sweeper:
                 page = await decoded(len(response.body), decode)
                 if request.offset and not response.body.strip():
                     page = DecodedPage(())
-                report.dead_letters += await self._set_aside(
+                report.dead_letters += await self._record_dead_letters(
                     begun.workflow_id, page.rejected, requested_at
                 )
                 if not page.readable:
@@ -258,7 +262,9 @@ class Sweeper:
             skipped = Rejected(
                 "too_large", "a row of the run list is larger than api.max_response_bytes", b""
             )
-            report.dead_letters += await self._set_aside(begun.workflow_id, [skipped], requested_at)
+            report.dead_letters += await self._record_dead_letters(
+                begun.workflow_id, [skipped], requested_at
+            )
         # A bounded full walk that has passed the watermark is a complete sweep.
         if walker.outcome is not None and (walker.outcome != "cut_off" or walker.watermark_met):
             gap = None
@@ -270,8 +276,8 @@ class Sweeper:
                     "between two sweeps, more runs were added than it lists"
                 )
             completion = sweeps.SweepResult(
-                # An empty list says nothing about the known runs: neither how many the list can
-                # show, nor whether they have changed.
+                # An empty list shows neither how many runs the list can hold, nor whether the known
+                # runs have changed.
                 whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,
                 to_the_end=walker.outcome in ("ended", "missed") and gap is not EMPTIED,
                 listed=report.listed,
@@ -281,7 +287,7 @@ class Sweeper:
                 oldest_start=oldest,
                 repaired=report.repaired,
             )
-        # In a first sweep, the first page is current, and everything behind it is history.
+        # In a first sweep, the runs on the first page are live, and all other runs are backfill.
         priority = 1 if backfill or (begun.last_complete is None and report.pages > 1) else 0
         written = await self._run(
             lambda c: sweeps.write_page(
@@ -316,24 +322,25 @@ class Sweeper:
         report.complete = completion is not None
 
     async def _advised(self, error: NotFound | RequestRefused) -> NotFound | RequestRefused:
-        """Return the error with further advice if the server does not offer a run list.
+        """Return the error, with advice if the server apparently does not offer a run list.
 
-        A missing path has this meaning only if the server is known to be the right one.
+        Status 404 or 405 has this meaning only if the base URL is right, that is, if another
+        request has succeeded.
         """
-        if error.status not in (404, 405) or not await self._answers():
+        if error.status not in (404, 405) or not await self._has_response():
             return error
         return error.reworded(
             f"{error}; if the server offers no run list, set discover = false and name the runs"
         )
 
-    async def _answers(self) -> bool:
-        """Return whether any request below the base URL returns a 2xx."""
+    async def _has_response(self) -> bool:
+        """Return whether any request below the base URL has returned a 2xx status."""
         if not self._client.has_answered:
             with suppress(ApiError):
                 await self._client.workflows()
         return self._client.has_answered
 
-    async def _set_aside(
+    async def _record_dead_letters(
         self, workflow_id: str, rejected: Sequence[Rejected], requested_at: datetime
     ) -> int:
         if not rejected:
@@ -343,10 +350,10 @@ class Sweeper:
 
 
 def _is_oldest_first(runs: Sequence[ListedRun]) -> bool:
-    """Return whether the start times of the rows ascend; runs without one are ignored."""
+    """Return whether most start times ascend; runs without a start time are ignored."""
     starts = [run.start_time for run in runs if run.start_time is not None]
     pairs = [(one, other) for one, other in pairwise(starts) if one != other]
-    # A few rows prove nothing, and then the whole list is on this page.
+    # A few rows prove nothing; in that case, this page holds the whole list.
     return len(pairs) >= WATERMARK_RUN // 2 and sum(
         one < other for one, other in pairs
     ) >= OLDEST_FIRST * len(pairs)

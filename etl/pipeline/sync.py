@@ -46,35 +46,39 @@ from etl.transform.workflows import decode_workflows, node_types_of
 
 log = structlog.get_logger(__name__)
 
-# The most workflows that are taken from one response: each costs three statements.
+# Maximum number of workflows that are taken from one response: each costs three statements.
 MAX_WORKFLOWS = 10_000
-# The most lists that are walked concurrently; each walk has one request in flight.
+# Maximum number of lists that are walked concurrently; each walk has one request in flight.
 SWEEPS_AT_ONCE = 4
 
 
 class WorkflowPlan(msgspec.Struct, frozen=True):
-    """What the configuration says about a workflow."""
+    """The configuration of a workflow."""
 
     id: str
     name: str | None = None
     discover: bool = True
+    """Whether its run list is swept."""
     runs: tuple[str, ...] = ()
+    """Ids of runs that the configuration names."""
     labels: Mapping[str, str] = {}
 
 
 class SyncReport(msgspec.Struct):
-    """What a sync did and what went wrong."""
+    """The results and errors of a sync."""
 
     sweeps: list[SweepReport]
     load: LoadReport
     requests: int = 0
+    """Number of requests to the API."""
     seconds: float = 0.0
+    """Duration of the sync."""
     interrupted: int | None = None
-    """The number of the signal that ended the sync early."""
+    """The number of the signal that ended the sync early; None: no signal did."""
     dead_letters: int = 0
     """New dead letters of runs requested by id, and of workflows that cannot be requested."""
     errors: list[EtlError] = []
-    """Errors that did not end the sync; the gravest kind decides the exit status."""
+    """Errors that did not end the sync; the most severe one decides the exit status."""
     refused: list[ApiError] = []
     """Refusals of single workflows while the API responded for others."""
 
@@ -82,11 +86,11 @@ class SyncReport(msgspec.Struct):
     def exit_status(self) -> int:
         """The exit status that follows from the errors and findings of the sync.
 
-        - 4, 3, 5 or 1, in this order of gravity, if an error with this status occurred.
-        - 6 if runs were newly set aside, missed or failing, if a sweep was not complete or found a
-          new problem with its list, or if a workflow was refused.
-        - 128 plus the signal's number if a signal ended the sync early, as a shell reports it: the
-          sync is not finished, and cron should know.
+        - 4, 3, 5 or 1 if an error with this status occurred, the most severe first.
+        - 6 if there are new dead letters, gaps or failing runs, if a sweep was not complete or
+          found a new problem with its list, or if a workflow was refused.
+        - 128 plus the signal's number if a signal ended the sync early, as a shell reports it. So
+          cron sees that the sync is not finished.
         - 0 otherwise.
         """
         statuses = {error.exit_status for error in self.errors}
@@ -106,10 +110,10 @@ class SyncReport(msgspec.Struct):
 
 
 class PrepareReport(msgspec.Struct, frozen=True):
-    """What the preparation of a sync found."""
+    """The result of the preparation of a sync."""
 
     problem: ApiError | None
-    """Why the API did not list the workflows; only set with `api.all_workflows`."""
+    """Why the API did not list the workflows; None if it did, or without `api.all_workflows`."""
     dead_letters: int
     """New dead letters of runs in the configuration, and of workflows that cannot be requested."""
 
@@ -141,9 +145,9 @@ class Syncer:
             poller: reads and loads due runs.
             clock: the database's clock.
             plans: the configured workflows.
-            all_workflows: also sync workflows that only the API names.
+            all_workflows: also sync workflows that the API lists but that are not configured.
             metadata_every: seconds between two requests of `GET /workflows`.
-            node_types: filled by `prepare`, workflow to node id to type.
+            node_types: filled by `prepare`: node types by node id, by workflow id.
             states: the state map.
             redaction: the redaction rules.
         """
@@ -171,26 +175,26 @@ class Syncer:
         plans = list(self._plans.values())
 
         def enter(connection: Connection) -> tuple[bool, int]:
-            set_aside = 0
+            new_letters = 0
             for plan in plans:
                 workflows.configure(connection, plan.id, name=plan.name, labels=plan.labels)
                 if plan.runs:
                     named = requests.register(connection, plan.id, plan.runs)
-                    set_aside += conflicts.set_aside(connection, named.conflicts)
+                    new_letters += conflicts.record(connection, named.conflicts)
             redaction.record(connection, self._policies)
             remapped = state_map.apply(connection, self._states.configured, self._states.state_of)
             if remapped:
                 log.info("states_reevaluated", runs=remapped)
-            return workflows.metadata_due(connection, every=self._metadata_every), set_aside
+            return workflows.metadata_due(connection, every=self._metadata_every), new_letters
 
-        due, set_aside = await self._run(enter)
+        due, new_letters = await self._run(enter)
         problem = None
         if due or self._all_workflows:
             problem, unusable = await self._update_metadata()
-            set_aside += unusable
+            new_letters += unusable
         for workflow_id, graph in await self._run(workflows.graphs):
             self._node_types[workflow_id] = node_types_of(graph)
-        return PrepareReport(problem, set_aside)
+        return PrepareReport(problem, new_letters)
 
     async def _update_metadata(self) -> tuple[ApiError | None, int]:
         """Request the workflows' metadata; return an error, and the number of new dead letters.
@@ -254,8 +258,8 @@ class Syncer:
         """Sweep and poll concurrently, until all runs due at the end of the sweeps have been read.
 
         Args:
-            only: ids of the workflows to sync; None for all, and for every due run in the ledger.
-            stop: when set, the sync ends early: finished reads are loaded, all other claims are
+            only: ids of the workflows to sync; None: all, and every due run in the ledger.
+            stop: when set, the sync ends early: finished reads are loaded, and all other claims
                 released.
             on_load: called after every load with its report and its duration in seconds.
 
@@ -279,10 +283,10 @@ class Syncer:
         finally:
             # The walks finish even if the reads fail.
             await asyncio.wait({swept})
-            # Retrieve the exception, because asyncio would otherwise print it if the drain raises,
+            # The exception is retrieved here: otherwise asyncio would print it if the drain raises,
             # too.
             _ = swept.cancelled() or swept.exception()
-        # Raises what the sweeps raised after the drain was stopped.
+        # This raises an exception of the sweeps that came after the drain was stopped.
         swept.result()
         return report
 
@@ -300,11 +304,11 @@ class Syncer:
         """Walk the whole lists, enqueue their runs at low priority, and poll.
 
         Args:
-            only: ids of the workflows; None for all of them.
+            only: ids of the workflows; None: all.
             stop: when set, the backfill ends early as `sync` does; enqueued runs stay enqueued.
-            since: read only runs that started then or later, by the run list; the others stay
-                enqueued for the next sync.
-            until: read only runs that started earlier.
+            since: read only runs that started at this time or later, according to the run list; the
+                others stay enqueued for the next sync.
+            until: read only runs that started before this time.
             reread: also re-read final runs.
             on_listed: called with the number of due runs when the lists have been walked.
             on_load: as for `sync`.
@@ -332,7 +336,7 @@ class Syncer:
         return report
 
     async def sweep(self, workflow_id: str) -> SweepReport | None:
-        """Sweep one workflow; return None if another process does, or if it has no discovery."""
+        """Sweep one workflow; return None if another process sweeps it, or `discover` is False."""
         plan = self._plans.get(workflow_id)
         if plan is not None and not plan.discover:
             return None
@@ -346,13 +350,13 @@ class Syncer:
 
         def take(connection: Connection) -> tuple[bool, int]:
             taken = requests.take_queue(connection)
-            return taken.requests == requests.BATCH, conflicts.set_requests_aside(connection, taken)
+            return taken.requests == requests.BATCH, conflicts.record_requests(connection, taken)
 
-        set_aside, more = 0, True
+        new_letters, more = 0, True
         while more and not stop.is_set():
             more, new = await self._run(take)
-            set_aside += new
-        return set_aside
+            new_letters += new
+        return new_letters
 
     async def _begin(self, only: Sequence[str] | None) -> SyncReport:
         """Prepare a sync, and return its report."""
@@ -386,10 +390,10 @@ class Syncer:
             for plan in self._plans.values()
             if plan.discover and (only is None or plan.id in only)
         ]
-        places = asyncio.Semaphore(SWEEPS_AT_ONCE)
+        slots = asyncio.Semaphore(SWEEPS_AT_ONCE)
 
         async def one(workflow_id: str) -> SweepReport | None:
-            async with places:
+            async with slots:
                 if stop.is_set():
                     return None
                 return await self._sweeper.sweep(
@@ -411,7 +415,7 @@ class Syncer:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-        unanswered: list[ApiUnavailable] = []
+        without_response: list[ApiUnavailable] = []
         responded = any(isinstance(result, SweepReport) for result in results)
         for result in results:
             if isinstance(result, SweepReport):
@@ -422,14 +426,14 @@ class Syncer:
                 report.refused.append(result)
             elif isinstance(result, ApiError):
                 if isinstance(result, ApiUnavailable):
-                    unanswered.append(result)
+                    without_response.append(result)
                 report.errors.append(result)
             elif isinstance(result, BaseException) and not isinstance(
                 result, asyncio.CancelledError
             ):
                 raise result
-        if unanswered and len(unanswered) == len(chosen):
-            raise unanswered[0]
+        if without_response and len(without_response) == len(chosen):
+            raise without_response[0]
 
     async def _swept(
         self, report: SyncReport, only: Sequence[str] | None, stop: asyncio.Event

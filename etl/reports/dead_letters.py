@@ -23,7 +23,7 @@ _FIND = text(f"""
     ORDER BY d.id
 """)
 
-_COUNT_SETTLED = text("""
+_COUNT_RESOLVED = text("""
     SELECT count(*) FROM orchestra_etl.dead_letters
     WHERE resolved_at IS NOT NULL
       AND (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
@@ -39,8 +39,9 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     workflow_id: str
     workflow_name: str | None
     run_id: str
-    """Empty for a row of the run list without a usable id."""
+    """Empty if the record has no run with a usable id, such as a bad row of the run list."""
     step_id: str | None
+    """None if the record is not a single step."""
     reason: str
     detail: str
     size_bytes: int
@@ -49,7 +50,7 @@ class StoredDeadLetter(msgspec.Struct, frozen=True):
     last_seen_at: datetime
     resolved_at: datetime | None
     resolution: str | None
-    """`loaded` or `discarded`; None while it is open."""
+    """`loaded` or `discarded`; None while the dead letter is open."""
 
 
 def find(
@@ -65,13 +66,13 @@ def find(
     return [StoredDeadLetter(**row._mapping) for row in rows]
 
 
-def count_settled(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
+def count_resolved(connection: Connection, *, workflows: Sequence[str] | None = None) -> int:
     """Return how many dead letters of these workflows (None: of all) are resolved."""
     wanted = {"workflows": None if workflows is None else list(workflows)}
-    return int(connection.execute(_COUNT_SETTLED, wanted).scalar_one())
+    return int(connection.execute(_COUNT_RESOLVED, wanted).scalar_one())
 
 
 def get(connection: Connection, letter_id: int) -> StoredDeadLetter | None:
-    """Return one dead letter; None if the number is unknown."""
+    """Return the dead letter with this number; None if the number is unknown."""
     row = connection.execute(_GET, {"id": letter_id}).one_or_none()
     return None if row is None else StoredDeadLetter(**row._mapping)

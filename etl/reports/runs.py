@@ -104,7 +104,7 @@ class RecentRun(msgspec.Struct, frozen=True):
     steps: int
     total_tokens: int | None
     first_error: str | None
-    """The run's own error, or else that of its first step with an error."""
+    """The run's own error, otherwise that of its first step with an error; None: no error."""
 
 
 class StepPayload(msgspec.Struct, frozen=True):
@@ -151,11 +151,11 @@ class StepDetail(msgspec.Struct, frozen=True):
     reported_error: str | None
     absent_since: datetime | None
     payloads: dict[str, StepPayload] | None = None
-    """The stored ones of `inputs` and `outputs`; None if they were not requested."""
+    """The stored payloads, by `inputs` and `outputs`; None if they were not requested."""
 
 
 class RunDetail(msgspec.Struct, frozen=True):
-    """The shown run, already read or only known."""
+    """One run with its steps, whether it was read or is only known."""
 
     at: datetime
     """Database time of the query."""
@@ -163,7 +163,7 @@ class RunDetail(msgspec.Struct, frozen=True):
     workflow_id: str
     workflow_name: str | None
     stored: bool
-    """False if the run is known but was never read: then only the ledger's columns are filled."""
+    """False if the run was never read: then only the columns of the ledger have values."""
     status: str | None
     state: str | None
     status_source: str | None
@@ -193,7 +193,7 @@ class RunDetail(msgspec.Struct, frozen=True):
     """What last requested a newer read of the run; None: nothing has."""
     opened_at: datetime
     run_state: str | None
-    """The run's state by the API's own row; None if the API gave none."""
+    """The run's state in the API's own row; None if no such row was read."""
     removed_at: datetime | None
     next: Outlook
     steps: tuple[StepDetail, ...]

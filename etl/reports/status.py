@@ -59,13 +59,13 @@ class Coverage(msgspec.Struct, frozen=True):
     reconciled_at: datetime | None
     """When the last full walk began, which compares the list with the ledger and the tables."""
     repaired_runs: int
-    """Runs that it found missing from the tables although they were read, and are read again."""
+    """Runs that this walk found missing from the tables; they are read again."""
     conflicting_runs: int
     """Runs that are not stored because another workflow has a run with the same id."""
 
 
 class Headroom(msgspec.Struct, frozen=True):
-    """New runs at the last sweep, and the listed runs: if all of them are new, runs are missed."""
+    """New runs at the last sweep, and listed runs: if all listed runs are new, runs are missed."""
 
     new_runs: int | None
     listed_runs: int | None
@@ -123,11 +123,13 @@ class WorkflowStatus(msgspec.Struct, frozen=True):
     dead_letters: int
     """Number of open dead letters."""
     drift: int
+    """Number of different kinds of drift, not of their occurrences."""
     drift_examples: tuple[DriftExample, ...]
     last_sweep_error: str | None
     list_problem: str | None
     """How the run list deviates from the API's description."""
     discover: bool
+    """Whether the run list is swept."""
 
 
 class Unconfigured(msgspec.Struct, frozen=True):
@@ -146,14 +148,14 @@ class Status(msgspec.Struct, frozen=True):
     workflows: tuple[WorkflowStatus, ...]
     unconfigured: tuple[Unconfigured, ...]
     unusable_workflows: int = 0
-    """Workflows with an unusable id in the API's list: open dead letters without a workflow."""
+    """Open dead letters for workflows that the API lists with an unusable id."""
     rebuild: rebuilds.PendingRebuild | None = None
     """Stored steps that the newest rules have not read yet; None: there are none."""
 
 
 # One statement reads each figure for all workflows: the ledger may hold millions of runs, nearly
-# all of them final. The view's count is an index-only scan. The LATERAL parts touch only runs that
-# are not final, or one end of an index.
+# all of them final. `orchestra.coverage` counts them with an index-only scan. The LATERAL parts
+# touch only runs that are not final, or one end of an index.
 _WORKFLOWS = text("""
     WITH covered AS MATERIALIZED (
         SELECT * FROM orchestra.coverage
@@ -250,7 +252,7 @@ def read(
         connection: in a transaction.
         watched: the configured workflows.
         all_workflows: whether workflows that are not configured are swept too.
-        max_age: the `WatchedWorkflow.max_age` of known workflows that are not configured.
+        max_age: `WatchedWorkflow.max_age`, in seconds, for workflows that are not configured.
     """
     by_id = {one.id: one for one in watched}
     parameters = {"configured": list(by_id)}

@@ -1,4 +1,4 @@
-"""The verdict on a workflow: whether data arrives, whether a person must look, and why."""
+"""The verdict on a workflow: whether data arrives, whether a person must act, and why."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import msgspec
 from sqlalchemy import Row
 
 Verdict = Literal["ok", "warning", "failing"]
-_GRAVITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
+_BY_SEVERITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
 
 class WatchedWorkflow(msgspec.Struct, frozen=True):
-    """The expectations that a workflow is judged by."""
+    """A workflow, with the limits that decide its verdict."""
 
     id: str
     max_age: float
-    """Seconds without a complete sweep, or of waiting for a live run, that count as a failure."""
+    """Seconds after which the last complete sweep, or a due live run, counts as overdue."""
     name: str | None = None
     discover: bool = True
     """Whether its run list is swept."""
@@ -34,7 +34,7 @@ class Reason(msgspec.Struct, frozen=True):
 def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[Reason, ...]:
     """Return the reasons against `ok`.
 
-    `failing` means that no data arrives, `warning` that a person must look.
+    `failing` means that no data arrives, `warning` that a person must act.
     """
     reasons: list[Reason] = []
     overdue = row.at - timedelta(seconds=watched.max_age)
@@ -126,7 +126,7 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
 
 def worst(verdicts: Sequence[Verdict]) -> Verdict:
     """Return the worst of these verdicts; `ok` if there is none."""
-    return max(verdicts, key=_GRAVITY.index, default="ok")
+    return max(verdicts, key=_BY_SEVERITY.index, default="ok")
 
 
 def _instant(time: datetime) -> str:

@@ -492,7 +492,7 @@ def test_a_batch_that_is_too_large_for_the_server(
         " ELSE 1 END, s.id,"
     )
     monkeypatch.setattr(rebuild, "_READ", rebuild._READ.replace("s.id,", too_much, 1))
-    monkeypatch.setattr(rebuild, "_TOO_MUCH", ("22012",))
+    monkeypatch.setattr(rebuild, "_UNREADABLE", ("22012",))
     world.due()
     done = world.rebuild()
     assert (done["steps"], done["unreadable"], done["complete"]) == (len(before), int(alone), True)

@@ -500,7 +500,7 @@ def test_a_long_refresh_logs_its_progress(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long refresh logs how many groups are done and how many wait."""
-    monkeypatch.setattr(rollups, "SAY_EVERY", 0.0)
+    monkeypatch.setattr(rollups, "LOG_EVERY", 0.0)
     Loads(database_url, 12, 6).work(6)
     with capture_logs() as lines:
         done = rollups.drain(database, batch=2)

@@ -39,7 +39,7 @@ def _entry(**more: Any) -> Entry:
         ({**READ, "checks": 2}, True, "the API gives no status for the run: check 2 of 4"),
         (OVER, True, "the run is over; the next read confirms its end"),
         ({**OVER, "reopened_by": "list"}, True, "read again: its row of the run list changed"),
-        ({**OVER, "reopened_by": "reread"}, True, "read again: `backfill --reread` asked for it"),
+        ({**OVER, "reopened_by": "reread"}, True, "read again: `backfill --reread` requested it"),
         ({**READ, "attempts": 3}, True, "the last read failed"),
         ({"attempts": 1, "not_found_since": NOON}, False,
          "the API has returned 404 since 2026-03-01 12:00:00Z"),

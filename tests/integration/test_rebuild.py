@@ -518,7 +518,7 @@ def test_a_due_rebuild_is_announced(world: World) -> None:
     status = json.loads(world.run("status", "--json"))
     assert (status["rebuild"], status["verdict"]) == ({"steps": number, "exact": True}, "warning")
     assert json.loads(world.run("db", "upgrade", "--json"))["rebuild"] == status["rebuild"]
-    assert "re-read" in world.run("rebuild")
+    assert "recomputed" in world.run("rebuild")
     assert not [one for one in commands if "orchestra-etl rebuild" in world.run(*one)]
     after = json.loads(world.run("status", "--json"))
     assert (after["rebuild"], after["verdict"]) == (None, verdict)

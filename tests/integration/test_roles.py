@@ -203,7 +203,7 @@ def test_the_loader_does_all_of_its_work(
             "UPDATE orchestra_etl.rebuilds SET finished_at = NULL; UPDATE orchestra.steps"
             " SET request_model = 'x'",
         )
-        assert "re-read" in good("rebuild")
+        assert "recomputed" in good("rebuild")
         monkeypatch.setenv("ORCHESTRA_REDACTION_KEY", "9" * 64)
         (tmp_path / "etl.toml").write_text(f"{toml}\n{REDACTING}")
         good("backfill", "--reread")

@@ -222,6 +222,7 @@ def test_a_signal_before_the_end_of_the_backlog(
         assert _stop(process, number, home) == 128 + number
 
 
+@pytest.mark.slow
 def test_commands_during_a_demo(home: Path) -> None:
     """While a demo runs, the printed commands work, and a second demo exits with 2.
 
@@ -241,6 +242,7 @@ def test_commands_during_a_demo(home: Path) -> None:
         assert _stop(process, signal.SIGTERM, home) == 0
 
 
+@pytest.mark.slow
 def test_a_demo_after_a_killed_one(home: Path) -> None:
     """After SIGKILL during the load, the next demo adopts the server and starts again.
 
@@ -258,6 +260,7 @@ def test_a_demo_after_a_killed_one(home: Path) -> None:
     assert processes_in(home) == []
 
 
+@pytest.mark.slow
 def test_on_a_terminal_of_80_columns(home: Path) -> None:
     """On a terminal, the demo shows a progress bar and a live table of at most 80 columns.
 

@@ -113,6 +113,7 @@ def test_metrics_agree_with_the_database_and_the_server(
     assert found.value("ready") == 1
 
 
+@pytest.mark.slow
 def test_alerts_and_panels_query_exported_metrics(scraped: tuple[Exposition, Simulator]) -> None:
     """Every metric that an alert or a panel queries is exported.
 

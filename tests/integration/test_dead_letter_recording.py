@@ -323,6 +323,7 @@ def test_a_run_that_exceeds_the_timeout_is_a_dead_letter(
     assert query(world.url, LETTERS) == []
 
 
+@pytest.mark.slow
 def test_a_database_that_is_slow_for_every_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -263,6 +263,7 @@ def test_the_health_page_has_one_line_for_each_problem() -> None:
     assert (page.count("\n"), page.startswith(r"workflow \x1b]0;owned\x07")) == (1, True)
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_colours_and_no_other_control_sequence(
     command: Command, tmp_path: Path, database_url: str, simulator: Simulator
 ) -> None:

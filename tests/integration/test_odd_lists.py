@@ -198,6 +198,7 @@ def test_an_odd_list_is_walked_to_its_end(world: World, odd: Odd) -> None:
     assert query(world.url, "SELECT * FROM orchestra_etl.gaps") == []
 
 
+@pytest.mark.slow
 def test_a_list_that_changes_its_order_is_stored_after_some_walks(world: World) -> None:
     """A list that is shuffled for each response is reported, and twelve walks store all runs."""
     problems = []

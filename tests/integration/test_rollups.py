@@ -59,6 +59,7 @@ def right(database: Database, url: str) -> bool:
 # Against the API's own history.
 
 
+@pytest.mark.slow
 def test_a_history_is_counted(tmp_path: Path, database_url: str, database: Database) -> None:
     """Every refresh equals what Python counts in the history as its runs change.
 

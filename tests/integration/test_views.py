@@ -486,6 +486,7 @@ def test_pipeline_health_counts_the_whole_ledger(database_url: str, world: World
     assert (row["waiting_groups"], row["unswept_workflows"], row["conflicting_runs"]) == (2, 1, 1)
 
 
+@pytest.mark.slow
 def test_a_run_of_many_steps(database_url: str) -> None:
     """Lanes, waits and executions are right for 400 steps with odd times.
 

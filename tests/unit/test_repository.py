@@ -34,6 +34,7 @@ def _run(*command: str | Path) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.slow
 def test_files_for_the_host_follow_their_schema(name: str) -> None:
     """The host's published schema knows every field of its files."""
     _run(BIN / "check-jsonschema", "--builtin-schema", SCHEMAS[name], GITHUB / name)

@@ -345,7 +345,8 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
     }
     log = home / "provision.log"
     with (
-        log.open("w") as output,
+        # Superset's standard error goes into the same file: lines must be written in order.
+        log.open("w", buffering=1) as output,
         subprocess.Popen(
             [_program("python"), str(FOLDER / "provision.py")],
             stdin=subprocess.PIPE,

@@ -23,6 +23,7 @@ from typing import NamedTuple
 import msgspec
 import psycopg
 
+from etl import logs
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.ledger.claims import Claim, claim
@@ -277,6 +278,7 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
 
 def main() -> None:
     """Print the rates for the tables as they are, and for bare tables."""
+    logs.configure("warning", "json")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=4000)
     parser.add_argument("--repetitions", type=int, default=3)

@@ -19,7 +19,7 @@ from pathlib import Path
 import psycopg
 from psycopg import sql
 
-from etl import app
+from etl import app, logs
 from etl.analytics import rollups
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import head, upgrade
@@ -100,6 +100,7 @@ def freeze(folder: Path) -> None:
 
 def main() -> None:
     """Write the files."""
+    logs.configure("warning", "json")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=FOLDER, help="another folder for the files")
     released = parser.parse_args().to

@@ -80,11 +80,12 @@ def init(
     before = sources.config_file(None, os.environ)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # The schema comes first: if it cannot be written, there is no file yet, and the user can
+        # repeat the command.
+        path.with_name(sources.SCHEMA_FILE).write_text(sources.json_schema(), encoding="utf-8")
         # Never overwrite a file that was created in the meantime.
         with path.open("x", encoding="utf-8") as file:
             file.write(sources.template())
-        schema_file = path.with_name(sources.SCHEMA_FILE)
-        schema_file.write_text(sources.json_schema(), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"cannot write {path} ({error.strerror}): name another file with --config"

@@ -483,10 +483,10 @@ def test_a_home_that_cannot_be_used_is_one_line(
         _one_line(capsys, config, words, "ORCHESTRA_ETL_HOME")
 
 
-def test_config_init_writes_the_file_that_is_named_and_nothing_else(
+def test_config_init_writes_the_named_file_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`config init` writes only the named file, creates its folders, or fails with one line."""
+    """`config init` writes the named file and its schema, creates folders, or fails in one line."""
     monkeypatch.chdir(tmp_path)
     assert run(["--config", "a/b/c.toml", "config", "init"]) == 0
     assert run(["--config", "a/b/c.toml", "config", "show"]) == 0
@@ -503,3 +503,7 @@ def test_config_init_writes_the_file_that_is_named_and_nothing_else(
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "d.toml"))
     assert "--user" not in _one_line(capsys, None, ("config", "init", "--user"), "cannot write")
     _one_line(capsys, Path("/proc/etl.toml"), ("config", "init"), "cannot write")
+    # If the schema beside it cannot be written, the file is not either, so that a repeat works.
+    (tmp_path / "e" / "etl.schema.json").mkdir(parents=True)
+    _one_line(capsys, tmp_path / "e" / "etl.toml", ("config", "init"), "cannot write")
+    assert not (tmp_path / "e" / "etl.toml").exists()

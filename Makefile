@@ -61,6 +61,8 @@ dashboards: $(VENV)/running $(SUPERSET)/installed
 run: $(VENV)/running
 	@$(BIN)/orchestra-etl $(ARGS)
 
+# Otherwise each process of the tests would compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 test: $(VENV)/installed

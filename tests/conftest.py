@@ -79,6 +79,14 @@ def database_url(postgres_server: EmbeddedPostgres, template_database: str) -> I
     yield from _fresh_database(postgres_server, template_database)
 
 
+@pytest.fixture(scope="session")
+def read_only_database_url(
+    postgres_server: EmbeddedPostgres, template_database: str
+) -> Iterator[str]:
+    """Provide the URL of a database with the current schema for all tests that write nothing."""
+    yield from _fresh_database(postgres_server, template_database, read_only=True)
+
+
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """Provide the URL of a new database without a schema."""
@@ -91,7 +99,9 @@ def sample_steps() -> bytes:
     return (ROOT / "tests" / "samples" / "steps.json").read_bytes()
 
 
-def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+def _fresh_database(
+    server: EmbeddedPostgres, template: str, *, read_only: bool = False
+) -> Iterator[str]:
     name = f"test_{next(_numbers)}"
     identifier = sql.Identifier(name)
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
@@ -102,6 +112,12 @@ def _fresh_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
                 identifier, sql.Identifier(template)
             )
         )
+        if read_only:
+            connection.execute(
+                sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
+                    identifier
+                )
+            )
         with kept_sessions(server.url_for(name)):
             yield server.url_for(name)
         # A connection that was just closed may take a millisecond to end. DROP DATABASE would check

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Processes that share the tests, each with its own PostgreSQL server; 0: one, for a debugger.
-WORKERS ?= 3
+WORKERS ?= 4
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
@@ -23,7 +23,7 @@ Try it
 
 Check a change
   make check             lint, types, import rules
-  make test              the tests (5 minutes)
+  make test              the tests (4 minutes)
   make test-fast         the unit tests (1 minute)
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)
@@ -87,7 +87,9 @@ test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 		echo "there is no Chromium: install it (Debian: apt install chromium)," \
 			"or name the program in CHROMIUM"; exit 1; }
 
-# Distributed by file, because each file has its own server; the longest files first.
+# Distributed by file, because each file has its own server; the longest files first. Faults have
+# time limits, so there are fewer processes.
+faults: WORKERS = 3
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)

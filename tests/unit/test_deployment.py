@@ -196,7 +196,7 @@ def test_services_wait_for_what_they_need() -> None:
 
 
 def _assert_follows_the_schema(manifest: Mapping[str, Any]) -> None:
-    # The import takes two seconds, which only the process that runs these tests shall spend.
+    # The import takes two seconds, which only the process that runs these tests should spend.
     import kubernetes_validate
 
     kubernetes_validate.validate(manifest, "1.34", strict=True)

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # Processes that share the tests, each with its own PostgreSQL server; 0: one, for a debugger.
-WORKERS ?= 4
+WORKERS ?=
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
@@ -63,7 +63,7 @@ run: $(VENV)/running
 
 # Otherwise each process of the tests would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),4) --dist worksteal
 
 test: $(VENV)/installed
 	$(PYTEST) -m "not slow" $(ARGS)
@@ -87,11 +87,9 @@ test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 		echo "there is no Chromium: install it (Debian: apt install chromium)," \
 			"or name the program in CHROMIUM"; exit 1; }
 
-# Distributed by file, because each file has its own server; the longest files first. Faults have
-# time limits, so there are fewer processes.
-faults: WORKERS = 3
+# Distributed by file, because each file has its own server; the longest files first.
 faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults --numprocesses $(WORKERS) --dist loadfile \
+	$(BIN)/python -m pytest tests/faults --numprocesses $(or $(WORKERS),3) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/installed
@@ -122,7 +120,7 @@ bench-growth: $(VENV)/installed
 
 # The first test is the longest.
 bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium
-	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(or $(WORKERS),3) --dist worksteal $(ARGS)
 
 docs: $(VENV)/installed
 	@PYTHONPATH=. $(BIN)/python docs/reference.py

@@ -88,7 +88,10 @@ def kept_sessions(url: str) -> Iterator[None]:
 
 
 def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
-    """Return the rows of a statement, in a session in UTC."""
+    """Return the rows of a statement, in a session in UTC.
+
+    The session may be older than settings of its database or role, and then does not have them.
+    """
     session = _session(url)
     try:
         session.execute("RESET ALL; SET TimeZone = 'UTC'")

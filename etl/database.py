@@ -128,6 +128,8 @@ class Database:
             # transaction ids.
             pool_recycle=3600,
             hide_parameters=True,
+            # No column is an hstore; each process would search for that type at its start.
+            use_native_hstore=False,
         )
         # Set in each transaction, not per session: behind PgBouncer in transaction mode, clients
         # share a session.

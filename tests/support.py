@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from etl import app, settings
@@ -66,19 +69,61 @@ async def sync(loaded: Settings, only: Sequence[str] | None = None) -> SyncRepor
             return report
 
 
+_Session = psycopg.Connection[dict[str, Any]]
+_idle_sessions: dict[str, list[_Session]] = {}
+
+
+@contextmanager
+def kept_sessions(url: str) -> Iterator[None]:
+    """Let `query` reuse its sessions with this database until the block ends.
+
+    The start of a session takes a hundred times as long as a short query.
+    """
+    _idle_sessions[url] = []
+    try:
+        yield
+    finally:
+        for session in _idle_sessions.pop(url):
+            session.close()
+
+
 def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
-    """Return the rows of a statement, in a session in UTC."""
-    with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        cursor = connection.execute(sql, parameters or None)
-        return cursor.fetchall() if cursor.description else []
+    """Return the rows of a statement, in a session in UTC.
+
+    The session may be older than settings of its database or role, and then does not have them.
+    """
+    session = _session(url)
+    try:
+        session.execute("RESET ALL; SET TimeZone = 'UTC'")
+        cursor = session.execute(sql, parameters or None)
+        rows = cursor.fetchall() if cursor.description else []
+    except BaseException:
+        session.close()
+        raise
+    if url in _idle_sessions and session.info.transaction_status is TransactionStatus.IDLE:
+        _idle_sessions[url].append(session)
+    else:
+        session.close()
+    return rows
+
+
+def _session(url: str) -> _Session:
+    """Return an idle session that still lives, or a new one."""
+    with suppress(KeyError, IndexError):
+        while session := _idle_sessions[url].pop():
+            # The server writes to an idle session only when it ends it.
+            if not select.select([session], [], [], 0)[0]:
+                return session
+            session.close()
+    return psycopg.connect(url, autocommit=True, row_factory=dict_row, prepare_threshold=None)
 
 
 def writes(url: str) -> dict[str, tuple[int, int, int]]:
     """Return PostgreSQL's counters of the loaded tables: rows inserted, updated and deleted.
 
-    A session reports its counts when it ends, so all sessions that wrote must be closed.
+    A session reports its counts when it ends, so all other sessions that wrote must be closed.
     """
+    query(url, "SELECT pg_stat_force_next_flush()")
     rows = query(
         url,
         "SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables"

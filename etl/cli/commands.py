@@ -5,6 +5,7 @@ Each error is printed as one line.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import re
@@ -116,6 +117,7 @@ for group in (
     group.register(app)
 
 
+@functools.cache
 def _command() -> Any:
     """Return the command with all its groups; its help shows names of arguments, not types."""
 

@@ -20,6 +20,12 @@ from tests.command_line import command_line
 from tests.support import configuration, environment, free_port
 
 
+@pytest.fixture
+def database_url(read_only_database_url: str) -> str:
+    """Provide one database for all tests here: none of them writes."""
+    return read_only_database_url
+
+
 def _refused(url: str) -> str:
     """Return the error of a connection that is refused for good within 5 seconds."""
     opened = Database(url, patience=60)

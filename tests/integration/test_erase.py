@@ -369,8 +369,17 @@ WAYS: list[Callable[[World], Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("how", ["erased", "pruned"])
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__.strip("_"))
+@pytest.mark.parametrize(
+    ("way", "how"),
+    [
+        pytest.param(
+            way, how, id=f"{way.__name__.strip('_')}-{how}",
+            marks=[pytest.mark.slow] if how == "pruned" and way in WAYS[2:] else [],
+        )
+        for way in WAYS
+        for how in ("erased", "pruned")
+    ],
+)  # fmt: skip
 def test_nothing_brings_a_removed_run_back(
     world: World, how: str, way: Callable[[World], Any]
 ) -> None:

@@ -22,7 +22,7 @@ from etl.schema import upgrade
 from etl.watchdog import LockHolder, holders_text
 from tests.command_line import command_line
 from tests.later_revision import bring_later_revision
-from tests.support import query, wait_until
+from tests.support import query, slow, wait_until
 
 HOSTILE = "psql\n\x1b[31m{sslmode}"
 """An application name that a client can choose."""
@@ -109,7 +109,7 @@ def test_a_waiting_upgrade_names_the_holder_and_lets_writers_through(database_ur
 
 
 @pytest.mark.usefixtures("later")
-@pytest.mark.parametrize("table", ["steps", "step_rollup"])
+@pytest.mark.parametrize("table", ["steps", *slow("step_rollup")])
 def test_an_upgrade_that_waits_too_long_for_a_lock_gives_up(
     database_url: str, monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:

@@ -19,7 +19,7 @@ from etl import database_errors, outage
 from etl.database import Database
 from etl.errors import DatabaseError, DatabaseUnavailable
 from tests.command_line import Command, command_line
-from tests.support import configuration, environment, free_port, query, wait_until
+from tests.support import configuration, environment, free_port, query, slow, wait_until
 
 Make = Callable[..., Command]
 SHORT = {"ORCHESTRA_ETL_DATABASE__PATIENCE": "500ms"}
@@ -77,11 +77,8 @@ def _first_line(command: Command, *arguments: str) -> tuple[str, float]:
 
 COMMANDS = (
     ("status",),
-    ("runs", "list"),
-    ("gaps", "list"),
-    ("dead-letters", "list"),
-    ("db", "current"),
     ("db", "upgrade"),
+    *slow(("runs", "list"), ("gaps", "list"), ("dead-letters", "list"), ("db", "current")),
 )
 
 

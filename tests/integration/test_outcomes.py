@@ -29,6 +29,12 @@ SOMETHING: list[Any] = [
 ]  # fmt: skip
 
 
+@pytest.fixture
+def database_url(read_only_database_url: str) -> str:
+    """Provide one database for all tests here: none of them writes."""
+    return read_only_database_url
+
+
 def outcome(url: str, state: str, error: Any, reported_error: str | None) -> str:
     """Return the result of `orchestra.outcome`; the error is any JSON value."""
     [row] = query(

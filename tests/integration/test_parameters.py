@@ -203,5 +203,5 @@ def test_upgrades_have_no_statement_timeout(empty_database_url: str, name: str) 
     query(empty_database_url, f"CREATE SCHEMA orchestra_etl; {SLOW}")
     _set(empty_database_url, name, "1s")
     upgrade(empty_database_url, revision="0001")
-    with pytest.raises(psycopg.Error):
-        query(empty_database_url, "CREATE SCHEMA control")
+    with psycopg.connect(empty_database_url) as connection, pytest.raises(psycopg.Error):
+        connection.execute("CREATE SCHEMA control")

@@ -22,7 +22,7 @@ from etl.simulator.misbehaviour import Endpoint, Misbehaviour
 from etl.simulator.server import Simulator
 from tests.faults.answers import changed
 from tests.oracle import differences
-from tests.support import configuration, environment, load, query, sync
+from tests.support import configuration, environment, load, query, slow, sync
 
 
 class World:
@@ -84,7 +84,7 @@ class Capped:
         return web.json_response(json.loads(honest.body)[:10])
 
 
-@pytest.mark.parametrize("status", [302, 404, 405, 410, 206])
+@pytest.mark.parametrize("status", [404, 206, *slow(302, 405, 410)])
 def test_a_refusal_in_the_middle_of_a_list_is_not_its_end(world: World, status: int) -> None:
     """A refused second page fails the sweep, and the next sweep lists everything.
 

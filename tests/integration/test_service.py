@@ -31,7 +31,7 @@ from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from tests.oracle import differences
-from tests.support import configuration, environment, free_port, load, query, sync
+from tests.support import configuration, environment, free_port, load, query, slow, sync
 
 Scenario = Callable[[Daemon, Health], Awaitable[None]]
 QUICK = Pace(tick=0.1, prepare=0.3, refresh=0.3, observe=0.1, key_pause=0.5, clock_look=1.0)
@@ -543,7 +543,7 @@ def test_reads_beside_a_refused_key_are_loaded(
     assert query(world.url, CLAIMED) == []
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.01, 0.05, 0.12, 0.2])
+@pytest.mark.parametrize("delay", [0.0, 0.05, *slow(0.01, 0.12, 0.2)])
 def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: float) -> None:
     """A poll that is stopped or cancelled at any moment leaves no claim to wait for."""
     settings = world.settings()

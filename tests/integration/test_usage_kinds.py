@@ -21,6 +21,12 @@ USED = f"CAST(ROW({', '.join(['CAST(%s AS bigint)'] * len(NAMES))}) AS orchestra
 _PRICES = "jsonb_populate_record(CAST(NULL AS orchestra.prices), CAST(%s AS jsonb))"
 
 
+@pytest.fixture
+def database_url(read_only_database_url: str) -> str:
+    """Provide one database for all tests here: none of them writes."""
+    return read_only_database_url
+
+
 def usage(chance: Random, *, parts: float = 0.4) -> dict[str, int]:
     """Return quantities of some kinds, in which no part exceeds the kind that contains it."""
     left = {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
 from etl.ledger.named_runs import naming, strings_of
+from tests.support import slow
 
 
 @pytest.mark.parametrize(
@@ -34,18 +36,21 @@ def test_a_truncated_string_is_no_id() -> None:
     assert "run-1" not in set(strings_of(b'[{"id": "run-1'))
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        b'["' + b'\\"' * 200_000,
-        b'["' + b'\\"' * 200_000 + b'"',
-        b'["' + b"\\" * 400_001,
-        b'"' * 200_000,
-        json.dumps([json.dumps(json.dumps(["x"]))] * 2_000).encode()[:-1],
-    ],
-    ids=["unclosed", "no bracket", "backslashes", "quotes", "strings in strings"],
-)
-def test_hostile_bytes_take_work_by_their_length(body: bytes) -> None:
+HOSTILE: dict[str, Callable[[int], bytes]] = {
+    "unclosed": lambda times: b'["' + b'\\"' * times,
+    "no bracket": lambda times: b'["' + b'\\"' * times + b'"',
+    "backslashes": lambda times: b'["' + b"\\" * (2 * times + 1),
+    "quotes": lambda times: b'"' * times,
+    "strings in strings": lambda times: json.dumps(
+        [json.dumps(json.dumps(["x"]))] * (times // 100)
+    ).encode()[:-1],
+}
+
+
+@pytest.mark.parametrize("times", [50_000, *slow(200_000)])
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_bytes_take_work_by_their_length(kind: str, times: int) -> None:
     """Bytes that look like very many strings are scanned a few times, not once for each quote."""
+    body = HOSTILE[kind](times)
     assert naming([("letter", body)], lambda strings: set()) == set()
     assert sum(map(len, strings_of(body))) <= 10 * len(body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import tomllib
@@ -9,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +22,6 @@ from etl.settings.values import Duration
 from tests.conftest import ROOT
 
 SCHEMA: dict[str, Any] = json.loads(reference.SETTINGS_SCHEMA.read_text())
-VALIDATOR = jsonschema.Draft7Validator(SCHEMA)
 EXAMPLE = (ROOT / "config" / "etl.toml").read_text()
 DOCUMENTED = [
     pytest.param(block, id=f"{path.name} {number}")
@@ -34,10 +33,18 @@ DOCUMENTED = [
 SECRETS = {"api.api_key", "redaction.key"}
 
 
+@functools.cache
+def _validator() -> Any:
+    # The import takes two seconds, which only the process that runs these tests should spend.
+    import jsonschema
+
+    return jsonschema.Draft7Validator(SCHEMA)
+
+
 def _problems(text: str) -> list[str]:
     """Return the schema's errors for this TOML; days are strings to it, as to the editors."""
     values = json.loads(json.dumps(tomllib.loads(text), default=str))
-    return [error.message for error in VALIDATOR.iter_errors(values)]
+    return [error.message for error in _validator().iter_errors(values)]
 
 
 def _program_accepts(path: Path, text: str) -> bool:
@@ -59,7 +66,7 @@ def _names() -> Iterator[str]:
 
 def test_the_schema_has_every_setting() -> None:
     """The schema is valid, and knows each setting with its description, and no secret."""
-    jsonschema.Draft7Validator.check_schema(SCHEMA)
+    _validator().check_schema(SCHEMA)
     assert {*_names()} == {*sources._KNOWN} - SECRETS
     for part in SCHEMA["$defs"].values():
         assert all(value["description"] for value in part["properties"].values())

@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ _SIMPLER = {
     "‘": "'",
     "’": "'",
 }
+_UNBROKEN = re.compile(r"(?:`[^`]+`|\S)+")
 NARROWEST = 20
 """The fewest columns that are used, even if the terminal reports fewer."""
 LONGEST_LINE = 4000
@@ -57,6 +59,36 @@ def plain(text: str, length: int | None = None) -> str:
     """Return the text on one line, made visible, cut to `length` characters; None: not cut."""
     line = visible(" ".join(text.split()))
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Return prose with its lines wrapped between words, if the stream is a terminal.
+
+    Text in backticks, such as a command, stays on one line if it fits one. A longer word is not
+    broken, so that it can be copied. Elsewhere, such as in a log file, each line stays one line.
+    """
+    if not stream.isatty():
+        return text
+    # The environment variable COLUMNS may have any value.
+    columns = max(shutil.get_terminal_size().columns, NARROWEST)
+    return "\n".join(_wrapped_line(line, columns) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, columns: int) -> str:
+    from rich.cells import cell_len
+
+    if cell_len(line) <= columns:
+        return line
+    indent = line[: len(line) - len(line.lstrip())]
+    lines, made = [], indent
+    for words in _UNBROKEN.findall(line):
+        for word in [words] if cell_len(f"{indent}  {words}") <= columns else words.split():
+            longer = f"{made} {word}" if made.strip() else made + word
+            if made.strip() and cell_len(longer) > columns:
+                lines.append(made)
+                longer = f"{indent}  {word}"
+            made = longer
+    return "\n".join([*lines, made])
 
 
 def safe_json(text: str) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from etl.terminal import visible
+import typer
+
+from etl.terminal import visible, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +29,11 @@ STYLES = {
     "running": "cyan",
     "unknown": "magenta",
 }
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print prose for people, wrapped on a terminal. `typer.echo` prints what must stay exact."""
+    typer.echo(wrapped(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def styled(text: str, style: str | None = None) -> Text:

@@ -676,6 +676,7 @@ def test_a_checkout_shows_the_template_and_not_the_users_file(tmp_path: Path) ->
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == EXAMPLE.read_text(encoding="utf-8")
-    assert not (root / ".git").exists() or f"/{sources.WORKING_FOLDER}" in (
-        root / ".gitignore"
-    ).read_text().splitlines()
+    assert (
+        not (root / ".git").exists()
+        or f"/{sources.WORKING_FOLDER}" in (root / ".gitignore").read_text().splitlines()
+    )

@@ -69,7 +69,9 @@ def test_the_schema_has_every_setting() -> None:
 def test_the_example_names_the_schema() -> None:
     """The example names the schema in its first line and fits it, with every setting in force."""
     first = EXAMPLE.splitlines()[0]
-    assert (ROOT / "etl" / "settings" / first.removeprefix("#:schema ")).samefile(reference.SETTINGS_SCHEMA)
+    assert (ROOT / "etl" / "settings" / first.removeprefix("#:schema ")).samefile(
+        reference.SETTINGS_SCHEMA
+    )
     assert _problems(EXAMPLE) == []
     everything = re.sub(r"^# (?=\[\[|\w+ = )", "", EXAMPLE, flags=re.MULTILINE)
     assert everything.count("\n[[") == 3

@@ -218,6 +218,27 @@ def test_a_mask_of_the_api_is_compared_with_the_name(world: World) -> None:
         world.run("erase", "--user", other)
 
 
+def test_a_hash_rule_does_not_hide_the_masks_of_the_api(world: World) -> None:
+    """With a `hash` rule, `erase` still reports the runs whose asterisks fit the name.
+
+    That holds for rows that a load or `redact apply` redacted.
+    """
+    rules = [(f"$.{name}", "hash") for name in ("user_id", "organization_id")]
+    world.name(world.runs[0], "j***n")
+    world.run("sync")
+    world.configure(*rules)
+    world.run("redact", "apply")
+    world.name(world.history.add_runs(world.workflow, 1)[0], "j*n")
+    world.run("sync")
+    for option in ("--user", "--organization"):
+        found = world.run("erase", option, "john", status=9)
+        assert "NOT SEARCHED: 2 runs stored with a masked name" in found
+        assert "0 runs found" in world.run("erase", option, "jane")
+        world.run("erase", option, NAME)
+    preview = world.command("redact", "preview", world.runs[0], "--json").json
+    assert [one["removed"] for one in preview["rules"]] == [0, 0]
+
+
 def test_an_earlier_key_finds_its_hashes(world: World) -> None:
     """After a key change, rows hashed with the old key are reported, and found with the old key."""
     world.configure(("$.user_id", "hash"))

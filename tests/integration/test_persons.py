@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from etl.admin import erase
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.command_line import Command, command_line
@@ -128,6 +129,20 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     for text in (NAME, *(forms - {left})):
         assert world.traces(text) == set()
     assert world.command("rollups", "verify").status == 0
+
+
+def test_an_interrupted_erasure_is_completed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If an erasure ends before it has refreshed the statistics, the next one refreshes them."""
+    world.run("sync")
+    query(world.url, "ANALYZE")
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "analyze", lambda connection: 1 / 0)
+        world.run("erase", "--user", NAME, "--yes", status=1)
+    assert "pg_stats.orchestra.runs" in world.traces(NAME)
+    assert "0 runs erased" in world.run("erase", "--user", NAME, "--yes")
+    assert world.traces(NAME) == set()
 
 
 def test_erasure_of_one_workflow(world: World) -> None:

@@ -56,8 +56,8 @@ The program uses the first of these files that exists:
 
 Without a file it uses the defaults. `orchestra-etl config init` writes
 `config/etl.toml` from [this template](../../etl/settings/etl.toml), which explains every setting;
-`config init --user` writes the user's own file. Neither overwrites a file. Files are UTF-8, or UTF-16 with a byte order
-mark.
+`config init --user` writes the user's own file. Neither overwrites a file. Files are UTF-8, or
+UTF-16 with a byte order mark.
 
 - Durations have a unit: `500ms`, `90s`, `1h30m`, `7d`.
 - File names in the file are relative to it.

@@ -114,7 +114,7 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter, and why it was set aside."""
+    """Show one dead letter with its reason."""
     from etl.ledger import dead_letters
     from etl.reports.dead_letters import get
 

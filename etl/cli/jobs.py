@@ -50,7 +50,7 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
     """Run one pass: list new runs, read what is due, and exit.
 
     Made for cron. You can run it at any time, also beside a running service. Exit status 6: it
-    finished, but something was newly set aside, missed or refused; the output says what.
+    finished, but with a new dead letter, gap, read error or refusal; the output says which.
     """
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
@@ -364,11 +364,11 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
                 f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no"
                 " rows in the tables, and will be re-read"
             )
-    aside = (
+    letters = (
         report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)
     )
-    if aside:
-        say(f"{counted(aside, 'new dead letter')} (see `orchestra-etl dead-letters list`)")
+    if letters:
+        say(f"{counted(letters, 'new dead letter')} (see `orchestra-etl dead-letters list`)")
     if load.newly_failing:
         say(
             f"{counted(load.newly_failing, 'run')} could not be read and will be retried"

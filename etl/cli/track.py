@@ -74,7 +74,7 @@ def track(
     for one in wanted:
         _check_id(one, "run")
     settings = invocation(context).settings()
-    set_aside = 0
+    new_letters = 0
     found: list[TrackReport] = []
     with app.open_database(settings) as database:
         workflow = _meant(settings, database, workflow)
@@ -87,9 +87,9 @@ def track(
                 _entering(workflow, wanted[start : start + requests.BATCH])
             )
             found.append(done)
-            set_aside += new
+            new_letters += new
     _print_tracked(workflow, found, as_json=as_json)
-    return ExitStatus.INCOMPLETE if set_aside else ExitStatus.DONE
+    return ExitStatus.INCOMPLETE if new_letters else ExitStatus.DONE
 
 
 def untrack(

@@ -131,9 +131,7 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     assert world.command("rollups", "verify").status == 0
 
 
-def test_an_interrupted_erasure_is_completed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_erasure_is_completed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """If an erasure ends before it has refreshed the statistics, the next one refreshes them."""
     world.run("sync")
     query(world.url, "ANALYZE")

@@ -40,6 +40,7 @@ _SIMPLER = {
     "‘": "'",
     "’": "'",
 }
+_WORD = re.compile(r"\S+")
 _UNBROKEN = re.compile(r"(?:`[^`]+`|\S)+")
 NARROWEST = 20
 """The fewest columns that are used, even if the terminal reports fewer."""
@@ -75,20 +76,40 @@ def wrapped(text: str, stream: TextIO) -> str:
 
 
 def _wrapped_line(line: str, columns: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    later = f"{indent}  "
+    first, *others = parts(line, columns, columns - len(later))
+    return "\n".join([line[slice(*first)], *(later + line[slice(*other)] for other in others)])
+
+
+def parts(line: str, columns: int, later: int | None = None) -> list[tuple[int, int]]:
+    """Return the begin and the end of each part of a line that is wrapped between words.
+
+    Text in backticks stays in one part if it fits one. A longer word is a part of its own.
+
+    Args:
+        line: one line of text.
+        columns: the width of the first part.
+        later: the width of the other parts; None: `columns`.
+    """
     from rich.cells import cell_len
 
-    if cell_len(line) <= columns:
-        return line
-    indent = line[: len(line) - len(line.lstrip())]
-    lines, made = [], indent
-    for words in _UNBROKEN.findall(line):
-        for word in [words] if cell_len(f"{indent}  {words}") <= columns else words.split():
-            longer = f"{made} {word}" if made.strip() else made + word
-            if made.strip() and cell_len(longer) > columns:
-                lines.append(made)
-                longer = f"{indent}  {word}"
-            made = longer
-    return "\n".join([*lines, made])
+    width = columns
+    others = columns if later is None else later
+    found: list[tuple[int, int]] = []
+    begin = end = 0
+    for group in _UNBROKEN.finditer(line):
+        is_whole = cell_len(group.group()) <= others
+        spans = [group.span()] if is_whole else [
+            (group.start() + word.start(), group.start() + word.end())
+            for word in _WORD.finditer(group.group())
+        ]  # fmt: skip
+        for word_begin, word_end in spans:
+            if end and cell_len(line[begin:word_end]) > width:
+                found.append((begin, end))
+                begin, width = word_begin, others
+            end = word_end
+    return [*found, (begin, end)]
 
 
 def safe_json(text: str) -> str:

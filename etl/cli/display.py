@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from etl.terminal import visible, wrapped
+from etl.terminal import parts, visible, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,8 +131,8 @@ def listing(
     for cells, below in entries:
         out.print(line(cells), soft_wrap=True)
         for one in below:
-            text = textwrap.fill(one, out.width, initial_indent="  ", subsequent_indent="  ")
-            out.print(styled(text, "dim"), soft_wrap=True)
+            for begin, end in parts(one, out.width - 2):
+                out.print(styled(f"  {one[begin:end]}", "dim"), soft_wrap=True)
 
 
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:
@@ -145,10 +144,10 @@ def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int 
     width = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:
         label = name.ljust(width)
-        for part in value.wrap(out, max(out.width - width, 20), overflow="fold"):
-            part.rstrip()
-            out.print(styled(label, "dim"), part, sep="", soft_wrap=True)
-            label = " " * width
+        for line in value.split(allow_blank=True):
+            for begin, end in parts(line.plain, max(out.width - width, 20)):
+                out.print(styled(label, "dim"), line[begin:end], sep="", soft_wrap=True)
+                label = " " * width
 
 
 def _line(text: str) -> str:

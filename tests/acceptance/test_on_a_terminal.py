@@ -76,10 +76,16 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
         yield made
 
 
-def _too_long(lines: list[str]) -> list[str]:
-    """Return the lines that are too long and could be shorter, except those of the log."""
+def _badly_broken(lines: list[str]) -> list[str]:
+    """Return the lines that are too long and could be shorter, or that break inside a command.
+
+    Lines of the log are left out.
+    """
     return [
-        line for line in lines if len(line) > 80 and " " in line.strip() and not LOGGED.match(line)
+        line
+        for line in lines
+        if ((len(line) > 80 and " " in line.strip()) or line.count("`") % 2)
+        and not LOGGED.match(line)
     ]
 
 
@@ -115,12 +121,12 @@ def test_every_line_for_people_fits(world: World) -> None:
         (0, ("sync",)),
         (0, ("backfill",)),
     ]
-    too_long = {}
+    broken = {}
     for status, words in commands:
         lines = world.shown(*words, status=status)
         assert lines, words
-        too_long[words] = _too_long(lines)
-    assert {words: lines for words, lines in too_long.items() if lines} == {}
+        broken[words] = _badly_broken(lines)
+    assert {words: lines for words, lines in broken.items() if lines} == {}
     for name, value, words in (
         ("ORCHESTRA_REDACTION_KEY", "", ("sync",)),
         ("ORCHESTRA_REDACTION_KEY", "short", ("status",)),
@@ -129,10 +135,11 @@ def test_every_line_for_people_fits(world: World) -> None:
         lines = on_a_terminal(
             *words, variables={**world.variables, name: value}, status=4 if name[0] == "D" else 2
         )
-        assert _too_long(lines) == [], words
+        assert _badly_broken(lines) == [], words
     new = str(world.folder / "new.toml")
     lines = on_a_terminal("--config", new, "config", "init", variables={}, status=0)
-    assert _too_long(lines) == []
+    # The file's name may be too long for a line.
+    assert [line for line in lines if len(line) > 80 and " " in line.strip()] == []
     assert any("`orchestra-etl workflows`" in line for line in lines)
 
 

@@ -11,7 +11,6 @@ RUN python -m venv --without-pip /opt/orchestra-etl \
     && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir \
         --disable-pip-version-check --require-hashes -r requirements-run.lock
 COPY migrations migrations
-COPY config/etl.toml config/etl.schema.json config/
 COPY etl etl
 RUN /build/tools/bin/python -m build --wheel --no-isolation --outdir /build/dist . \
     && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir \

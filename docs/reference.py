@@ -38,7 +38,7 @@ from etl.settings.values import Duration, _duration_text
 from etl.tables import PRIVATE
 
 REFERENCE = Path(__file__).parent / "reference"
-SETTINGS_SCHEMA = REFERENCE.parents[1] / "config" / "etl.schema.json"
+SETTINGS_SCHEMA = REFERENCE.parents[1] / "etl" / "settings" / "etl.schema.json"
 SCHEMA_SQL = REFERENCE.parents[1] / "migrations" / "schema.sql"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
@@ -55,9 +55,9 @@ The program uses the first of these files that exists:
 3. `etl.toml` in the user's configuration directory (on Linux `~/.config/orchestra-etl`).
 
 Without a file it uses the defaults. `orchestra-etl config init` writes
-[`config/etl.toml`](../../config/etl.toml), which explains every setting; `config init --user`
-writes the user's own file. Neither overwrites a file. Files are UTF-8, or UTF-16 with a byte order
-mark.
+`config/etl.toml` from [this template](../../etl/settings/etl.toml), which explains every setting;
+`config init --user` writes the user's own file. Neither overwrites a file. Files are UTF-8, or
+UTF-16 with a byte order mark.
 
 - Durations have a unit: `500ms`, `90s`, `1h30m`, `7d`.
 - File names in the file are relative to it.
@@ -323,7 +323,7 @@ def main() -> int:
             SCHEMA_SQL.write_text(schema_sql(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/reference/*.md, config/etl.schema.json and migrations/schema.sql are written")
+    print("docs/reference/*.md, etl/settings/etl.schema.json and migrations/schema.sql are written")
     return 0
 
 

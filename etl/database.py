@@ -294,7 +294,7 @@ class Database:
             self._connect_to_look,
             lock_patience=lock_patience,
             silent=lambda error: self._outage.met(self._line(self.diagnose(error))),
-            answered=lambda: self._outage.over(read_only=True),
+            responded=lambda: self._outage.over(read_only=True),
         )
 
     def _line(self, found: Diagnosis) -> str:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,7 +96,7 @@ GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
         "Tokens and cost of the models that took the most tokens",
         """SELECT provider, model, sum(calls) AS calls, sum(input_tokens) AS input,
        sum(output_tokens) AS output,
-       round(sum(cost), 4) || ' ' || currency AS cost
+       round(sum(cost), 4) AS cost, currency AS unit
 FROM orchestra.model_usage GROUP BY provider, model, currency
 ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
     ),
@@ -290,10 +291,7 @@ async def _present(own: database.Database, console: Console, seconds: float, req
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))
-        table = Table(*(result[0]._fields if result else ()), show_edge=False, padding=(0, 1, 0, 0))
-        for row in result:
-            table.add_row(*("-" if value is None else str(value) for value in row))
-        console.print(table)
+        console.print(_result_table(result))
     if _CHECKOUT.exists():
         console.print("\nsee this data as dashboards in a browser: run `make dashboards`")
 
@@ -347,7 +345,7 @@ async def _watch(
 
 
 def _table(rows: Sequence[Any]) -> Table:
-    table = Table(show_edge=False, padding=(0, 1, 0, 0))
+    table = _empty_table()
     table.add_column("workflow", no_wrap=True)
     for name in ("runs", "ok", "failed", "cancelled", "open", "newest", "steps", "tokens"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -362,6 +360,29 @@ def _table(rows: Sequence[Any]) -> Table:
             "-" if row.tokens is None else f"{row.tokens:,}",
         )
     return table
+
+
+def _empty_table() -> Table:
+    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+
+
+def _result_table(rows: Sequence[Any]) -> Table:
+    """Return the rows as a table in which numbers are aligned right."""
+    table = _empty_table()
+    for name, values in zip(rows[0]._fields, zip(*rows, strict=True), strict=True) if rows else ():
+        is_number = all(
+            value is None or isinstance(value, int | float | Decimal) for value in values
+        )
+        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int | float | Decimal) else str(value)
 
 
 async def _query(own: database.Database, statement: Any) -> Sequence[Any]:

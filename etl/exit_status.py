@@ -24,7 +24,7 @@ class ExitStatus(IntEnum):
     KEY_REFUSED = 3, "the API refuses the key"
     DATABASE = 4, "the database or its schema cannot be used"
     API = 5, "the API cannot be reached, or refuses every workflow"
-    INCOMPLETE = 6, "finished, but something was newly set aside, missed or refused"
+    INCOMPLETE = 6, "finished, but with a new dead letter, gap, read error or refusal"
     FAILING = 7, "`status --check`: a workflow is failing"
     ROLLUPS_DIFFER = 8, "`rollups verify`: the rollups differ from the steps"
     NOT_SEARCHED = 9, "`erase`: some stored runs could not be searched"

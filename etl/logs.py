@@ -54,7 +54,7 @@ def configure(level: Level = "info", format: Format = "auto", stream: TextIO | N
             colors=on_terminal, exception_formatter=structlog.dev.plain_traceback, sort_keys=False
         )
         renderers = [_visible_event, console]
-    handler = _Handler(stream)
+    handler = _Handler(stream, for_people=format == "auto" and on_terminal)
     handler.name = _HANDLER
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -95,6 +95,16 @@ def is_configured() -> bool:
     return structlog.is_configured()
 
 
+def leave_out(*events: str) -> None:
+    """Leave these events out where a person also reads a command's own summary: on a terminal.
+
+    A format that is set explicitly still has every event.
+    """
+    for one in logging.getLogger().handlers:
+        if isinstance(one, _Handler) and one.for_people:
+            one.left_out = frozenset(events)
+
+
 def log_traceback(error: BaseException) -> None:
     """Log where an error came from, at the level debug; do nothing until logging is configured."""
     if is_configured():
@@ -110,6 +120,17 @@ def mask(text: str) -> str:
 
 
 class _Handler(logging.StreamHandler[TextIO]):
+    left_out: frozenset[str] = frozenset()
+
+    def __init__(self, stream: TextIO, *, for_people: bool) -> None:
+        super().__init__(stream)
+        self.for_people = for_people
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for an event that is left out; structlog passes each event as a dict."""
+        event = record.msg.get("event") if isinstance(record.msg, dict) else None
+        return event not in self.left_out and bool(super().filter(record))
+
     def handleError(self, record: logging.LogRecord) -> None:
         """Ignore errors of the stream.
 

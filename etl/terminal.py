@@ -11,6 +11,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,8 @@ _SIMPLER = {
     "‘": "'",
     "’": "'",
 }
+_WORD = re.compile(r"\S+")
+_UNBROKEN = re.compile(r"(?:`[^`]+`|\S)+")
 NARROWEST = 20
 """The fewest columns that are used, even if the terminal reports fewer."""
 LONGEST_LINE = 4000
@@ -57,6 +60,56 @@ def plain(text: str, length: int | None = None) -> str:
     """Return the text on one line, made visible, cut to `length` characters; None: not cut."""
     line = visible(" ".join(text.split()))
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
+
+
+def wrapped(text: str, stream: TextIO) -> str:
+    """Return prose with its lines wrapped between words, if the stream is a terminal.
+
+    Text in backticks, such as a command, stays on one line if it fits one. A longer word is not
+    broken, so that it can be copied. Elsewhere, such as in a log file, each line stays one line.
+    """
+    if not stream.isatty():
+        return text
+    # The environment variable COLUMNS may have any value.
+    columns = max(shutil.get_terminal_size().columns, NARROWEST)
+    return "\n".join(_wrapped_line(line, columns) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, columns: int) -> str:
+    indent = line[: len(line) - len(line.lstrip())]
+    later = f"{indent}  "
+    first, *others = parts(line, columns, columns - len(later))
+    return "\n".join([line[slice(*first)], *(later + line[slice(*other)] for other in others)])
+
+
+def parts(line: str, columns: int, later: int | None = None) -> list[tuple[int, int]]:
+    """Return the begin and the end of each part of a line that is wrapped between words.
+
+    Text in backticks stays in one part if it fits one. A longer word is a part of its own.
+
+    Args:
+        line: one line of text.
+        columns: the width of the first part.
+        later: the width of the other parts; None: `columns`.
+    """
+    from rich.cells import cell_len
+
+    width = columns
+    others = columns if later is None else later
+    found: list[tuple[int, int]] = []
+    begin = end = 0
+    for group in _UNBROKEN.finditer(line):
+        is_whole = cell_len(group.group()) <= others
+        spans = [group.span()] if is_whole else [
+            (group.start() + word.start(), group.start() + word.end())
+            for word in _WORD.finditer(group.group())
+        ]  # fmt: skip
+        for word_begin, word_end in spans:
+            if end and cell_len(line[begin:word_end]) > width:
+                found.append((begin, end))
+                begin, width = word_begin, others
+            end = word_end
+    return [*found, (begin, end)]
 
 
 def safe_json(text: str) -> str:

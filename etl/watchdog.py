@@ -158,7 +158,7 @@ class Watchdog:
         *,
         lock_patience: float | None,
         silent: Callable[[psycopg.Error], None],
-        answered: Callable[[], None],
+        responded: Callable[[], None],
     ) -> None:
         """Open no connection yet; the thread starts with the first wait.
 
@@ -167,13 +167,13 @@ class Watchdog:
             lock_patience: seconds after which the watchdog cancels a statement that waits for a
                 lock; None: it leaves that to the server's lock_timeout.
             silent: called after each failed check while the server is silent.
-            answered: called when the server responds again.
+            responded: called when the server responds again.
         """
         self._connect = connect
         self._lock_patience = lock_patience
         self._locked_since: dict[int, float] = {}
         self._silent = silent
-        self._answered = answered
+        self._responded = responded
         self._waits: dict[int, tuple[float, Session | None]] = {}
         self._connection: Session | None = None
         self._missed = 0
@@ -297,7 +297,7 @@ class Watchdog:
         was_silent = self.is_silent
         self._missed, self._missed_since = 0, math.inf
         if was_silent:
-            self._answered()
+            self._responded()
 
     def _cut(self) -> None:
         now = time.monotonic()

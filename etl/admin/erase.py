@@ -207,8 +207,8 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
     if person is not None and person.field == "organization_id":
         rows["rollups"] = database.transaction(lambda c: _delete_rollups(c, person))
     rollups.drain(database)
-    if sum(rows.values()):
-        database.transaction(analyze)
+    # Also if nothing was removed now: an erasure that was interrupted may have removed the rows.
+    database.transaction(analyze)
     return database.transaction(
         lambda c: EraseReport(
             runs, dict(rows), _not_read(c, selection, person), _hidden(c, person, rules)

@@ -17,10 +17,9 @@ from etl.database import allow_long
 from etl.ledger import redaction
 from etl.ledger.redaction import RecordedPolicy
 from etl.transform.exact_json import texts_of
-from etl.transform.redact import Policy, Redaction, RedactionRule
+from etl.transform.redact import IDENTIFIERS, Policy, Redaction, RedactionRule
 from etl.transform.scanner import split
 
-FIELDS = ("user_id", "organization_id")
 # Number of list rows that are read at once.
 READ_AT_ONCE = 5000
 
@@ -75,7 +74,7 @@ _NAMED = """(t.{field} = ANY (CAST(:values AS text[]))
              OR jsonb_path_exists(t.extra -> '{field}', '$.** ? (@ == $values[*])',
                                   (SELECT jsonb_build_object('values',
                                                              CAST(:values AS text[])))))"""
-_FIND = {field: text(_OF_PERSON.format(named=_NAMED.format(field=field))) for field in FIELDS}
+_FIND = {field: text(_OF_PERSON.format(named=_NAMED.format(field=field))) for field in IDENTIFIERS}
 
 _LISTINGS = text(f"""
     SELECT t.run_id, t.listing FROM orchestra_etl.run_ledger AS t
@@ -123,7 +122,7 @@ _HIDDEN = {
         WHERE why IS NOT NULL
         GROUP BY why
     """)
-    for field in FIELDS
+    for field in IDENTIFIERS
 }
 
 

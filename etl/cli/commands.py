@@ -39,6 +39,7 @@ from etl.cli import (
     workflows,
 )
 from etl.cli.context import Invocation, print_json_error
+from etl.cli.display import say
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseUnavailable, EtlError
 from etl.exit_status import ExitStatus
 from etl.terminal import LONGEST_LINE, plain
@@ -149,11 +150,11 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    def say(line: str, status: int) -> int:
+    def fail(line: str, status: int) -> int:
         if as_json:
             print_json_error(plain(line, LONGEST_LINE), status)
         else:
-            sys.stderr.write(f"orchestra-etl: {plain(line, LONGEST_LINE)}\n")
+            say(f"orchestra-etl: {plain(line, LONGEST_LINE)}", err=True)
         return status
 
     as_json = "--json" in itertools.takewhile(lambda one: one != "--", arguments)
@@ -166,9 +167,9 @@ def _run(arguments: Sequence[str]) -> int:
                 )
         result = _command()(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
     except (ConnectionRefused, DatabaseUnavailable) as error:
-        return say(f"{error}{_libpq_variables(str(error))}", error.exit_status)
+        return fail(f"{error}{_libpq_variables(str(error))}", error.exit_status)
     except EtlError as error:
-        return say(str(error), error.exit_status)
+        return fail(str(error), error.exit_status)
     except typer.Exit as error:
         return error.exit_code
     except typer.TyperException as error:
@@ -178,13 +179,13 @@ def _run(arguments: Sequence[str]) -> int:
             # A group without a command: the text is its help.
             sys.stderr.write(f"{message}\n")
             return ExitStatus.USAGE
-        return say(f"{message.rstrip('.')} (see `--help`)", ExitStatus.USAGE)
+        return fail(f"{message.rstrip('.')} (see `--help`)", ExitStatus.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception as error:
-        return _unexpected(error, say)
+        return _unexpected(error, fail)
     return int(result or 0)
 
 
@@ -204,7 +205,7 @@ def _libpq_variables(line: str) -> str:
     return f"; libpq also reads {', '.join(found)} from the environment"
 
 
-def _unexpected(error: Exception, say: Callable[[str, int], int]) -> int:
+def _unexpected(error: Exception, fail: Callable[[str, int], int]) -> int:
     from etl import logs
 
     advice = (
@@ -213,6 +214,6 @@ def _unexpected(error: Exception, say: Callable[[str, int], int]) -> int:
         else " before the settings were read: check the settings and the arguments"
     )
     # The error's own text is left out, because it may quote a row or a secret.
-    status = say(f"unexpected {type(error).__name__}{advice}", ExitStatus.UNEXPECTED)
+    status = fail(f"unexpected {type(error).__name__}{advice}", ExitStatus.UNEXPECTED)
     logs.log_traceback(error)
     return status

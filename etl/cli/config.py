@@ -13,7 +13,7 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, fields
+from etl.cli.display import counted, fields, say
 from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
 from etl.terminal import plain
 
@@ -95,11 +95,9 @@ def init(
     if as_json:
         print_json({"config_file": str(path), "note": note})
         return
-    typer.echo(
-        f"wrote {path}: add your workflows to it (`orchestra-etl workflows` prints the lines)"
-    )
+    say(f"wrote {path}: add your workflows to it (`orchestra-etl workflows` prints the lines)")
     if note:
-        typer.echo(note)
+        say(note)
 
 
 def _other_file(written: Path, before: Path | None, used: Path | None) -> str | None:
@@ -123,7 +121,7 @@ def show(context: typer.Context, as_json: AsJson = False) -> None:
             {"config_file": settings.config_file and str(settings.config_file), **settings.masked()}
         )
         return
-    typer.echo(f"# {plain(settings.source)}")
+    say(f"# {plain(settings.source)}")
     for name, value in settings.masked().items():
         for line in _settings_lines(name, value):
             typer.echo(plain(line))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted
+from etl.cli.context import AsJson, console, examples, invocation, print_json
+from etl.cli.display import counted, listing, say
 from etl.errors import ConfigurationError, SchemaMismatch
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"from": before.revision, "to": after.revision, "rebuild": due})
     elif after.is_newer:
-        typer.echo(f"nothing to do: {after.difference}, which may use it")
+        say(f"nothing to do: {after.difference}, which may use it")
     elif before.is_current:
-        typer.echo(f"the schema is up to date: {before.revision}")
+        say(f"the schema is up to date: {before.revision}")
     else:
-        typer.echo(f"the schema is upgraded: {before.revision or 'none'} → {after.revision}")
+        say(f"the schema is upgraded: {before.revision or 'none'} → {after.revision}")
     if due is not None and not as_json:
-        typer.echo(due.advice)
+        say(due.advice)
 
 
 def current(context: typer.Context, as_json: AsJson = False) -> None:
@@ -87,12 +87,12 @@ def current(context: typer.Context, as_json: AsJson = False) -> None:
             }
         )
     elif found.is_newer:
-        typer.echo(
+        say(
             f"{found.revision} (this version: {found.head}; oldest version that may use it:"
             f" {found.oldest_program or '?'})"
         )
     else:
-        typer.echo(
+        say(
             f"{found.revision or 'none'}"
             f" ({'up to date' if found.is_current else f'needed: {found.head}'})"
         )
@@ -118,7 +118,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
             if as_json:
                 print_json({"revision": found.revision, "head": found.head, "compared": False})
             else:
-                typer.echo(f"{found.difference}, which may use it; its tables are not compared")
+                say(f"{found.difference}, which may use it; its tables are not compared")
             return
         try:
             schema.check_drift(url)
@@ -132,7 +132,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     if as_json:
         print_json({"revision": found.revision, "head": found.head, "compared": True})
     else:
-        typer.echo(f"the schema is correct: {found.head}")
+        say(f"the schema is correct: {found.head}")
 
 
 def roles(context: typer.Context, as_json: AsJson = False) -> None:
@@ -170,25 +170,29 @@ def roles(context: typer.Context, as_json: AsJson = False) -> None:
             }
         )
         return
-    for name, purpose in roles.PURPOSES.items():
-        typer.echo(
-            f"{name:26} {'created' if name in applied.created else 'up to date':10}  {purpose}"
-        )
+    listing(
+        console(),
+        ("role", "state"),
+        [
+            ((name, "created" if name in applied.created else "up to date"), purpose)
+            for name, purpose in roles.PURPOSES.items()
+        ],
+    )
     for owner in map(quoted, applied.former_owners):
-        typer.echo(
+        say(
             f"\n{owner} owned the schema, and is now a member of {roles.MIGRATOR}\n"
             f"and {roles.LOADER}. Once another user upgrades and prunes, run:\n"
             f"  REVOKE {roles.MIGRATOR} FROM {owner};"
         )
     for user in map(quoted, applied.kept):
-        typer.echo(
+        say(
             f"\n{user} has an open session of orchestra-etl, and is now a member of\n"
             f"{roles.LOADER}."
         )
-    typer.echo("\nCreate a user for each person and program, for example:")
+    say("\nCreate a user for each person and program, for example:")
     for line in users:
         typer.echo(f"  {line}")
-    typer.echo(
+    say(
         "\nSet passwords in `orchestra-etl db psql` with `\\password jane`. Others can read a"
         "\ncommand line."
     )

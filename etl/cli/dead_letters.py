@@ -18,7 +18,7 @@ from etl.cli.context import (
     numbered,
     print_json,
 )
-from etl.cli.display import counted, fields, instant, listing
+from etl.cli.display import counted, fields, instant, listing, say
 from etl.errors import ConfigurationError
 from etl.terminal import plain
 
@@ -76,7 +76,7 @@ def list_letters(
         print_json(found)
         return
     if not found:
-        typer.echo(f"no open dead letters; {more}" if settled else "no dead letters")
+        say(f"no open dead letters; {more}" if settled else "no dead letters")
         return
     listing(
         console(),
@@ -99,7 +99,7 @@ def list_letters(
         numbers=("id", "bytes", "times"),
     )
     if settled:
-        typer.echo(f"and {more}")
+        say(f"and {more}")
 
 
 def show(
@@ -114,7 +114,7 @@ def show(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show one dead letter, and why it was set aside."""
+    """Show one dead letter with its reason."""
     from etl.ledger import dead_letters
     from etl.reports.dead_letters import get
 
@@ -186,18 +186,16 @@ def retry(
     if as_json:
         print_json(done)
         return
-    typer.echo(f"{counted(done.runs, 'run')} will be re-read by `serve` or the next `sync`")
+    say(f"{counted(done.runs, 'run')} will be re-read by `serve` or the next `sync`")
     if done.conflicts:
-        typer.echo(
-            f"{counted(done.conflicts, 'run')} will not: other workflows have runs with these ids"
-        )
+        say(f"{counted(done.conflicts, 'run')} will not: other workflows have runs with these ids")
     if done.removed:
-        typer.echo(f"{counted(done.removed, 'dead letter')} skipped: the runs are erased or pruned")
+        say(f"{counted(done.removed, 'dead letter')} skipped: the runs are erased or pruned")
     if done.without_run:
         which = ", ".join(map(str, done.without_run[:10])) + (
             ", …" if len(done.without_run) > 10 else ""
         )
-        typer.echo(
+        say(
             f"skipped, because they belong to the run list and not to a run: {which}; the next"
             " sweep reads the list again; `discard` them once you have looked at them"
         )
@@ -224,7 +222,7 @@ def discard(
     if as_json:
         print_json({"discarded": done})
     else:
-        typer.echo(f"{counted(done, 'dead letter')} discarded")
+        say(f"{counted(done, 'dead letter')} discarded")
 
 
 def _whose(letter: StoredDeadLetter) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import textwrap
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from etl.terminal import visible
+import typer
+
+from etl.terminal import parts, visible, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +28,11 @@ STYLES = {
     "running": "cyan",
     "unknown": "magenta",
 }
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print prose for people, wrapped on a terminal. `typer.echo` prints what must stay exact."""
+    typer.echo(wrapped(text, sys.stderr if err else sys.stdout), err=err)
 
 
 def styled(text: str, style: str | None = None) -> Text:
@@ -124,8 +131,8 @@ def listing(
     for cells, below in entries:
         out.print(line(cells), soft_wrap=True)
         for one in below:
-            text = textwrap.fill(one, out.width, initial_indent="  ", subsequent_indent="  ")
-            out.print(styled(text, "dim"), soft_wrap=True)
+            for begin, end in parts(one, out.width - 2):
+                out.print(styled(f"  {one[begin:end]}", "dim"), soft_wrap=True)
 
 
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:
@@ -137,10 +144,10 @@ def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int 
     width = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:
         label = name.ljust(width)
-        for part in value.wrap(out, max(out.width - width, 20), overflow="fold"):
-            part.rstrip()
-            out.print(styled(label, "dim"), part, sep="", soft_wrap=True)
-            label = " " * width
+        for line in value.split(allow_blank=True):
+            for begin, end in parts(line.plain, max(out.width - width, 20)):
+                out.print(styled(label, "dim"), line[begin:end], sep="", soft_wrap=True)
+                label = " " * width
 
 
 def _line(text: str) -> str:

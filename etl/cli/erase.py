@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, Yes, console, examples, invocation, print_json
-from etl.cli.display import counted, fields
+from etl.cli.display import counted, fields, say
 from etl.cli.ids import no_json
 from etl.errors import ConfigurationError
 from etl.exit_status import ExitStatus
@@ -74,7 +74,7 @@ def erase(
     with app.open_database(settings) as database:
         notes = database.transaction(lambda c: resolve.whole_id_notes(c, selection.runs))
         for note in notes:
-            typer.echo(note, err=True)
+            say(note, err=True)
         if yes:
             found = admin.erase(database, selection, rules)
             app.resolve_prices(settings, database)
@@ -89,12 +89,12 @@ def erase(
 
 
 def _print(found: EraseReport, *, erased: bool) -> None:
-    typer.echo(f"{counted(found.runs, 'run')} {'erased' if erased else 'found'}")
+    say(f"{counted(found.runs, 'run')} {'erased' if erased else 'found'}")
     shown = [(name.replace("_", " "), f"{rows:,}") for name, rows in found.rows.items() if rows]
     if shown:
         fields(console(), shown, indent=2)
     if found.not_read:
-        typer.echo(
+        say(
             f"{counted(found.not_read, 'run')} in this scope"
             f" {'has' if found.not_read == 1 else 'have'} not been read yet, so their user is not"
             " known: repeat this after the next sync"
@@ -108,8 +108,8 @@ def _print(found: EraseReport, *, erased: bool) -> None:
         ),
     ):
         if runs:
-            typer.echo(f"NOT SEARCHED: {counted(runs, 'run')} {why}")
+            say(f"NOT SEARCHED: {counted(runs, 'run')} {why}")
     if found.hidden.masked or found.hidden.dropped:
-        typer.echo("the database cannot show whose runs these are: erase them by id with --run")
+        say("the database cannot show whose runs these are: erase them by id with --run")
     if not erased:
-        typer.echo("nothing was removed: --yes removes it for good")
+        say("nothing was removed: --yes removes it for good")

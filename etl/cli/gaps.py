@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
-from etl.cli.display import counted, instant, listing
+from etl.cli.display import counted, instant, listing, say
 from etl.terminal import plain
 
 
@@ -44,7 +44,7 @@ def list_gaps(
     left = len(every) - len(found)
     more = f"{counted(left, 'acknowledged gap')}: --all shows {'it' if left == 1 else 'them'}"
     if not found:
-        typer.echo(f"no gaps to acknowledge; {more}" if left else "no gaps")
+        say(f"no gaps to acknowledge; {more}" if left else "no gaps")
         return
     listing(
         console(),
@@ -64,7 +64,7 @@ def list_gaps(
         numbers=("id",),
     )
     if left:
-        typer.echo(f"and {more}")
+        say(f"and {more}")
 
 
 def acknowledge(
@@ -88,4 +88,4 @@ def acknowledge(
     if as_json:
         print_json({"acknowledged": done})
     else:
-        typer.echo(f"{counted(done, 'gap')} acknowledged")
+        say(f"{counted(done, 'gap')} acknowledged")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, examples, invocation, print_json
-from etl.cli.display import counted
+from etl.cli.display import counted, say
 from etl.errors import ConfigurationError, EtlError
 from etl.terminal import LONGEST_LINE, console, plain
 
@@ -30,6 +30,12 @@ if TYPE_CHECKING:
 # receive more data after a refresh are computed again.
 REFRESH = 3.0
 
+SUMMARISED = (
+    "sync_finished", "sweep_cut_off", "list_nearly_overrun", "list_problem_found",
+    "missing_runs_found", "dead_letters_recorded",
+)  # fmt: skip
+"""Events of a pass whose content is also in its summary."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
@@ -44,7 +50,7 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
     """Run one pass: list new runs, read what is due, and exit.
 
     Made for cron. You can run it at any time, also beside a running service. Exit status 6: it
-    finished, but something was newly set aside, missed or refused; the output says what.
+    finished, but with a new dead letter, gap, read error or refusal; the output says which.
     """
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
@@ -224,8 +230,9 @@ def _fetch(
     as_json: bool,
     then: Callable[[Database, Stop], Awaitable[None]] = _nothing,
 ) -> int:
-    from etl import app
+    from etl import app, logs
 
+    logs.leave_out(*SUMMARISED)
     with app.open_database(settings, patient=True) as database:
         report = asyncio.run(_run(settings, database, work, then))
     _print(report, as_json=as_json)
@@ -329,7 +336,7 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
         )
         return
     new = sum(sweep.new for sweep in report.sweeps)
-    typer.echo(
+    say(
         f"{counted(len(report.sweeps), 'list')} with {counted(new, 'new run')}; read"
         f" {counted(load.runs, 'run')} with {counted(load.steps, 'step')}"
         f" ({load.steps_inserted:,} new, {load.steps_updated:,} changed);\n"
@@ -337,39 +344,37 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
     )
     for sweep in report.sweeps:
         if sweep.gap:
-            typer.echo(
+            say(
                 f"possible gap in workflow {plain(sweep.workflow_id)}: {plain(sweep.gap)}"
                 " (see `orchestra-etl gaps list`)"
             )
         elif not sweep.complete:
-            typer.echo(
+            say(
                 f"the sweep of workflow {plain(sweep.workflow_id)} was cut off; the next sweep"
                 " starts again at the head"
             )
         if sweep.problem:
-            typer.echo(
+            say(
                 f"the run list of workflow {plain(sweep.workflow_id)}: {plain(sweep.problem, 1000)}"
             )
         if sweep.warning:
-            typer.echo(
-                f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}"
-            )
+            say(f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}")
         if sweep.repaired:
-            typer.echo(
+            say(
                 f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no"
                 " rows in the tables, and will be re-read"
             )
-    aside = (
+    letters = (
         report.dead_letters + load.dead_letters + sum(sweep.dead_letters for sweep in report.sweeps)
     )
-    if aside:
-        typer.echo(f"{counted(aside, 'new dead letter')} (see `orchestra-etl dead-letters list`)")
+    if letters:
+        say(f"{counted(letters, 'new dead letter')} (see `orchestra-etl dead-letters list`)")
     if load.newly_failing:
-        typer.echo(
+        say(
             f"{counted(load.newly_failing, 'run')} could not be read and will be retried"
             " (see `orchestra-etl status`)"
         )
     for error in (*report.errors, *report.refused):
-        typer.echo(plain(str(error), LONGEST_LINE), err=True)
+        say(plain(str(error), LONGEST_LINE), err=True)
     if report.interrupted:
-        typer.echo("interrupted: what was read is stored; repeat this to continue")
+        say("interrupted: what was read is stored; repeat this to continue")

@@ -12,7 +12,7 @@ import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import amount as amount_of
-from etl.cli.display import counted, listing
+from etl.cli.display import counted, listing, say
 from etl.cli.price_explanations import explain
 from etl.errors import ConfigurationError
 from etl.terminal import plain
@@ -112,7 +112,7 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
         )
         return
     if not seen:
-        typer.echo("no stored step names a model yet")
+        say("no stored step names a model yet")
     else:
         listing(
             console(),
@@ -131,19 +131,17 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
             numbers=("calls", "without a cost"),
         )
     if more:
-        typer.echo(
+        say(
             f"\n{counted(more, 'more model')} with {counted(calls, 'call')} without a price: only"
             f" the {prices.MODELS:,} most called models have prices"
         )
     if rules:
-        typer.echo("\nset by command:")
+        say("\nset by command:")
         for rule in rules:
             when = "" if rule.set_at is None else f" (set on {rule.set_at:%Y-%m-%d})"
-            typer.echo(
-                f"  {plain(rule.model)}: {_what(rule)}{_described(rule, rule.amounts)}{when}"
-            )
+            say(f"  {plain(rule.model)}: {_what(rule)}{_described(rule, rule.amounts)}{when}")
     if seen:
-        typer.echo(f"\npublished prices: {published.text}")
+        say(f"\npublished prices: {published.text}")
 
 
 def set_price(
@@ -212,7 +210,7 @@ def set_price(
     if as_json:
         print_json({"changed": changed})
     else:
-        typer.echo(f"set; {_effect(changed)}")
+        say(f"set; {_effect(changed)}")
 
 
 def unset_price(
@@ -271,7 +269,7 @@ def unset_price(
     if as_json:
         print_json({"removed": removed, "changed": changed})
     else:
-        typer.echo(f"{counted(removed, 'price')} removed; {_effect(changed)}")
+        say(f"{counted(removed, 'price')} removed; {_effect(changed)}")
 
 
 def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str, str]:

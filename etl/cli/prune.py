@@ -9,7 +9,7 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, Yes, examples, invocation, print_json
-from etl.cli.display import counted, instant
+from etl.cli.display import counted, instant, say
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -108,11 +108,11 @@ def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
         print_json({"pruned": False, **msgspec.structs.asdict(found)})
         return
     if found.runs is not None:
-        typer.echo(f"runs to remove: {_aged(found.runs)}")
+        say(f"runs to remove: {_aged(found.runs)}")
     if found.payloads is not None:
-        typer.echo(f"payloads to remove: {_aged(found.payloads)}")
-        typer.echo(f"  and the bytes of {counted(found.dead_letters, 'dead letter')}")
-    typer.echo("nothing was removed: --yes removes it for good")
+        say(f"payloads to remove: {_aged(found.payloads)}")
+        say(f"  and the bytes of {counted(found.dead_letters, 'dead letter')}")
+    say("nothing was removed: --yes removes it for good")
 
 
 def _aged(aged: ExpiredRuns) -> str:
@@ -126,10 +126,10 @@ def _print(done: PruneReport, *, as_json: bool) -> None:
     if as_json:
         print_json({"pruned": True, **msgspec.structs.asdict(done)})
         return
-    typer.echo(
+    say(
         f"{counted(done.runs, 'run')} with {counted(done.steps, 'step')} removed; payloads of"
         f" {counted(done.runs_without_payloads, 'run')}\nand bytes of"
         f" {counted(done.dead_letters, 'dead letter')} removed"
     )
     if not done.complete:
-        typer.echo("interrupted: repeat this to continue")
+        say("interrupted: repeat this to continue")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
-from etl.cli.display import counted, fields
+from etl.cli.display import counted, fields, say
 
 if TYPE_CHECKING:
     from etl.admin.rebuild import RebuildReport
@@ -40,13 +40,13 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
     if as_json:
         print_json(done)
     elif done.complete and not done.steps:
-        typer.echo("nothing to do: all stored steps follow the rules of this version")
+        say("nothing to do: all stored steps follow the rules of this version")
     else:
-        typer.echo(f"{counted(done.steps, 'step')} recomputed, {done.changed:,} changed")
+        say(f"{counted(done.steps, 'step')} recomputed, {done.changed:,} changed")
         kept = (("without payload", done.without_payload), ("unreadable", done.unreadable))
         fields(console(), [(name, f"{number:,}, unchanged") for name, number in kept], indent=2)
         if not done.complete:
-            typer.echo("interrupted: repeat this to continue")
+            say("interrupted: repeat this to continue")
     return 128 + interrupted if interrupted and not done.complete else 0
 
 

@@ -11,7 +11,7 @@ import typer
 from msgspec import Raw
 
 from etl.cli.context import AsJson, RunId, WorkflowIds, console, examples, invocation, print_json
-from etl.cli.display import counted, fields, listing
+from etl.cli.display import counted, fields, listing, say
 from etl.cli.ids import no_json
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.terminal import plain
@@ -137,7 +137,7 @@ def preview(
     if as_json:
         print_json(found)
     elif policy is None:
-        typer.echo(f"workflow {plain(known)} has no redaction rules: everything is kept")
+        say(f"workflow {plain(known)} has no redaction rules: everything is kept")
     else:
         _print(found)
 
@@ -171,7 +171,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     if as_json:
         print_json(done)
     else:
-        typer.echo(
+        say(
             f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules"
             f" or none; {done.changed:,} of them changed"
         )
@@ -182,7 +182,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         )
         fields(console(), [(name, f"{number:,}") for name, number in changed], indent=2)
         if not done.complete:
-            typer.echo("interrupted: repeat this to continue")
+            say("interrupted: repeat this to continue")
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
@@ -301,9 +301,9 @@ def _print(found: RedactionPreview) -> None:
             numbers=("bytes",),
         )
     else:
-        typer.echo("nothing of this run would be removed")
+        say("nothing of this run would be removed")
     if found.remaining_copies:
-        typer.echo("\nremoved texts that REMAIN elsewhere in this run:")
+        say("\nremoved texts that REMAIN elsewhere in this run:")
         listing(
             out,
             ("rule", "path"),
@@ -346,7 +346,7 @@ def _print(found: RedactionPreview) -> None:
             f"{others} under other rules or none{rewrite if found.steps_under_other_rules else ''}",
         ),
     ]
-    typer.echo()
+    say("")
     fields(out, rows)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, invocation, print_json
-from etl.cli.display import counted, instant
+from etl.cli.display import counted, instant, say
 from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
@@ -55,18 +55,18 @@ def refresh(
     if as_json:
         print_json(done)
         return
-    typer.echo(
+    say(
         f"{counted(done.groups, 'group')} computed with {counted(done.rows, 'row')}"
         f" and {counted(done.failures, 'failure')}"
     )
     if done.stuck:
-        typer.echo(
+        say(
             f"{counted(done.stuck, 'group')} cannot be computed: see `orchestra-etl rollups verify`"
         )
     if done.busy:
-        typer.echo("another process is refreshing the rest")
+        say("another process is refreshing the rest")
     elif done.waiting:
-        typer.echo("interrupted: repeat this to continue")
+        say("interrupted: repeat this to continue")
 
 
 async def _refresh(settings: Settings, database: Database) -> RefreshReport:
@@ -92,35 +92,31 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         print_json(found)
         return ExitStatus.DONE if found.ok else ExitStatus.ROLLUPS_DIFFER
     if found.failure is not None:
-        typer.echo(
-            f"the rollups cannot be compared: computing them fails (SQLSTATE {found.failure})"
-        )
+        say(f"the rollups cannot be compared: computing them fails (SQLSTATE {found.failure})")
     elif found.differences:
-        typer.echo(
+        say(
             f"{counted(len(found.differences), 'group')}"
             f" {'differs' if len(found.differences) == 1 else 'differ'}: run"
             " `orchestra-etl rollups refresh --all`"
         )
         for one in found.differences[:SHOWN]:
-            typer.echo(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
+            say(f"  {plain(one.workflow_id)}  {instant(one.at)}  {plain(one.what)}")
     if found.stuck:
-        typer.echo(
-            f"{counted(len(found.stuck), 'group')} cannot be computed; the stored figures are old"
-        )
+        say(f"{counted(len(found.stuck), 'group')} cannot be computed; the stored figures are old")
         for group in found.stuck[:SHOWN]:
             cause = (
                 "the hour is outside the years 1 to 9999"
                 if group.cause is None
                 else f"SQLSTATE {group.cause}"
             )
-            typer.echo(f"  {plain(group.workflow_id)}  {group.hour}  {cause}")
+            say(f"  {plain(group.workflow_id)}  {group.hour}  {cause}")
     if found.waiting:
-        typer.echo(f"{counted(found.waiting, 'change')} not counted yet, and not compared")
+        say(f"{counted(found.waiting, 'change')} not counted yet, and not compared")
     if found.overdue:
-        typer.echo(
+        say(
             f"{found.overdue:,} of them waiting for more than ten minutes: run"
             " `orchestra-etl rollups refresh`"
         )
     if found.ok and not found.waiting:
-        typer.echo("the rollups match the steps")
+        say("the rollups match the steps")
     return ExitStatus.DONE if found.ok else ExitStatus.ROLLUPS_DIFFER

@@ -18,7 +18,18 @@ from etl.cli.context import (
     invocation,
     print_json,
 )
-from etl.cli.display import STYLES, counted, duration, fields, instant, listing, span, state, styled
+from etl.cli.display import (
+    STYLES,
+    counted,
+    duration,
+    fields,
+    instant,
+    listing,
+    say,
+    span,
+    state,
+    styled,
+)
 from etl.errors import ConfigurationError
 from etl.records import State
 from etl.terminal import plain, safe_json
@@ -77,7 +88,7 @@ def list_runs(
         print_json(found)
         return
     if not found:
-        typer.echo("no runs found")
+        say("no runs found")
         return
     listing(
         console(),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import examples
+from etl.cli.display import say
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
                 typer.echo(f"export ORCHESTRA_BASE_URL={simulator.base_url}")
                 typer.echo(f"export ORCHESTRA_API_KEY={shlex.quote(key)}")
                 if epoch is not None:
-                    typer.echo(
+                    say(
                         "to continue this history after a restart, add"
                         f" --epoch {epoch.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
                         err=True,

@@ -10,7 +10,7 @@ import typer
 
 from etl.cli import ids
 from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted
+from etl.cli.display import counted, say
 from etl.errors import (
     ApiError,
     ConfigurationError,
@@ -74,7 +74,7 @@ def track(
     for one in wanted:
         _check_id(one, "run")
     settings = invocation(context).settings()
-    set_aside = 0
+    new_letters = 0
     found: list[TrackReport] = []
     with app.open_database(settings) as database:
         workflow = _meant(settings, database, workflow)
@@ -87,9 +87,9 @@ def track(
                 _entering(workflow, wanted[start : start + requests.BATCH])
             )
             found.append(done)
-            set_aside += new
+            new_letters += new
     _print_tracked(workflow, found, as_json=as_json)
-    return ExitStatus.INCOMPLETE if set_aside else ExitStatus.DONE
+    return ExitStatus.INCOMPLETE if new_letters else ExitStatus.DONE
 
 
 def untrack(
@@ -153,15 +153,15 @@ def untrack(
             }
         )
         return
-    typer.echo(
+    say(
         f"{counted(done.runs, 'run')}, {counted(done.requests, 'request')} and"
         f" {counted(done.dead_letters, 'dead letter')} forgotten"
         + ("; the workflow, too" if forgotten else "")
     )
     if history:
-        typer.echo("runs that the API has shown stay: see `orchestra-etl erase`")
+        say("runs that the API has shown stay: see `orchestra-etl erase`")
     if named:
-        typer.echo("the configuration names these runs, so they come back: remove them from `runs`")
+        say("the configuration names these runs, so they come back: remove them from `runs`")
 
 
 def _meant(settings: Settings, database: Database, typed: str) -> str:
@@ -255,19 +255,19 @@ def _print_tracked(workflow: str, found: Sequence[TrackReport], *, as_json: bool
             }
         )
         return
-    typer.echo(
+    say(
         f"{counted(new, 'new run')} and {counted(known, 'known run')} will be read by `serve` or"
         " the next `sync`"
     )
     if removed:
-        typer.echo(f"{counted(removed, 'run')} skipped: erased or pruned")
+        say(f"{counted(removed, 'run')} skipped: erased or pruned")
     for one in conflicts[:10]:
-        typer.echo(
+        say(
             f"run {plain(one.run_id, 80)} belongs to workflow {plain(one.owner, 80)} and stays"
             " there"
         )
     if len(conflicts) > 10:
-        typer.echo(f"{counted(len(conflicts) - 10, 'more run')} of other workflows skipped")
+        say(f"{counted(len(conflicts) - 10, 'more run')} of other workflows skipped")
 
 
 def _check_id(id: str, noun: str) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from etl import terminal
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import listing
+from etl.cli.display import listing, say
 from etl.errors import NotFound, RequestRefused
 from etl.terminal import plain
 
@@ -48,7 +48,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
         print_json(found)
         return
     if not found:
-        typer.echo("the key can see no workflow")
+        say("the key can see no workflow")
         return
     every = settings.api.all_workflows
     listing(
@@ -68,13 +68,13 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
     missing = [one for one in found if not one.configured and _can_be_named(one.id)]
     for one in found:
         if not one.configured and one not in missing:
-            typer.echo(
+            say(
                 f"the id of workflow {plain(one.id, 80)} does not fit in the configuration (hidden"
                 " characters, quotes, outer spaces): only api.all_workflows = true reads its runs",
                 err=True,
             )
     if missing:
-        typer.echo(f"\n# To store their runs, too, add this to {plain(_file(settings))}:")
+        say(f"\n# To store their runs, too, add this to {plain(_file(settings))}:")
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
             if one.name:
@@ -96,7 +96,7 @@ async def _ask(settings: Settings) -> tuple[Workflow, ...]:
             ) from None
     found = decode_workflows(response.body)
     for _ in found.rejected:
-        typer.echo(
+        say(
             "a workflow was skipped: it has no id, or its id does not fit in a request's path",
             err=True,
         )

@@ -114,7 +114,7 @@ class OrchestraClient:
         self._transport = open_transport(base_url, trust_env=trust_env)
         self.requests_sent = 0
         """Attempts so far, including the failed ones."""
-        self.has_answered = False
+        self.has_responded = False
         """Whether any request returned a 2xx, which shows that the base URL is right."""
 
     async def __aenter__(self) -> Self:
@@ -164,20 +164,20 @@ class OrchestraClient:
                     if self._before_request is not None:
                         await self._before_request()
                     return await self._attempt(url, endpoint)
-            except _Unanswered as failure:
+            except _NoResponse as error:
                 # Handled outside this block, so that the final error does not refer to aiohttp's
                 # errors: they print the request's headers, which contain the key.
-                unanswered = failure
+                failure = error
             failed_attempts += 1
-            pause = self._pause(failed_attempts, unanswered.retry_after)
-            if unanswered.throttled and self._on_throttled is not None:
+            pause = self._pause(failed_attempts, failure.retry_after)
+            if failure.throttled and self._on_throttled is not None:
                 await self._on_throttled(pause)
             if failed_attempts >= self._attempts:
                 raise ApiUnavailable(
-                    f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); "
-                    f"{unanswered.advice}, or try again later"
-                    if unanswered.advice
-                    else f"GET {url}: {unanswered.cause} (attempts: {failed_attempts}); "
+                    f"GET {url}: {failure.cause} (attempts: {failed_attempts}); "
+                    f"{failure.advice}, or try again later"
+                    if failure.advice
+                    else f"GET {url}: {failure.cause} (attempts: {failed_attempts}); "
                     "try again later"
                 )
             await asyncio.sleep(pause)
@@ -194,7 +194,7 @@ class OrchestraClient:
         return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
 
     async def _attempt(self, url: str, endpoint: str) -> ApiResponse:
-        """Send one request; raise _Unanswered if another attempt may succeed."""
+        """Send one request; raise _NoResponse if another attempt may succeed."""
         request = self._request(url)
         self.requests_sent += 1
         requested_at = time.monotonic()
@@ -212,17 +212,17 @@ class OrchestraClient:
                     fetched = ApiResponse(
                         await self._body(response, url), requested_at, server_time
                     )
-                    self.has_answered = True
+                    self.has_responded = True
                     return fetched
                 finally:
                     await response.aclose()
         except TimeoutError:
             status = "timeout"
-            raise _Unanswered(f"no complete response within {self._deadline:g} s") from None
+            raise _NoResponse(f"no complete response within {self._deadline:g} s") from None
         except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
             cause, advice = cause_of(error, httpx.URL(self._base_url))
-            raise _Unanswered(cause, advice=advice) from None
+            raise _NoResponse(cause, advice=advice) from None
         finally:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
 
@@ -272,7 +272,7 @@ class OrchestraClient:
                 )
             case _ if status in {408, 425, 429} or 500 <= status < 600:
                 throttled = status == 429 or (status == 503 and retry_after_seconds is not None)
-                raise _Unanswered(f"status {status}", retry_after_seconds, throttled)
+                raise _NoResponse(f"status {status}", retry_after_seconds, throttled)
             case _ if 300 <= status < 400:
                 raise RequestRefused(
                     f"GET {url}: {status}, redirects are not followed: check `api.base_url`", status
@@ -337,7 +337,7 @@ class _CheckedUrl(httpx.URL):
         return self._text
 
 
-class _Unanswered(Exception):
+class _NoResponse(Exception):
     """An attempt returned no usable response; another attempt may."""
 
     def __init__(

@@ -29,7 +29,7 @@ class WalkProgress:
         """Responses with progress."""
         self._restarts = 0
 
-    def answered(self) -> None:
+    def responded(self) -> None:
         """Count a response; until `led_on` is called, it counts as one without progress."""
         self.idle += 1
 

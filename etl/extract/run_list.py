@@ -117,7 +117,7 @@ class RunListWalker:
         self._whole_list = whole_list
         self._overlap = overlap
 
-        self._asked: PageRequest | None = None
+        self._pending_request: PageRequest | None = None
         self._progress = WalkProgress()
         # Rows of all accepted pages, and their number.
         self._shown = SeenRows()
@@ -183,15 +183,15 @@ class RunListWalker:
         """
         if self.outcome is not None:
             return None
-        if self._asked is None:
+        if self._pending_request is None:
             if self._unproven is not None:
-                self._asked = PageRequest(self._unproven.request.offset - 1, 1)
+                self._pending_request = PageRequest(self._unproven.request.offset - 1, 1)
             elif self._looks is not None:
-                self._asked = PageRequest(0, self._page_size)
+                self._pending_request = PageRequest(0, self._page_size)
             else:
-                self._asked = PageRequest(self._offset, self._limit)
+                self._pending_request = PageRequest(self._offset, self._limit)
             self.pages += 1
-        return self._asked
+        return self._pending_request
 
     def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
         """Take the rows of the requested page.
@@ -202,9 +202,9 @@ class RunListWalker:
                 listed. Runs known by other means, and runs that only this walk has listed, are not
                 members.
         """
-        request = self._answered()
+        request = self._take_request()
         page = ListPage(request, tuple(rows), frozenset(members))
-        self._progress.answered()
+        self._progress.responded()
         self.last_is_listed = self._looks is None
         if self._looks is not None:
             self._look(page)
@@ -228,12 +228,12 @@ class RunListWalker:
 
         A single row that is too large is skipped.
         """
-        request = self._answered()
+        request = self._take_request()
         if self._looks is None and self._unproven is None and request.limit > 1:
             self._limit = request.limit // 2
             self._bound()
             return
-        self._progress.answered()
+        self._progress.responded()
         if self._unproven is not None:
             self._prove(self._frontier is not None and self._frontier.too_large)
         elif self._looks is not None:
@@ -244,10 +244,10 @@ class RunListWalker:
             self._judge(ListPage(request, (row,), frozenset(), too_large=True))
         self._bound()
 
-    def _answered(self) -> PageRequest:
-        if self._asked is None:
+    def _take_request(self) -> PageRequest:
+        if self._pending_request is None:
             raise RuntimeError("no page was requested")
-        request, self._asked = self._asked, None
+        request, self._pending_request = self._pending_request, None
         return request
 
     def _bound(self) -> None:

@@ -335,10 +335,10 @@ class Sweeper:
 
     async def _has_response(self) -> bool:
         """Return whether any request below the base URL has returned a 2xx status."""
-        if not self._client.has_answered:
+        if not self._client.has_responded:
             with suppress(ApiError):
                 await self._client.workflows()
-        return self._client.has_answered
+        return self._client.has_responded
 
     async def _record_dead_letters(
         self, workflow_id: str, rejected: Sequence[Rejected], requested_at: datetime

@@ -246,7 +246,7 @@ class Daemon:
             part = "schema" if isinstance(error, SchemaMismatch) else name
             own = None if isinstance(error, DatabaseError) else workflow_id
             if self._health.fail(
-                part, str(error), workflow_id=own, unanswered=isinstance(error, ApiUnavailable)
+                part, str(error), workflow_id=own, no_response=isinstance(error, ApiUnavailable)
             ):
                 log.error("job_failed", job=name, problem=str(error))
         except Exception as error:
@@ -299,7 +299,7 @@ class Daemon:
         if report is None:
             return
         self._health.recover("api key")
-        self._health.answered(workflow_id)
+        self._health.responded(workflow_id)
         self._health.metrics.count_sweep(report)
         self._count_dead_letters(report.dead_letters)
         if report.gap:

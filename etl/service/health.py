@@ -44,7 +44,7 @@ class Health:
         self._is_unavailable: Callable[[], bool] = lambda: False
         self._single: dict[str, _Single] = {}
         self._workflow_ids: set[str] = set()
-        self._answered_at: dict[str, float] = {}
+        self._responded_at: dict[str, float] = {}
         self._beat_at = time.monotonic()
 
     def watch(self, workflow_ids: Iterable[str]) -> None:
@@ -69,7 +69,7 @@ class Health:
         return self._problems if problem is None else {**self._problems, "database": problem}
 
     def fail(
-        self, part: str, problem: str, *, workflow_id: str | None = None, unanswered: bool = False
+        self, part: str, problem: str, *, workflow_id: str | None = None, no_response: bool = False
     ) -> bool:
         """Record that a part fails; return whether the problem is new.
 
@@ -77,7 +77,7 @@ class Health:
             part: the part that fails.
             problem: one line.
             workflow_id: the affected workflow; None if the problem affects all workflows.
-            unanswered: whether the API did not respond, which may affect all workflows, too.
+            no_response: whether the API did not respond, which may affect all workflows, too.
         """
         news = self._problems.get(part) != problem
         self._problems[part] = problem
@@ -86,7 +86,7 @@ class Health:
         else:
             before = self._single.get(part)
             since = time.monotonic() if before is None or before.since is None else before.since
-            self._single[part] = _Single(workflow_id, since if unanswered else None)
+            self._single[part] = _Single(workflow_id, since if no_response else None)
         return news
 
     def recover(self, part: str) -> None:
@@ -94,9 +94,9 @@ class Health:
         self._problems.pop(part, None)
         self._single.pop(part, None)
 
-    def answered(self, workflow_id: str) -> None:
+    def responded(self, workflow_id: str) -> None:
         """Record that the API has just responded for this workflow."""
-        self._answered_at[workflow_id] = time.monotonic()
+        self._responded_at[workflow_id] = time.monotonic()
 
     async def beat(self) -> None:
         """Record that the scheduler still starts jobs."""
@@ -114,13 +114,13 @@ class Health:
             return False
         failing = {one.workflow_id for one in self._single.values()}
         working = self._workflow_ids - failing
-        answered = max(
-            (self._answered_at.get(workflow_id, -math.inf) for workflow_id in working),
+        responded = max(
+            (self._responded_at.get(workflow_id, -math.inf) for workflow_id in working),
             default=-math.inf,
         )
         return not failing or (
             bool(working)
-            and all(one.since is None or one.since < answered for one in self._single.values())
+            and all(one.since is None or one.since < responded for one in self._single.values())
         )
 
     def served(self, host: str, port: int) -> AbstractAsyncContextManager[None]:

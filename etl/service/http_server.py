@@ -89,7 +89,7 @@ class _Connection(asyncio.Protocol):
         self._head = bytearray()
         self._transport: asyncio.Transport | None = None
         self._end: asyncio.TimerHandle | None = None
-        self._answered = False
+        self._responded = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -97,17 +97,17 @@ class _Connection(asyncio.Protocol):
         self._others[self] = None
         self._end = asyncio.get_running_loop().call_later(self._limits.seconds, self.abort)
         if len(self._others) > self._limits.connections:
-            waiting = (one for one in self._others if not one._answered and one is not self)
+            waiting = (one for one in self._others if not one._responded and one is not self)
             next(waiting, next(iter(self._others))).abort()
 
     def data_received(self, data: bytes) -> None:
-        if self._answered:
+        if self._responded:
             return
         # The end of the headers may be split between two chunks.
         start = max(0, len(self._head) - 3)
         self._head += data
         if self._head.find(b"\r\n\r\n", start) >= 0 or self._head.find(b"\n\n", start) >= 0:
-            self._answer(*_request(bytes(self._head)))
+            self._respond(*_request(bytes(self._head)))
         elif len(self._head) > self._limits.head_bytes:
             self._send(HttpResponse(b"the request line and headers are too long\n", 431))
 
@@ -124,7 +124,7 @@ class _Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _answer(self, method: str, path: str) -> None:
+    def _respond(self, method: str, path: str) -> None:
         page = self._pages.get(path)
         if method not in {"GET", "HEAD"}:
             self._send(HttpResponse(b"only GET and HEAD\n", 405))
@@ -141,7 +141,7 @@ class _Connection(asyncio.Protocol):
             self._send(response, with_body=method == "GET")
 
     def _send(self, page: HttpResponse, *, with_body: bool = True) -> None:
-        self._answered = True
+        self._responded = True
         self._head.clear()
         assert self._transport is not None
         head = (

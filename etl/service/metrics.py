@@ -163,7 +163,7 @@ class Metrics:
             ("inserted", report.steps_inserted),
             ("updated", report.steps_updated),
             ("absent", report.steps_absent),
-            # `steps` includes steps that were set aside, which were not written.
+            # `steps` includes steps that became dead letters, which were not written.
             ("unchanged", max(unchanged, 0)),
         ):
             self._steps.labels(change).inc(count)

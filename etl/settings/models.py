@@ -218,7 +218,8 @@ class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level that is logged."""
     format: Literal["auto", "console", "json"] = "auto"
-    """`auto`: `console` on a terminal, else `json` with one event per line."""
+    """`auto`: `console` on a terminal, without the events that a summary repeats; else `json`, with
+    one event per line."""
 
     @field_validator("level", "format", mode="before")
     @classmethod

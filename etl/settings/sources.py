@@ -151,10 +151,7 @@ def json_schema() -> str:
 
 
 def _shipped(name: str) -> str:
-    package = Path(__file__).resolve().parent.parent
-    # The first exists in an installed package, the second in a checkout.
-    places = (package / "config" / name, package.parent / "config" / name)
-    return next(place for place in places if place.is_file()).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _read_file(path: Path) -> dict[str, Any]:

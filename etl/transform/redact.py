@@ -36,6 +36,9 @@ UNTOUCHED = frozenset(
 )
 """Members that the row depends on: no rule changes them, unless they are an array or an object."""
 
+IDENTIFIERS = ("user_id", "organization_id")
+"""Members that say whose a step or a run is."""
+
 Location = tuple[int | str, ...]
 Action = Literal["drop", "mask", "hash"]
 
@@ -80,13 +83,27 @@ class Match(NamedTuple):
     """Whether the rule changes the value.
 
     False if another rule for the same place or a match around the value takes precedence, if no
-    rule changes the member (`UNTOUCHED`), or if the value is empty and the rule does not drop it.
+    rule changes the member (`UNTOUCHED`), or if the value `_stays`.
     """
 
 
 def _is_empty(value: Any) -> bool:
     """Return whether the value has no content: null, or an empty string, array or object."""
     return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
+def _stays(action: Action, location: Location, value: Any) -> bool:
+    """Return whether a value stays although a rule matches it.
+
+    An empty value stays: a mask would show content where there was none, such as an error. An
+    identifier that the API itself has masked (`2*****1`) is not hashed: the hash could not show
+    whose name it fits, so `erase` would report that there is none.
+    """
+    if action == "drop":
+        return False
+    is_identifier = len(location) == 1 and location[0] in IDENTIFIERS
+    is_masked = is_identifier and isinstance(value, str) and "*" in value
+    return _is_empty(value) or (action == "hash" and is_masked)
 
 
 class _Compiled(NamedTuple):
@@ -205,7 +222,7 @@ class Policy:
                     kind_of(node.value),
                     len(written(node.value)),
                     applied=taken.get(node.location) is rule
-                    and (rule.action == "drop" or not _is_empty(node.value)),
+                    and not _stays(rule.action, node.location, node.value),
                 )
                 for rule, node in found
             ]
@@ -223,7 +240,11 @@ class Policy:
             document = parse(own)
             nodes = [(rule, node) for rule in rules for node in rule.query.finditer(document)]
             values = {node.location: node.value for _, node in nodes}
-            return [(rule.place, values[location]) for location, rule in _outermost(nodes).items()]
+            return [
+                (rule.place, values[location])
+                for location, rule in _outermost(nodes).items()
+                if not _stays(rule.action, location, values[location])
+            ]
         except Exception as error:
             raise NotRedactable(type(error).__name__) from None
 
@@ -311,9 +332,7 @@ class Policy:
                 holder[int(last)] = None  # The elements after it keep their indexes.
             else:
                 del holder[last]
-        elif not _is_empty(holder[last]):
-            # An empty value stays: a mask would show content where there was none, such as an
-            # error.
+        elif not _stays(action, location, holder[last]):
             holder[last] = MASK if action == "mask" else _hash(holder[last], self._key)
 
     def keyed_hash(self, content: bytes) -> bytes:

@@ -104,7 +104,7 @@ def test_the_wheel_holds_the_program_and_nothing_else(distributions: Distributio
     statements = {
         f"etl/migrations/sql/{path.name}" for path in (ROOT / "migrations" / "sql").glob("*.sql")
     }
-    shipped = {"etl/config/etl.toml", "etl/config/etl.schema.json"}
+    shipped = {"etl/settings/etl.toml", "etl/settings/etl.schema.json"}
     others = {
         "etl/py.typed",
         "etl/migrations/script.py.mako",
@@ -120,7 +120,7 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     wanted = {
         "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile",
         "Dockerfile", ".dockerignore", "docker-compose.yml", "alembic.ini",
-        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml",
+        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run",
         "docs/how-to/analytics.md", "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names
@@ -229,9 +229,9 @@ def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None
             made.stderr
         )
         assert (folder / "config" / "etl.toml").read_text() == (
-            ROOT / "config" / "etl.toml"
+            ROOT / "etl" / "settings" / "etl.toml"
         ).read_text()
-        for_editors = (ROOT / "config" / "etl.schema.json").read_text()
+        for_editors = (ROOT / "etl" / "settings" / "etl.schema.json").read_text()
         assert (folder / "config" / "etl.schema.json").read_text() == for_editors
         assert _run(command, "config", "schema", folder=folder).stdout == for_editors
         used = _run(command, "config", "show", folder=folder, **variables)

@@ -20,7 +20,7 @@ from etl.extract.run_list import RunListWalker
 from etl.ledger import sweeps
 from etl.pipeline.budget import RequestBudget
 from etl.simulator.misbehaviour import Misbehaviour
-from tests.faults.answers import changed, emptied
+from tests.faults.responses import changed, emptied
 from tests.faults.suite import Fault
 from tests.faults.world import World, world
 from tests.support import query

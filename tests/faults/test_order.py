@@ -28,7 +28,7 @@ from etl.transform import redact
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page, decode_run
 from etl.transform.states import StateMap
-from tests.faults.answers import emptied, held
+from tests.faults.responses import emptied, held
 from tests.faults.suite import Fault
 from tests.faults.world import World, world
 from tests.support import configuration, query

@@ -16,7 +16,7 @@ from aiohttp import web
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
 from etl.transform import decode, fields, payloads, runs
-from tests.faults.answers import changed, emptied
+from tests.faults.responses import changed, emptied
 from tests.faults.suite import Fault
 from tests.faults.world import World, world
 from tests.hostile import (

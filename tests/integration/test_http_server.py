@@ -214,15 +214,15 @@ def test_a_missing_response_makes_the_service_unready_until_another_workflow_get
     """A missing response counts as an API outage until the API responds for another workflow."""
     health = Health()
     health.watch(["a", "b"])
-    health.answered("b")
-    health.fail("sweep a", "status 500", workflow_id="a", unanswered=True)
+    health.responded("b")
+    health.fail("sweep a", "status 500", workflow_id="a", no_response=True)
     assert not health.ready
-    health.answered("a")
+    health.responded("a")
     assert not health.ready
-    health.answered("b")
+    health.responded("b")
     assert health.ready
-    health.fail("sweep a", "status 502", workflow_id="a", unanswered=True)
+    health.fail("sweep a", "status 502", workflow_id="a", no_response=True)
     assert health.ready
     health.recover("sweep a")
-    health.fail("sweep a", "status 500", workflow_id="a", unanswered=True)
+    health.fail("sweep a", "status 500", workflow_id="a", no_response=True)
     assert not health.ready

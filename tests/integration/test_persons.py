@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from etl.admin import erase
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.command_line import Command, command_line
@@ -130,6 +131,18 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     assert world.command("rollups", "verify").status == 0
 
 
+def test_an_interrupted_erasure_is_completed(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an erasure ends before it has refreshed the statistics, the next one refreshes them."""
+    world.run("sync")
+    query(world.url, "ANALYZE")
+    with monkeypatch.context() as patch:
+        patch.setattr(erase, "analyze", lambda connection: 1 / 0)
+        world.run("erase", "--user", NAME, "--yes", status=1)
+    assert "pg_stats.orchestra.runs" in world.traces(NAME)
+    assert "0 runs erased" in world.run("erase", "--user", NAME, "--yes")
+    assert world.traces(NAME) == set()
+
+
 def test_erasure_of_one_workflow(world: World) -> None:
     """With --workflow, the rollups of other workflows still name the organisation."""
     world.run("sync")
@@ -216,6 +229,27 @@ def test_a_mask_of_the_api_is_compared_with_the_name(world: World) -> None:
     assert "1 run stored with a masked name" in world.run("erase", "--user", "a%_\\bcdez", status=9)
     for other in ("abc\\bcdez", "a%_\\bcde", NAME):
         world.run("erase", "--user", other)
+
+
+def test_a_hash_rule_does_not_hide_the_masks_of_the_api(world: World) -> None:
+    """With a `hash` rule, `erase` still reports the runs whose asterisks fit the name.
+
+    That holds for rows that a load or `redact apply` redacted.
+    """
+    rules = [(f"$.{name}", "hash") for name in ("user_id", "organization_id")]
+    world.name(world.runs[0], "j***n")
+    world.run("sync")
+    world.configure(*rules)
+    world.run("redact", "apply")
+    world.name(world.history.add_runs(world.workflow, 1)[0], "j*n")
+    world.run("sync")
+    for option in ("--user", "--organization"):
+        found = world.run("erase", option, "john", status=9)
+        assert "NOT SEARCHED: 2 runs stored with a masked name" in found
+        assert "0 runs found" in world.run("erase", option, "jane")
+        world.run("erase", option, NAME)
+    preview = world.command("redact", "preview", world.runs[0], "--json").json
+    assert [one["removed"] for one in preview["rules"]] == [0, 0]
 
 
 def test_an_earlier_key_finds_its_hashes(world: World) -> None:

@@ -322,8 +322,9 @@ def test_a_payload_that_is_too_deep_is_removed(world: World) -> None:
 
 
 def test_redact_apply_resumes(world: World) -> None:
-    """If `redact apply` is stopped, the next one does only the rest."""
+    """If `redact apply` is stopped, the next one does only the rest, and refreshes statistics."""
     world.run("sync")
+    query(world.url, "ANALYZE")
     world.configure(*ALL)
     loaded = load(
         world.folder,
@@ -342,6 +343,21 @@ def test_redact_apply_resumes(world: World) -> None:
     assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
     assert (done.runs, done.complete) == (0, True)
     assert world.traces() == set()
+
+
+def test_a_reread_leaves_no_trace_in_the_statistics(world: World) -> None:
+    """If `backfill --reread` has redacted every row, it still refreshes the statistics."""
+    world.run("sync")
+    query(world.url, "ANALYZE")
+    sampled = (
+        "SELECT count(*) FROM pg_stats WHERE schemaname = 'orchestra' AND attname = 'user_id'"
+        " AND position(%s IN concat(most_common_vals, histogram_bounds)) > 0"
+    )
+    assert world.one(sampled, CANARY) == 2
+    # The rollups have no users, so that only the rows that were read again change.
+    world.configure(("$.user_id", "mask"))
+    world.run("backfill", "--reread")
+    assert world.one(sampled, CANARY) == 0
 
 
 def test_dead_letters_with_equal_redacted_content(world: World) -> None:

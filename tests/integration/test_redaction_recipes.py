@@ -38,12 +38,12 @@ def recipes() -> dict[str, str]:
         for title, body in _BLOCK.findall((ROOT / "docs/how-to/redact.md").read_text())
         if "[[redaction" in body
     }
-    config = (ROOT / "config/etl.toml").read_text()
+    config = (ROOT / "etl/settings/etl.toml").read_text()
     example = re.search(r"^# (\[\[redaction\.rules\]\]\n(?:#.*\n)+)", config, re.MULTILINE)
     assert example is not None
     lines = [line.removeprefix("# ") for line in example[1].splitlines()]
     # The example names a workflow and a node that the reader replaces.
-    found["config/etl.toml"] = "\n".join(
+    found["etl/settings/etl.toml"] = "\n".join(
         line for line in lines if not line.startswith(("workflow", "node"))
     )
     return found
@@ -100,7 +100,7 @@ PLACES: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], str]] =
     "Mask all texts": (everywhere, CANARY),
     "Hash users and organisations": (of_person, PERSON),
     "Mask texts with an e-mail address": (everywhere, ADDRESS),
-    "config/etl.toml": (everywhere, CANARY),
+    "etl/settings/etl.toml": (everywhere, CANARY),
 }
 """The function that plants a text in the sample, and that text, by recipe."""
 
@@ -108,7 +108,7 @@ PLACES: dict[str, tuple[Callable[[dict[str, Any], str], dict[str, Any]], str]] =
 def test_every_recipe_is_tested() -> None:
     """Each example of redaction rules in the documentation or configuration has a canary here."""
     assert set(recipes()) == set(PLACES)
-    shown = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "config/etl.toml"]
+    shown = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "etl/settings/etl.toml"]
     rules = sum(len(tomllib.loads(toml)["redaction"]["rules"]) for toml in recipes().values())
     assert sum(len(_EVERY_RULE.findall(path.read_text())) for path in shown) == rules
 
@@ -184,7 +184,7 @@ def test_a_recipe_is_complete(
         " FROM orchestra.steps WHERE node_id = 'model' AND run_id = %s",
         run_id,
     )
-    states = {"Keep no content": True, "Mask all texts": True, "config/etl.toml": False}
+    states = {"Keep no content": True, "Mask all texts": True, "etl/settings/etl.toml": False}
     model, tokens = ("virtuoso-medium", 84) if states.get(title, True) else (None, None)
     assert [
         (one["state"], one["response_model"], one["total_tokens"], one["named"]) for one in kept

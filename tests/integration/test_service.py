@@ -519,17 +519,17 @@ def test_reads_beside_a_refused_key_are_loaded(
     Only the refused run's claim is released.
     """
     workflow = world.workflow_ids[0]
-    refused, *others = world.history.run_ids(workflow)
-    world.simulator.misbehave(
-        Misbehaviour(status=401, endpoints=("steps",), run_id=refused),
-        *(Misbehaviour(delay=0.1, endpoints=("steps",), run_id=run) for run in others),
-    )
-    read, ended, together = Reader.read, [], asyncio.Event()
+    refused = world.history.run_ids(workflow)[0]
+    world.simulator.misbehave(Misbehaviour(status=401, endpoints=("steps",), run_id=refused))
+    read, ended, first, together = Reader.read, [], asyncio.Event(), asyncio.Event()
 
     async def read_together(self: Reader, claim: Claim) -> Reading:
         try:
             return await read(self, claim)
         finally:
+            if claim.run_id == refused:
+                first.set()
+            await first.wait()
             ended.append(claim.run_id)
             if len(ended) == 15:
                 together.set()

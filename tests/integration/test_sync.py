@@ -22,7 +22,7 @@ from etl.pipeline.sync import SyncReport
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
-from tests.faults.answers import changed
+from tests.faults.responses import changed
 from tests.oracle import differences
 from tests.support import configuration, environment, load, query, slow, sync, wait_until, writes
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.faults.answers import changed
+from tests.faults.responses import changed
 from tests.support import configuration, environment, load, query, sync
 
 BEGUN = "2026-01-01T10:00:00+00:00"

@@ -255,7 +255,7 @@ def test_the_documented_kustomization_is_built(path: Path, tmp_path: Path) -> No
     assert shown.endswith(f"config/deploy/kubernetes/{KUSTOMIZATIONS[-1].parent.name}")
     own["resources"] = [os.path.relpath(path.parent, tmp_path.resolve())]
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
-    shutil.copy(ROOT / "config" / "etl.toml", tmp_path)
+    shutil.copy(ROOT / "etl" / "settings" / "etl.toml", tmp_path)
     done = subprocess.run(
         [kubectl, "kustomize", tmp_path], capture_output=True, text=True, check=False
     )

@@ -623,6 +623,18 @@ def refusal(folder: Path, toml: str, **environment: str) -> str:
 RULE = '[[redaction.rules]]\npath = "$.inputs"\naction = "mask"\n'
 
 
+def test_identifiers_masked_by_the_api_are_not_hashed() -> None:
+    """`hash` leaves a user's asterisks, and `mask` and `drop` do not; other members are hashed."""
+    step = {"user_id": "2***1", "organization_id": "a", "v": "2***1", "x": {"user_id": "*"}}
+    paths = ("$.user_id", "$.organization_id", "$.v", "$.x.user_id")
+    left = after(step, *((path, "hash") for path in paths))
+    assert left["user_id"] == "2***1"
+    assert (left["organization_id"], left["v"]) == (hashed("a"), hashed("2***1"))
+    assert left["x"] == {"user_id": hashed("*")}
+    assert after(step, ("$.user_id", "mask"))["user_id"] == "********"
+    assert "user_id" not in after(step, ("$.user_id", "drop"))
+
+
 def test_rules_need_a_key(tmp_path: Path) -> None:
     """Rules without a usable key, or with a key in the file, are refused.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -17,7 +18,7 @@ from etl.settings import Settings, load, mask_url, sources
 from etl.settings.prices import PriceSettings
 from etl.usage import CALLS, KINDS
 
-EXAMPLE = Path(__file__).parents[2] / "config" / "etl.toml"
+EXAMPLE = Path(__file__).parents[2] / "etl" / "settings" / "etl.toml"
 SECRET = "hunter2secret"
 
 
@@ -660,4 +661,22 @@ def test_prices_in_the_environment_are_a_list(tmp_path: Path) -> None:
     assert refusal(tmp_path, ORCHESTRA_ETL_PRICES__INPUT="1") == line
     assert (
         refusal(tmp_path, ORCHESTRA_ETL_PRICES="m") == "ORCHESTRA_ETL_PRICES: must be a JSON list"
+    )
+
+
+def test_a_checkout_shows_the_template_and_not_the_users_file(tmp_path: Path) -> None:
+    """In a checkout, `config/etl.toml` belongs to the user: it never becomes the template."""
+    root = EXAMPLE.parents[2]
+    shutil.copytree(root / "etl", tmp_path / "etl", ignore=shutil.ignore_patterns("__pycache__"))
+    users = tmp_path / sources.WORKING_FOLDER
+    users.parent.mkdir()
+    users.write_text("# mine\n")
+    program = "from etl.settings import sources; print(sources.template(), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == EXAMPLE.read_text(encoding="utf-8")
+    assert (
+        not (root / ".git").exists()
+        or f"/{sources.WORKING_FOLDER}" in (root / ".gitignore").read_text().splitlines()
     )

@@ -22,7 +22,7 @@ from etl.settings.values import Duration
 from tests.conftest import ROOT
 
 SCHEMA: dict[str, Any] = json.loads(reference.SETTINGS_SCHEMA.read_text())
-EXAMPLE = (ROOT / "config" / "etl.toml").read_text()
+EXAMPLE = (ROOT / "etl" / "settings" / "etl.toml").read_text()
 DOCUMENTED = [
     pytest.param(block, id=f"{path.name} {number}")
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -76,7 +76,9 @@ def test_the_schema_has_every_setting() -> None:
 def test_the_example_names_the_schema() -> None:
     """The example names the schema in its first line and fits it, with every setting in force."""
     first = EXAMPLE.splitlines()[0]
-    assert (ROOT / "config" / first.removeprefix("#:schema ")).samefile(reference.SETTINGS_SCHEMA)
+    assert (ROOT / "etl" / "settings" / first.removeprefix("#:schema ")).samefile(
+        reference.SETTINGS_SCHEMA
+    )
     assert _problems(EXAMPLE) == []
     everything = re.sub(r"^# (?=\[\[|\w+ = )", "", EXAMPLE, flags=re.MULTILINE)
     assert everything.count("\n[[") == 3

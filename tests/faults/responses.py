@@ -39,13 +39,13 @@ class Held:
     """A response that has been built and is not sent yet."""
 
     def __init__(self) -> None:
-        self.asked = threading.Lock()
+        self.requested = threading.Lock()
         self.made = threading.Event()
         self.sent = threading.Event()
 
     def wait(self) -> None:
         """Wait until the response has been built from the state at that moment."""
-        assert self.made.wait(30), "nobody has asked for it"
+        assert self.made.wait(30), "no request has arrived"
 
     def send(self) -> None:
         """Send the response."""
@@ -59,11 +59,11 @@ def held(simulator: Simulator, endpoint: str) -> Iterator[Held]:
     honest = simulator._respond
 
     async def respond(request: web.Request, call: Any, wrong: Any) -> web.Response:
-        answer = await honest(request, call, wrong)
-        if call.endpoint == endpoint and barrier.asked.acquire(blocking=False):
+        response = await honest(request, call, wrong)
+        if call.endpoint == endpoint and barrier.requested.acquire(blocking=False):
             barrier.made.set()
             await asyncio.to_thread(barrier.sent.wait)
-        return answer
+        return response
 
     simulator._respond = respond  # type: ignore[method-assign]
     try:

@@ -1,0 +1,49 @@
+"""Prose for people is wrapped on a terminal, and only there."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from etl.terminal import wrapped
+
+COMMAND = "`orchestra-etl prune --runs-older-than 730d`"
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Return True."""
+        return True
+
+
+@pytest.fixture(autouse=True)
+def fifty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the terminal 50 columns wide."""
+    monkeypatch.setenv("COLUMNS", "50")
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("a" * 50, ["a" * 50]),
+        (f"{'a' * 49} b", ["a" * 49, "  b"]),
+        (f"  {'a' * 40} {'b' * 10}", [f"  {'a' * 40}", f"    {'b' * 10}"]),
+        ("one\ntwo\n", ["one", "two", ""]),
+        (f"for this, run {COMMAND}, then wait", ["for this, run", f"  {COMMAND},", "  then wait"]),
+        (f"see {'x' * 70} here", ["see", f"  {'x' * 70}", "  here"]),
+        (f"an `{'long ' * 12}` end", [
+            "an `long long long long long long long long long",
+            "  long long long ` end",
+        ]),
+        ("日本" * 15, ["日本" * 15]),
+        (f"{'日本' * 12} 日本", ["日本" * 12, "  日本"]),
+    ],
+)  # fmt: skip
+def test_lines_break_between_words(text: str, lines: list[str]) -> None:
+    """A line breaks between words, and never inside a word or a command that fits one line."""
+    assert wrapped(text, Terminal()).split("\n") == lines
+    assert wrapped(text, io.StringIO()) == text

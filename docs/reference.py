@@ -27,6 +27,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typer.cli import get_docs_for_click
 
+from docs import content_shapes
 from etl.cli.commands import app
 from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
@@ -40,6 +41,7 @@ from etl.tables import PRIVATE
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS_SCHEMA = REFERENCE.parents[1] / "etl" / "settings" / "etl.schema.json"
 SCHEMA_SQL = REFERENCE.parents[1] / "migrations" / "schema.sql"
+SHAPES_SQL = SCHEMA_SQL.with_name("sql") / "content_shapes_v1.sql"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
@@ -314,6 +316,8 @@ def main() -> int:
     (REFERENCE / "commands.md").write_text(commands())
     (REFERENCE / "configuration.md").write_text(configuration())
     SETTINGS_SCHEMA.write_text(settings_schema())
+    SHAPES_SQL.write_text(content_shapes.sql())
+    (REFERENCE / "model-calls.md").write_text(content_shapes.page())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
     try:
@@ -323,7 +327,7 @@ def main() -> int:
             SCHEMA_SQL.write_text(schema_sql(server.url))
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/reference/*.md, etl/settings/etl.schema.json and migrations/schema.sql are written")
+    print("docs/reference/*.md, etl.schema.json and migrations/**/*.sql are written")
     return 0
 
 

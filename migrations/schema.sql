@@ -34,6 +34,116 @@ CREATE TYPE orchestra.usage AS (
 );
 COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if the call does not report the kind.';
 
+CREATE FUNCTION orchestra.answer_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
+    LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (140, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.content', 'whole'),
+        (141, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.refusal', 'whole'),
+        (142, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.audio.transcript', 'whole'),
+        (143, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.content', 'delta'),
+        (144, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.refusal', 'delta'),
+        (145, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.audio.transcript', 'delta'),
+        (146, 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.text', 'either'),
+        (147, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "message").content', 'whole'),
+        (148, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', 'delta'),
+        (149, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', 'delta'),
+        (150, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.text.delta").delta', 'delta'),
+        (151, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', 'delta'),
+        (152, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', 'delta'),
+        (153, 'OpenAI transcription', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', 'delta'),
+        (154, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+            jsonpath 'lax $.content.parts', 'either'),
+        (155, 'Bedrock Converse', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output.message.content', 'whole'),
+        (156, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+            jsonpath 'lax $.contentBlockDelta.delta.text', 'delta'),
+        (157, 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]',
+            jsonpath 'lax $.outputText', 'whole'),
+        (158, 'Bedrock, Titan', 'outputText', jsonpath 'lax $',
+            jsonpath 'lax $.outputText', 'either'),
+        (159, 'Bedrock, Llama', 'generation', jsonpath 'lax $',
+            jsonpath 'lax $.generation ? (@.type() == "string")', 'either'),
+        (160, 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]',
+            jsonpath 'lax $.text', 'either'),
+        (161, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+            jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', 'whole'),
+        (162, 'Mistral conversations', 'content', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "message.output.delta").content', 'delta'),
+        (163, 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]',
+            jsonpath 'lax $.markdown', 'whole'),
+        (164, 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]',
+            jsonpath 'lax $.text', 'either'),
+        (165, 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]',
+            jsonpath 'lax $.data.text', 'whole'),
+        (166, 'Cohere chat', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta.message.content', 'delta'),
+        (167, 'Anthropic', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta.text', 'delta'),
+        (168, 'Ollama', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message.content', 'either'),
+        (169, 'Anthropic completions', 'completion', jsonpath 'lax $',
+            jsonpath 'lax $.completion ? (@.type() == "string")', 'either'),
+        (170, 'Cohere chat v1', 'text', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.event_type == "text-generation").text', 'delta'),
+        (171, 'AI SDK', 'text', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', 'delta'),
+        (172, 'AI SDK', 'textDelta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', 'delta'),
+        (173, 'AI SDK', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', 'delta'),
+        (174, 'OpenAI transcription', 'text', jsonpath 'lax $',
+            jsonpath 'lax $ ? (!(@.type like_regex "^response[.]|-delta$")).text ? (@.type() == "string")', 'whole'),
+        (175, 'LangChain', 'kwargs', jsonpath 'lax $',
+            jsonpath 'lax $.kwargs.content', 'whole'),
+        (176, 'LangChain', 'content', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', 'delta'),
+        (177, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content', 'whole'),
+        (178, 'Ollama', 'response', jsonpath 'lax $',
+            jsonpath 'lax $.response ? (@.type() == "string")', 'either'),
+        (179, 'Hugging Face', 'generated_text', jsonpath 'lax $',
+            jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole')
+$_$;
+COMMENT ON FUNCTION orchestra.answer_places() IS 'The answers of a response (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_answer(outputs) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.answer_text(outputs jsonb) IS 'The visible answer in a step''s outputs, without reasoning: the parts of a message and the events of a stream joined without anything between, several choices with a blank line between; null for an unknown shape, for an answer without text, and for more than 10,000 events.';
+
+CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_audio(payload) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.audio_count(payload jsonb) IS 'The number of pieces of audio in the inputs or outputs of a step that called a model; null for an unknown shape.';
+
+CREATE FUNCTION orchestra.audio_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
+    LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (229, 'AI SDK', 'files', jsonpath 'lax $',
+            jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', 'whole'),
+        (230, 'OpenAI chat', 'choices', jsonpath 'lax $',
+            jsonpath 'lax $.choices[*].message.audio.data', 'whole'),
+        (231, 'OpenAI transcription', 'file', jsonpath 'lax $',
+            jsonpath 'lax $.file', 'whole')
+$_$;
+COMMENT ON FUNCTION orchestra.audio_places() IS 'Audio beside contents (see the reference of model calls).';
+
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -166,6 +276,16 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
 $$;
 COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged). Null without prices, or if a used kind has no price; calls without usage cost nothing.';
 
+CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_parameters(inputs) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.call_parameters(inputs jsonb) IS 'The settings in a step''s inputs, such as temperature and max_tokens: those of the known names (see parameter_names), and other numbers and booleans that are no ids; null for an unknown shape.';
+
+CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_tools(outputs) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.called_tools(outputs jsonb) IS 'The tools that a model calls in a step''s outputs, in their order, as objects with name and arguments; arguments that are a JSON text are parsed. Null if it calls none, or for an unknown shape.';
+
 CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -206,6 +326,40 @@ CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     ) AS orchestra.usage)
 $$;
 COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'The quantity that is charged at the price of each kind of usage: without the parts that have prices of their own, never below 0. Nothing is counted twice.';
+
+CREATE FUNCTION orchestra.content_parts(body jsonb) RETURNS SETOF jsonb
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 4 PARALLEL SAFE
+    AS $_$
+    WITH parts AS (
+        SELECT i.part
+        FROM orchestra.prompt_places() AS p
+        CROSS JOIN LATERAL jsonb_path_query(body, p.path, '{}', true) AS m (message)
+        CROSS JOIN LATERAL jsonb_path_query(orchestra.message_content(m.message), 'lax $[*]', '{}',
+            true) AS i (part)
+        WHERE body ? p.member
+        UNION ALL
+        SELECT i.part
+        FROM orchestra.answer_places() AS p
+        CROSS JOIN LATERAL jsonb_path_query(body, p.alternatives, '{}', true) AS a (value)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, p.path, '{}', true) AS c (content)
+        CROSS JOIN LATERAL jsonb_path_query(c.content, 'lax $[*]', '{}', true) AS i (part)
+        WHERE body ? p.member
+    )
+    SELECT p.part FROM parts AS p WHERE jsonb_typeof(p.part) = 'object'
+    UNION ALL
+    SELECT i.part
+    FROM parts AS p
+    CROSS JOIN LATERAL jsonb_array_elements(orchestra.inner_parts(p.part)) AS i (part)
+$_$;
+COMMENT ON FUNCTION orchestra.content_parts(body jsonb) IS 'The parts that are objects in all contents of a model''s request or response.';
+
+CREATE FUNCTION orchestra.content_text(content jsonb, separator text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE jsonb_typeof(content) WHEN 'string' THEN NULLIF(content #>> '{}', '')
+                                      ELSE orchestra.parts_text(content, separator) END
+$$;
+COMMENT ON FUNCTION orchestra.content_text(content jsonb, separator text) IS 'The text of a message''s content, be it a text or a list of parts, without reasoning; several texts joined with the separator; null if there is none.';
 
 CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -545,6 +699,63 @@ END
 $$;
 COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of a histogram merged by duration_histogram: the same as duration_quantile, but several quantiles share one merge.';
 
+CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_images(payload) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.image_count(payload jsonb) IS 'The number of images in the inputs or outputs of a step that called a model; null for an unknown shape.';
+
+CREATE FUNCTION orchestra.image_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
+    LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (220, 'OpenAI images', 'data', jsonpath 'lax $',
+            jsonpath 'lax $.data[*].b64_json', 'whole'),
+        (221, 'OpenAI images', 'data', jsonpath 'lax $',
+            jsonpath 'lax $.data[*].url', 'whole'),
+        (222, 'OpenAI images', 'image', jsonpath 'lax $',
+            jsonpath 'lax $.image[*]', 'whole'),
+        (223, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', 'whole'),
+        (224, 'OpenRouter', 'choices', jsonpath 'lax $',
+            jsonpath 'lax $.choices[*].message.images[*]', 'whole'),
+        (225, 'Ollama', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[*].images[*]', 'whole'),
+        (226, 'Bedrock, Titan images', 'images', jsonpath 'lax $',
+            jsonpath 'lax $.images[*]', 'whole'),
+        (227, 'Stability', 'artifacts', jsonpath 'lax $',
+            jsonpath 'lax $.artifacts[*].base64', 'whole'),
+        (228, 'AI SDK', 'files', jsonpath 'lax $',
+            jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole')
+$_$;
+COMMENT ON FUNCTION orchestra.image_places() IS 'Images beside contents (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.inner_parts(part jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT CASE
+        WHEN part @? 'lax $ ? (@.type == "tool_result").content[*]' THEN
+            jsonb_path_query_array(part, 'lax $ ? (@.type == "tool_result").content[*]', '{}', true)
+        WHEN part @? 'lax $.toolResult.content[*]' THEN
+            jsonb_path_query_array(part, 'lax $.toolResult.content[*]', '{}', true)
+    END
+$_$;
+COMMENT ON FUNCTION orchestra.inner_parts(part jsonb) IS 'The parts inside a part of a content (see the reference of model calls); null if there are none.';
+
+CREATE FUNCTION orchestra.is_audio(part jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT part @? 'lax $.inlineData ? (@.mimeType starts with "audio/")'
+        OR part @? 'lax $.fileData ? (@.mimeType starts with "audio/")'
+        OR part @? 'lax $.inline_data ? (@.mime_type starts with "audio/")'
+        OR part @? 'lax $.file_data ? (@.mime_type starts with "audio/")'
+        OR part @? 'lax $ ? (@.type == "file" && @.mediaType starts with "audio/")'
+        OR part @? 'lax $ ? (@.type == "input_audio")'
+        OR part @? 'lax $ ? (@.type == "output_audio")'
+        OR part @? 'lax $ ? (@.type == "audio")'
+        OR part @? 'lax $.audio.source'
+$_$;
+COMMENT ON FUNCTION orchestra.is_audio(part jsonb) IS 'Whether a part of a content is audio (see the reference of model calls).';
+
 CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -587,6 +798,150 @@ CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
         || '[\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"''.]*$')
 $_$;
 COMMENT ON FUNCTION orchestra.is_error_text(said text) IS 'Whether a text in an error field is an error: neither blank nor a placeholder such as None or null; null for null.';
+
+CREATE FUNCTION orchestra.is_image(part jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT part @? 'lax $ ? (@.type == "image_url")'
+        OR part @? 'lax $ ? (@.type == "input_image")'
+        OR part @? 'lax $ ? (@.type == "image")'
+        OR part @? 'lax $.image.source'
+        OR part @? 'lax $.inlineData ? (@.mimeType starts with "image/")'
+        OR part @? 'lax $.fileData ? (@.mimeType starts with "image/")'
+        OR part @? 'lax $.inline_data ? (@.mime_type starts with "image/")'
+        OR part @? 'lax $.file_data ? (@.mime_type starts with "image/")'
+        OR part @? 'lax $ ? (@.type == "file" && @.mediaType starts with "image/")'
+$_$;
+COMMENT ON FUNCTION orchestra.is_image(part jsonb) IS 'Whether a part of a content is an image (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.is_request(body jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT jsonb_typeof(body) = 'object' AND (
+        (body ? 'messages' AND (body @? 'lax $.messages[*]'
+            OR body @? 'lax $.messages[*].images[*]'))
+        OR (body ? 'contents' AND (body @? 'lax $.contents[*]'))
+        OR (body ? 'content' AND (body @? 'lax $.content ? (exists (@.parts))'))
+        OR (body ? 'requests' AND (body @? 'lax $.requests[*].content'))
+        OR (body ? 'chat_history' AND (body @? 'lax $.chat_history[*]'))
+        OR (body ? 'message' AND (body @? 'lax $.message ? (@.type() == "string")'))
+        OR (body ? 'input' AND (body @? 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'inputs' AND (body @? 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'prompt' AND (body @? 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'inputText' AND (body @? 'lax $.inputText'))
+        OR (body ? 'textToImageParams' AND (body @? 'lax $.textToImageParams.text'))
+        OR (body ? 'inPaintingParams' AND (body @? 'lax $.inPaintingParams.text'))
+        OR (body ? 'imageVariationParams' AND (body @? 'lax $.imageVariationParams.text'))
+        OR (body ? 'texts' AND (body @? 'lax $.texts[*]'))
+        OR (body ? 'query' AND (body @? 'lax $ ? (exists (@.documents)).query'))
+        OR (body ? 'userContent' AND (body @? 'lax $.userContent'))
+        OR (body ? 'system' AND (body @? 'lax $.system'))
+        OR (body ? 'systemInstruction' AND (body @? 'lax $.systemInstruction.parts'))
+        OR (body ? 'system_instruction' AND (body @? 'lax $.system_instruction ? (@.type() == "string")'
+            OR body @? 'lax $.system_instruction.parts'))
+        OR (body ? 'config' AND (body @? 'lax $.config.system_instruction ? (@.type() == "string")'
+            OR body @? 'lax $.config.system_instruction.parts'
+            OR body @? 'lax $.config.systemInstruction ? (@.type() == "string")'
+            OR body @? 'lax $.config.systemInstruction.parts'))
+        OR (body ? 'instructions' AND (body @? 'lax $.instructions ? (@.type() == "string")'))
+        OR (body ? 'preamble' AND (body @? 'lax $.preamble'))
+        OR (body ? 'systemContent' AND (body @? 'lax $.systemContent'))
+        OR (body ? 'image' AND (body @? 'lax $.image[*]'))
+        OR (body ? 'file' AND (body @? 'lax $.file')))
+$_$;
+COMMENT ON FUNCTION orchestra.is_request(body jsonb) IS 'Whether an object is a known request of a model (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.is_response(body jsonb) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT jsonb_typeof(body) = 'object' AND (
+        (body ? 'choices' AND (body @? 'lax $.choices[*].message.content'
+            OR body @? 'lax $.choices[*].message.refusal'
+            OR body @? 'lax $.choices[*].message.audio.transcript'
+            OR body @? 'lax $.choices[*].delta.content'
+            OR body @? 'lax $.choices[*].delta.refusal'
+            OR body @? 'lax $.choices[*].delta.audio.transcript'
+            OR body @? 'lax $.choices[*].text'
+            OR body @? 'lax $.choices[*].message.tool_calls[*]'
+            OR body @? 'lax $.choices[*].message.function_call'
+            OR body @? 'lax $.choices[*].delta.tool_calls[*]'
+            OR body @? 'lax $.choices[*].delta.function_call'
+            OR body @? 'lax $.choices[*].message.images[*]'
+            OR body @? 'lax $.choices[*].message.audio.data'))
+        OR (body ? 'output' AND (body @? 'lax $.output[*] ? (@.type == "message").content'
+            OR body @? 'lax $.output.message.content'
+            OR body @? 'lax $.output[*] ? (@.type == "function_call")'
+            OR body @? 'lax $.output[*] ? (@.type == "custom_tool_call")'
+            OR body @? 'lax $.output[*] ? (@.type == "mcp_call")'
+            OR body @? 'lax $.output.message.content[*].toolUse'
+            OR body @? 'lax $.output[*] ? (@.type == "image_generation_call").result'))
+        OR (body ? 'delta' AND (body @? 'lax $ ? (@.type == "response.output_text.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.refusal.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.text.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.audio_transcript.delta").delta'
+            OR body @? 'lax $ ? (@.type == "transcript.text.delta").delta'
+            OR body @? 'lax $.delta.message.content'
+            OR body @? 'lax $.delta.text'
+            OR body @? 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")'
+            OR body @? 'lax $.delta ? (@.type == "input_json_delta")'
+            OR body @? 'lax $.delta.message.tool_calls'))
+        OR (body ? 'candidates' AND (body @? 'lax $.candidates[*].content.parts'
+            OR body @? 'lax $.candidates[*].content.parts[*].functionCall'
+            OR body @? 'lax $.candidates[*].content.parts[*].function_call'))
+        OR (body ? 'contentBlockDelta' AND (body @? 'lax $.contentBlockDelta.delta.text'
+            OR body @? 'lax $.contentBlockDelta.delta.toolUse'))
+        OR (body ? 'results' AND (body @? 'lax $.results[*].outputText'
+            OR body @? 'lax $.results[*].relevance_score'
+            OR body @? 'lax $.results[*].categories'))
+        OR (body ? 'outputText' AND (body @? 'lax $.outputText'))
+        OR (body ? 'generation' AND (body @? 'lax $.generation ? (@.type() == "string")'))
+        OR (body ? 'outputs' AND (body @? 'lax $.outputs[*].text'
+            OR body @? 'lax $.outputs[*] ? (@.type == "message.output").content'
+            OR body @? 'lax $.outputs[*] ? (@.type == "function.call")'))
+        OR (body ? 'content' AND (body @? 'lax $ ? (@.type == "message.output.delta").content'
+            OR body @? 'lax $ ? (@.type == "AIMessageChunk").content'
+            OR body @? 'lax $.content'
+            OR body @? 'lax $.content[*] ? (@.type == "tool_use")'
+            OR body @? 'lax $.content[*] ? (@.type == "server_tool_use")'
+            OR body @? 'lax $.content[*] ? (@.type == "mcp_tool_use")'))
+        OR (body ? 'pages' AND (body @? 'lax $.pages[*].markdown'))
+        OR (body ? 'generations' AND (body @? 'lax $.generations[*].text'))
+        OR (body ? 'completions' AND (body @? 'lax $.completions[*].data.text'))
+        OR (body ? 'message' AND (body @? 'lax $.message.content'
+            OR body @? 'lax $.message.tool_calls[*]'))
+        OR (body ? 'completion' AND (body @? 'lax $.completion ? (@.type() == "string")'))
+        OR (body ? 'text' AND (body @? 'lax $ ? (@.event_type == "text-generation").text'
+            OR body @? 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")'
+            OR body @? 'lax $ ? (!(@.type like_regex "^response[.]|-delta$")).text ? (@.type() == "string")'))
+        OR (body ? 'textDelta' AND (body @? 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")'))
+        OR (body ? 'kwargs' AND (body @? 'lax $.kwargs.content'
+            OR body @? 'lax $.kwargs.tool_calls[*]'))
+        OR (body ? 'response' AND (body @? 'lax $.response ? (@.type() == "string")'))
+        OR (body ? 'generated_text' AND (body @? 'lax $.generated_text ? (@.type() == "string")'))
+        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")'
+            OR body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")'
+            OR body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")'))
+        OR (body ? 'content_block' AND (body @? 'lax $.content_block ? (@.type == "tool_use")'
+            OR body @? 'lax $.content_block ? (@.type == "server_tool_use")'
+            OR body @? 'lax $.content_block ? (@.type == "mcp_tool_use")'))
+        OR (body ? 'contentBlockStart' AND (body @? 'lax $.contentBlockStart.start.toolUse'))
+        OR (body ? 'tool_call_chunks' AND (body @? 'lax $.tool_call_chunks[*]'))
+        OR (body ? 'tool_calls' AND (body @? 'lax $.tool_calls[*]'))
+        OR (body ? 'toolCalls' AND (body @? 'lax $.toolCalls[*]'))
+        OR (body ? 'data' AND (body @? 'lax $.data[*].b64_json'
+            OR body @? 'lax $.data[*].url'
+            OR body @? 'lax $.data[*].embedding'))
+        OR (body ? 'images' AND (body @? 'lax $.images[*]'))
+        OR (body ? 'artifacts' AND (body @? 'lax $.artifacts[*].base64'))
+        OR (body ? 'files' AND (body @? 'lax $.files[*] ? (@.mediaType starts with "image/")'
+            OR body @? 'lax $.files[*] ? (@.mediaType starts with "audio/")'))
+        OR (body ? 'embedding' AND (body @? 'lax $.embedding'))
+        OR (body ? 'embeddings' AND (body @? 'lax $.embeddings'))
+        OR (body ? 'embeddingsByType' AND (body @? 'lax $.embeddingsByType'))
+        OR (body ? 'object' AND (body @? 'lax $.object ? (@.type() == "object")')))
+$_$;
+COMMENT ON FUNCTION orchestra.is_response(body jsonb) IS 'Whether an object is a known response of a model (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -656,6 +1011,83 @@ END
 $$;
 COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each interval, in the order of their starts, the first free lane, from 1; an end of null means never.';
 
+CREATE FUNCTION orchestra.media_bodies(payload jsonb) RETURNS SETOF jsonb
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 2 PARALLEL SAFE
+    AS $$
+    WITH requests AS (SELECT body FROM orchestra.model_bodies(payload, 'request'))
+    SELECT body FROM requests
+    UNION ALL
+    SELECT body FROM orchestra.model_bodies(payload, 'response')
+    WHERE NOT EXISTS (SELECT FROM requests)
+$$;
+COMMENT ON FUNCTION orchestra.media_bodies(payload jsonb) IS 'The requests of a model in a payload; if there are none, the responses.';
+
+CREATE FUNCTION orchestra.message_content(message jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(
+        jsonb_path_query_first(message, 'lax $.content', '{}', true),
+        jsonb_path_query_first(message, 'lax $.parts', '{}', true),
+        jsonb_path_query_first(message, 'lax $.message ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type == "function_call_output").output', '{}', true),
+        jsonb_path_query_first(message, 'lax $.kwargs.content', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.text))', '{}', true))
+$_$;
+COMMENT ON FUNCTION orchestra.message_content(message jsonb) IS 'The content of a message (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.message_role(message jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(
+        jsonb_path_query_first(message, 'lax $.role ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(message, 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', '{}', true))
+$_$;
+COMMENT ON FUNCTION orchestra.message_role(message jsonb) IS 'Who wrote a message of a request (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.model_bodies(payload jsonb, direction text) RETURNS TABLE(place integer[], streamed boolean, body jsonb)
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 2 PARALLEL SAFE
+    AS $$
+    WITH RECURSIVE looked (place, streamed, value, is_body) AS (
+        SELECT CAST('{}' AS integer[]), false, o.value,
+               CASE direction WHEN 'request' THEN orchestra.is_request(o.value)
+                              ELSE orchestra.is_response(o.value) END
+        FROM (SELECT orchestra.opened(payload) OFFSET 0) AS o (value)
+        UNION ALL
+        SELECT l.place || CAST(i.ordinal AS integer), l.streamed OR i.is_event, i.value,
+               CASE direction WHEN 'request' THEN orchestra.is_request(i.value)
+                              ELSE orchestra.is_response(i.value) END
+        FROM looked AS l
+        CROSS JOIN LATERAL (
+            SELECT e.ordinal, true, e.value
+            FROM jsonb_array_elements(
+                CASE WHEN jsonb_typeof(l.value) = 'array' THEN
+                    CASE WHEN jsonb_array_length(l.value) <= 10000 THEN l.value END
+                END) WITH ORDINALITY AS e (value, ordinal)
+            WHERE jsonb_typeof(e.value) = 'object'
+            UNION ALL
+            SELECT c.ordinal, false, orchestra.opened(l.value -> c.name)
+            FROM unnest(CASE direction WHEN 'request' THEN orchestra.request_containers()
+                                       ELSE orchestra.response_containers() END)
+                WITH ORDINALITY AS c (name, ordinal)
+            WHERE jsonb_typeof(l.value) = 'object' AND l.value ? c.name
+            OFFSET 0
+        ) AS i (ordinal, is_event, value)
+        WHERE NOT l.is_body AND cardinality(l.place) < 5
+          AND jsonb_typeof(i.value) IN ('object', 'array')
+    )
+    SELECT place, streamed, value FROM looked WHERE is_body
+$$;
+COMMENT ON FUNCTION orchestra.model_bodies(payload jsonb, direction text) IS 'The requests or responses (the direction) in a payload, with their position, and whether an array contains them. Searched are the payload, its containers (see request_containers and response_containers) and elements of arrays of at most 10,000, to a depth of 5.';
+
+CREATE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN jsonb_typeof(payload) <> 'string' THEN payload
+                WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]' THEN orchestra.parsed_json(payload #>> '{}')
+           END
+$$;
+COMMENT ON FUNCTION orchestra.opened(payload jsonb) IS 'A payload; that of a JSON text with an object or an array; null for any other text.';
+
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -665,10 +1097,189 @@ CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) 
 $$;
 COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed if the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
 
+CREATE FUNCTION orchestra.parameter_names() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT ARRAY[
+        'temperature',
+        'top_p',
+        'n',
+        'stop',
+        'seed',
+        'max_tokens',
+        'max_completion_tokens',
+        'presence_penalty',
+        'frequency_penalty',
+        'logit_bias',
+        'logprobs',
+        'top_logprobs',
+        'response_format',
+        'stream',
+        'stream_options',
+        'tool_choice',
+        'parallel_tool_calls',
+        'reasoning_effort',
+        'verbosity',
+        'service_tier',
+        'modalities',
+        'audio',
+        'prediction',
+        'web_search_options',
+        'store',
+        'max_output_tokens',
+        'max_tool_calls',
+        'reasoning',
+        'truncation',
+        'include',
+        'background',
+        'dimensions',
+        'encoding_format',
+        'size',
+        'quality',
+        'style',
+        'moderation',
+        'output_format',
+        'output_compression',
+        'input_fidelity',
+        'language',
+        'timestamp_granularities',
+        'voice',
+        'speed',
+        'chunking_strategy',
+        'thinking',
+        'stop_sequences',
+        'top_k',
+        'max_tokens_to_sample',
+        'format',
+        'think',
+        'keep_alive',
+        'raw',
+        'safe_prompt',
+        'random_seed',
+        'prompt_mode',
+        'p',
+        'k',
+        'citation_options',
+        'safety_mode',
+        'strict_tools',
+        'input_type',
+        'embedding_types',
+        'truncate',
+        'top_n',
+        'provider',
+        'models',
+        'transforms',
+        'route',
+        'min_p',
+        'top_a',
+        'repetition_penalty',
+        'max_gen_len',
+        'performanceConfig',
+        'guardrailConfig',
+        'maxTokens',
+        'maxOutputTokens',
+        'topP',
+        'topK',
+        'presencePenalty',
+        'frequencyPenalty',
+        'stopSequences',
+        'toolChoice',
+        'maxRetries',
+        'maxSteps',
+        'providerOptions',
+        'candidateCount',
+        'responseMimeType',
+        'responseSchema',
+        'responseModalities',
+        'thinkingConfig',
+        'speechConfig',
+        'imageConfig',
+        'mediaResolution',
+        'safetySettings',
+        'candidate_count',
+        'response_mime_type',
+        'response_schema',
+        'response_modalities',
+        'thinking_config',
+        'safety_settings'
+    ]
+$$;
+COMMENT ON FUNCTION orchestra.parameter_names() IS 'The settings of a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.parsed_json(said text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE COST 1000 PARALLEL SAFE
+    AS $$
+DECLARE
+    skeleton text;
+    before text;
+BEGIN
+    IF said IS NULL OR length(said) > 1048576 OR said !~ '^[ \t\n\r]*[[{"0-9tfn-]' THEN
+        RETURN NULL;
+    END IF;
+    -- jsonb has neither NUL nor lone surrogates.
+    skeleton := replace(said, '\\', '');
+    IF skeleton ~ '\\u' THEN
+        IF regexp_replace(skeleton, '\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}', '',
+                          'g') ~ '\\u(?:0000|[dD][89a-fA-F])' THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    skeleton := regexp_replace(skeleton,
+        '"(?:[^"\\\u0001-\u001f]|\\["/bfnrt]|\\u[0-9a-fA-F]{4})*"', 's', 'g');
+    -- A longer number may be beyond numeric.
+    skeleton := regexp_replace(skeleton,
+        '-?(?:0|[1-9][0-9]{0,250})(?:\.[0-9]{1,250})?(?:[eE][-+]?[0-9]{1,3})?(?![0-9.eE+-])', 'v', 'g');
+    skeleton := regexp_replace(skeleton, 'true|false|null', 'v', 'g');
+    IF skeleton ~ '[^][{}:,sv \t\n\r]' OR skeleton ~ '[sv][ \t\n\r]*[sv]' THEN
+        RETURN NULL;
+    END IF;
+    skeleton := regexp_replace(skeleton, '[ \t\n\r]+', '', 'g');
+    FOR depth IN 0 .. 100 LOOP
+        IF skeleton IN ('s', 'v') THEN
+            RETURN said::jsonb;
+        END IF;
+        before := skeleton;
+        skeleton := regexp_replace(skeleton,
+            '\[(?:[sv](?:,[sv])*)?\]|\{(?:s:[sv](?:,s:[sv])*)?\}', 'v', 'g');
+        EXIT WHEN skeleton = before;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra.parsed_json(said text) IS 'The value of a JSON text; null if the text is not JSON, if jsonb cannot hold it, or if it has more than 2^20 characters, 100 levels, or a number of more than 250 digits.';
+
 CREATE FUNCTION orchestra.part_cost(quantity bigint, price numeric) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT CASE WHEN quantity > 0 THEN quantity * price ELSE 0 END $$;
 COMMENT ON FUNCTION orchestra.part_cost(quantity bigint, price numeric) IS 'A part of call_cost: a quantity times its price; 0 if the quantity is 0 or null, else null if it has no price.';
+
+CREATE FUNCTION orchestra.part_text(part jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(
+        jsonb_path_query_first(part, 'lax $ ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $.refusal ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $.transcript ? (@.type() == "string")', '{}', true))
+$_$;
+COMMENT ON FUNCTION orchestra.part_text(part jsonb) IS 'The text of a part of a content (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.parts_text(content jsonb, separator text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT string_agg(t.said, separator ORDER BY p.ordinal)
+    FROM jsonb_path_query(content, 'lax $[*][*]', '{}', true) WITH ORDINALITY AS p (part, ordinal)
+    CROSS JOIN LATERAL (
+        SELECT COALESCE(
+            orchestra.part_text(p.part) #>> '{}',
+            (SELECT string_agg(orchestra.part_text(i.part) #>> '{}', separator ORDER BY i.ordinal)
+             FROM jsonb_array_elements(orchestra.inner_parts(p.part))
+                 WITH ORDINALITY AS i (part, ordinal)))
+        OFFSET 0
+    ) AS t (said)
+    WHERE t.said <> ''
+$_$;
+COMMENT ON FUNCTION orchestra.parts_text(content jsonb, separator text) IS 'The texts of a list of parts, joined with the separator; null if there is none.';
 
 CREATE FUNCTION orchestra.plausible_usage(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -712,10 +1323,411 @@ CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier te
 $$;
 COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model apply to calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
 
+CREATE FUNCTION orchestra.prompt_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
+    LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (1, 'OpenAI chat', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[*]', 'whole'),
+        (2, 'Gemini', 'contents', jsonpath 'lax $',
+            jsonpath 'lax $.contents[*]', 'whole'),
+        (3, 'Gemini embeddings', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content ? (exists (@.parts))', 'whole'),
+        (4, 'Gemini embeddings', 'requests', jsonpath 'lax $',
+            jsonpath 'lax $.requests[*].content', 'whole'),
+        (5, 'Cohere chat v1', 'chat_history', jsonpath 'lax $',
+            jsonpath 'lax $.chat_history[*]', 'whole'),
+        (6, 'Cohere chat v1', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message ? (@.type() == "string")', 'whole'),
+        (7, 'OpenAI responses', 'input', jsonpath 'lax $',
+            jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+        (8, 'Mistral conversations', 'inputs', jsonpath 'lax $',
+            jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+        (9, 'OpenAI completions', 'prompt', jsonpath 'lax $',
+            jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+        (10, 'Bedrock, Titan', 'inputText', jsonpath 'lax $',
+            jsonpath 'lax $.inputText', 'whole'),
+        (11, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
+            jsonpath 'lax $.textToImageParams.text', 'whole'),
+        (12, 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $',
+            jsonpath 'lax $.inPaintingParams.text', 'whole'),
+        (13, 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $',
+            jsonpath 'lax $.imageVariationParams.text', 'whole'),
+        (14, 'Cohere embeddings', 'texts', jsonpath 'lax $',
+            jsonpath 'lax $.texts[*]', 'whole'),
+        (15, 'Cohere reranking', 'query', jsonpath 'lax $',
+            jsonpath 'lax $ ? (exists (@.documents)).query', 'whole'),
+        (16, 'Perplexity by Composio', 'userContent', jsonpath 'lax $',
+            jsonpath 'lax $.userContent', 'whole')
+$_$;
+COMMENT ON FUNCTION orchestra.prompt_places() IS 'The messages of a request, or its prompt (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_prompt(inputs) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'What a step''s inputs ask a model, without the system text: the text of the only message, or each message as "role: text" with a blank line between; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
+
+CREATE FUNCTION orchestra.read_answer(outputs jsonb) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $$
+    WITH said AS (
+        SELECT DISTINCT ON (b.place, a.ordinal)
+               b.place, a.ordinal, t.text,
+               p.kind = 'whole' OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
+               COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
+               a.value -> 'index' AS choice
+        FROM orchestra.model_bodies(outputs, 'response') AS b
+        JOIN orchestra.answer_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
+            WITH ORDINALITY AS a (value, ordinal)
+        CROSS JOIN LATERAL (
+            SELECT jsonb_path_query_array(a.value, p.path, '{}', true) OFFSET 0) AS c (contents)
+        CROSS JOIN LATERAL (SELECT orchestra.parts_text(c.contents, '') OFFSET 0) AS t (text)
+        WHERE c.contents <> '[]' AND t.text IS NOT NULL
+        ORDER BY b.place, a.ordinal, p.ordinal
+    ), answers AS (
+        SELECT min(s.place) AS place, min(s.ordinal) AS ordinal,
+               string_agg(s.text, '' ORDER BY s.place, s.ordinal) AS text
+        FROM (SELECT said.*, bool_or(is_whole) OVER () AS any_whole FROM said) AS s
+        WHERE s.is_whole OR NOT s.any_whole
+        GROUP BY CASE WHEN s.is_whole THEN s.place END, CASE WHEN s.is_whole THEN s.ordinal END,
+                 CASE WHEN NOT s.is_whole THEN s.response_id END,
+                 CASE WHEN NOT s.is_whole THEN s.choice END
+    )
+    SELECT string_agg(a.text, E'\n\n' ORDER BY a.place, a.ordinal) FROM answers AS a
+$$;
+COMMENT ON FUNCTION orchestra.read_answer(outputs jsonb) IS 'The result of answer_text as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.read_audio(payload jsonb) RETURNS SETOF integer
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $$
+    SELECT CAST(sum(
+        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
+         WHERE orchestra.is_audio(c.part))
+        + (SELECT count(*) FROM orchestra.audio_places() AS p
+           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
+           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
+    FROM orchestra.media_bodies(payload) AS b (body)
+$$;
+COMMENT ON FUNCTION orchestra.read_audio(payload jsonb) IS 'The result of audio_count as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.read_images(payload jsonb) RETURNS SETOF integer
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $$
+    SELECT CAST(sum(
+        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
+         WHERE orchestra.is_image(c.part))
+        + (SELECT count(*) FROM orchestra.image_places() AS p
+           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
+           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
+    FROM orchestra.media_bodies(payload) AS b (body)
+$$;
+COMMENT ON FUNCTION orchestra.read_images(payload jsonb) IS 'The result of image_count as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.read_parameters(inputs jsonb) RETURNS SETOF jsonb
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(jsonb_object_agg(e.name, e.value ORDER BY e.own)
+                        FILTER (WHERE e.name = ANY (orchestra.parameter_names())
+                                   OR (jsonb_typeof(e.value) IN ('number', 'boolean')
+                                       AND e.name !~ '(^|_)id$|Id$')),
+                    '{}')
+    FROM (
+        SELECT b.body FROM orchestra.model_bodies(inputs, 'request') AS b ORDER BY b.place LIMIT 1
+    ) AS b
+    CROSS JOIN LATERAL (
+        SELECT true AS own, o.name, o.value FROM jsonb_each(b.body) AS o (name, value)
+        UNION ALL
+        SELECT false, o.name, o.value
+        FROM unnest(orchestra.settings_names()) AS s (name)
+        CROSS JOIN LATERAL jsonb_each(
+            CASE WHEN jsonb_typeof(b.body -> s.name) = 'object' THEN b.body -> s.name END
+        ) AS o (name, value)
+    ) AS e
+    WHERE jsonb_typeof(e.value) <> 'null'
+    HAVING count(*) > 0
+$_$;
+COMMENT ON FUNCTION orchestra.read_parameters(inputs jsonb) IS 'The result of call_parameters as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.read_prompt(inputs jsonb) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN count(*) = 1 THEN min(m.text)
+                ELSE string_agg(m.role || ': ' || m.text, E'\n\n' ORDER BY m.ordinal) END
+    FROM orchestra.request_messages(inputs) AS m
+    WHERE m.role NOT IN ('system', 'developer')
+$$;
+COMMENT ON FUNCTION orchestra.read_prompt(inputs jsonb) IS 'The result of prompt_text as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.read_system(inputs jsonb) RETURNS SETOF text
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $$
+    SELECT string_agg(t.text, E'\n\n' ORDER BY t.own, t.place, t.ordinal)
+    FROM (
+        SELECT 0 AS own, b.place, p.ordinal, orchestra.content_text(c.content, E'\n') AS text
+        FROM orchestra.model_bodies(inputs, 'request') AS b
+        JOIN orchestra.system_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL (
+            SELECT jsonb_path_query_array(b.body, p.path, '{}', true) OFFSET 0) AS c (content)
+        UNION ALL
+        SELECT 1, '{}', m.ordinal, m.text
+        FROM orchestra.request_messages(inputs) AS m WHERE m.role IN ('system', 'developer')
+    ) AS t
+    WHERE t.text IS NOT NULL
+$$;
+COMMENT ON FUNCTION orchestra.read_system(inputs jsonb) IS 'The result of system_text as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.read_tools(outputs jsonb) RETURNS SETOF jsonb
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
+    AS $_$
+    WITH found AS (
+        SELECT b.place, p.api, p.ordinal AS place_ordinal, p.kind <> 'delta' AS is_whole,
+               a.ordinal AS choice, t.ordinal, orchestra.tool_name(t.tool) #>> '{}' AS name,
+               orchestra.tool_arguments(t.tool) AS arguments, a.value -> 'index' AS choice_number,
+               COALESCE(t.tool -> 'index', b.body -> 'index', b.body -> 'output_index',
+                        jsonb_path_query_first(b.body, 'lax $.*.contentBlockIndex', '{}', true))
+                   AS number
+        FROM orchestra.model_bodies(outputs, 'response') AS b
+        JOIN orchestra.tool_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
+            WITH ORDINALITY AS a (value, ordinal)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, p.path, '{}', true)
+            WITH ORDINALITY AS t (tool, ordinal)
+        WHERE jsonb_typeof(t.tool) = 'object'
+    ), chosen AS (
+        SELECT f.*, bool_or(f.is_whole AND f.name IS NOT NULL) OVER () AS any_whole,
+               first_value(f.api) OVER (PARTITION BY f.place ORDER BY f.place_ordinal) AS first_api
+        FROM found AS f
+    ), merged AS (
+        SELECT min(c.place) AS place, min(c.choice) AS choice, min(c.place_ordinal) AS place_ordinal,
+               min(c.ordinal) AS ordinal, max(c.name) AS name,
+               string_agg(c.arguments #>> '{}', '' ORDER BY c.place, c.ordinal)
+                   FILTER (WHERE jsonb_typeof(c.arguments) = 'string') AS said,
+               jsonb_agg(c.arguments ORDER BY c.place, c.ordinal)
+                   FILTER (WHERE jsonb_typeof(c.arguments) <> 'string') -> 0 AS arguments
+        FROM chosen AS c
+        WHERE c.api = c.first_api AND c.is_whole = c.any_whole
+        GROUP BY CASE WHEN c.is_whole THEN c.place END, CASE WHEN c.is_whole THEN c.choice END,
+                 CASE WHEN c.is_whole THEN c.place_ordinal END,
+                 CASE WHEN c.is_whole THEN c.ordinal END,
+                 CASE WHEN NOT c.is_whole THEN c.choice_number END,
+                 CASE WHEN NOT c.is_whole THEN c.number END
+    )
+    SELECT jsonb_agg(jsonb_build_object('name', m.name, 'arguments', COALESCE(
+               orchestra.parsed_json(NULLIF(m.said, '')), to_jsonb(NULLIF(m.said, '')), m.arguments))
+               ORDER BY m.place, m.choice, m.ordinal, m.place_ordinal)
+    FROM merged AS m WHERE m.name IS NOT NULL
+$_$;
+COMMENT ON FUNCTION orchestra.read_tools(outputs jsonb) IS 'The result of called_tools as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+
+CREATE FUNCTION orchestra.request_containers() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT ARRAY[
+        'body',
+        'request',
+        'params',
+        'data',
+        'payload',
+        'json',
+        'input',
+        'input_mapping',
+        'arguments',
+        'kwargs',
+        'modelInput'
+    ]
+$$;
+COMMENT ON FUNCTION orchestra.request_containers() IS 'Objects around a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.request_messages(inputs jsonb) RETURNS TABLE(ordinal bigint, role text, text text)
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 4 PARALLEL SAFE
+    AS $$
+    WITH written AS (
+        SELECT b.place, p.api, p.ordinal, m.ordinal AS number,
+               lower(orchestra.message_role(m.message) #>> '{}') AS role,
+               CASE WHEN jsonb_typeof(m.message) = 'string' THEN NULLIF(m.message #>> '{}', '')
+                    ELSE orchestra.content_text(c.content, E'\n') END AS text
+        FROM orchestra.model_bodies(inputs, 'request') AS b
+        JOIN orchestra.prompt_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true)
+            WITH ORDINALITY AS m (message, ordinal)
+        CROSS JOIN LATERAL (SELECT orchestra.message_content(m.message) OFFSET 0) AS c (content)
+    ), placed AS (
+        SELECT w.*, first_value(w.api) OVER (PARTITION BY w.place ORDER BY w.ordinal) AS first_api,
+               count(*) OVER () AS messages
+        FROM written AS w WHERE w.text IS NOT NULL
+    )
+    SELECT row_number() OVER (ORDER BY p.place, p.ordinal, p.number),
+           CASE WHEN length(p.role) BETWEEN 1 AND 100 THEN p.role ELSE 'user' END, p.text
+    FROM placed AS p WHERE p.api = p.first_api AND p.messages <= 10000
+$$;
+COMMENT ON FUNCTION orchestra.request_messages(inputs jsonb) IS 'The messages of a model''s request that have text, in their order, with the role that wrote them; a prompt without a role is the user''s. No row for an unknown shape, and for more than 10,000 messages.';
+
+CREATE FUNCTION orchestra.response_containers() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT ARRAY[
+        'response',
+        'response_data',
+        'message',
+        'delta',
+        'metadata',
+        'x_groq',
+        'body',
+        'result',
+        'data',
+        'chunks',
+        'events',
+        'stream'
+    ]
+$$;
+COMMENT ON FUNCTION orchestra.response_containers() IS 'Objects around a response (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.settings_names() RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT ARRAY[
+        'inferenceConfig',
+        'additionalModelRequestFields',
+        'textGenerationConfig',
+        'imageGenerationConfig',
+        'generationConfig',
+        'generation_config',
+        'config',
+        'options',
+        'completion_args'
+    ]
+$$;
+COMMENT ON FUNCTION orchestra.settings_names() IS 'Objects with settings of a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.system_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
+    LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (17, 'Anthropic', 'system', jsonpath 'lax $',
+            jsonpath 'lax $.system', 'whole'),
+        (18, 'Gemini', 'systemInstruction', jsonpath 'lax $',
+            jsonpath 'lax $.systemInstruction.parts', 'whole'),
+        (19, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+            jsonpath 'lax $.system_instruction ? (@.type() == "string")', 'whole'),
+        (20, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+            jsonpath 'lax $.system_instruction.parts', 'whole'),
+        (21, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.system_instruction ? (@.type() == "string")', 'whole'),
+        (22, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.system_instruction.parts', 'whole'),
+        (23, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.systemInstruction ? (@.type() == "string")', 'whole'),
+        (24, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.systemInstruction.parts', 'whole'),
+        (25, 'OpenAI responses', 'instructions', jsonpath 'lax $',
+            jsonpath 'lax $.instructions ? (@.type() == "string")', 'whole'),
+        (26, 'Cohere chat v1', 'preamble', jsonpath 'lax $',
+            jsonpath 'lax $.preamble', 'whole'),
+        (27, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
+            jsonpath 'lax $.systemContent', 'whole')
+$_$;
+COMMENT ON FUNCTION orchestra.system_places() IS 'The system text of a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT r.found FROM orchestra.read_system(inputs) AS r (found) $$;
+COMMENT ON FUNCTION orchestra.system_text(inputs jsonb) IS 'The system text in a step''s inputs: that of the request, and its system and developer messages, with a blank line between; null if there is none, or for an unknown shape.';
+
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT CASE WHEN tokens BETWEEN 0 AND 1000000000000 THEN tokens END $$;
 COMMENT ON FUNCTION orchestra.token_count(tokens bigint) IS 'A number of tokens, as reported; null if it is not plausible: below 0, or above 10^12.';
+
+CREATE FUNCTION orchestra.tool_arguments(tool jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(
+        jsonb_path_query_first(tool, 'lax $.function.arguments', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.custom.input', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.arguments', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.input', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.partial_json', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.args', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.parameters', '{}', true))
+$_$;
+COMMENT ON FUNCTION orchestra.tool_arguments(tool jsonb) IS 'The arguments of a tool call (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.tool_name(tool jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(
+        jsonb_path_query_first(tool, 'lax $.function.name ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.custom.name ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.name ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.toolName ? (@.type() == "string")', '{}', true))
+$_$;
+COMMENT ON FUNCTION orchestra.tool_name(tool jsonb) IS 'The name of the tool that a tool call names (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.tool_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
+    LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (180, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.tool_calls[*]', 'whole'),
+        (181, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.function_call', 'whole'),
+        (182, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.tool_calls[*]', 'delta'),
+        (183, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.function_call', 'delta'),
+        (184, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "function_call")', 'whole'),
+        (185, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', 'delta'),
+        (186, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', 'whole'),
+        (187, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', 'delta'),
+        (188, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', 'whole'),
+        (189, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', 'delta'),
+        (190, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "tool_use")', 'whole'),
+        (191, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type == "tool_use")', 'delta'),
+        (192, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', 'whole'),
+        (193, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', 'delta'),
+        (194, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', 'whole'),
+        (195, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', 'delta'),
+        (196, 'Anthropic', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta ? (@.type == "input_json_delta")', 'delta'),
+        (197, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+            jsonpath 'lax $.content.parts[*].functionCall', 'whole'),
+        (198, 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]',
+            jsonpath 'lax $.content.parts[*].function_call', 'whole'),
+        (199, 'Bedrock Converse', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output.message.content[*].toolUse', 'whole'),
+        (200, 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $',
+            jsonpath 'lax $.contentBlockStart.start.toolUse', 'delta'),
+        (201, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+            jsonpath 'lax $.contentBlockDelta.delta.toolUse', 'delta'),
+        (202, 'Ollama', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message.tool_calls[*]', 'whole'),
+        (203, 'Cohere chat', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta.message.tool_calls', 'delta'),
+        (204, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+            jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', 'whole'),
+        (205, 'LangChain', 'kwargs', jsonpath 'lax $',
+            jsonpath 'lax $.kwargs.tool_calls[*]', 'whole'),
+        (206, 'LangChain', 'tool_call_chunks', jsonpath 'lax $',
+            jsonpath 'lax $.tool_call_chunks[*]', 'delta'),
+        (207, 'LangChain', 'tool_calls', jsonpath 'lax $',
+            jsonpath 'lax $.tool_calls[*]', 'whole'),
+        (208, 'AI SDK', 'toolCalls', jsonpath 'lax $',
+            jsonpath 'lax $.toolCalls[*]', 'whole')
+$_$;
+COMMENT ON FUNCTION orchestra.tool_places() IS 'The tools that a response calls (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1647,6 +2659,168 @@ COMMENT ON COLUMN orchestra.inputs.size_bytes IS 'Length of the value as the API
 COMMENT ON COLUMN orchestra.inputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
 COMMENT ON COLUMN orchestra.inputs.note IS 'Why raw is filled, or why data is null.';
 
+CREATE TABLE orchestra.outputs (
+    step_id text NOT NULL COLLATE pg_catalog."C",
+    data jsonb,
+    size_bytes bigint NOT NULL,
+    raw bytea,
+    note text
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
+COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.outputs.data IS 'The value; if it is null, note says why.';
+COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
+COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.outputs.note IS 'Why raw is filled, or why data is null.';
+
+CREATE VIEW orchestra.model_calls AS
+ SELECT s.id AS step_id,
+    s.run_id,
+    s.workflow_id,
+    COALESCE(w.name, s.workflow_id) AS workflow_name,
+    s.organization_id,
+    s.node_id,
+    COALESCE(s.start_time, r.start_time, r.first_seen_at) AS "time",
+    s.start_time,
+    s.end_time,
+    s.duration_ms,
+    u.outcome,
+    p.provider,
+    COALESCE(s.response_model, s.request_model) AS model,
+    s.request_model,
+    s.response_model,
+    s.service_tier,
+    (u.used).input_tokens AS input_tokens,
+    (u.used).cached_input_tokens AS cached_input_tokens,
+    (u.used).cache_write_tokens AS cache_write_tokens,
+    (u.used).cache_write_1h_tokens AS cache_write_1h_tokens,
+    (u.used).input_audio_tokens AS input_audio_tokens,
+    (u.used).cached_audio_tokens AS cached_audio_tokens,
+    (u.used).input_image_tokens AS input_image_tokens,
+    (u.used).cached_image_tokens AS cached_image_tokens,
+    (u.used).input_video_tokens AS input_video_tokens,
+    (u.used).output_tokens AS output_tokens,
+    (u.used).reasoning_tokens AS reasoning_tokens,
+    (u.used).output_audio_tokens AS output_audio_tokens,
+    (u.used).output_image_tokens AS output_image_tokens,
+    (u.used).output_video_tokens AS output_video_tokens,
+    (u.used).citation_tokens AS citation_tokens,
+    (u.used).other_tokens AS other_tokens,
+    (u.used).web_searches AS web_searches,
+    (u.used).file_searches AS file_searches,
+    (u.used).tool_uses AS tool_uses,
+    (u.used).audio_ms AS audio_ms,
+    (u.used).document_pages AS document_pages,
+    (u.used).search_units AS search_units,
+    (u.used).unread_quantities AS unread_quantities,
+    orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens,
+    orchestra.kinds_of(u.used) AS usage_kinds,
+    k.cost,
+        CASE
+            WHEN (k.cost IS NOT NULL) THEN p.currency
+            ELSE NULL::text
+        END AS currency,
+    s.reported_cost,
+    s.finish_reason,
+    orchestra.is_cut_off(s.finish_reason) AS is_cut_off,
+    orchestra.error_message(s.error, s.reported_error) AS error,
+    ( SELECT r_1.found
+           FROM orchestra.read_system(i.data) r_1(found)) AS system,
+    ( SELECT r_1.found
+           FROM orchestra.read_prompt(i.data) r_1(found)) AS prompt,
+    ( SELECT r_1.found
+           FROM orchestra.read_answer(o.data) r_1(found)) AS answer,
+    ( SELECT r_1.found
+           FROM orchestra.read_tools(o.data) r_1(found)) AS tools,
+    (( SELECT sum(c.found) AS sum
+           FROM ( SELECT r_1.found
+                   FROM orchestra.read_images(i.data) r_1(found)
+                UNION ALL
+                 SELECT r_1.found
+                   FROM orchestra.read_images(o.data) r_1(found)) c))::integer AS images,
+    (( SELECT sum(c.found) AS sum
+           FROM ( SELECT r_1.found
+                   FROM orchestra.read_audio(i.data) r_1(found)
+                UNION ALL
+                 SELECT r_1.found
+                   FROM orchestra.read_audio(o.data) r_1(found)) c))::integer AS audio,
+    ( SELECT r_1.found
+           FROM orchestra.read_parameters(i.data) r_1(found)) AS parameters,
+    s.redaction_policy,
+    s.updated_at
+   FROM (((((((orchestra.steps s
+     JOIN orchestra.runs r ON ((r.id = s.run_id)))
+     LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
+     LEFT JOIN orchestra.inputs i ON ((i.step_id = s.id)))
+     LEFT JOIN orchestra.outputs o ON ((o.step_id = s.id)))
+     CROSS JOIN LATERAL ( SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
+            orchestra.plausible_usage(raw.used) AS used,
+            orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage
+           FROM ( SELECT ROW(s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities)::orchestra.usage AS used) raw
+         OFFSET 0) u)
+     LEFT JOIN orchestra.prices p ON (((p.model = COALESCE(s.response_model, s.request_model)) AND (NOT orchestra.is_unmetered(u.outcome, true, u.has_usage, u.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((u.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
+     CROSS JOIN LATERAL ( SELECT orchestra.call_cost(u.used, (1)::bigint, p.*) AS cost
+         OFFSET 0) k)
+  WHERE ((s.absent_since IS NULL) AND orchestra.is_call(s.state, s.node_type, COALESCE(s.response_model, s.request_model), s.finish_reason, u.has_usage));
+COMMENT ON VIEW orchestra.model_calls IS 'One row per call of a model (see is_call): its usage, cost, prompt and answer. It shows payloads, so only orchestra_payload_analyst can read it. A text is null if its payload is not stored, if it holds no such text, or if its shape is not known, which the load counts as drift.';
+COMMENT ON COLUMN orchestra.model_calls.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.model_calls.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.model_calls.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.model_calls.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.model_calls.organization_id IS 'The organisation; null if the step names none.';
+COMMENT ON COLUMN orchestra.model_calls.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.model_calls."time" IS 'When the step started; without a start, when its run started or was first seen.';
+COMMENT ON COLUMN orchestra.model_calls.start_time IS 'When the step started.';
+COMMENT ON COLUMN orchestra.model_calls.end_time IS 'When the step ended; null while it runs.';
+COMMENT ON COLUMN orchestra.model_calls.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.model_calls.outcome IS 'How the step ended (see outcome).';
+COMMENT ON COLUMN orchestra.model_calls.provider IS 'The provider whose price applies; null if there is none.';
+COMMENT ON COLUMN orchestra.model_calls.model IS 'The model that responded, else the requested one; null if none is named.';
+COMMENT ON COLUMN orchestra.model_calls.request_model IS 'The requested model (inputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.model_calls.response_model IS 'The model that responded (outputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.model_calls.service_tier IS 'The provider''s service tier: standard, batch, flex, priority, fast or another; null if the call names none.';
+COMMENT ON COLUMN orchestra.model_calls.input_tokens IS 'Input tokens, including those read from and written to a cache.';
+COMMENT ON COLUMN orchestra.model_calls.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.input_audio_tokens IS 'Input tokens of audio, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.input_image_tokens IS 'Input tokens of images, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.input_video_tokens IS 'Input tokens of video, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_tokens IS 'Output tokens, including reasoning.';
+COMMENT ON COLUMN orchestra.model_calls.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_audio_tokens IS 'Output tokens of audio, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_image_tokens IS 'Output tokens of images, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_video_tokens IS 'Output tokens of video, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.citation_tokens IS 'Output tokens of citations, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output.';
+COMMENT ON COLUMN orchestra.model_calls.web_searches IS 'Web searches by the provider.';
+COMMENT ON COLUMN orchestra.model_calls.file_searches IS 'File searches by the provider.';
+COMMENT ON COLUMN orchestra.model_calls.tool_uses IS 'Uses of other tools that the provider charges by use.';
+COMMENT ON COLUMN orchestra.model_calls.audio_ms IS 'Audio charged by duration, in milliseconds.';
+COMMENT ON COLUMN orchestra.model_calls.document_pages IS 'Document pages read.';
+COMMENT ON COLUMN orchestra.model_calls.search_units IS 'Search units of a reranking model.';
+COMMENT ON COLUMN orchestra.model_calls.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown.';
+COMMENT ON COLUMN orchestra.model_calls.total_tokens IS 'Total tokens (see total_tokens).';
+COMMENT ON COLUMN orchestra.model_calls.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.model_calls.cost IS 'Cost by the prices of its day (UTC); null if any part of its usage has no price, or if it succeeded without reported usage.';
+COMMENT ON COLUMN orchestra.model_calls.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.model_calls.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.model_calls.finish_reason IS 'Why the model stopped, in its provider''s words.';
+COMMENT ON COLUMN orchestra.model_calls.is_cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null if it does not say why.';
+COMMENT ON COLUMN orchestra.model_calls.error IS 'The step''s error; null if it carries none.';
+COMMENT ON COLUMN orchestra.model_calls.system IS 'The system text (see system_text).';
+COMMENT ON COLUMN orchestra.model_calls.prompt IS 'What the model was asked (see prompt_text).';
+COMMENT ON COLUMN orchestra.model_calls.answer IS 'The visible answer (see answer_text).';
+COMMENT ON COLUMN orchestra.model_calls.tools IS 'The tools that the model called (see called_tools).';
+COMMENT ON COLUMN orchestra.model_calls.images IS 'Number of images in the inputs and outputs (see image_count).';
+COMMENT ON COLUMN orchestra.model_calls.audio IS 'Number of pieces of audio in the inputs and outputs (see audio_count).';
+COMMENT ON COLUMN orchestra.model_calls.parameters IS 'Settings of the call, such as temperature (see call_parameters).';
+COMMENT ON COLUMN orchestra.model_calls.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: no rules.';
+COMMENT ON COLUMN orchestra.model_calls.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+
 CREATE TABLE orchestra.step_rollup_daily (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
     day date NOT NULL,
@@ -1976,21 +3150,6 @@ COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: no node is running.';
-
-CREATE TABLE orchestra.outputs (
-    step_id text NOT NULL COLLATE pg_catalog."C",
-    data jsonb,
-    size_bytes bigint NOT NULL,
-    raw bytea,
-    note text
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
-COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
-COMMENT ON COLUMN orchestra.outputs.data IS 'The value; if it is null, note says why.';
-COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
-COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
-COMMENT ON COLUMN orchestra.outputs.note IS 'Why raw is filled, or why data is null.';
 
 CREATE TABLE orchestra_etl.changed_groups (
     id bigint NOT NULL,

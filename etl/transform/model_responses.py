@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from etl.transform.content_drift import ANSWER_MEMBERS
+from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
@@ -25,13 +27,6 @@ from etl.transform.usage_reading import (
     note_unknown,
 )
 
-CONTAINERS = (
-    "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result",
-    "data", "chunks", "events", "stream",
-)  # fmt: skip
-"""Members of integrations, gateways and stream events that may contain the response."""
-
-_MAX_DEPTH = 5
 _MAX_USAGE_BYTES = 1 << 18
 _MAX_ARRAY_BYTES = 8 << 20
 _MAX_TEXT_BYTES = 1 << 20
@@ -116,7 +111,7 @@ def may_hold_usage(value: Raw, depth: int = 0) -> bool:
                 return True
             # A loop is faster than any(), and this code runs for every step.
             for name in _CONTAINERS & members.keys():
-                if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
+                if depth < MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
         names = "\n".join(members)
         if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
@@ -148,12 +143,15 @@ class Completion:
         "_unknown",
         "_uses",
         "finish_reason",
+        "may_answer",
         "model",
     )
 
     def __init__(self) -> None:
         self.model: str | None = None
         self.finish_reason: str | None = None
+        self.may_answer = False
+        """Whether a member was met that can hold an answer."""
         self._uses: Found = {}
         self._reported: dict[str, Any] = {}
         self._at: str | None = None
@@ -200,7 +198,7 @@ class Completion:
             elif value.startswith(b'"') and len(value) <= _MAX_TEXT_BYTES:
                 text = _TEXT.decode(value)
                 if text.lstrip()[:1] in ("{", "["):
-                    self.look(text.strip().encode(), path, _MAX_DEPTH - 1)
+                    self.look(text.strip().encode(), path, MAX_DEPTH - 1)
         except REFUSALS:
             return
 
@@ -214,6 +212,7 @@ class Completion:
 
     def _look_into(self, members: dict[str, Raw], path: str, depth: int) -> None:
         reports_usage = self._take_usage(members, path)
+        self.may_answer = self.may_answer or not ANSWER_MEMBERS.isdisjoint(members)
         if reports_usage or self.model is None:
             self.model = next(
                 (text for name in MODELS if (text := _text(members.get(name))) is not None),
@@ -230,7 +229,7 @@ class Completion:
             self._uses["batch"] = True
         for name in CONTAINERS:
             raw = members.get(name)
-            if raw is not None and depth < _MAX_DEPTH and may_hold_usage(raw):
+            if raw is not None and depth < MAX_DEPTH and may_hold_usage(raw):
                 self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
             if len(self._unknown) >= _MAX_UNKNOWN:

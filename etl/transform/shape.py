@@ -1,0 +1,92 @@
+"""What a place of a prompt, answer, tool call or medium in a payload is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+Part = Literal[
+    "prompt",
+    "system",
+    "parameter",
+    "settings",
+    "image_input",
+    "audio_input",
+    "answer",
+    "tool",
+    "image",
+    "audio",
+    "other",
+    "role",
+    "content",
+    "text",
+    "nested",
+    "image_part",
+    "audio_part",
+    "tool_name",
+    "tool_arguments",
+]
+PARTS: dict[Part, str] = {
+    "prompt": "Messages of a request, or its prompt as text",
+    "system": "The system text of a request, apart from its messages",
+    "parameter": "Settings of a request, beside all other numbers and booleans that are no ids",
+    "settings": "Objects of settings of a request",
+    "image_input": "Images of a request, apart from those in contents",
+    "audio_input": "Audio of a request, apart from that in contents",
+    "answer": "The text of a response, or its content",
+    "tool": "Tool calls of a response",
+    "image": "Images of a response, apart from those in contents",
+    "audio": "Audio of a response, apart from that in contents",
+    "other": "Results that are no text, such as embeddings",
+    "role": "In a message: who wrote it",
+    "content": "In a message: its content, a text or a list of parts",
+    "text": "In a part of a content: its text",
+    "nested": "In a part of a content: parts inside it",
+    "image_part": "In a content: parts that are images",
+    "audio_part": "In a content: parts that are audio",
+    "tool_name": "In a tool call: the name of the tool",
+    "tool_arguments": "In a tool call: the arguments",
+}
+"""The meaning of each part. A path without another start begins at the request or response."""
+REQUEST: tuple[Part, ...] = ("prompt", "system", "image_input", "audio_input")
+"""The parts that show that an object is a request."""
+RESPONSE: tuple[Part, ...] = ("answer", "tool", "image", "audio", "other")
+"""The parts that show that an object is a response."""
+
+Kind = Literal["whole", "delta", "either"]
+
+# Behind the start and its conditions, whose parentheses can contain others.
+_FIRST_MEMBER = re.compile(r"\$(?: \? \((?:[^()]|\([^()]*\))*\))*\.(\w+)", re.ASCII)
+
+
+class Shape(NamedTuple):
+    """A place in a request or a response."""
+
+    part: Part
+    api: str
+    """The API. If several rows of one part fit a payload, those of the first API count."""
+    path: str
+    """The place as an SQL/JSON path, from `each` on."""
+    source: str
+    """The public page that documents it."""
+    each: str = "$"
+    """The path to the alternatives, such as the choices; the text of each is an answer."""
+    kind: Kind = "whole"
+    """`delta`: a piece in an event of a stream; `either`: the same in events and in whole ones."""
+
+    @property
+    def member(self) -> str:
+        """The first member of the path; empty if it starts with the value itself."""
+        found = _FIRST_MEMBER.match(self.whole)
+        return "" if found is None else found[1]
+
+    @property
+    def whole(self) -> str:
+        """The path from the request or response on."""
+        return self.each + self.path.removeprefix("$")
+
+
+def rows(part: Part, api: str, source: str, *paths: str, **more: str) -> Iterator[Shape]:
+    """Return a row for each path."""
+    return (Shape(part, api, path, source, **more) for path in paths)  # type: ignore[arg-type]

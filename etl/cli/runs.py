@@ -1,4 +1,4 @@
-"""`runs`: recent runs, and one run with its waterfall."""
+"""`runs`: recent runs, one run with its waterfall, and two runs compared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import msgspec
 import typer
 
+from etl.cli import run_comparison
 from etl.cli.context import (
     AsJson,
     RunId,
@@ -36,7 +37,9 @@ BAR = 24
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="runs", help="List runs, or show one run as a waterfall.", no_args_is_help=True
+        name="runs",
+        help="List runs, show one as a waterfall, or compare two.",
+        no_args_is_help=True,
     )
     group.command(
         "list",
@@ -44,6 +47,9 @@ def register(app: typer.Typer) -> None:
     )(list_runs)
     group.command("show", epilog=examples("runs show 5b69669f", "runs show 5b69669f --payloads"))(
         show
+    )
+    group.command("compare", epilog=examples("runs compare 5b69669f 7c9e6679"))(
+        run_comparison.compare
     )
     app.add_typer(group)
 

@@ -59,6 +59,11 @@ def plain(text: str, length: int | None = None) -> str:
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
 
 
+def paragraphs(text: str) -> str:
+    """Return a text of several lines, made visible; tabs become spaces."""
+    return visible(text.replace("\r\n", "\n").expandtabs(4))
+
+
 def safe_json(text: str) -> str:
     """Return equivalent JSON without characters that a terminal obeys or hides."""
     return _OBEYED_OR_HIDDEN.sub(_json_escape, text)

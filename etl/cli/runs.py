@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import msgspec
 import typer
 
-from etl.cli import run_comparison
+from etl.cli import run_comparison, run_payloads
 from etl.cli.context import (
     AsJson,
     RunId,
@@ -22,7 +22,7 @@ from etl.cli.context import (
 from etl.cli.display import STYLES, counted, duration, fields, instant, listing, span, state, styled
 from etl.errors import ConfigurationError
 from etl.records import State
-from etl.terminal import plain, safe_json
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -109,7 +109,10 @@ def show(
     run: RunId,
     payloads: Annotated[
         bool,
-        typer.Option("--payloads", help="Also show inputs and outputs."),
+        typer.Option(
+            "--payloads",
+            help="Also show inputs and outputs: of calls of models, the prompt and the answer.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -117,6 +120,10 @@ def show(
 
     A bar shows when each step ran and for how long. The line `next` says when the run is read next,
     and why.
+
+    With `--payloads`, a call of a model is shown as text: parameters, system text, prompt, answer
+    and the tools that it called. Inputs and outputs of other steps, and of calls whose shape is not
+    known, are shown as JSON. A terminal shows the beginning of a long text; `--json` prints all.
     """
     from etl import app
     from etl.cli import resolve
@@ -141,7 +148,7 @@ def show(
     if found.steps:
         _print_waterfall(found)
     if payloads:
-        _print_payloads(found)
+        run_payloads.print_payloads(found)
 
 
 def _summary(run: RecentRun) -> str:
@@ -308,29 +315,3 @@ def _error(error: msgspec.Raw) -> str:
         return msgspec.json.decode(error, type=str)
     except msgspec.ValidationError:
         return bytes(error).decode()
-
-
-def _print_payloads(run: RunDetail) -> None:
-    own = run.payloads
-    if own is not None:
-        _print_payload("run inputs", own.inputs, None)
-        _print_payload("run outputs", own.outputs, own.note)
-    for step in run.steps:
-        for name, payload in (step.payloads or {}).items():
-            _print_payload(
-                f"{plain(step.node_id or '', 200)} {plain(step.id)} {name}".strip(),
-                payload.data,
-                payload.note,
-            )
-
-
-def _print_payload(title: str, data: msgspec.Raw | None, note: str | None) -> None:
-    out = console()
-    out.print()
-    out.print(
-        styled(title, "bold"), styled(f" ({plain(note, 200)})" if note else "", "dim"), sep=""
-    )
-    if data is not None:
-        out.print(
-            styled(safe_json(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True
-        )

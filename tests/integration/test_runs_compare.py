@@ -27,7 +27,10 @@ def command(
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
-def _run(url: str, run: str, *, workflow: str = WEATHER, seconds: float = 4, **more: Any) -> None:
+def store_run(
+    url: str, run: str, *, workflow: str = WEATHER, seconds: float = 4, **more: Any
+) -> None:
+    """Store a run; more columns are those of its payloads."""
     query(
         url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking)"
@@ -51,7 +54,7 @@ def _run(url: str, run: str, *, workflow: str = WEATHER, seconds: float = 4, **m
         )  # fmt: skip
 
 
-def _step(
+def store_step(
     url: str,
     run: str,
     node: str | None,
@@ -112,13 +115,13 @@ def test_a_good_run_beside_a_bad_one(command: Command, database_url: str) -> Non
 
     Ids and times of the calls, which always differ, do not hide the different answer.
     """
-    _run(database_url, A, seconds=4, inputs='{"topic": "rain"}', outputs='{"joke": 1}')
-    _run(database_url, B, seconds=3.5, inputs='{"topic": "rain"}', outputs='{"joke": 2}')
-    _step(database_url, A, "model", **_call("A joke", "Wet", 0))
-    _step(database_url, B, "model", **_call("A joke", "Dry\x1b[2J🙂\u202e", 1))
-    _step(database_url, A, "slack", at=2)
-    _step(database_url, B, "retry", at=1.5, state="failed", error='"no \\u001b[31m way"')
-    _step(database_url, B, "slack", at=2)
+    store_run(database_url, A, seconds=4, inputs='{"topic": "rain"}', outputs='{"joke": 1}')
+    store_run(database_url, B, seconds=3.5, inputs='{"topic": "rain"}', outputs='{"joke": 2}')
+    store_step(database_url, A, "model", **_call("A joke", "Wet", 0))
+    store_step(database_url, B, "model", **_call("A joke", "Dry\x1b[2J🙂\u202e", 1))
+    store_step(database_url, A, "slack", at=2)
+    store_step(database_url, B, "retry", at=1.5, state="failed", error='"no \\u001b[31m way"')
+    store_step(database_url, B, "slack", at=2)
     printed = command("runs", "compare", A[:8], B[:8])
     assert printed.status == 0
     lines = printed.out.splitlines()
@@ -137,10 +140,10 @@ def test_a_good_run_beside_a_bad_one(command: Command, database_url: str) -> Non
 
 def test_the_same_as_json(command: Command, database_url: str) -> None:
     """`--json` has both runs, every pair of steps, the changes and the first differences."""
-    _run(database_url, A)
-    _run(database_url, B)
-    _step(database_url, A, "model", **_call("A joke", "Wet", 0))
-    _step(database_url, B, "model", **_call("Two jokes", "Dry", 1))
+    store_run(database_url, A)
+    store_run(database_url, B)
+    store_step(database_url, A, "model", **_call("A joke", "Wet", 0))
+    store_step(database_url, B, "model", **_call("Two jokes", "Dry", 1))
     found = command("runs", "compare", A, B, "--json").json
     assert (found["a"]["id"], found["b"]["id"], found["notes"]) == (A, B, [])
     (node,) = found["nodes"]
@@ -167,12 +170,12 @@ def test_steps_are_matched_by_node_and_occurrence(command: Command, database_url
 
     A step of one run only stands where it ran; steps that the API no longer returns are left out.
     """
-    _run(database_url, A)
-    _run(database_url, B, workflow=TRIAGE)
+    store_run(database_url, A)
+    store_run(database_url, B, workflow=TRIAGE)
     for at, node in enumerate(("plan", "tool", None, "tool", "end")):
-        _step(database_url, A, node, at=at, inputs=f'{{"n": {at}}}')
+        store_step(database_url, A, node, at=at, inputs=f'{{"n": {at}}}')
     for at, node in enumerate(("tool", "plan", "tool", "tool", None, "extra")):
-        _step(database_url, B, node, at=at + 9, inputs=f'{{"n": {at}}}')
+        store_step(database_url, B, node, at=at + 9, inputs=f'{{"n": {at}}}')
     gone = f"{A}-end-4"
     query(database_url, "UPDATE orchestra.steps SET absent_since = now() WHERE id = %s", gone)
     found = command("runs", "compare", A, B, "--json").json
@@ -208,8 +211,8 @@ def test_an_unknown_cost_is_not_zero(command: Command, database_url: str) -> Non
     """Costs are subtracted only if both are known and in one currency; so are tokens."""
     _price(database_url, "m", "USD", 1)
     _price(database_url, "e", "EUR", 2)
-    _run(database_url, A)
-    _run(database_url, B)
+    store_run(database_url, A)
+    store_run(database_url, B)
     used: dict[str, Any] = {"input_tokens": 1000, "output_tokens": 500, "total_tokens": 1500}
     calls: tuple[tuple[str, dict[str, Any], dict[str, Any]], ...] = (
         (
@@ -223,8 +226,8 @@ def test_an_unknown_cost_is_not_zero(command: Command, database_url: str) -> Non
         ("no-call", {}, {}),
     )
     for at, (node, a, b) in enumerate(calls):
-        _step(database_url, A, node, at=at, **a)
-        _step(database_url, B, node, at=at, **b)
+        store_step(database_url, A, node, at=at, **a)
+        store_step(database_url, B, node, at=at, **b)
     found = command("runs", "compare", A, B, "--json").json
     changes = {node["node_id"]: node["changes"] for node in found["nodes"]}
     assert {name: one["cost"] and float(one["cost"]) for name, one in changes.items()} == {
@@ -271,11 +274,13 @@ def test_payloads_that_cannot_be_compared_are_named(
         "bytes": ('"\ufffd"', '"\ufffd"'),
         "only-bytes": (None, None),
     }
-    _run(database_url, A, inputs='{"a": 1}', inputs_raw=b"x", note="inputs: jsonb cannot hold: x")
-    _run(database_url, B, note="inputs: pruned; outputs: pruned")
+    store_run(
+        database_url, A, inputs='{"a": 1}', inputs_raw=b"x", note="inputs: jsonb cannot hold: x"
+    )
+    store_run(database_url, B, note="inputs: pruned; outputs: pruned")
     for at, (node, (a, b)) in enumerate(inputs.items()):
         for run, data in ((A, a), (B, b)):
-            _step(database_url, run, node, at=at, inputs=data)
+            store_step(database_url, run, node, at=at, inputs=data)
     query(
         database_url,
         "UPDATE orchestra.inputs SET data = NULL, note = 'pruned' WHERE step_id = %s",
@@ -320,11 +325,11 @@ def test_payloads_that_cannot_be_compared_are_named(
 def test_numbers_with_a_text_beyond_every_limit(command: Command, database_url: str) -> None:
     """A short payload whose text PostgreSQL cannot make blocks neither command nor other steps."""
     numbers = ", ".join(["1e131071"] * 9000)
-    _run(database_url, A)
-    _run(database_url, B)
+    store_run(database_url, A)
+    store_run(database_url, B)
     for run, number in ((A, 1), (B, 2)):
-        _step(database_url, run, "numbers", inputs=f"[{numbers}, {number}]")
-        _step(database_url, run, "other", at=1, inputs=f'{{"n": {number}}}', outputs="1")
+        store_step(database_url, run, "numbers", inputs=f"[{numbers}, {number}]")
+        store_step(database_url, run, "other", at=1, inputs=f'{{"n": {number}}}', outputs="1")
     nodes = command("runs", "compare", A, B, "--json").json["nodes"]
     assert [(node["inputs"]["result"], node["outputs"]["result"]) for node in nodes] == [
         ("different", "none"),
@@ -335,9 +340,9 @@ def test_numbers_with_a_text_beyond_every_limit(command: Command, database_url: 
 
 def test_runs_that_cannot_be_compared(command: Command, database_url: str) -> None:
     """An unknown, an ambiguous or an unread run is an error of one line that says what to do."""
-    _run(database_url, A)
-    _run(database_url, "abcd-1")
-    _run(database_url, "abcd-2")
+    store_run(database_url, A)
+    store_run(database_url, "abcd-1")
+    store_run(database_url, "abcd-2")
     query(
         database_url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source)"
@@ -359,10 +364,10 @@ def test_hostile_names_on_a_narrow_terminal(
 ) -> None:
     """Names and values that a terminal would obey are escaped, at any width."""
     hostile = "\x1b]0;t\x07\u202e" + "节点🙂" * 40
-    _run(database_url, A)
-    _run(database_url, B)
+    store_run(database_url, A)
+    store_run(database_url, B)
     for run in (A, B):
-        _step(
+        store_step(
             database_url, run, hostile, inputs=json.dumps({hostile: [run, hostile + run[:2]]}),
             response_model=hostile, finish_reason=hostile + run, error=json.dumps(hostile),
         )  # fmt: skip
@@ -376,8 +381,8 @@ def test_hostile_names_on_a_narrow_terminal(
 
 def test_a_run_of_many_steps(command: Command, database_url: str) -> None:
     """Two runs of 2,000 steps with payloads are compared with a few statements each."""
-    _run(database_url, A)
-    _run(database_url, B)
+    store_run(database_url, A)
+    store_run(database_url, B)
     query(
         database_url,
         "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, content_hash,"

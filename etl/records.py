@@ -167,6 +167,7 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
 DriftKind = Literal[
     "unknown_field", "wrong_type", "unknown_status", "time_without_zone", "unreadable_time",
     "implausible_time", "implausible_number", "unknown_usage",
+    "unknown_prompt", "unknown_answer",
 ]  # fmt: skip
 """How a response deviates from the API's description."""
 

@@ -23,6 +23,8 @@ class Sample(NamedTuple):
     model: str | None = None
     finish_reason: str | None = None
     extractor: tuple[str, str] | None = None
+    answer: str | None = "Rain."
+    """What the SQL function `answer_text` reads; None if the model wrote no text."""
 
 
 def _chat(model: str, usage: dict[str, Any], finish: str = "stop", **more: Any) -> dict[str, Any]:
@@ -138,7 +140,7 @@ SAMPLES = (
     Sample(
         "OpenAI completions", f"{_OPENAI}/completions/object",
         {"object": "text_completion", "model": "gpt-3.5-turbo-instruct",
-         "choices": [{"text": "Rain", "finish_reason": "length"}],
+         "choices": [{"text": "Rain.", "finish_reason": "length"}],
          "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}},
         _told(5, 7, 12), "gpt-3.5-turbo-instruct", "length", ("openai", "chat"),
     ),
@@ -146,7 +148,7 @@ SAMPLES = (
         "OpenAI embeddings", f"{_OPENAI}/embeddings/create",
         {"object": "list", "data": [{"object": "embedding", "embedding": [0.1, -0.2], "index": 0}],
          "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8, "total_tokens": 8}},
-        _told(8, None, 8), "text-embedding-3-small", None, ("openai", "embeddings"),
+        _told(8, None, 8), "text-embedding-3-small", None, ("openai", "embeddings"), answer=None,
     ),
     Sample(
         "OpenAI images", f"{_OPENAI}/images/object",
@@ -157,7 +159,7 @@ SAMPLES = (
                    "output_tokens_details": {"text_tokens": 40, "image_tokens": 960},
                    "total_tokens": 1_060}},
         _told(60, 1_000, 1_060, input_image_tokens=50, output_image_tokens=960), None, None,
-        ("openai", "images"),
+        ("openai", "images"), answer=None,
     ),
     Sample(
         "OpenAI transcription, by tokens", f"{_OPENAI}/audio/json-object",
@@ -175,6 +177,8 @@ SAMPLES = (
         "OpenAI realtime", f"{_OPENAI}/realtime-server-events/response/done",
         {"type": "response.done", "event_id": "event_1", "response": {
             "object": "realtime.response", "id": "resp_1", "status": "completed",
+            "output": [{"type": "message", "content": [{"type": "output_audio",
+                                                        "transcript": "Rain."}]}],
             "usage": {
                 "total_tokens": 253, "input_tokens": 132, "output_tokens": 121,
                 "input_token_details": {"text_tokens": 119, "audio_tokens": 13, "image_tokens": 0,
@@ -220,6 +224,7 @@ SAMPLES = (
         "Anthropic, processed only in the United States",
         "https://docs.claude.com/en/build-with-claude/data-residency",
         {"type": "message", "model": "claude-opus-4-6", "stop_reason": "end_turn",
+         "content": [{"type": "text", "text": "Rain."}],
          "usage": {"input_tokens": 9, "output_tokens": 3, "service_tier": "batch",
                    "inference_geo": "us"}},
         _told(9, 3, 12, service_tier="batch us"), "claude-opus-4-6", "end_turn",
@@ -229,6 +234,7 @@ SAMPLES = (
         "Anthropic, with the usage of a compaction",
         "https://docs.claude.com/en/build-with-claude/compaction",
         {"type": "message", "model": "claude-opus-4-6", "stop_reason": "end_turn",
+         "content": [{"type": "text", "text": "Rain."}],
          "usage": {"input_tokens": 200, "output_tokens": 10, "iterations": [
              {"type": "compaction", "input_tokens": 5_000, "output_tokens": 100},
              {"type": "message", "input_tokens": 200, "output_tokens": 10}]}},
@@ -237,7 +243,7 @@ SAMPLES = (
     ),
     Sample(
         "Gemini", _GEMINI,
-        {"candidates": [{"content": {}, "finishReason": "MAX_TOKENS",
+        {"candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finishReason": "MAX_TOKENS",
                          "groundingMetadata": {"webSearchQueries": ["a", "b"]}}],
          "modelVersion": "gemini-3-pro-preview", "responseId": "r-1",
          "usageMetadata": {
@@ -260,7 +266,7 @@ SAMPLES = (
     Sample(
         "Gemini 2, whose searches are charged by the prompt",
         "https://ai.google.dev/gemini-api/docs/google-search",
-        {"candidates": [{"finishReason": "STOP",
+        {"candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finishReason": "STOP",
                          "groundingMetadata": {"webSearchQueries": ["a", "b", "c"]}}],
          "modelVersion": "gemini-2.5-flash",
          "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 3,
@@ -269,7 +275,8 @@ SAMPLES = (
     ),
     Sample(
         "Gemini, video from a cache", _GEMINI,
-        {"modelVersion": "gemini-2.5-flash", "usageMetadata": {
+        {"candidates": [{"content": {"parts": [{"text": "Rain."}]}}],
+         "modelVersion": "gemini-2.5-flash", "usageMetadata": {
             "promptTokenCount": 1_000, "candidatesTokenCount": 5, "totalTokenCount": 1_005,
             "cachedContentTokenCount": 800,
             "promptTokensDetails": [{"modality": "VIDEO", "tokenCount": 900},
@@ -284,16 +291,17 @@ SAMPLES = (
         {"embedding": {"values": [0.1]},
          "usageMetadata": {"promptTokenCount": 7,
                            "promptTokenDetails": [{"modality": "TEXT", "tokenCount": 7}]}},
-        _told(7), None, None, ("google", "default"),
+        _told(7), None, None, ("google", "default"), answer=None,
     ),
     Sample(
         "Gemini, as chunks",
         "https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent",
         [
-            {"candidates": [{"content": {}}], "modelVersion": "gemini-2.5-pro", "responseId": "r",
+            {"candidates": [{"content": {"parts": [{"text": "Ra"}]}}],
+             "modelVersion": "gemini-2.5-pro", "responseId": "r",
              "usageMetadata": {"promptTokenCount": 11, "totalTokenCount": 15,
                                "thoughtsTokenCount": 4}},
-            {"candidates": [{"content": {}, "finishReason": "STOP"}],
+            {"candidates": [{"content": {"parts": [{"text": "in."}]}, "finishReason": "STOP"}],
              "modelVersion": "gemini-2.5-pro", "responseId": "r",
              "usageMetadata": {"promptTokenCount": 11, "candidatesTokenCount": 6,
                                "thoughtsTokenCount": 9,
@@ -303,7 +311,8 @@ SAMPLES = (
     ),
     Sample(
         "Gemini, by Python", "https://googleapis.github.io/python-genai/genai.html",
-        {"model_version": "gemini-2.5-pro", "candidates": [{"finish_reason": "MAX_TOKENS"}],
+        {"model_version": "gemini-2.5-pro",
+         "candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finish_reason": "MAX_TOKENS"}],
          "usage_metadata": {"prompt_token_count": 11, "candidates_token_count": 6,
                             "thoughts_token_count": 9,
                             "total_token_count": 26,
@@ -347,7 +356,7 @@ SAMPLES = (
     ),
     Sample(
         "Bedrock, Titan embeddings", f"{_BEDROCK}/model-parameters-titan-embed-text.html",
-        {"embedding": [0.1, 0.2], "inputTextTokenCount": 6}, _told(6),
+        {"embedding": [0.1, 0.2], "inputTextTokenCount": 6}, _told(6), answer=None,
     ),
     Sample(
         "Bedrock, Llama", f"{_BEDROCK}/model-parameters-meta.html",
@@ -387,13 +396,15 @@ SAMPLES = (
     ),
     Sample(
         "Mistral, pages", "https://docs.mistral.ai/api/endpoint/ocr",
-        {"model": "mistral-ocr-2505", "pages": [], "usage_info": {"pages_processed": 3,
+        {"model": "mistral-ocr-2505", "pages": [{"index": 0, "markdown": "Rain."}],
+         "usage_info": {"pages_processed": 3,
                                                                   "doc_size_bytes": 900}},
         {"document_pages": 3}, "mistral-ocr-2505",
     ),
     Sample(
         "Cohere", "https://docs.cohere.com/v2/reference/chat",
-        {"id": "c", "finish_reason": "MAX_TOKENS", "message": {"role": "assistant", "content": []},
+        {"id": "c", "finish_reason": "MAX_TOKENS",
+         "message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]},
          "usage": {"billed_units": {"input_tokens": 50, "output_tokens": 8},
                    "tokens": {"input_tokens": 600, "output_tokens": 10},
                    "cached_tokens": 512}},
@@ -402,6 +413,7 @@ SAMPLES = (
     Sample(
         "Cohere, without billed units", "https://docs.cohere.com/v2/reference/chat",
         {"finish_reason": "COMPLETE",
+         "message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]},
          "usage": {"tokens": {"input_tokens": 600, "output_tokens": 10}, "cached_tokens": 512}},
         _told(600, 10, 610, cached_input_tokens=512), None, "COMPLETE", ("cohere", "tokens"),
     ),
@@ -409,13 +421,13 @@ SAMPLES = (
         "Cohere embeddings of images", "https://docs.cohere.com/v2/reference/embed",
         {"embeddings": {"float": [[0.1]]}, "meta": {"billed_units": {"input_tokens": 5,
                                                                      "image_tokens": 90}}},
-        _told(95, None, None, input_image_tokens=90),
+        _told(95, None, None, input_image_tokens=90), answer=None,
     ),
     Sample(
         "Cohere reranking", "https://docs.cohere.com/v2/reference/rerank",
         {"results": [{"index": 0, "relevance_score": 0.9}],
          "meta": {"billed_units": {"search_units": 1}}},
-        {"search_units": 1},
+        {"search_units": 1}, answer=None,
     ),
     Sample(
         "DeepSeek", "https://api-docs.deepseek.com/api/create-chat-completion",
@@ -437,7 +449,8 @@ SAMPLES = (
     ),
     Sample(
         "xAI, by its own client", "https://docs.x.ai/docs/guides/tools/overview",
-        {"model": "grok-4", "usage": {"prompt_tokens": 100, "completion_tokens": 20,
+        {"model": "grok-4", "content": "Rain.",
+         "usage": {"prompt_tokens": 100, "completion_tokens": 20,
                                       "reasoning_tokens": 50, "total_tokens": 170,
                                       "cached_prompt_text_tokens": 60, "num_sources_used": 0,
                                       "server_side_tool_usage_details": {"web_search_calls": 2,
@@ -459,7 +472,7 @@ SAMPLES = (
     Sample(
         "Groq, as chunks", "https://console.groq.com/docs/text-chat",
         [{"id": "c", "object": "chat.completion.chunk", "model": "l",
-          "choices": [{"delta": {"content": "Rain"}}],
+          "choices": [{"delta": {"content": "Rain."}}],
           "x_groq": {"id": "req_1"}},
          {"id": "c", "object": "chat.completion.chunk", "model": "l",
           "choices": [{"delta": {}, "finish_reason": "stop"}],

@@ -250,10 +250,10 @@ def _step(
     seen = read_generation(
         _readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs"))
     )
-    for deviation in seen.deviations:
-        findings.add_drift(deviation.path, deviation.kind, deviation.found)
     if original is not None:
         seen = with_facts_of(original, seen)
+    for deviation in seen.deviations:
+        findings.add_drift(deviation.path, deviation.kind, deviation.found)
     node_type = seen.node_type if node_id is None else node_types.get(node_id, seen.node_type)
     # The hash covers everything that the row depends on: if the step's workflow or node type is
     # corrected later, the row must be written again.

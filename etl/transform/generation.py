@@ -12,12 +12,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType
 
+from etl.transform.content_drift import has_known_answer, has_known_prompt
 from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
 from etl.transform.model_responses import OUTPUTS, Completion, may_hold_usage
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import plain_usage, usage_of
-from etl.transform.usage_reading import UNREAD, Deviation
+from etl.transform.usage_reading import UNREAD, Deviation, type_of
 from etl.usage import NO_USAGE, STANDARD, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
@@ -68,6 +69,7 @@ class _Outputs(Struct, gc=False):
 
 
 class _Inputs(Struct, gc=False):
+    messages: Raw | UnsetType = UNSET
     model: Any = None
     modelId: Any = None
     model_id: Any = None
@@ -150,7 +152,12 @@ class Generation(Struct, frozen=True, gc=False):
     reported_error: str | None = None
     """The error in the payload; the SQL function `outcome` combines it with the step's state."""
     deviations: tuple[Deviation, ...] = ()
-    """Members that should report usage, but could not be read."""
+    """Members that should report usage, but could not be read; payloads of an unknown shape."""
+
+
+INPUTS = "inputs"
+"""The first part of paths in drift."""
+_UNKNOWN_SHAPES = frozenset({"unknown_prompt", "unknown_answer"})
 
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
@@ -162,7 +169,9 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         if (usual := _view(_USUAL, output_view.usage, None)) is not None and (
             usage := _usual_usage(usual, output_view)
         ) is not None:
-            return _chat(input_view, output_view, usage)
+            read = _chat(input_view, output_view, usage)
+            # The choices hold the answer.
+            return read if input_view.messages is not UNSET else _checked(read, inputs, None)
         is_model = True
     result = _view(_RESULT, output_view.result, _NO_RESULT)
     completion = None
@@ -190,7 +199,58 @@ def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
         else _short(output_view.model),
         reported_error=error,
     )
-    return read if completion is None else _with_usage(read, completion)
+    if completion is not None:
+        read = _with_usage(read, completion)
+    if not _is_call(read):
+        return read
+    return _checked(
+        read,
+        None if input_view.messages is not UNSET else inputs,
+        None if completion is not None and completion.may_answer else outputs,
+    )
+
+
+def _is_call(read: Generation) -> bool:
+    """Return whether the step called a model, as the SQL function `is_call` decides.
+
+    The database also looks at the step's state.
+    """
+    return (
+        read.usage != NO_USAGE
+        or read.finish_reason is not None
+        or (
+            (read.response_model is not None or read.request_model is not None)
+            and read.node_type not in _MAY_NAME_OTHER_MODELS
+        )
+    )
+
+
+def _checked(read: Generation, inputs: Raw | None, outputs: Raw | None) -> Generation:
+    """Add a deviation for each payload of a call that has no prompt or answer at a known place.
+
+    A call that failed needs no answer. None for a payload that is not to be checked.
+    """
+    deviations = []
+    if inputs is not None and _has_content(inputs) and not has_known_prompt(inputs):
+        deviations.append(Deviation(INPUTS, "unknown_prompt", _type_of(inputs)))
+    if (
+        outputs is not None
+        and read.reported_error is None
+        and _has_content(outputs)
+        and not has_known_answer(outputs)
+    ):
+        deviations.append(Deviation(OUTPUTS, "unknown_answer", _type_of(outputs)))
+    if not deviations:
+        return read
+    return msgspec.structs.replace(read, deviations=(*read.deviations, *deviations))
+
+
+def _has_content(payload: Raw) -> bool:
+    return bytes(memoryview(payload)[:4]) not in (b"null", b"{}", b"[]", b'""')
+
+
+def _type_of(payload: Raw) -> str:
+    return type_of(_view(_ANY, payload, None))
 
 
 def _may_report_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
@@ -269,14 +329,21 @@ def with_facts_of(original: Generation, redacted: Generation) -> Generation:
     """Return what may be stored of a redacted step: redacted values with the original facts.
 
     A rule changes values. It never changes the type of the node that the step executed, nor
-    whether the step reported an error.
+    whether the step reported an error, nor whether its payloads have a known shape.
 
     Args:
         original: read from the API's response.
         redacted: read after redaction.
     """
     error = None if original.reported_error is None else redacted.reported_error or REMOVED_ERROR
-    return msgspec.structs.replace(redacted, node_type=original.node_type, reported_error=error)
+    deviations = tuple(
+        one
+        for one in redacted.deviations
+        if one.kind not in _UNKNOWN_SHAPES or one in original.deviations
+    )
+    return msgspec.structs.replace(
+        redacted, node_type=original.node_type, reported_error=error, deviations=deviations
+    )
 
 
 def _usual_usage(used: _UsualUsage, output_view: _Outputs) -> Usage | None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from etl.transform.content_drift import ANSWER_MEMBERS
 from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
@@ -142,12 +143,15 @@ class Completion:
         "_unknown",
         "_uses",
         "finish_reason",
+        "may_answer",
         "model",
     )
 
     def __init__(self) -> None:
         self.model: str | None = None
         self.finish_reason: str | None = None
+        self.may_answer = False
+        """Whether a member was met that can hold an answer."""
         self._uses: Found = {}
         self._reported: dict[str, Any] = {}
         self._at: str | None = None
@@ -208,6 +212,7 @@ class Completion:
 
     def _look_into(self, members: dict[str, Raw], path: str, depth: int) -> None:
         reports_usage = self._take_usage(members, path)
+        self.may_answer = self.may_answer or not ANSWER_MEMBERS.isdisjoint(members)
         if reports_usage or self.model is None:
             self.model = next(
                 (text for name in MODELS if (text := _text(members.get(name))) is not None),

@@ -1,304 +1,706 @@
--- Written by `make docs` from etl/transform/content_shapes.py.
-CREATE FUNCTION orchestra.content_shapes()
-RETURNS TABLE (ordinal integer, part text, direction text, api text, member text,
-    each_path jsonpath, path jsonpath, whole jsonpath, kind text, source text)
-LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10
+-- Written by `make docs` from etl/transform/content_shapes.py, which names the public page of each
+-- place. The functions of model_call_text use these.
+
+CREATE FUNCTION orchestra.is_request(body jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
-    VALUES
-        (1, 'prompt', 'request', 'OpenAI chat', 'messages', jsonpath 'lax $', jsonpath 'lax $.messages[*]', jsonpath 'lax $.messages[*]', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (2, 'prompt', 'request', 'Gemini', 'contents', jsonpath 'lax $', jsonpath 'lax $.contents[*]', jsonpath 'lax $.contents[*]', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (3, 'prompt', 'request', 'Gemini embeddings', 'content', jsonpath 'lax $', jsonpath 'lax $.content ? (exists (@.parts))', jsonpath 'lax $.content ? (exists (@.parts))', 'whole', 'https://ai.google.dev/api/embeddings'),
-        (4, 'prompt', 'request', 'Gemini embeddings', 'requests', jsonpath 'lax $', jsonpath 'lax $.requests[*].content', jsonpath 'lax $.requests[*].content', 'whole', 'https://ai.google.dev/api/embeddings'),
-        (5, 'prompt', 'request', 'Cohere chat v1', 'chat_history', jsonpath 'lax $', jsonpath 'lax $.chat_history[*]', jsonpath 'lax $.chat_history[*]', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
-        (6, 'prompt', 'request', 'Cohere chat v1', 'message', jsonpath 'lax $', jsonpath 'lax $.message ? (@.type() == "string")', jsonpath 'lax $.message ? (@.type() == "string")', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
-        (7, 'prompt', 'request', 'OpenAI responses', 'input', jsonpath 'lax $', jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (8, 'prompt', 'request', 'Mistral conversations', 'inputs', jsonpath 'lax $', jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
-        (9, 'prompt', 'request', 'OpenAI completions', 'prompt', jsonpath 'lax $', jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole', 'https://platform.openai.com/docs/api-reference/completions/create'),
-        (10, 'prompt', 'request', 'Bedrock, Titan', 'inputText', jsonpath 'lax $', jsonpath 'lax $.inputText', jsonpath 'lax $.inputText', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
-        (11, 'prompt', 'request', 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $', jsonpath 'lax $.textToImageParams.text', jsonpath 'lax $.textToImageParams.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
-        (12, 'prompt', 'request', 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $', jsonpath 'lax $.inPaintingParams.text', jsonpath 'lax $.inPaintingParams.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
-        (13, 'prompt', 'request', 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $', jsonpath 'lax $.imageVariationParams.text', jsonpath 'lax $.imageVariationParams.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
-        (14, 'prompt', 'request', 'Cohere embeddings', 'texts', jsonpath 'lax $', jsonpath 'lax $.texts[*]', jsonpath 'lax $.texts[*]', 'whole', 'https://docs.cohere.com/v2/reference/embed'),
-        (15, 'prompt', 'request', 'Cohere reranking', 'query', jsonpath 'lax $', jsonpath 'lax $ ? (exists (@.documents)).query', jsonpath 'lax $ ? (exists (@.documents)).query', 'whole', 'https://docs.cohere.com/v2/reference/rerank'),
-        (16, 'prompt', 'request', 'Perplexity by Composio', 'userContent', jsonpath 'lax $', jsonpath 'lax $.userContent', jsonpath 'lax $.userContent', 'whole', 'https://docs.composio.dev/toolkits/perplexityai'),
-        (17, 'system', 'request', 'Anthropic', 'system', jsonpath 'lax $', jsonpath 'lax $.system', jsonpath 'lax $.system', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (18, 'system', 'request', 'Gemini', 'systemInstruction', jsonpath 'lax $', jsonpath 'lax $.systemInstruction', jsonpath 'lax $.systemInstruction', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (19, 'system', 'request', 'Gemini by Python', 'system_instruction', jsonpath 'lax $', jsonpath 'lax $.system_instruction', jsonpath 'lax $.system_instruction', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (20, 'system', 'request', 'Gemini by Python', 'config', jsonpath 'lax $', jsonpath 'lax $.config.systemInstruction', jsonpath 'lax $.config.systemInstruction', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (21, 'system', 'request', 'Gemini by Python', 'config', jsonpath 'lax $', jsonpath 'lax $.config.system_instruction', jsonpath 'lax $.config.system_instruction', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (22, 'system', 'request', 'OpenAI responses', 'instructions', jsonpath 'lax $', jsonpath 'lax $.instructions ? (@.type() == "string")', jsonpath 'lax $.instructions ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (23, 'system', 'request', 'Cohere chat v1', 'preamble', jsonpath 'lax $', jsonpath 'lax $.preamble', jsonpath 'lax $.preamble', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
-        (24, 'system', 'request', 'Perplexity by Composio', 'systemContent', jsonpath 'lax $', jsonpath 'lax $.systemContent', jsonpath 'lax $.systemContent', 'whole', 'https://docs.composio.dev/toolkits/perplexityai'),
-        (25, 'parameter', NULL, 'OpenAI chat', 'temperature', jsonpath 'lax $', jsonpath 'lax $.temperature', jsonpath 'lax $.temperature', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (26, 'parameter', NULL, 'OpenAI chat', 'top_p', jsonpath 'lax $', jsonpath 'lax $.top_p', jsonpath 'lax $.top_p', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (27, 'parameter', NULL, 'OpenAI chat', 'n', jsonpath 'lax $', jsonpath 'lax $.n', jsonpath 'lax $.n', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (28, 'parameter', NULL, 'OpenAI chat', 'stop', jsonpath 'lax $', jsonpath 'lax $.stop', jsonpath 'lax $.stop', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (29, 'parameter', NULL, 'OpenAI chat', 'seed', jsonpath 'lax $', jsonpath 'lax $.seed', jsonpath 'lax $.seed', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (30, 'parameter', NULL, 'OpenAI chat', 'max_tokens', jsonpath 'lax $', jsonpath 'lax $.max_tokens', jsonpath 'lax $.max_tokens', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (31, 'parameter', NULL, 'OpenAI chat', 'max_completion_tokens', jsonpath 'lax $', jsonpath 'lax $.max_completion_tokens', jsonpath 'lax $.max_completion_tokens', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (32, 'parameter', NULL, 'OpenAI chat', 'presence_penalty', jsonpath 'lax $', jsonpath 'lax $.presence_penalty', jsonpath 'lax $.presence_penalty', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (33, 'parameter', NULL, 'OpenAI chat', 'frequency_penalty', jsonpath 'lax $', jsonpath 'lax $.frequency_penalty', jsonpath 'lax $.frequency_penalty', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (34, 'parameter', NULL, 'OpenAI chat', 'logit_bias', jsonpath 'lax $', jsonpath 'lax $.logit_bias', jsonpath 'lax $.logit_bias', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (35, 'parameter', NULL, 'OpenAI chat', 'logprobs', jsonpath 'lax $', jsonpath 'lax $.logprobs', jsonpath 'lax $.logprobs', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (36, 'parameter', NULL, 'OpenAI chat', 'top_logprobs', jsonpath 'lax $', jsonpath 'lax $.top_logprobs', jsonpath 'lax $.top_logprobs', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (37, 'parameter', NULL, 'OpenAI chat', 'response_format', jsonpath 'lax $', jsonpath 'lax $.response_format', jsonpath 'lax $.response_format', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (38, 'parameter', NULL, 'OpenAI chat', 'stream', jsonpath 'lax $', jsonpath 'lax $.stream', jsonpath 'lax $.stream', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (39, 'parameter', NULL, 'OpenAI chat', 'stream_options', jsonpath 'lax $', jsonpath 'lax $.stream_options', jsonpath 'lax $.stream_options', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (40, 'parameter', NULL, 'OpenAI chat', 'tool_choice', jsonpath 'lax $', jsonpath 'lax $.tool_choice', jsonpath 'lax $.tool_choice', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (41, 'parameter', NULL, 'OpenAI chat', 'parallel_tool_calls', jsonpath 'lax $', jsonpath 'lax $.parallel_tool_calls', jsonpath 'lax $.parallel_tool_calls', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (42, 'parameter', NULL, 'OpenAI chat', 'reasoning_effort', jsonpath 'lax $', jsonpath 'lax $.reasoning_effort', jsonpath 'lax $.reasoning_effort', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (43, 'parameter', NULL, 'OpenAI chat', 'verbosity', jsonpath 'lax $', jsonpath 'lax $.verbosity', jsonpath 'lax $.verbosity', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (44, 'parameter', NULL, 'OpenAI chat', 'service_tier', jsonpath 'lax $', jsonpath 'lax $.service_tier', jsonpath 'lax $.service_tier', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (45, 'parameter', NULL, 'OpenAI chat', 'modalities', jsonpath 'lax $', jsonpath 'lax $.modalities', jsonpath 'lax $.modalities', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (46, 'parameter', NULL, 'OpenAI chat', 'audio', jsonpath 'lax $', jsonpath 'lax $.audio', jsonpath 'lax $.audio', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (47, 'parameter', NULL, 'OpenAI chat', 'prediction', jsonpath 'lax $', jsonpath 'lax $.prediction', jsonpath 'lax $.prediction', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (48, 'parameter', NULL, 'OpenAI chat', 'web_search_options', jsonpath 'lax $', jsonpath 'lax $.web_search_options', jsonpath 'lax $.web_search_options', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (49, 'parameter', NULL, 'OpenAI chat', 'store', jsonpath 'lax $', jsonpath 'lax $.store', jsonpath 'lax $.store', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (50, 'parameter', NULL, 'OpenAI responses', 'max_output_tokens', jsonpath 'lax $', jsonpath 'lax $.max_output_tokens', jsonpath 'lax $.max_output_tokens', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (51, 'parameter', NULL, 'OpenAI responses', 'max_tool_calls', jsonpath 'lax $', jsonpath 'lax $.max_tool_calls', jsonpath 'lax $.max_tool_calls', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (52, 'parameter', NULL, 'OpenAI responses', 'reasoning', jsonpath 'lax $', jsonpath 'lax $.reasoning', jsonpath 'lax $.reasoning', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (53, 'parameter', NULL, 'OpenAI responses', 'truncation', jsonpath 'lax $', jsonpath 'lax $.truncation', jsonpath 'lax $.truncation', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (54, 'parameter', NULL, 'OpenAI responses', 'include', jsonpath 'lax $', jsonpath 'lax $.include', jsonpath 'lax $.include', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (55, 'parameter', NULL, 'OpenAI responses', 'background', jsonpath 'lax $', jsonpath 'lax $.background', jsonpath 'lax $.background', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (56, 'parameter', NULL, 'OpenAI embeddings', 'dimensions', jsonpath 'lax $', jsonpath 'lax $.dimensions', jsonpath 'lax $.dimensions', 'whole', 'https://platform.openai.com/docs/api-reference/embeddings/create'),
-        (57, 'parameter', NULL, 'OpenAI embeddings', 'encoding_format', jsonpath 'lax $', jsonpath 'lax $.encoding_format', jsonpath 'lax $.encoding_format', 'whole', 'https://platform.openai.com/docs/api-reference/embeddings/create'),
-        (58, 'parameter', NULL, 'OpenAI images', 'size', jsonpath 'lax $', jsonpath 'lax $.size', jsonpath 'lax $.size', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (59, 'parameter', NULL, 'OpenAI images', 'quality', jsonpath 'lax $', jsonpath 'lax $.quality', jsonpath 'lax $.quality', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (60, 'parameter', NULL, 'OpenAI images', 'style', jsonpath 'lax $', jsonpath 'lax $.style', jsonpath 'lax $.style', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (61, 'parameter', NULL, 'OpenAI images', 'background', jsonpath 'lax $', jsonpath 'lax $.background', jsonpath 'lax $.background', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (62, 'parameter', NULL, 'OpenAI images', 'moderation', jsonpath 'lax $', jsonpath 'lax $.moderation', jsonpath 'lax $.moderation', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (63, 'parameter', NULL, 'OpenAI images', 'output_format', jsonpath 'lax $', jsonpath 'lax $.output_format', jsonpath 'lax $.output_format', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (64, 'parameter', NULL, 'OpenAI images', 'output_compression', jsonpath 'lax $', jsonpath 'lax $.output_compression', jsonpath 'lax $.output_compression', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (65, 'parameter', NULL, 'OpenAI images', 'input_fidelity', jsonpath 'lax $', jsonpath 'lax $.input_fidelity', jsonpath 'lax $.input_fidelity', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
-        (66, 'parameter', NULL, 'OpenAI audio', 'language', jsonpath 'lax $', jsonpath 'lax $.language', jsonpath 'lax $.language', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
-        (67, 'parameter', NULL, 'OpenAI audio', 'timestamp_granularities', jsonpath 'lax $', jsonpath 'lax $.timestamp_granularities', jsonpath 'lax $.timestamp_granularities', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
-        (68, 'parameter', NULL, 'OpenAI audio', 'voice', jsonpath 'lax $', jsonpath 'lax $.voice', jsonpath 'lax $.voice', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
-        (69, 'parameter', NULL, 'OpenAI audio', 'speed', jsonpath 'lax $', jsonpath 'lax $.speed', jsonpath 'lax $.speed', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
-        (70, 'parameter', NULL, 'OpenAI audio', 'chunking_strategy', jsonpath 'lax $', jsonpath 'lax $.chunking_strategy', jsonpath 'lax $.chunking_strategy', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
-        (71, 'parameter', NULL, 'Anthropic', 'thinking', jsonpath 'lax $', jsonpath 'lax $.thinking', jsonpath 'lax $.thinking', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (72, 'parameter', NULL, 'Anthropic', 'stop_sequences', jsonpath 'lax $', jsonpath 'lax $.stop_sequences', jsonpath 'lax $.stop_sequences', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (73, 'parameter', NULL, 'Anthropic', 'top_k', jsonpath 'lax $', jsonpath 'lax $.top_k', jsonpath 'lax $.top_k', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (74, 'parameter', NULL, 'Anthropic completions', 'max_tokens_to_sample', jsonpath 'lax $', jsonpath 'lax $.max_tokens_to_sample', jsonpath 'lax $.max_tokens_to_sample', 'whole', 'https://docs.claude.com/en/api/complete'),
-        (75, 'parameter', NULL, 'Ollama', 'format', jsonpath 'lax $', jsonpath 'lax $.format', jsonpath 'lax $.format', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (76, 'parameter', NULL, 'Ollama', 'think', jsonpath 'lax $', jsonpath 'lax $.think', jsonpath 'lax $.think', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (77, 'parameter', NULL, 'Ollama', 'keep_alive', jsonpath 'lax $', jsonpath 'lax $.keep_alive', jsonpath 'lax $.keep_alive', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (78, 'parameter', NULL, 'Ollama', 'raw', jsonpath 'lax $', jsonpath 'lax $.raw', jsonpath 'lax $.raw', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (79, 'parameter', NULL, 'Mistral', 'safe_prompt', jsonpath 'lax $', jsonpath 'lax $.safe_prompt', jsonpath 'lax $.safe_prompt', 'whole', 'https://docs.mistral.ai/api'),
-        (80, 'parameter', NULL, 'Mistral', 'random_seed', jsonpath 'lax $', jsonpath 'lax $.random_seed', jsonpath 'lax $.random_seed', 'whole', 'https://docs.mistral.ai/api'),
-        (81, 'parameter', NULL, 'Mistral', 'prompt_mode', jsonpath 'lax $', jsonpath 'lax $.prompt_mode', jsonpath 'lax $.prompt_mode', 'whole', 'https://docs.mistral.ai/api'),
-        (82, 'parameter', NULL, 'Cohere', 'p', jsonpath 'lax $', jsonpath 'lax $.p', jsonpath 'lax $.p', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (83, 'parameter', NULL, 'Cohere', 'k', jsonpath 'lax $', jsonpath 'lax $.k', jsonpath 'lax $.k', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (84, 'parameter', NULL, 'Cohere', 'citation_options', jsonpath 'lax $', jsonpath 'lax $.citation_options', jsonpath 'lax $.citation_options', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (85, 'parameter', NULL, 'Cohere', 'safety_mode', jsonpath 'lax $', jsonpath 'lax $.safety_mode', jsonpath 'lax $.safety_mode', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (86, 'parameter', NULL, 'Cohere', 'strict_tools', jsonpath 'lax $', jsonpath 'lax $.strict_tools', jsonpath 'lax $.strict_tools', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (87, 'parameter', NULL, 'Cohere', 'input_type', jsonpath 'lax $', jsonpath 'lax $.input_type', jsonpath 'lax $.input_type', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (88, 'parameter', NULL, 'Cohere', 'embedding_types', jsonpath 'lax $', jsonpath 'lax $.embedding_types', jsonpath 'lax $.embedding_types', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (89, 'parameter', NULL, 'Cohere', 'truncate', jsonpath 'lax $', jsonpath 'lax $.truncate', jsonpath 'lax $.truncate', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (90, 'parameter', NULL, 'Cohere', 'top_n', jsonpath 'lax $', jsonpath 'lax $.top_n', jsonpath 'lax $.top_n', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
-        (91, 'parameter', NULL, 'OpenRouter', 'provider', jsonpath 'lax $', jsonpath 'lax $.provider', jsonpath 'lax $.provider', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (92, 'parameter', NULL, 'OpenRouter', 'models', jsonpath 'lax $', jsonpath 'lax $.models', jsonpath 'lax $.models', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (93, 'parameter', NULL, 'OpenRouter', 'transforms', jsonpath 'lax $', jsonpath 'lax $.transforms', jsonpath 'lax $.transforms', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (94, 'parameter', NULL, 'OpenRouter', 'route', jsonpath 'lax $', jsonpath 'lax $.route', jsonpath 'lax $.route', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (95, 'parameter', NULL, 'OpenRouter', 'min_p', jsonpath 'lax $', jsonpath 'lax $.min_p', jsonpath 'lax $.min_p', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (96, 'parameter', NULL, 'OpenRouter', 'top_a', jsonpath 'lax $', jsonpath 'lax $.top_a', jsonpath 'lax $.top_a', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (97, 'parameter', NULL, 'OpenRouter', 'repetition_penalty', jsonpath 'lax $', jsonpath 'lax $.repetition_penalty', jsonpath 'lax $.repetition_penalty', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
-        (98, 'parameter', NULL, 'Bedrock, Llama', 'max_gen_len', jsonpath 'lax $', jsonpath 'lax $.max_gen_len', jsonpath 'lax $.max_gen_len', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-meta.html'),
-        (99, 'parameter', NULL, 'Bedrock Converse', 'performanceConfig', jsonpath 'lax $', jsonpath 'lax $.performanceConfig', jsonpath 'lax $.performanceConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
-        (100, 'parameter', NULL, 'Bedrock Converse', 'guardrailConfig', jsonpath 'lax $', jsonpath 'lax $.guardrailConfig', jsonpath 'lax $.guardrailConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
-        (101, 'parameter', NULL, 'AI SDK', 'maxTokens', jsonpath 'lax $', jsonpath 'lax $.maxTokens', jsonpath 'lax $.maxTokens', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (102, 'parameter', NULL, 'AI SDK', 'maxOutputTokens', jsonpath 'lax $', jsonpath 'lax $.maxOutputTokens', jsonpath 'lax $.maxOutputTokens', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (103, 'parameter', NULL, 'AI SDK', 'topP', jsonpath 'lax $', jsonpath 'lax $.topP', jsonpath 'lax $.topP', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (104, 'parameter', NULL, 'AI SDK', 'topK', jsonpath 'lax $', jsonpath 'lax $.topK', jsonpath 'lax $.topK', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (105, 'parameter', NULL, 'AI SDK', 'presencePenalty', jsonpath 'lax $', jsonpath 'lax $.presencePenalty', jsonpath 'lax $.presencePenalty', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (106, 'parameter', NULL, 'AI SDK', 'frequencyPenalty', jsonpath 'lax $', jsonpath 'lax $.frequencyPenalty', jsonpath 'lax $.frequencyPenalty', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (107, 'parameter', NULL, 'AI SDK', 'stopSequences', jsonpath 'lax $', jsonpath 'lax $.stopSequences', jsonpath 'lax $.stopSequences', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (108, 'parameter', NULL, 'AI SDK', 'toolChoice', jsonpath 'lax $', jsonpath 'lax $.toolChoice', jsonpath 'lax $.toolChoice', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (109, 'parameter', NULL, 'AI SDK', 'maxRetries', jsonpath 'lax $', jsonpath 'lax $.maxRetries', jsonpath 'lax $.maxRetries', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (110, 'parameter', NULL, 'AI SDK', 'maxSteps', jsonpath 'lax $', jsonpath 'lax $.maxSteps', jsonpath 'lax $.maxSteps', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (111, 'parameter', NULL, 'AI SDK', 'providerOptions', jsonpath 'lax $', jsonpath 'lax $.providerOptions', jsonpath 'lax $.providerOptions', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (112, 'parameter', NULL, 'Gemini', 'candidateCount', jsonpath 'lax $', jsonpath 'lax $.candidateCount', jsonpath 'lax $.candidateCount', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (113, 'parameter', NULL, 'Gemini', 'responseMimeType', jsonpath 'lax $', jsonpath 'lax $.responseMimeType', jsonpath 'lax $.responseMimeType', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (114, 'parameter', NULL, 'Gemini', 'responseSchema', jsonpath 'lax $', jsonpath 'lax $.responseSchema', jsonpath 'lax $.responseSchema', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (115, 'parameter', NULL, 'Gemini', 'responseModalities', jsonpath 'lax $', jsonpath 'lax $.responseModalities', jsonpath 'lax $.responseModalities', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (116, 'parameter', NULL, 'Gemini', 'thinkingConfig', jsonpath 'lax $', jsonpath 'lax $.thinkingConfig', jsonpath 'lax $.thinkingConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (117, 'parameter', NULL, 'Gemini', 'speechConfig', jsonpath 'lax $', jsonpath 'lax $.speechConfig', jsonpath 'lax $.speechConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (118, 'parameter', NULL, 'Gemini', 'imageConfig', jsonpath 'lax $', jsonpath 'lax $.imageConfig', jsonpath 'lax $.imageConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (119, 'parameter', NULL, 'Gemini', 'mediaResolution', jsonpath 'lax $', jsonpath 'lax $.mediaResolution', jsonpath 'lax $.mediaResolution', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (120, 'parameter', NULL, 'Gemini', 'safetySettings', jsonpath 'lax $', jsonpath 'lax $.safetySettings', jsonpath 'lax $.safetySettings', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (121, 'parameter', NULL, 'Gemini', 'candidate_count', jsonpath 'lax $', jsonpath 'lax $.candidate_count', jsonpath 'lax $.candidate_count', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (122, 'parameter', NULL, 'Gemini', 'max_output_tokens', jsonpath 'lax $', jsonpath 'lax $.max_output_tokens', jsonpath 'lax $.max_output_tokens', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (123, 'parameter', NULL, 'Gemini', 'response_mime_type', jsonpath 'lax $', jsonpath 'lax $.response_mime_type', jsonpath 'lax $.response_mime_type', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (124, 'parameter', NULL, 'Gemini', 'response_schema', jsonpath 'lax $', jsonpath 'lax $.response_schema', jsonpath 'lax $.response_schema', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (125, 'parameter', NULL, 'Gemini', 'response_modalities', jsonpath 'lax $', jsonpath 'lax $.response_modalities', jsonpath 'lax $.response_modalities', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (126, 'parameter', NULL, 'Gemini', 'thinking_config', jsonpath 'lax $', jsonpath 'lax $.thinking_config', jsonpath 'lax $.thinking_config', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (127, 'parameter', NULL, 'Gemini', 'safety_settings', jsonpath 'lax $', jsonpath 'lax $.safety_settings', jsonpath 'lax $.safety_settings', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (128, 'settings', NULL, 'Bedrock Converse', 'inferenceConfig', jsonpath 'lax $', jsonpath 'lax $.inferenceConfig', jsonpath 'lax $.inferenceConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
-        (129, 'settings', NULL, 'Bedrock Converse', 'additionalModelRequestFields', jsonpath 'lax $', jsonpath 'lax $.additionalModelRequestFields', jsonpath 'lax $.additionalModelRequestFields', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
-        (130, 'settings', NULL, 'Bedrock, Titan', 'textGenerationConfig', jsonpath 'lax $', jsonpath 'lax $.textGenerationConfig', jsonpath 'lax $.textGenerationConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
-        (131, 'settings', NULL, 'Bedrock, Titan images', 'imageGenerationConfig', jsonpath 'lax $', jsonpath 'lax $.imageGenerationConfig', jsonpath 'lax $.imageGenerationConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
-        (132, 'settings', NULL, 'Gemini', 'generationConfig', jsonpath 'lax $', jsonpath 'lax $.generationConfig', jsonpath 'lax $.generationConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
-        (133, 'settings', NULL, 'Gemini by Python', 'generation_config', jsonpath 'lax $', jsonpath 'lax $.generation_config', jsonpath 'lax $.generation_config', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (134, 'settings', NULL, 'Gemini by Python', 'config', jsonpath 'lax $', jsonpath 'lax $.config', jsonpath 'lax $.config', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (135, 'settings', NULL, 'Ollama', 'options', jsonpath 'lax $', jsonpath 'lax $.options', jsonpath 'lax $.options', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (136, 'settings', NULL, 'Mistral conversations', 'completion_args', jsonpath 'lax $', jsonpath 'lax $.completion_args', jsonpath 'lax $.completion_args', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
-        (137, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.content', jsonpath 'lax $.choices[*].message.content', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (138, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.refusal', jsonpath 'lax $.choices[*].message.refusal', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (139, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.audio.transcript', jsonpath 'lax $.choices[*].message.audio.transcript', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (140, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.content', jsonpath 'lax $.choices[*].delta.content', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
-        (141, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.refusal', jsonpath 'lax $.choices[*].delta.refusal', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
-        (142, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.audio.transcript', jsonpath 'lax $.choices[*].delta.audio.transcript', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
-        (143, 'answer', 'response', 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.text', jsonpath 'lax $.choices[*].text', 'either', 'https://platform.openai.com/docs/api-reference/completions/object'),
-        (144, 'answer', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "message").content', jsonpath 'lax $.output[*] ? (@.type == "message").content', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
-        (145, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
-        (146, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
-        (147, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.text.delta").delta', jsonpath 'lax $ ? (@.type == "response.text.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/text/delta'),
-        (148, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/output_audio_transcript/delta'),
-        (149, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/audio_transcript/delta'),
-        (150, 'answer', 'response', 'OpenAI transcription', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/audio/json-object'),
-        (151, 'answer', 'response', 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]', jsonpath 'lax $.content.parts', jsonpath 'lax $.candidates[*].content.parts', 'either', 'https://ai.google.dev/api/generate-content'),
-        (152, 'answer', 'response', 'Bedrock Converse', 'output', jsonpath 'lax $', jsonpath 'lax $.output.message.content', jsonpath 'lax $.output.message.content', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
-        (153, 'answer', 'response', 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $', jsonpath 'lax $.contentBlockDelta.delta.text', jsonpath 'lax $.contentBlockDelta.delta.text', 'delta', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html'),
-        (154, 'answer', 'response', 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]', jsonpath 'lax $.outputText', jsonpath 'lax $.results[*].outputText', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
-        (155, 'answer', 'response', 'Bedrock, Titan', 'outputText', jsonpath 'lax $', jsonpath 'lax $.outputText', jsonpath 'lax $.outputText', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
-        (156, 'answer', 'response', 'Bedrock, Llama', 'generation', jsonpath 'lax $', jsonpath 'lax $.generation ? (@.type() == "string")', jsonpath 'lax $.generation ? (@.type() == "string")', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-meta.html'),
-        (157, 'answer', 'response', 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]', jsonpath 'lax $.text', jsonpath 'lax $.outputs[*].text', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-text-completion.html'),
-        (158, 'answer', 'response', 'Mistral conversations', 'outputs', jsonpath 'lax $', jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
-        (159, 'answer', 'response', 'Mistral conversations', 'content', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "message.output.delta").content', jsonpath 'lax $ ? (@.type == "message.output.delta").content', 'delta', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
-        (160, 'answer', 'response', 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]', jsonpath 'lax $.markdown', jsonpath 'lax $.pages[*].markdown', 'whole', 'https://docs.mistral.ai/api/endpoint/ocr'),
-        (161, 'answer', 'response', 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]', jsonpath 'lax $.text', jsonpath 'lax $.generations[*].text', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-cohere-command.html'),
-        (162, 'answer', 'response', 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]', jsonpath 'lax $.data.text', jsonpath 'lax $.completions[*].data.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-jurassic2.html'),
-        (163, 'answer', 'response', 'Cohere chat', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta.message.content', jsonpath 'lax $.delta.message.content', 'delta', 'https://docs.cohere.com/v2/reference/chat-stream'),
-        (164, 'answer', 'response', 'Anthropic', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta.text', jsonpath 'lax $.delta.text', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
-        (165, 'answer', 'response', 'Ollama', 'message', jsonpath 'lax $', jsonpath 'lax $.message.content', jsonpath 'lax $.message.content', 'either', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (166, 'answer', 'response', 'Anthropic completions', 'completion', jsonpath 'lax $', jsonpath 'lax $.completion ? (@.type() == "string")', jsonpath 'lax $.completion ? (@.type() == "string")', 'either', 'https://docs.claude.com/en/api/complete'),
-        (167, 'answer', 'response', 'Cohere chat v1', 'text', jsonpath 'lax $', jsonpath 'lax $ ? (@.event_type == "text-generation").text', jsonpath 'lax $ ? (@.event_type == "text-generation").text', 'delta', 'https://docs.cohere.com/v1/reference/chat-stream'),
-        (168, 'answer', 'response', 'AI SDK', 'text', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', 'delta', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text'),
-        (169, 'answer', 'response', 'AI SDK', 'textDelta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', 'delta', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text'),
-        (170, 'answer', 'response', 'AI SDK', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', 'delta', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text'),
-        (171, 'answer', 'response', 'OpenAI transcription', 'text', jsonpath 'lax $', jsonpath 'lax $.text ? (@.type() == "string")', jsonpath 'lax $.text ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/audio/json-object'),
-        (172, 'answer', 'response', 'LangChain', 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs.content', jsonpath 'lax $.kwargs.content', 'whole', 'https://reference.langchain.com/python/langchain_core/load/'),
-        (173, 'answer', 'response', 'LangChain', 'content', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', 'delta', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
-        (174, 'answer', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content', jsonpath 'lax $.content', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (175, 'answer', 'response', 'Ollama', 'response', jsonpath 'lax $', jsonpath 'lax $.response ? (@.type() == "string")', jsonpath 'lax $.response ? (@.type() == "string")', 'either', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (176, 'answer', 'response', 'Hugging Face', 'generated_text', jsonpath 'lax $', jsonpath 'lax $.generated_text ? (@.type() == "string")', jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole', 'https://huggingface.co/docs/inference-providers/tasks/text-generation'),
-        (177, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.tool_calls[*]', jsonpath 'lax $.choices[*].message.tool_calls[*]', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (178, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.function_call', jsonpath 'lax $.choices[*].message.function_call', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (179, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.tool_calls[*]', jsonpath 'lax $.choices[*].delta.tool_calls[*]', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
-        (180, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.function_call', jsonpath 'lax $.choices[*].delta.function_call', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
-        (181, 'tool', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "function_call")', jsonpath 'lax $.output[*] ? (@.type == "function_call")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
-        (182, 'tool', 'response', 'OpenAI responses', 'item', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
-        (183, 'tool', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
-        (184, 'tool', 'response', 'OpenAI responses', 'item', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
-        (185, 'tool', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
-        (186, 'tool', 'response', 'OpenAI responses', 'item', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
-        (187, 'tool', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content[*] ? (@.type == "tool_use")', jsonpath 'lax $.content[*] ? (@.type == "tool_use")', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (188, 'tool', 'response', 'Anthropic', 'content_block', jsonpath 'lax $', jsonpath 'lax $.content_block ? (@.type == "tool_use")', jsonpath 'lax $.content_block ? (@.type == "tool_use")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
-        (189, 'tool', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (190, 'tool', 'response', 'Anthropic', 'content_block', jsonpath 'lax $', jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
-        (191, 'tool', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (192, 'tool', 'response', 'Anthropic', 'content_block', jsonpath 'lax $', jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
-        (193, 'tool', 'response', 'Anthropic', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta ? (@.type == "input_json_delta")', jsonpath 'lax $.delta ? (@.type == "input_json_delta")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
-        (194, 'tool', 'response', 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]', jsonpath 'lax $.content.parts[*].functionCall', jsonpath 'lax $.candidates[*].content.parts[*].functionCall', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (195, 'tool', 'response', 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]', jsonpath 'lax $.content.parts[*].function_call', jsonpath 'lax $.candidates[*].content.parts[*].function_call', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (196, 'tool', 'response', 'Bedrock Converse', 'output', jsonpath 'lax $', jsonpath 'lax $.output.message.content[*].toolUse', jsonpath 'lax $.output.message.content[*].toolUse', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
-        (197, 'tool', 'response', 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $', jsonpath 'lax $.contentBlockStart.start.toolUse', jsonpath 'lax $.contentBlockStart.start.toolUse', 'delta', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html'),
-        (198, 'tool', 'response', 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $', jsonpath 'lax $.contentBlockDelta.delta.toolUse', jsonpath 'lax $.contentBlockDelta.delta.toolUse', 'delta', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html'),
-        (199, 'tool', 'response', 'Ollama', 'message', jsonpath 'lax $', jsonpath 'lax $.message.tool_calls[*]', jsonpath 'lax $.message.tool_calls[*]', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (200, 'tool', 'response', 'Cohere chat', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta.message.tool_calls', jsonpath 'lax $.delta.message.tool_calls', 'delta', 'https://docs.cohere.com/v2/reference/chat-stream'),
-        (201, 'tool', 'response', 'Mistral conversations', 'outputs', jsonpath 'lax $', jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
-        (202, 'tool', 'response', 'LangChain', 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs.tool_calls[*]', jsonpath 'lax $.kwargs.tool_calls[*]', 'whole', 'https://reference.langchain.com/python/langchain_core/load/'),
-        (203, 'tool', 'response', 'LangChain', 'tool_call_chunks', jsonpath 'lax $', jsonpath 'lax $.tool_call_chunks[*]', jsonpath 'lax $.tool_call_chunks[*]', 'delta', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
-        (204, 'tool', 'response', 'LangChain', 'tool_calls', jsonpath 'lax $', jsonpath 'lax $.tool_calls[*]', jsonpath 'lax $.tool_calls[*]', 'whole', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
-        (205, 'tool', 'response', 'AI SDK', 'toolCalls', jsonpath 'lax $', jsonpath 'lax $.toolCalls[*]', jsonpath 'lax $.toolCalls[*]', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (206, 'tool_name', NULL, 'OpenAI chat', 'function', jsonpath 'lax $', jsonpath 'lax $.function.name ? (@.type() == "string")', jsonpath 'lax $.function.name ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (207, 'tool_name', NULL, 'OpenAI chat', 'custom', jsonpath 'lax $', jsonpath 'lax $.custom.name ? (@.type() == "string")', jsonpath 'lax $.custom.name ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (208, 'tool_name', NULL, 'OpenAI chat', 'name', jsonpath 'lax $', jsonpath 'lax $.name ? (@.type() == "string")', jsonpath 'lax $.name ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (209, 'tool_name', NULL, 'OpenAI chat', 'toolName', jsonpath 'lax $', jsonpath 'lax $.toolName ? (@.type() == "string")', jsonpath 'lax $.toolName ? (@.type() == "string")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (210, 'tool_arguments', NULL, 'OpenAI chat', 'function', jsonpath 'lax $', jsonpath 'lax $.function.arguments', jsonpath 'lax $.function.arguments', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (211, 'tool_arguments', NULL, 'OpenAI chat', 'custom', jsonpath 'lax $', jsonpath 'lax $.custom.input', jsonpath 'lax $.custom.input', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (212, 'tool_arguments', NULL, 'OpenAI responses', 'arguments', jsonpath 'lax $', jsonpath 'lax $.arguments', jsonpath 'lax $.arguments', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
-        (213, 'tool_arguments', NULL, 'Anthropic', 'input', jsonpath 'lax $', jsonpath 'lax $.input', jsonpath 'lax $.input', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (214, 'tool_arguments', NULL, 'Anthropic', 'partial_json', jsonpath 'lax $', jsonpath 'lax $.partial_json', jsonpath 'lax $.partial_json', 'whole', 'https://docs.claude.com/en/build-with-claude/streaming'),
-        (215, 'tool_arguments', NULL, 'Gemini', 'args', jsonpath 'lax $', jsonpath 'lax $.args', jsonpath 'lax $.args', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (216, 'tool_arguments', NULL, 'Cohere chat v1', 'parameters', jsonpath 'lax $', jsonpath 'lax $.parameters', jsonpath 'lax $.parameters', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
-        (217, 'image', 'response', 'OpenAI images', 'data', jsonpath 'lax $', jsonpath 'lax $.data[*].b64_json', jsonpath 'lax $.data[*].b64_json', 'whole', 'https://platform.openai.com/docs/api-reference/images/object'),
-        (218, 'image', 'response', 'OpenAI images', 'data', jsonpath 'lax $', jsonpath 'lax $.data[*].url', jsonpath 'lax $.data[*].url', 'whole', 'https://platform.openai.com/docs/api-reference/images/object'),
-        (219, 'image_input', 'request', 'OpenAI images', 'image', jsonpath 'lax $', jsonpath 'lax $.image[*]', jsonpath 'lax $.image[*]', 'whole', 'https://platform.openai.com/docs/api-reference/images/createEdit'),
-        (220, 'image', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
-        (221, 'image', 'response', 'OpenRouter', 'choices', jsonpath 'lax $', jsonpath 'lax $.choices[*].message.images[*]', jsonpath 'lax $.choices[*].message.images[*]', 'whole', 'https://openrouter.ai/docs/features/multimodal/image-generation'),
-        (222, 'image_input', 'request', 'Ollama', 'images', jsonpath 'lax $', jsonpath 'lax $.images[*]', jsonpath 'lax $.images[*]', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (223, 'image_input', 'request', 'Ollama', 'messages', jsonpath 'lax $', jsonpath 'lax $.messages[*].images[*]', jsonpath 'lax $.messages[*].images[*]', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
-        (224, 'image', 'response', 'Bedrock, Titan images', 'images', jsonpath 'lax $', jsonpath 'lax $.images[*]', jsonpath 'lax $.images[*]', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
-        (225, 'image', 'response', 'Stability', 'artifacts', jsonpath 'lax $', jsonpath 'lax $.artifacts[*].base64', jsonpath 'lax $.artifacts[*].base64', 'whole', 'https://platform.stability.ai/docs/api-reference'),
-        (226, 'image', 'response', 'AI SDK', 'files', jsonpath 'lax $', jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (227, 'audio', 'response', 'AI SDK', 'files', jsonpath 'lax $', jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (228, 'audio', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $', jsonpath 'lax $.choices[*].message.audio.data', jsonpath 'lax $.choices[*].message.audio.data', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (229, 'audio_input', 'request', 'OpenAI transcription', 'file', jsonpath 'lax $', jsonpath 'lax $.file', jsonpath 'lax $.file', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
-        (230, 'other', 'response', 'OpenAI embeddings', 'data', jsonpath 'lax $', jsonpath 'lax $.data[*].embedding', jsonpath 'lax $.data[*].embedding', 'whole', 'https://platform.openai.com/docs/api-reference/embeddings/object'),
-        (231, 'other', 'response', 'Gemini embeddings', 'embedding', jsonpath 'lax $', jsonpath 'lax $.embedding', jsonpath 'lax $.embedding', 'whole', 'https://ai.google.dev/api/embeddings'),
-        (232, 'other', 'response', 'Gemini embeddings', 'embeddings', jsonpath 'lax $', jsonpath 'lax $.embeddings', jsonpath 'lax $.embeddings', 'whole', 'https://ai.google.dev/api/embeddings'),
-        (233, 'other', 'response', 'Bedrock, Titan embeddings', 'embeddingsByType', jsonpath 'lax $', jsonpath 'lax $.embeddingsByType', jsonpath 'lax $.embeddingsByType', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html'),
-        (234, 'other', 'response', 'Cohere reranking', 'results', jsonpath 'lax $', jsonpath 'lax $.results[*].relevance_score', jsonpath 'lax $.results[*].relevance_score', 'whole', 'https://docs.cohere.com/v2/reference/rerank'),
-        (235, 'other', 'response', 'AI SDK objects', 'object', jsonpath 'lax $', jsonpath 'lax $.object ? (@.type() == "object")', jsonpath 'lax $.object ? (@.type() == "object")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-object'),
-        (236, 'other', 'response', 'OpenAI moderation', 'results', jsonpath 'lax $', jsonpath 'lax $.results[*].categories', jsonpath 'lax $.results[*].categories', 'whole', 'https://platform.openai.com/docs/api-reference/moderations/object'),
-        (237, 'role', NULL, 'OpenAI chat', 'role', jsonpath 'lax $', jsonpath 'lax $.role ? (@.type() == "string")', jsonpath 'lax $.role ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (238, 'role', NULL, 'LangChain', 'type', jsonpath 'lax $', jsonpath 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', jsonpath 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', 'whole', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
-        (239, 'content', NULL, 'OpenAI chat', 'content', jsonpath 'lax $', jsonpath 'lax $.content', jsonpath 'lax $.content', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (240, 'content', NULL, 'Gemini', 'parts', jsonpath 'lax $', jsonpath 'lax $.parts', jsonpath 'lax $.parts', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (241, 'content', NULL, 'Cohere chat v1', 'message', jsonpath 'lax $', jsonpath 'lax $.message ? (@.type() == "string")', jsonpath 'lax $.message ? (@.type() == "string")', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
-        (242, 'content', NULL, 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "function_call_output").output', jsonpath 'lax $ ? (@.type == "function_call_output").output', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (243, 'content', NULL, 'LangChain', 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs.content', jsonpath 'lax $.kwargs.content', 'whole', 'https://reference.langchain.com/python/langchain_core/load/'),
-        (244, 'content', NULL, 'Gemini', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (exists (@.text))', jsonpath 'lax $ ? (exists (@.text))', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (245, 'text', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type() == "string")', jsonpath 'lax $ ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (246, 'text', NULL, 'Gemini', 'text', jsonpath 'lax $', jsonpath 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', jsonpath 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (247, 'text', NULL, 'OpenAI chat', 'refusal', jsonpath 'lax $', jsonpath 'lax $.refusal ? (@.type() == "string")', jsonpath 'lax $.refusal ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
-        (248, 'text', NULL, 'OpenAI realtime', 'transcript', jsonpath 'lax $', jsonpath 'lax $.transcript ? (@.type() == "string")', jsonpath 'lax $.transcript ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/done'),
-        (249, 'nested', NULL, 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "tool_result").content[*]', jsonpath 'lax $ ? (@.type == "tool_result").content[*]', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (250, 'nested', NULL, 'Bedrock Converse', 'toolResult', jsonpath 'lax $', jsonpath 'lax $.toolResult.content[*]', jsonpath 'lax $.toolResult.content[*]', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html'),
-        (251, 'image_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "image_url")', jsonpath 'lax $ ? (@.type == "image_url")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (252, 'image_part', NULL, 'OpenAI responses', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "input_image")', jsonpath 'lax $ ? (@.type == "input_image")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
-        (253, 'image_part', NULL, 'Anthropic', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "image")', jsonpath 'lax $ ? (@.type == "image")', 'whole', 'https://docs.claude.com/en/api/messages'),
-        (254, 'image_part', NULL, 'Bedrock Converse', 'image', jsonpath 'lax $', jsonpath 'lax $.image.source', jsonpath 'lax $.image.source', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html'),
-        (255, 'image_part', NULL, 'Gemini', 'inlineData', jsonpath 'lax $', jsonpath 'lax $.inlineData ? (@.mimeType starts with "image/")', jsonpath 'lax $.inlineData ? (@.mimeType starts with "image/")', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (256, 'image_part', NULL, 'Gemini', 'fileData', jsonpath 'lax $', jsonpath 'lax $.fileData ? (@.mimeType starts with "image/")', jsonpath 'lax $.fileData ? (@.mimeType starts with "image/")', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (257, 'image_part', NULL, 'Gemini by Python', 'inline_data', jsonpath 'lax $', jsonpath 'lax $.inline_data ? (@.mime_type starts with "image/")', jsonpath 'lax $.inline_data ? (@.mime_type starts with "image/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (258, 'image_part', NULL, 'Gemini by Python', 'file_data', jsonpath 'lax $', jsonpath 'lax $.file_data ? (@.mime_type starts with "image/")', jsonpath 'lax $.file_data ? (@.mime_type starts with "image/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (259, 'image_part', NULL, 'AI SDK', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "image/")', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "image/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (260, 'audio_part', NULL, 'Gemini', 'inlineData', jsonpath 'lax $', jsonpath 'lax $.inlineData ? (@.mimeType starts with "audio/")', jsonpath 'lax $.inlineData ? (@.mimeType starts with "audio/")', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (261, 'audio_part', NULL, 'Gemini', 'fileData', jsonpath 'lax $', jsonpath 'lax $.fileData ? (@.mimeType starts with "audio/")', jsonpath 'lax $.fileData ? (@.mimeType starts with "audio/")', 'whole', 'https://ai.google.dev/api/generate-content'),
-        (262, 'audio_part', NULL, 'Gemini by Python', 'inline_data', jsonpath 'lax $', jsonpath 'lax $.inline_data ? (@.mime_type starts with "audio/")', jsonpath 'lax $.inline_data ? (@.mime_type starts with "audio/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (263, 'audio_part', NULL, 'Gemini by Python', 'file_data', jsonpath 'lax $', jsonpath 'lax $.file_data ? (@.mime_type starts with "audio/")', jsonpath 'lax $.file_data ? (@.mime_type starts with "audio/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
-        (264, 'audio_part', NULL, 'AI SDK', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "audio/")', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "audio/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
-        (265, 'audio_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "input_audio")', jsonpath 'lax $ ? (@.type == "input_audio")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (266, 'audio_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "output_audio")', jsonpath 'lax $ ? (@.type == "output_audio")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (267, 'audio_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "audio")', jsonpath 'lax $ ? (@.type == "audio")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
-        (268, 'audio_part', NULL, 'Bedrock Converse', 'audio', jsonpath 'lax $', jsonpath 'lax $.audio.source', jsonpath 'lax $.audio.source', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html'),
-        (269, 'request_container', NULL, NULL, 'body', jsonpath 'lax $', jsonpath 'lax $.body', jsonpath 'lax $.body', 'whole', NULL),
-        (270, 'request_container', NULL, NULL, 'request', jsonpath 'lax $', jsonpath 'lax $.request', jsonpath 'lax $.request', 'whole', NULL),
-        (271, 'request_container', NULL, NULL, 'params', jsonpath 'lax $', jsonpath 'lax $.params', jsonpath 'lax $.params', 'whole', NULL),
-        (272, 'request_container', NULL, NULL, 'data', jsonpath 'lax $', jsonpath 'lax $.data', jsonpath 'lax $.data', 'whole', NULL),
-        (273, 'request_container', NULL, NULL, 'payload', jsonpath 'lax $', jsonpath 'lax $.payload', jsonpath 'lax $.payload', 'whole', NULL),
-        (274, 'request_container', NULL, NULL, 'json', jsonpath 'lax $', jsonpath 'lax $.json', jsonpath 'lax $.json', 'whole', NULL),
-        (275, 'request_container', NULL, NULL, 'input', jsonpath 'lax $', jsonpath 'lax $.input', jsonpath 'lax $.input', 'whole', NULL),
-        (276, 'request_container', NULL, NULL, 'input_mapping', jsonpath 'lax $', jsonpath 'lax $.input_mapping', jsonpath 'lax $.input_mapping', 'whole', NULL),
-        (277, 'request_container', NULL, NULL, 'arguments', jsonpath 'lax $', jsonpath 'lax $.arguments', jsonpath 'lax $.arguments', 'whole', NULL),
-        (278, 'request_container', NULL, NULL, 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs', jsonpath 'lax $.kwargs', 'whole', NULL),
-        (279, 'request_container', NULL, NULL, 'modelInput', jsonpath 'lax $', jsonpath 'lax $.modelInput', jsonpath 'lax $.modelInput', 'whole', NULL),
-        (280, 'response_container', NULL, NULL, 'response', jsonpath 'lax $', jsonpath 'lax $.response', jsonpath 'lax $.response', 'whole', NULL),
-        (281, 'response_container', NULL, NULL, 'response_data', jsonpath 'lax $', jsonpath 'lax $.response_data', jsonpath 'lax $.response_data', 'whole', NULL),
-        (282, 'response_container', NULL, NULL, 'message', jsonpath 'lax $', jsonpath 'lax $.message', jsonpath 'lax $.message', 'whole', NULL),
-        (283, 'response_container', NULL, NULL, 'delta', jsonpath 'lax $', jsonpath 'lax $.delta', jsonpath 'lax $.delta', 'whole', NULL),
-        (284, 'response_container', NULL, NULL, 'metadata', jsonpath 'lax $', jsonpath 'lax $.metadata', jsonpath 'lax $.metadata', 'whole', NULL),
-        (285, 'response_container', NULL, NULL, 'x_groq', jsonpath 'lax $', jsonpath 'lax $.x_groq', jsonpath 'lax $.x_groq', 'whole', NULL),
-        (286, 'response_container', NULL, NULL, 'body', jsonpath 'lax $', jsonpath 'lax $.body', jsonpath 'lax $.body', 'whole', NULL),
-        (287, 'response_container', NULL, NULL, 'result', jsonpath 'lax $', jsonpath 'lax $.result', jsonpath 'lax $.result', 'whole', NULL),
-        (288, 'response_container', NULL, NULL, 'data', jsonpath 'lax $', jsonpath 'lax $.data', jsonpath 'lax $.data', 'whole', NULL),
-        (289, 'response_container', NULL, NULL, 'chunks', jsonpath 'lax $', jsonpath 'lax $.chunks', jsonpath 'lax $.chunks', 'whole', NULL),
-        (290, 'response_container', NULL, NULL, 'events', jsonpath 'lax $', jsonpath 'lax $.events', jsonpath 'lax $.events', 'whole', NULL),
-        (291, 'response_container', NULL, NULL, 'stream', jsonpath 'lax $', jsonpath 'lax $.stream', jsonpath 'lax $.stream', 'whole', NULL)
+    SELECT jsonb_typeof(body) = 'object' AND (
+        (body ? 'messages' AND (body @? 'lax $.messages[*]'
+            OR body @? 'lax $.messages[*].images[*]'))
+        OR (body ? 'contents' AND (body @? 'lax $.contents[*]'))
+        OR (body ? 'content' AND (body @? 'lax $.content ? (exists (@.parts))'))
+        OR (body ? 'requests' AND (body @? 'lax $.requests[*].content'))
+        OR (body ? 'chat_history' AND (body @? 'lax $.chat_history[*]'))
+        OR (body ? 'message' AND (body @? 'lax $.message ? (@.type() == "string")'))
+        OR (body ? 'input' AND (body @? 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'inputs' AND (body @? 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'prompt' AND (body @? 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'inputText' AND (body @? 'lax $.inputText'))
+        OR (body ? 'textToImageParams' AND (body @? 'lax $.textToImageParams.text'))
+        OR (body ? 'inPaintingParams' AND (body @? 'lax $.inPaintingParams.text'))
+        OR (body ? 'imageVariationParams' AND (body @? 'lax $.imageVariationParams.text'))
+        OR (body ? 'texts' AND (body @? 'lax $.texts[*]'))
+        OR (body ? 'query' AND (body @? 'lax $ ? (exists (@.documents)).query'))
+        OR (body ? 'userContent' AND (body @? 'lax $.userContent'))
+        OR (body ? 'system' AND (body @? 'lax $.system'))
+        OR (body ? 'systemInstruction' AND (body @? 'lax $.systemInstruction.parts'))
+        OR (body ? 'system_instruction' AND (body @? 'lax $.system_instruction ? (@.type() == "string")'
+            OR body @? 'lax $.system_instruction.parts'))
+        OR (body ? 'config' AND (body @? 'lax $.config.system_instruction ? (@.type() == "string")'
+            OR body @? 'lax $.config.system_instruction.parts'
+            OR body @? 'lax $.config.systemInstruction ? (@.type() == "string")'
+            OR body @? 'lax $.config.systemInstruction.parts'))
+        OR (body ? 'instructions' AND (body @? 'lax $.instructions ? (@.type() == "string")'))
+        OR (body ? 'preamble' AND (body @? 'lax $.preamble'))
+        OR (body ? 'systemContent' AND (body @? 'lax $.systemContent'))
+        OR (body ? 'image' AND (body @? 'lax $.image[*]'))
+        OR (body ? 'file' AND (body @? 'lax $.file')))
 $$;
 
-COMMENT ON FUNCTION orchestra.content_shapes() IS
-    'Where requests and responses of models hold prompts, answers, tools and media: the part, the '
-    'first member of its path, the path from each alternative on, the public page that documents '
-    'it. prompt_text, answer_text and the other functions of model_calls follow it.';
+COMMENT ON FUNCTION orchestra.is_request(jsonb) IS
+    'Whether an object is a known request of a model (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.is_response(body jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT jsonb_typeof(body) = 'object' AND (
+        (body ? 'choices' AND (body @? 'lax $.choices[*].message.content'
+            OR body @? 'lax $.choices[*].message.refusal'
+            OR body @? 'lax $.choices[*].message.audio.transcript'
+            OR body @? 'lax $.choices[*].delta.content'
+            OR body @? 'lax $.choices[*].delta.refusal'
+            OR body @? 'lax $.choices[*].delta.audio.transcript'
+            OR body @? 'lax $.choices[*].text'
+            OR body @? 'lax $.choices[*].message.tool_calls[*]'
+            OR body @? 'lax $.choices[*].message.function_call'
+            OR body @? 'lax $.choices[*].delta.tool_calls[*]'
+            OR body @? 'lax $.choices[*].delta.function_call'
+            OR body @? 'lax $.choices[*].message.images[*]'
+            OR body @? 'lax $.choices[*].message.audio.data'))
+        OR (body ? 'output' AND (body @? 'lax $.output[*] ? (@.type == "message").content'
+            OR body @? 'lax $.output.message.content'
+            OR body @? 'lax $.output[*] ? (@.type == "function_call")'
+            OR body @? 'lax $.output[*] ? (@.type == "custom_tool_call")'
+            OR body @? 'lax $.output[*] ? (@.type == "mcp_call")'
+            OR body @? 'lax $.output.message.content[*].toolUse'
+            OR body @? 'lax $.output[*] ? (@.type == "image_generation_call").result'))
+        OR (body ? 'delta' AND (body @? 'lax $ ? (@.type == "response.output_text.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.refusal.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.text.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.audio_transcript.delta").delta'
+            OR body @? 'lax $ ? (@.type == "transcript.text.delta").delta'
+            OR body @? 'lax $.delta.message.content'
+            OR body @? 'lax $.delta.text'
+            OR body @? 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")'
+            OR body @? 'lax $.delta ? (@.type == "input_json_delta")'
+            OR body @? 'lax $.delta.message.tool_calls'))
+        OR (body ? 'candidates' AND (body @? 'lax $.candidates[*].content.parts'
+            OR body @? 'lax $.candidates[*].content.parts[*].functionCall'
+            OR body @? 'lax $.candidates[*].content.parts[*].function_call'))
+        OR (body ? 'contentBlockDelta' AND (body @? 'lax $.contentBlockDelta.delta.text'
+            OR body @? 'lax $.contentBlockDelta.delta.toolUse'))
+        OR (body ? 'results' AND (body @? 'lax $.results[*].outputText'
+            OR body @? 'lax $.results[*].relevance_score'
+            OR body @? 'lax $.results[*].categories'))
+        OR (body ? 'outputText' AND (body @? 'lax $.outputText'))
+        OR (body ? 'generation' AND (body @? 'lax $.generation ? (@.type() == "string")'))
+        OR (body ? 'outputs' AND (body @? 'lax $.outputs[*].text'
+            OR body @? 'lax $.outputs[*] ? (@.type == "message.output").content'
+            OR body @? 'lax $.outputs[*] ? (@.type == "function.call")'))
+        OR (body ? 'content' AND (body @? 'lax $ ? (@.type == "message.output.delta").content'
+            OR body @? 'lax $ ? (@.type == "AIMessageChunk").content'
+            OR body @? 'lax $.content'
+            OR body @? 'lax $.content[*] ? (@.type == "tool_use")'
+            OR body @? 'lax $.content[*] ? (@.type == "server_tool_use")'
+            OR body @? 'lax $.content[*] ? (@.type == "mcp_tool_use")'))
+        OR (body ? 'pages' AND (body @? 'lax $.pages[*].markdown'))
+        OR (body ? 'generations' AND (body @? 'lax $.generations[*].text'))
+        OR (body ? 'completions' AND (body @? 'lax $.completions[*].data.text'))
+        OR (body ? 'message' AND (body @? 'lax $.message.content'
+            OR body @? 'lax $.message.tool_calls[*]'))
+        OR (body ? 'completion' AND (body @? 'lax $.completion ? (@.type() == "string")'))
+        OR (body ? 'text' AND (body @? 'lax $ ? (@.event_type == "text-generation").text'
+            OR body @? 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")'
+            OR body @? 'lax $ ? (!(@.type like_regex "^response[.]|-delta$")).text ? (@.type() == "string")'))
+        OR (body ? 'textDelta' AND (body @? 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")'))
+        OR (body ? 'kwargs' AND (body @? 'lax $.kwargs.content'
+            OR body @? 'lax $.kwargs.tool_calls[*]'))
+        OR (body ? 'response' AND (body @? 'lax $.response ? (@.type() == "string")'))
+        OR (body ? 'generated_text' AND (body @? 'lax $.generated_text ? (@.type() == "string")'))
+        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")'
+            OR body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")'
+            OR body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")'))
+        OR (body ? 'content_block' AND (body @? 'lax $.content_block ? (@.type == "tool_use")'
+            OR body @? 'lax $.content_block ? (@.type == "server_tool_use")'
+            OR body @? 'lax $.content_block ? (@.type == "mcp_tool_use")'))
+        OR (body ? 'contentBlockStart' AND (body @? 'lax $.contentBlockStart.start.toolUse'))
+        OR (body ? 'tool_call_chunks' AND (body @? 'lax $.tool_call_chunks[*]'))
+        OR (body ? 'tool_calls' AND (body @? 'lax $.tool_calls[*]'))
+        OR (body ? 'toolCalls' AND (body @? 'lax $.toolCalls[*]'))
+        OR (body ? 'data' AND (body @? 'lax $.data[*].b64_json'
+            OR body @? 'lax $.data[*].url'
+            OR body @? 'lax $.data[*].embedding'))
+        OR (body ? 'images' AND (body @? 'lax $.images[*]'))
+        OR (body ? 'artifacts' AND (body @? 'lax $.artifacts[*].base64'))
+        OR (body ? 'files' AND (body @? 'lax $.files[*] ? (@.mediaType starts with "image/")'
+            OR body @? 'lax $.files[*] ? (@.mediaType starts with "audio/")'))
+        OR (body ? 'embedding' AND (body @? 'lax $.embedding'))
+        OR (body ? 'embeddings' AND (body @? 'lax $.embeddings'))
+        OR (body ? 'embeddingsByType' AND (body @? 'lax $.embeddingsByType'))
+        OR (body ? 'object' AND (body @? 'lax $.object ? (@.type() == "object")')))
+$$;
+
+COMMENT ON FUNCTION orchestra.is_response(jsonb) IS
+    'Whether an object is a known response of a model (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.message_role(message jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(
+        jsonb_path_query_first(message, 'lax $.role ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(message, 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', '{}', true))
+$$;
+
+COMMENT ON FUNCTION orchestra.message_role(jsonb) IS
+    'Who wrote a message of a request (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.message_content(message jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(
+        jsonb_path_query_first(message, 'lax $.content', '{}', true),
+        jsonb_path_query_first(message, 'lax $.parts', '{}', true),
+        jsonb_path_query_first(message, 'lax $.message ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type == "function_call_output").output', '{}', true),
+        jsonb_path_query_first(message, 'lax $.kwargs.content', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.text))', '{}', true))
+$$;
+
+COMMENT ON FUNCTION orchestra.message_content(jsonb) IS
+    'The content of a message (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.part_text(part jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(
+        jsonb_path_query_first(part, 'lax $ ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $.refusal ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $.transcript ? (@.type() == "string")', '{}', true))
+$$;
+
+COMMENT ON FUNCTION orchestra.part_text(jsonb) IS
+    'The text of a part of a content (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.tool_name(tool jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(
+        jsonb_path_query_first(tool, 'lax $.function.name ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.custom.name ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.name ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.toolName ? (@.type() == "string")', '{}', true))
+$$;
+
+COMMENT ON FUNCTION orchestra.tool_name(jsonb) IS
+    'The name of the tool that a tool call names (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.tool_arguments(tool jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT COALESCE(
+        jsonb_path_query_first(tool, 'lax $.function.arguments', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.custom.input', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.arguments', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.input', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.partial_json', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.args', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.parameters', '{}', true))
+$$;
+
+COMMENT ON FUNCTION orchestra.tool_arguments(jsonb) IS
+    'The arguments of a tool call (see the reference of model calls); null if there is none.';
+
+CREATE FUNCTION orchestra.inner_parts(part jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE
+        WHEN part @? 'lax $ ? (@.type == "tool_result").content[*]' THEN
+            jsonb_path_query_array(part, 'lax $ ? (@.type == "tool_result").content[*]', '{}', true)
+        WHEN part @? 'lax $.toolResult.content[*]' THEN
+            jsonb_path_query_array(part, 'lax $.toolResult.content[*]', '{}', true)
+    END
+$$;
+
+COMMENT ON FUNCTION orchestra.inner_parts(jsonb) IS
+    'The parts inside a part of a content (see the reference of model calls); null if there are none.';
+
+CREATE FUNCTION orchestra.is_image(part jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT part @? 'lax $ ? (@.type == "image_url")'
+        OR part @? 'lax $ ? (@.type == "input_image")'
+        OR part @? 'lax $ ? (@.type == "image")'
+        OR part @? 'lax $.image.source'
+        OR part @? 'lax $.inlineData ? (@.mimeType starts with "image/")'
+        OR part @? 'lax $.fileData ? (@.mimeType starts with "image/")'
+        OR part @? 'lax $.inline_data ? (@.mime_type starts with "image/")'
+        OR part @? 'lax $.file_data ? (@.mime_type starts with "image/")'
+        OR part @? 'lax $ ? (@.type == "file" && @.mediaType starts with "image/")'
+$$;
+
+COMMENT ON FUNCTION orchestra.is_image(jsonb) IS
+    'Whether a part of a content is an image (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.is_audio(part jsonb) RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT part @? 'lax $.inlineData ? (@.mimeType starts with "audio/")'
+        OR part @? 'lax $.fileData ? (@.mimeType starts with "audio/")'
+        OR part @? 'lax $.inline_data ? (@.mime_type starts with "audio/")'
+        OR part @? 'lax $.file_data ? (@.mime_type starts with "audio/")'
+        OR part @? 'lax $ ? (@.type == "file" && @.mediaType starts with "audio/")'
+        OR part @? 'lax $ ? (@.type == "input_audio")'
+        OR part @? 'lax $ ? (@.type == "output_audio")'
+        OR part @? 'lax $ ? (@.type == "audio")'
+        OR part @? 'lax $.audio.source'
+$$;
+
+COMMENT ON FUNCTION orchestra.is_audio(jsonb) IS
+    'Whether a part of a content is audio (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.prompt_places()
+RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
+    kind text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
+AS $$
+    VALUES
+        (1, 'OpenAI chat', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[*]', 'whole'),
+        (2, 'Gemini', 'contents', jsonpath 'lax $',
+            jsonpath 'lax $.contents[*]', 'whole'),
+        (3, 'Gemini embeddings', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content ? (exists (@.parts))', 'whole'),
+        (4, 'Gemini embeddings', 'requests', jsonpath 'lax $',
+            jsonpath 'lax $.requests[*].content', 'whole'),
+        (5, 'Cohere chat v1', 'chat_history', jsonpath 'lax $',
+            jsonpath 'lax $.chat_history[*]', 'whole'),
+        (6, 'Cohere chat v1', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message ? (@.type() == "string")', 'whole'),
+        (7, 'OpenAI responses', 'input', jsonpath 'lax $',
+            jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+        (8, 'Mistral conversations', 'inputs', jsonpath 'lax $',
+            jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+        (9, 'OpenAI completions', 'prompt', jsonpath 'lax $',
+            jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+        (10, 'Bedrock, Titan', 'inputText', jsonpath 'lax $',
+            jsonpath 'lax $.inputText', 'whole'),
+        (11, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
+            jsonpath 'lax $.textToImageParams.text', 'whole'),
+        (12, 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $',
+            jsonpath 'lax $.inPaintingParams.text', 'whole'),
+        (13, 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $',
+            jsonpath 'lax $.imageVariationParams.text', 'whole'),
+        (14, 'Cohere embeddings', 'texts', jsonpath 'lax $',
+            jsonpath 'lax $.texts[*]', 'whole'),
+        (15, 'Cohere reranking', 'query', jsonpath 'lax $',
+            jsonpath 'lax $ ? (exists (@.documents)).query', 'whole'),
+        (16, 'Perplexity by Composio', 'userContent', jsonpath 'lax $',
+            jsonpath 'lax $.userContent', 'whole')
+$$;
+
+COMMENT ON FUNCTION orchestra.prompt_places() IS
+    'The messages of a request, or its prompt (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.system_places()
+RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
+    kind text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
+AS $$
+    VALUES
+        (17, 'Anthropic', 'system', jsonpath 'lax $',
+            jsonpath 'lax $.system', 'whole'),
+        (18, 'Gemini', 'systemInstruction', jsonpath 'lax $',
+            jsonpath 'lax $.systemInstruction.parts', 'whole'),
+        (19, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+            jsonpath 'lax $.system_instruction ? (@.type() == "string")', 'whole'),
+        (20, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+            jsonpath 'lax $.system_instruction.parts', 'whole'),
+        (21, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.system_instruction ? (@.type() == "string")', 'whole'),
+        (22, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.system_instruction.parts', 'whole'),
+        (23, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.systemInstruction ? (@.type() == "string")', 'whole'),
+        (24, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.systemInstruction.parts', 'whole'),
+        (25, 'OpenAI responses', 'instructions', jsonpath 'lax $',
+            jsonpath 'lax $.instructions ? (@.type() == "string")', 'whole'),
+        (26, 'Cohere chat v1', 'preamble', jsonpath 'lax $',
+            jsonpath 'lax $.preamble', 'whole'),
+        (27, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
+            jsonpath 'lax $.systemContent', 'whole')
+$$;
+
+COMMENT ON FUNCTION orchestra.system_places() IS
+    'The system text of a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.answer_places()
+RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
+    kind text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
+AS $$
+    VALUES
+        (140, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.content', 'whole'),
+        (141, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.refusal', 'whole'),
+        (142, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.audio.transcript', 'whole'),
+        (143, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.content', 'delta'),
+        (144, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.refusal', 'delta'),
+        (145, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.audio.transcript', 'delta'),
+        (146, 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.text', 'either'),
+        (147, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "message").content', 'whole'),
+        (148, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', 'delta'),
+        (149, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', 'delta'),
+        (150, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.text.delta").delta', 'delta'),
+        (151, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', 'delta'),
+        (152, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', 'delta'),
+        (153, 'OpenAI transcription', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', 'delta'),
+        (154, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+            jsonpath 'lax $.content.parts', 'either'),
+        (155, 'Bedrock Converse', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output.message.content', 'whole'),
+        (156, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+            jsonpath 'lax $.contentBlockDelta.delta.text', 'delta'),
+        (157, 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]',
+            jsonpath 'lax $.outputText', 'whole'),
+        (158, 'Bedrock, Titan', 'outputText', jsonpath 'lax $',
+            jsonpath 'lax $.outputText', 'either'),
+        (159, 'Bedrock, Llama', 'generation', jsonpath 'lax $',
+            jsonpath 'lax $.generation ? (@.type() == "string")', 'either'),
+        (160, 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]',
+            jsonpath 'lax $.text', 'either'),
+        (161, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+            jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', 'whole'),
+        (162, 'Mistral conversations', 'content', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "message.output.delta").content', 'delta'),
+        (163, 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]',
+            jsonpath 'lax $.markdown', 'whole'),
+        (164, 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]',
+            jsonpath 'lax $.text', 'either'),
+        (165, 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]',
+            jsonpath 'lax $.data.text', 'whole'),
+        (166, 'Cohere chat', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta.message.content', 'delta'),
+        (167, 'Anthropic', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta.text', 'delta'),
+        (168, 'Ollama', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message.content', 'either'),
+        (169, 'Anthropic completions', 'completion', jsonpath 'lax $',
+            jsonpath 'lax $.completion ? (@.type() == "string")', 'either'),
+        (170, 'Cohere chat v1', 'text', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.event_type == "text-generation").text', 'delta'),
+        (171, 'AI SDK', 'text', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', 'delta'),
+        (172, 'AI SDK', 'textDelta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', 'delta'),
+        (173, 'AI SDK', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', 'delta'),
+        (174, 'OpenAI transcription', 'text', jsonpath 'lax $',
+            jsonpath 'lax $ ? (!(@.type like_regex "^response[.]|-delta$")).text ? (@.type() == "string")', 'whole'),
+        (175, 'LangChain', 'kwargs', jsonpath 'lax $',
+            jsonpath 'lax $.kwargs.content', 'whole'),
+        (176, 'LangChain', 'content', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', 'delta'),
+        (177, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content', 'whole'),
+        (178, 'Ollama', 'response', jsonpath 'lax $',
+            jsonpath 'lax $.response ? (@.type() == "string")', 'either'),
+        (179, 'Hugging Face', 'generated_text', jsonpath 'lax $',
+            jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole')
+$$;
+
+COMMENT ON FUNCTION orchestra.answer_places() IS
+    'The answers of a response (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.tool_places()
+RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
+    kind text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
+AS $$
+    VALUES
+        (180, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.tool_calls[*]', 'whole'),
+        (181, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.message.function_call', 'whole'),
+        (182, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.tool_calls[*]', 'delta'),
+        (183, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+            jsonpath 'lax $.delta.function_call', 'delta'),
+        (184, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "function_call")', 'whole'),
+        (185, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', 'delta'),
+        (186, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', 'whole'),
+        (187, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', 'delta'),
+        (188, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', 'whole'),
+        (189, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', 'delta'),
+        (190, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "tool_use")', 'whole'),
+        (191, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type == "tool_use")', 'delta'),
+        (192, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', 'whole'),
+        (193, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', 'delta'),
+        (194, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', 'whole'),
+        (195, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', 'delta'),
+        (196, 'Anthropic', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta ? (@.type == "input_json_delta")', 'delta'),
+        (197, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+            jsonpath 'lax $.content.parts[*].functionCall', 'whole'),
+        (198, 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]',
+            jsonpath 'lax $.content.parts[*].function_call', 'whole'),
+        (199, 'Bedrock Converse', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output.message.content[*].toolUse', 'whole'),
+        (200, 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $',
+            jsonpath 'lax $.contentBlockStart.start.toolUse', 'delta'),
+        (201, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+            jsonpath 'lax $.contentBlockDelta.delta.toolUse', 'delta'),
+        (202, 'Ollama', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message.tool_calls[*]', 'whole'),
+        (203, 'Cohere chat', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta.message.tool_calls', 'delta'),
+        (204, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+            jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', 'whole'),
+        (205, 'LangChain', 'kwargs', jsonpath 'lax $',
+            jsonpath 'lax $.kwargs.tool_calls[*]', 'whole'),
+        (206, 'LangChain', 'tool_call_chunks', jsonpath 'lax $',
+            jsonpath 'lax $.tool_call_chunks[*]', 'delta'),
+        (207, 'LangChain', 'tool_calls', jsonpath 'lax $',
+            jsonpath 'lax $.tool_calls[*]', 'whole'),
+        (208, 'AI SDK', 'toolCalls', jsonpath 'lax $',
+            jsonpath 'lax $.toolCalls[*]', 'whole')
+$$;
+
+COMMENT ON FUNCTION orchestra.tool_places() IS
+    'The tools that a response calls (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.image_places()
+RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
+    kind text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
+AS $$
+    VALUES
+        (220, 'OpenAI images', 'data', jsonpath 'lax $',
+            jsonpath 'lax $.data[*].b64_json', 'whole'),
+        (221, 'OpenAI images', 'data', jsonpath 'lax $',
+            jsonpath 'lax $.data[*].url', 'whole'),
+        (222, 'OpenAI images', 'image', jsonpath 'lax $',
+            jsonpath 'lax $.image[*]', 'whole'),
+        (223, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', 'whole'),
+        (224, 'OpenRouter', 'choices', jsonpath 'lax $',
+            jsonpath 'lax $.choices[*].message.images[*]', 'whole'),
+        (225, 'Ollama', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[*].images[*]', 'whole'),
+        (226, 'Bedrock, Titan images', 'images', jsonpath 'lax $',
+            jsonpath 'lax $.images[*]', 'whole'),
+        (227, 'Stability', 'artifacts', jsonpath 'lax $',
+            jsonpath 'lax $.artifacts[*].base64', 'whole'),
+        (228, 'AI SDK', 'files', jsonpath 'lax $',
+            jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole')
+$$;
+
+COMMENT ON FUNCTION orchestra.image_places() IS
+    'Images beside contents (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.audio_places()
+RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
+    kind text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
+AS $$
+    VALUES
+        (229, 'AI SDK', 'files', jsonpath 'lax $',
+            jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', 'whole'),
+        (230, 'OpenAI chat', 'choices', jsonpath 'lax $',
+            jsonpath 'lax $.choices[*].message.audio.data', 'whole'),
+        (231, 'OpenAI transcription', 'file', jsonpath 'lax $',
+            jsonpath 'lax $.file', 'whole')
+$$;
+
+COMMENT ON FUNCTION orchestra.audio_places() IS
+    'Audio beside contents (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.parameter_names() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT ARRAY[
+        'temperature',
+        'top_p',
+        'n',
+        'stop',
+        'seed',
+        'max_tokens',
+        'max_completion_tokens',
+        'presence_penalty',
+        'frequency_penalty',
+        'logit_bias',
+        'logprobs',
+        'top_logprobs',
+        'response_format',
+        'stream',
+        'stream_options',
+        'tool_choice',
+        'parallel_tool_calls',
+        'reasoning_effort',
+        'verbosity',
+        'service_tier',
+        'modalities',
+        'audio',
+        'prediction',
+        'web_search_options',
+        'store',
+        'max_output_tokens',
+        'max_tool_calls',
+        'reasoning',
+        'truncation',
+        'include',
+        'background',
+        'dimensions',
+        'encoding_format',
+        'size',
+        'quality',
+        'style',
+        'moderation',
+        'output_format',
+        'output_compression',
+        'input_fidelity',
+        'language',
+        'timestamp_granularities',
+        'voice',
+        'speed',
+        'chunking_strategy',
+        'thinking',
+        'stop_sequences',
+        'top_k',
+        'max_tokens_to_sample',
+        'format',
+        'think',
+        'keep_alive',
+        'raw',
+        'safe_prompt',
+        'random_seed',
+        'prompt_mode',
+        'p',
+        'k',
+        'citation_options',
+        'safety_mode',
+        'strict_tools',
+        'input_type',
+        'embedding_types',
+        'truncate',
+        'top_n',
+        'provider',
+        'models',
+        'transforms',
+        'route',
+        'min_p',
+        'top_a',
+        'repetition_penalty',
+        'max_gen_len',
+        'performanceConfig',
+        'guardrailConfig',
+        'maxTokens',
+        'maxOutputTokens',
+        'topP',
+        'topK',
+        'presencePenalty',
+        'frequencyPenalty',
+        'stopSequences',
+        'toolChoice',
+        'maxRetries',
+        'maxSteps',
+        'providerOptions',
+        'candidateCount',
+        'responseMimeType',
+        'responseSchema',
+        'responseModalities',
+        'thinkingConfig',
+        'speechConfig',
+        'imageConfig',
+        'mediaResolution',
+        'safetySettings',
+        'candidate_count',
+        'response_mime_type',
+        'response_schema',
+        'response_modalities',
+        'thinking_config',
+        'safety_settings'
+    ]
+$$;
+
+COMMENT ON FUNCTION orchestra.parameter_names() IS
+    'The settings of a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.settings_names() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT ARRAY[
+        'inferenceConfig',
+        'additionalModelRequestFields',
+        'textGenerationConfig',
+        'imageGenerationConfig',
+        'generationConfig',
+        'generation_config',
+        'config',
+        'options',
+        'completion_args'
+    ]
+$$;
+
+COMMENT ON FUNCTION orchestra.settings_names() IS
+    'Objects with settings of a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.request_containers() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT ARRAY[
+        'body',
+        'request',
+        'params',
+        'data',
+        'payload',
+        'json',
+        'input',
+        'input_mapping',
+        'arguments',
+        'kwargs',
+        'modelInput'
+    ]
+$$;
+
+COMMENT ON FUNCTION orchestra.request_containers() IS
+    'Objects around a request (see the reference of model calls).';
+
+CREATE FUNCTION orchestra.response_containers() RETURNS text[]
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT ARRAY[
+        'response',
+        'response_data',
+        'message',
+        'delta',
+        'metadata',
+        'x_groq',
+        'body',
+        'result',
+        'data',
+        'chunks',
+        'events',
+        'stream'
+    ]
+$$;
+
+COMMENT ON FUNCTION orchestra.response_containers() IS
+    'Objects around a response (see the reference of model calls).';

@@ -1,4 +1,4 @@
--- The functions below read requests and responses of models by the table content_shapes. No value
+-- The functions below read requests and responses of models by the places of content_shapes. No value
 -- raises an error, and none takes more than a few passes: paths are `lax`, arrays are read up to
 -- 10,000 elements, texts are parsed as JSON up to 2^20 characters and 100 levels. The result for a
 -- value beyond a bound is null, never a part of it.
@@ -63,22 +63,20 @@ $$;
 COMMENT ON FUNCTION orchestra.opened(jsonb) IS
     'A payload; that of a JSON text with an object or an array; null for any other text.';
 
+-- A request or response is not searched for another one.
 CREATE FUNCTION orchestra.model_bodies(payload jsonb, direction text)
 RETURNS TABLE (place integer[], streamed boolean, body jsonb)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 2
 AS $$
     WITH RECURSIVE looked (place, streamed, value, is_body) AS (
-        SELECT CAST('{}' AS integer[]), false, o.value, k.is_body
+        SELECT CAST('{}' AS integer[]), false, o.value,
+               CASE direction WHEN 'request' THEN orchestra.is_request(o.value)
+                              ELSE orchestra.is_response(o.value) END
         FROM (SELECT orchestra.opened(payload) OFFSET 0) AS o (value)
-        CROSS JOIN LATERAL (
-            SELECT EXISTS (SELECT FROM orchestra.content_shapes() AS s
-                           WHERE s.direction = model_bodies.direction
-                             AND jsonb_typeof(o.value) = 'object'
-                             AND (s.member IS NULL OR o.value ? s.member)
-                             AND jsonb_path_exists(o.value, s.whole, '{}', true))
-        ) AS k (is_body)
         UNION ALL
-        SELECT l.place || CAST(i.ordinal AS integer), l.streamed OR i.is_event, i.value, k.is_body
+        SELECT l.place || CAST(i.ordinal AS integer), l.streamed OR i.is_event, i.value,
+               CASE direction WHEN 'request' THEN orchestra.is_request(i.value)
+                              ELSE orchestra.is_response(i.value) END
         FROM looked AS l
         CROSS JOIN LATERAL (
             SELECT e.ordinal, true, e.value
@@ -88,18 +86,13 @@ AS $$
                 END) WITH ORDINALITY AS e (value, ordinal)
             WHERE jsonb_typeof(e.value) = 'object'
             UNION ALL
-            SELECT c.ordinal, false, orchestra.opened(l.value -> c.member)
-            FROM orchestra.content_shapes() AS c
-            WHERE c.part = model_bodies.direction || '_container'
-              AND jsonb_typeof(l.value) = 'object' AND l.value ? c.member
+            SELECT c.ordinal, false, orchestra.opened(l.value -> c.name)
+            FROM unnest(CASE direction WHEN 'request' THEN orchestra.request_containers()
+                                       ELSE orchestra.response_containers() END)
+                WITH ORDINALITY AS c (name, ordinal)
+            WHERE jsonb_typeof(l.value) = 'object' AND l.value ? c.name
+            OFFSET 0
         ) AS i (ordinal, is_event, value)
-        CROSS JOIN LATERAL (
-            SELECT EXISTS (SELECT FROM orchestra.content_shapes() AS s
-                           WHERE s.direction = model_bodies.direction
-                             AND jsonb_typeof(i.value) = 'object'
-                             AND (s.member IS NULL OR i.value ? s.member)
-                             AND jsonb_path_exists(i.value, s.whole, '{}', true))
-        ) AS k (is_body)
         WHERE NOT l.is_body AND cardinality(l.place) < 5
           AND jsonb_typeof(i.value) IN ('object', 'array')
     )
@@ -107,37 +100,35 @@ AS $$
 $$;
 
 COMMENT ON FUNCTION orchestra.model_bodies(jsonb, text) IS
-    'The requests or responses (direction) in a payload: the objects that have a place of '
-    'content_shapes, with their position, and whether an array contains them. Searched are the '
-    'payload, the containers of content_shapes and elements of arrays of at most 10,000, to a depth '
-    'of 5.';
+    'The requests or responses (the direction) in a payload, with their position, and whether an '
+    'array contains them. Searched are the payload, its containers (see request_containers and '
+    'response_containers) and elements of arrays of at most 10,000, to a depth of 5.';
 
-CREATE FUNCTION orchestra.content_text(content jsonb, separator text) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000
+CREATE FUNCTION orchestra.parts_text(content jsonb, separator text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 100
 AS $$
-    SELECT string_agg(said.text, separator ORDER BY p.ordinal, said.ordinal)
+    SELECT string_agg(t.said, separator ORDER BY p.ordinal)
     FROM jsonb_path_query(content, 'lax $[*][*]', '{}', true) WITH ORDINALITY AS p (part, ordinal)
     CROSS JOIN LATERAL (
-        SELECT 0 AS ordinal, (
-            SELECT t.said #>> '{}'
-            FROM orchestra.content_shapes() AS s
-            CROSS JOIN LATERAL jsonb_path_query_first(p.part, s.path, '{}', true) AS t (said)
-            WHERE s.part = 'text' AND t.said IS NOT NULL
-            ORDER BY s.ordinal LIMIT 1
-        ) AS text
-        UNION ALL
-        SELECT n.ordinal, n.said #>> '{}'
-        FROM orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query(p.part, s.path, '{}', true)
-            WITH ORDINALITY AS i (inside, ordinal)
-        CROSS JOIN LATERAL (
-            SELECT i.ordinal, COALESCE(
-                jsonb_path_query_first(i.inside, 'lax $ ? (@.type() == "string")', '{}', true),
-                jsonb_path_query_first(i.inside, 'lax $.text ? (@.type() == "string")', '{}', true))
-        ) AS n (ordinal, said)
-        WHERE s.part = 'nested'
-    ) AS said
-    WHERE said.text <> ''
+        SELECT COALESCE(
+            orchestra.part_text(p.part) #>> '{}',
+            (SELECT string_agg(orchestra.part_text(i.part) #>> '{}', separator ORDER BY i.ordinal)
+             FROM jsonb_array_elements(orchestra.inner_parts(p.part))
+                 WITH ORDINALITY AS i (part, ordinal)))
+        OFFSET 0
+    ) AS t (said)
+    WHERE t.said <> ''
+$$;
+
+COMMENT ON FUNCTION orchestra.parts_text(jsonb, text) IS
+    'The texts of a list of parts, joined with the separator; null if there is none.';
+
+-- The planner can inline this function; most contents are texts.
+CREATE FUNCTION orchestra.content_text(content jsonb, separator text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE jsonb_typeof(content) WHEN 'string' THEN NULLIF(content #>> '{}', '')
+                                      ELSE orchestra.parts_text(content, separator) END
 $$;
 
 COMMENT ON FUNCTION orchestra.content_text(jsonb, text) IS
@@ -149,36 +140,23 @@ RETURNS TABLE (ordinal bigint, role text, text text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 4
 AS $$
     WITH written AS (
-        SELECT b.place, s.api, min(s.ordinal) OVER (PARTITION BY b.place, s.api) AS api_ordinal,
-               s.ordinal, m.ordinal AS number,
-               COALESCE((SELECT lower(t.said #>> '{}')
-                         FROM orchestra.content_shapes() AS r
-                         CROSS JOIN LATERAL jsonb_path_query_first(m.message, r.path, '{}', true)
-                             AS t (said)
-                         WHERE r.part = 'role' AND length(t.said #>> '{}') <= 100
-                         ORDER BY r.ordinal LIMIT 1), 'user') AS role,
+        SELECT b.place, p.api, p.ordinal, m.ordinal AS number,
+               lower(orchestra.message_role(m.message) #>> '{}') AS role,
                CASE WHEN jsonb_typeof(m.message) = 'string' THEN NULLIF(m.message #>> '{}', '')
-                    ELSE (SELECT t.text
-                          FROM orchestra.content_shapes() AS c
-                          CROSS JOIN LATERAL jsonb_path_query_first(m.message, c.path, '{}', true)
-                              AS q (content)
-                          CROSS JOIN LATERAL (
-                              SELECT orchestra.content_text(q.content, E'\n') OFFSET 0) AS t (text)
-                          WHERE c.part = 'content' AND t.text IS NOT NULL
-                          ORDER BY c.ordinal LIMIT 1)
-               END AS text
+                    ELSE orchestra.content_text(c.content, E'\n') END AS text
         FROM orchestra.model_bodies(inputs, 'request') AS b
-        CROSS JOIN orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query(b.body, s.path, '{}', true)
+        JOIN orchestra.prompt_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true)
             WITH ORDINALITY AS m (message, ordinal)
-        WHERE s.part = 'prompt' AND (s.member IS NULL OR b.body ? s.member)
-    ), first AS (
-        SELECT w.*, min(w.api_ordinal) OVER (PARTITION BY w.place) AS first_ordinal,
+        CROSS JOIN LATERAL (SELECT orchestra.message_content(m.message) OFFSET 0) AS c (content)
+    ), placed AS (
+        SELECT w.*, first_value(w.api) OVER (PARTITION BY w.place ORDER BY w.ordinal) AS first_api,
                count(*) OVER () AS messages
         FROM written AS w WHERE w.text IS NOT NULL
     )
-    SELECT row_number() OVER (ORDER BY f.place, f.ordinal, f.number), f.role, f.text
-    FROM first AS f WHERE f.api_ordinal = f.first_ordinal AND f.messages <= 10000
+    SELECT row_number() OVER (ORDER BY p.place, p.ordinal, p.number),
+           CASE WHEN length(p.role) BETWEEN 1 AND 100 THEN p.role ELSE 'user' END, p.text
+    FROM placed AS p WHERE p.api = p.first_api AND p.messages <= 10000
 $$;
 
 COMMENT ON FUNCTION orchestra.request_messages(jsonb) IS
@@ -205,16 +183,11 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
 AS $$
     SELECT string_agg(t.text, E'\n\n' ORDER BY t.own, t.place, t.ordinal)
     FROM (
-        SELECT 0 AS own, b.place, s.ordinal,
-               COALESCE(orchestra.content_text(q.said -> 'parts', E'\n'),
-                        orchestra.content_text(q.said, E'\n')) AS text
+        SELECT 0 AS own, b.place, p.ordinal, orchestra.content_text(c.content, E'\n') AS text
         FROM orchestra.model_bodies(inputs, 'request') AS b
-        CROSS JOIN orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query_array(b.body, s.path, '{}', true) AS a (said)
+        JOIN orchestra.system_places() AS p ON b.body ? p.member
         CROSS JOIN LATERAL (
-            SELECT CASE WHEN jsonb_array_length(a.said) = 1 THEN a.said -> 0 ELSE a.said END
-        ) AS q (said)
-        WHERE s.part = 'system' AND b.body ? s.member
+            SELECT jsonb_path_query_array(b.body, p.path, '{}', true) OFFSET 0) AS c (content)
         UNION ALL
         SELECT 1, '{}', m.ordinal, m.text
         FROM orchestra.request_messages(inputs) AS m WHERE m.role IN ('system', 'developer')
@@ -226,38 +199,35 @@ COMMENT ON FUNCTION orchestra.system_text(jsonb) IS
     'The system text in a step''s inputs: that of the request, and its system and developer '
     'messages, with a blank line between; null if there is none, or for an unknown shape.';
 
+-- A stream can report the whole answer at its end. Its pieces are then not repeated.
 CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
 AS $$
     WITH said AS (
-        SELECT DISTINCT ON (b.place, CAST(s.each_path AS text), a.ordinal)
-               b.place, b.streamed, s.kind, a.ordinal,
+        SELECT DISTINCT ON (b.place, a.ordinal)
+               b.place, a.ordinal, t.text,
+               p.kind = 'whole' OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
                COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
-               a.value -> 'index' AS number, t.text
+               a.value -> 'index' AS choice
         FROM orchestra.model_bodies(outputs, 'response') AS b
-        CROSS JOIN orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query(b.body, s.each_path, '{}', true)
+        JOIN orchestra.answer_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
             WITH ORDINALITY AS a (value, ordinal)
         CROSS JOIN LATERAL (
-            SELECT orchestra.content_text(jsonb_path_query_array(a.value, s.path, '{}', true), '')
-            OFFSET 0
-        ) AS t (text)
-        WHERE s.part = 'answer' AND (s.member IS NULL OR b.body ? s.member) AND t.text IS NOT NULL
-        ORDER BY b.place, CAST(s.each_path AS text), a.ordinal, s.ordinal
-    ), pieces AS (
-        SELECT s.*, bool_or(s.is_whole) OVER () AS any_whole
-        FROM (SELECT said.*, kind = 'whole' OR (kind = 'either' AND NOT streamed) AS is_whole
-              FROM said) AS s
+            SELECT jsonb_path_query_array(a.value, p.path, '{}', true) OFFSET 0) AS c (contents)
+        CROSS JOIN LATERAL (SELECT orchestra.parts_text(c.contents, '') OFFSET 0) AS t (text)
+        WHERE c.contents <> '[]' AND t.text IS NOT NULL
+        ORDER BY b.place, a.ordinal, p.ordinal
     ), answers AS (
-        SELECT min(p.place) AS place, min(p.ordinal) AS ordinal,
-               string_agg(p.text, '' ORDER BY p.place, p.ordinal) AS text
-        FROM pieces AS p
-        WHERE p.is_whole OR NOT p.any_whole
-        GROUP BY CASE WHEN p.is_whole THEN p.place END, CASE WHEN p.is_whole THEN p.ordinal END,
-                 CASE WHEN NOT p.is_whole THEN p.response_id END,
-                 CASE WHEN NOT p.is_whole THEN p.number END
+        SELECT min(s.place) AS place, min(s.ordinal) AS ordinal,
+               string_agg(s.text, '' ORDER BY s.place, s.ordinal) AS text
+        FROM (SELECT said.*, bool_or(is_whole) OVER () AS any_whole FROM said) AS s
+        WHERE s.is_whole OR NOT s.any_whole
+        GROUP BY CASE WHEN s.is_whole THEN s.place END, CASE WHEN s.is_whole THEN s.ordinal END,
+                 CASE WHEN NOT s.is_whole THEN s.response_id END,
+                 CASE WHEN NOT s.is_whole THEN s.choice END
     )
-    SELECT string_agg(text, E'\n\n' ORDER BY place, ordinal) FROM answers
+    SELECT string_agg(a.text, E'\n\n' ORDER BY a.place, a.ordinal) FROM answers AS a
 $$;
 
 COMMENT ON FUNCTION orchestra.answer_text(jsonb) IS
@@ -269,59 +239,41 @@ CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
 AS $$
     WITH found AS (
-        SELECT b.place, s.api, s.kind, min(s.ordinal) OVER (PARTITION BY b.place, s.api) AS api_ordinal,
-               a.ordinal AS choice, t.ordinal, t.tool,
+        SELECT b.place, p.api, p.ordinal AS place_ordinal, p.kind <> 'delta' AS is_whole,
+               a.ordinal AS choice, t.ordinal, orchestra.tool_name(t.tool) #>> '{}' AS name,
+               orchestra.tool_arguments(t.tool) AS arguments, a.value -> 'index' AS choice_number,
                COALESCE(t.tool -> 'index', b.body -> 'index', b.body -> 'output_index',
                         jsonb_path_query_first(b.body, 'lax $.*.contentBlockIndex', '{}', true))
-                   AS number,
-               COALESCE(a.value -> 'index', 'null') AS choice_number
+                   AS number
         FROM orchestra.model_bodies(outputs, 'response') AS b
-        CROSS JOIN orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query(b.body, s.each_path, '{}', true)
+        JOIN orchestra.tool_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
             WITH ORDINALITY AS a (value, ordinal)
-        CROSS JOIN LATERAL jsonb_path_query(a.value, s.path, '{}', true)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, p.path, '{}', true)
             WITH ORDINALITY AS t (tool, ordinal)
-        WHERE s.part = 'tool' AND (s.member IS NULL OR b.body ? s.member)
-          AND jsonb_typeof(t.tool) = 'object'
-    ), read AS (
-        SELECT f.*, n.name, g.arguments,
-               bool_or(f.kind <> 'delta' AND n.name IS NOT NULL) OVER () AS any_whole,
-               min(f.api_ordinal) OVER (PARTITION BY f.place) AS first_ordinal
+        WHERE jsonb_typeof(t.tool) = 'object'
+    ), chosen AS (
+        SELECT f.*, bool_or(f.is_whole AND f.name IS NOT NULL) OVER () AS any_whole,
+               first_value(f.api) OVER (PARTITION BY f.place ORDER BY f.place_ordinal) AS first_api
         FROM found AS f
-        CROSS JOIN LATERAL (
-            SELECT (SELECT q.said #>> '{}'
-                    FROM orchestra.content_shapes() AS s
-                    CROSS JOIN LATERAL jsonb_path_query_first(f.tool, s.path, '{}', true)
-                        AS q (said)
-                    WHERE s.part = 'tool_name' AND q.said IS NOT NULL
-                    ORDER BY s.ordinal LIMIT 1)
-        ) AS n (name)
-        CROSS JOIN LATERAL (
-            SELECT (SELECT q.said
-                    FROM orchestra.content_shapes() AS s
-                    CROSS JOIN LATERAL jsonb_path_query_first(f.tool, s.path, '{}', true)
-                        AS q (said)
-                    WHERE s.part = 'tool_arguments' AND q.said IS NOT NULL
-                    ORDER BY s.ordinal LIMIT 1)
-        ) AS g (arguments)
     ), merged AS (
-        SELECT min(r.place) AS place, min(r.choice) AS choice, min(r.ordinal) AS ordinal,
-               max(r.name) AS name,
-               string_agg(r.arguments #>> '{}', '' ORDER BY r.place, r.ordinal)
-                   FILTER (WHERE jsonb_typeof(r.arguments) = 'string') AS said,
-               jsonb_agg(r.arguments ORDER BY r.place, r.ordinal)
-                   FILTER (WHERE jsonb_typeof(r.arguments) <> 'string') -> 0 AS arguments
-        FROM read AS r
-        WHERE r.api_ordinal = r.first_ordinal AND (r.kind <> 'delta' OR NOT r.any_whole)
-        GROUP BY CASE WHEN r.kind <> 'delta' THEN r.place END,
-                 CASE WHEN r.kind <> 'delta' THEN r.choice END,
-                 CASE WHEN r.kind <> 'delta' THEN r.ordinal END,
-                 CASE WHEN r.kind = 'delta' THEN r.choice_number END,
-                 CASE WHEN r.kind = 'delta' THEN r.number END
+        SELECT min(c.place) AS place, min(c.choice) AS choice, min(c.place_ordinal) AS place_ordinal,
+               min(c.ordinal) AS ordinal, max(c.name) AS name,
+               string_agg(c.arguments #>> '{}', '' ORDER BY c.place, c.ordinal)
+                   FILTER (WHERE jsonb_typeof(c.arguments) = 'string') AS said,
+               jsonb_agg(c.arguments ORDER BY c.place, c.ordinal)
+                   FILTER (WHERE jsonb_typeof(c.arguments) <> 'string') -> 0 AS arguments
+        FROM chosen AS c
+        WHERE c.api = c.first_api AND c.is_whole = c.any_whole
+        GROUP BY CASE WHEN c.is_whole THEN c.place END, CASE WHEN c.is_whole THEN c.choice END,
+                 CASE WHEN c.is_whole THEN c.place_ordinal END,
+                 CASE WHEN c.is_whole THEN c.ordinal END,
+                 CASE WHEN NOT c.is_whole THEN c.choice_number END,
+                 CASE WHEN NOT c.is_whole THEN c.number END
     )
     SELECT jsonb_agg(jsonb_build_object('name', m.name, 'arguments', COALESCE(
                orchestra.parsed_json(NULLIF(m.said, '')), to_jsonb(NULLIF(m.said, '')), m.arguments))
-               ORDER BY m.place, m.choice, m.ordinal)
+               ORDER BY m.place, m.choice, m.ordinal, m.place_ordinal)
     FROM merged AS m WHERE m.name IS NOT NULL
 $$;
 
@@ -330,62 +282,60 @@ COMMENT ON FUNCTION orchestra.called_tools(jsonb) IS
     'arguments; arguments that are a JSON text are parsed. Null if it calls none, or for an '
     'unknown shape.';
 
-CREATE FUNCTION orchestra.media_count(payload jsonb, kind text) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+-- All parts of all contents of a request or response.
+CREATE FUNCTION orchestra.content_parts(body jsonb) RETURNS SETOF jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 4
 AS $$
-    WITH bodies AS (
-        SELECT body, place FROM orchestra.model_bodies(payload, 'request')
-    ), chosen AS MATERIALIZED (
-        SELECT body, place FROM bodies
+    WITH parts AS (
+        SELECT i.part
+        FROM orchestra.prompt_places() AS p
+        CROSS JOIN LATERAL jsonb_path_query(body, p.path, '{}', true) AS m (message)
+        CROSS JOIN LATERAL jsonb_path_query(orchestra.message_content(m.message), 'lax $[*]', '{}',
+            true) AS i (part)
+        WHERE body ? p.member
         UNION ALL
-        SELECT body, place FROM orchestra.model_bodies(payload, 'response')
-        WHERE NOT EXISTS (SELECT FROM bodies)
-    ), parts AS (
-        SELECT p.part
-        FROM chosen AS b
-        CROSS JOIN orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query(b.body, s.each_path, '{}', true) AS a (value)
-        CROSS JOIN LATERAL jsonb_path_query(a.value, s.path, '{}', true) AS m (message)
-        CROSS JOIN LATERAL (
-            SELECT COALESCE(
-                jsonb_path_query_array(m.message, 'lax $.content[*]', '{}', true)
-                || jsonb_path_query_array(m.message, 'lax $.parts[*]', '{}', true), '[]')
-        ) AS c (contents)
-        CROSS JOIN LATERAL jsonb_path_query(
-            CASE WHEN s.part = 'prompt' THEN c.contents ELSE m.message END, 'lax $[*]', '{}', true)
-            AS p (part)
-        WHERE s.part IN ('prompt', 'answer') AND (s.member IS NULL OR b.body ? s.member)
-          AND jsonb_typeof(p.part) = 'object'
-    ), nested AS (
-        SELECT part FROM parts
-        UNION ALL
-        SELECT i.inside
-        FROM parts AS p
-        CROSS JOIN orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_path_query(p.part, s.path, '{}', true) AS i (inside)
-        WHERE s.part = 'nested'
+        SELECT i.part
+        FROM orchestra.answer_places() AS p
+        CROSS JOIN LATERAL jsonb_path_query(body, p.alternatives, '{}', true) AS a (value)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, p.path, '{}', true) AS c (content)
+        CROSS JOIN LATERAL jsonb_path_query(c.content, 'lax $[*]', '{}', true) AS i (part)
+        WHERE body ? p.member
     )
-    SELECT CASE WHEN EXISTS (SELECT FROM chosen) THEN CAST(
-        (SELECT count(*) FROM nested AS n
-         WHERE EXISTS (SELECT FROM orchestra.content_shapes() AS s
-                       WHERE s.part = kind || '_part'
-                         AND jsonb_path_exists(n.part, s.path, '{}', true)))
-        + (SELECT count(*)
-           FROM chosen AS b
-           CROSS JOIN orchestra.content_shapes() AS s
-           CROSS JOIN LATERAL jsonb_path_query(b.body, s.path, '{}', true) AS m (medium)
-           WHERE s.part IN (kind, kind || '_input') AND b.body ? s.member
-             AND jsonb_typeof(m.medium) <> 'null')
-        AS integer) END
+    SELECT p.part FROM parts AS p WHERE jsonb_typeof(p.part) = 'object'
+    UNION ALL
+    SELECT i.part
+    FROM parts AS p
+    CROSS JOIN LATERAL jsonb_array_elements(orchestra.inner_parts(p.part)) AS i (part)
 $$;
 
-COMMENT ON FUNCTION orchestra.media_count(jsonb, text) IS
-    'The number of media of a kind (image or audio) in a step''s inputs or outputs; null for an '
-    'unknown shape.';
+COMMENT ON FUNCTION orchestra.content_parts(jsonb) IS
+    'The parts that are objects in all contents of a model''s request or response.';
+
+-- A payload is a request or contains responses, never both.
+CREATE FUNCTION orchestra.media_bodies(payload jsonb) RETURNS SETOF jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 2
+AS $$
+    WITH requests AS (SELECT body FROM orchestra.model_bodies(payload, 'request'))
+    SELECT body FROM requests
+    UNION ALL
+    SELECT body FROM orchestra.model_bodies(payload, 'response')
+    WHERE NOT EXISTS (SELECT FROM requests)
+$$;
+
+COMMENT ON FUNCTION orchestra.media_bodies(jsonb) IS
+    'The requests of a model in a payload; if there are none, the responses.';
 
 CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
-AS $$ SELECT orchestra.media_count(payload, 'image') $$;
+AS $$
+    SELECT CAST(sum(
+        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
+         WHERE orchestra.is_image(c.part))
+        + (SELECT count(*) FROM orchestra.image_places() AS p
+           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
+           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
+    FROM orchestra.media_bodies(payload) AS b (body)
+$$;
 
 COMMENT ON FUNCTION orchestra.image_count(jsonb) IS
     'The number of images in the inputs or outputs of a step that called a model; null for an '
@@ -393,7 +343,15 @@ COMMENT ON FUNCTION orchestra.image_count(jsonb) IS
 
 CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
-AS $$ SELECT orchestra.media_count(payload, 'audio') $$;
+AS $$
+    SELECT CAST(sum(
+        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
+         WHERE orchestra.is_audio(c.part))
+        + (SELECT count(*) FROM orchestra.audio_places() AS p
+           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
+           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
+    FROM orchestra.media_bodies(payload) AS b (body)
+$$;
 
 COMMENT ON FUNCTION orchestra.audio_count(jsonb) IS
     'The number of pieces of audio in the inputs or outputs of a step that called a model; null '
@@ -403,29 +361,27 @@ CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
 AS $$
     SELECT COALESCE(jsonb_object_agg(e.name, e.value ORDER BY e.own)
-                        FILTER (WHERE jsonb_typeof(e.value) IN ('number', 'boolean')
-                                   OR EXISTS (SELECT FROM orchestra.content_shapes() AS s
-                                              WHERE s.part = 'parameter' AND s.member = e.name)),
+                        FILTER (WHERE e.name = ANY (orchestra.parameter_names())
+                                   OR (jsonb_typeof(e.value) IN ('number', 'boolean')
+                                       AND e.name !~ '(^|_)id$|Id$')),
                     '{}')
     FROM (
-        SELECT b.body
-        FROM orchestra.model_bodies(inputs, 'request') AS b
-        ORDER BY b.place LIMIT 1
+        SELECT b.body FROM orchestra.model_bodies(inputs, 'request') AS b ORDER BY b.place LIMIT 1
     ) AS b
     CROSS JOIN LATERAL (
-        SELECT 1 AS own, o.name, o.value FROM jsonb_each(b.body) AS o (name, value)
+        SELECT true AS own, o.name, o.value FROM jsonb_each(b.body) AS o (name, value)
         UNION ALL
-        SELECT 0, o.name, o.value
-        FROM orchestra.content_shapes() AS s
-        CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(b.body -> s.member) = 'object'
-            THEN b.body -> s.member END) AS o (name, value)
-        WHERE s.part = 'settings'
+        SELECT false, o.name, o.value
+        FROM unnest(orchestra.settings_names()) AS s (name)
+        CROSS JOIN LATERAL jsonb_each(
+            CASE WHEN jsonb_typeof(b.body -> s.name) = 'object' THEN b.body -> s.name END
+        ) AS o (name, value)
     ) AS e
-    WHERE e.value <> 'null' AND e.name !~ '(^|_)id$|Id$'
+    WHERE jsonb_typeof(e.value) <> 'null'
     HAVING count(*) > 0
 $$;
 
 COMMENT ON FUNCTION orchestra.call_parameters(jsonb) IS
     'The settings in a step''s inputs, such as temperature and max_tokens: those of the known names '
-    '(see content_shapes), and other numbers and booleans that are no ids; null for an unknown '
+    '(see parameter_names), and other numbers and booleans that are no ids; null for an unknown '
     'shape.';

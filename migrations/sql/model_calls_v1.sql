@@ -93,9 +93,10 @@ WHERE s.absent_since IS NULL
       s.finish_reason, u.has_usage);
 
 COMMENT ON VIEW orchestra.model_calls IS
-    'One row per call of a model (see is_call): its usage, cost, prompt and answer. What the '
-    'texts are read from is content, and so are they. Null texts: the payload is not stored, or '
-    'its shape is not known; `drift` counts the unknown shapes.';
+    'One row per call of a model (see is_call): its usage, cost, prompt and answer. It shows '
+    'payloads, so only orchestra_payload_analyst can read it. A text is null if its payload is not '
+    'stored, if it holds no such text, or if its shape is not known, which the load counts as '
+    'drift.';
 COMMENT ON COLUMN orchestra.model_calls.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.model_calls.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.model_calls.workflow_id IS 'The workflow.';

@@ -25,11 +25,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP VIEW orchestra.model_calls")
-    op.execute(
-        "DROP FUNCTION orchestra.call_parameters, orchestra.audio_count, orchestra.image_count,"
-        " orchestra.media_count, orchestra.called_tools, orchestra.answer_text,"
-        " orchestra.system_text, orchestra.prompt_text, orchestra.request_messages,"
-        " orchestra.content_text, orchestra.model_bodies, orchestra.opened, orchestra.parsed_json,"
-        " orchestra.content_shapes"
-    )
+    raise NotImplementedError("restore a backup from before the upgrade instead")

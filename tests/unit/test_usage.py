@@ -14,8 +14,8 @@ import pytest
 from genai_prices.data_snapshot import get_snapshot
 from msgspec import Raw
 
+from etl.transform.content_shapes import CONTAINERS
 from etl.transform.generation import Generation, read_generation
-from etl.transform.model_responses import CONTAINERS
 from etl.transform.usage_names import ALL, FINISH_REASONS, NAMES, Name, tree
 from etl.usage import BITS, KINDS, Usage, charged
 from tests.provider_bodies import SAMPLES, Sample
@@ -255,8 +255,8 @@ def test_a_part_larger_than_its_whole_is_left_out(
 )  # fmt: skip
 def test_unknown_usage_names_are_counted(outputs: Any, paths: list[str]) -> None:
     """Numbers under an unknown name that suggests tokens or usage are drift with their path."""
-    found = [(one.path, one.kind) for one in read(outputs).deviations]
-    assert sorted(found) == sorted((path, "unknown_usage") for path in paths)
+    found = [one.path for one in read(outputs).deviations if one.kind == "unknown_usage"]
+    assert sorted(found) == sorted(paths)
 
 
 @pytest.mark.parametrize(
@@ -510,7 +510,9 @@ def test_the_usual_way_is_the_tables_way() -> None:
             assert set(told(usual.usage)) <= {"service_tier", "unread_quantities"}
             continue
         assert usual.usage == by_table.usage, usage
-        assert [one.kind for one in usual.deviations] == [one.kind for one in by_table.deviations]
+        assert [one.kind for one in usual.deviations] == [
+            one.kind for one in by_table.deviations if one.kind != "unknown_answer"
+        ]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,95 @@
+"""Payloads of a model's call in which the places of `content_shapes` hold no prompt or no answer.
+
+Only the names of members are compared. So a payload that counts as unknown here has no place that
+the SQL functions know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import msgspec
+from msgspec import Raw
+
+from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH, REQUEST_CONTAINERS, SHAPES
+from etl.transform.scanner import REFUSALS
+from etl.transform.shape import REQUEST, RESPONSE, Part
+
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+_ELEMENTS = msgspec.json.Decoder(list[Raw])
+_TEXT = msgspec.json.Decoder(str)
+_MEMBER_OF_PATH = re.compile(r"\.(\w+)(?![\w(])", re.ASCII)
+_CONDITION = re.compile(r" \? \((?:[^()]|\([^()]*\))*\)", re.ASCII)
+_OBJECT, _ARRAY, _STRING = b"{["[0], b"["[0], b'"'[0]
+
+
+class _Names:
+    """The names of the members by which requests or responses are known."""
+
+    __slots__ = ("containers", "first", "second", "texts")
+
+    def __init__(self, parts: Iterable[Part], containers: Iterable[str]) -> None:
+        self.containers = frozenset(containers)
+        self.first: frozenset[str] = frozenset()
+        """Members that are enough."""
+        self.second: dict[str, frozenset[str]] = {}
+        """Members that are containers as well, with the members that are enough in them."""
+        self.texts: frozenset[str] = frozenset()
+        """Those containers that are enough if they are texts."""
+        for shape in SHAPES:
+            if shape.part not in parts:
+                continue
+            first, *rest = _MEMBER_OF_PATH.findall(_CONDITION.sub("", shape.whole))
+            if first not in self.containers:
+                self.first |= {first}
+            elif rest:
+                self.second[first] = self.second.get(first, frozenset()) | {rest[0]}
+            else:
+                self.texts |= {first}
+
+
+_PROMPTS = _Names(REQUEST, REQUEST_CONTAINERS)
+_ANSWERS = _Names(RESPONSE, CONTAINERS)
+ANSWER_MEMBERS = _ANSWERS.first
+"""Members that show at once that an object may hold an answer."""
+
+
+def has_known_prompt(inputs: Raw) -> bool:
+    """Return whether inputs may hold a prompt at a known place. No content raises an error."""
+    return _is_known(inputs, _PROMPTS)
+
+
+def has_known_answer(outputs: Raw) -> bool:
+    """Return whether outputs may hold an answer, tool call, image, … at a known place.
+
+    No content raises an error.
+    """
+    return _is_known(outputs, _ANSWERS)
+
+
+def _is_known(
+    value: Raw, names: _Names, inside: frozenset[str] = frozenset(), depth: int = 0
+) -> bool:
+    first = memoryview(value)[0]
+    try:
+        if first == _OBJECT:
+            members = _MEMBERS.decode(value)
+            if not names.first.isdisjoint(members) or not inside.isdisjoint(members):
+                return True
+            return depth < MAX_DEPTH and any(
+                (name in names.texts and memoryview(members[name])[0] in (_STRING, _ARRAY))
+                or _is_known(members[name], names, names.second.get(name, frozenset()), depth + 1)
+                for name in names.containers & members.keys()
+            )
+        if first == _ARRAY:
+            return depth < MAX_DEPTH and any(
+                memoryview(one)[0] == _OBJECT and _is_known(one, names, inside, depth + 1)
+                for one in _ELEMENTS.decode(value)
+            )
+        if first == _STRING:
+            text = _TEXT.decode(value).strip()
+            return text[:1] in ("{", "[") and _is_known(Raw(text.encode()), names, inside, depth)
+    except REFUSALS:
+        pass
+    return False

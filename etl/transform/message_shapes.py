@@ -1,0 +1,148 @@
+"""Where messages, parts of contents and bodies hold texts and media."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from etl.transform.shape import Part, Shape, rows
+from etl.transform.usage_names import AI_SDK, ANTHROPIC, GEMINI, INVOKE, LANGCHAIN, OLLAMA, OPENAI
+
+_CHAT = f"{OPENAI}/chat"
+_RESPONSES = f"{OPENAI}/responses"
+_REALTIME = f"{OPENAI}/realtime-server-events/response"
+_CONTENT_BLOCK = (
+    "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html"
+)
+_COHERE_1 = "https://docs.cohere.com/v1/reference/chat"
+_GENAI = "https://googleapis.github.io/python-genai/genai.html"
+_LANGCHAIN_DUMP = "https://reference.langchain.com/python/langchain_core/load/"
+_TEXT = ' ? (@.type() == "string")'
+_OBJECT = ' ? (@.type() == "object")'
+
+
+def media() -> Iterator[Shape]:
+    """Return the places of images, audio and results without text."""
+    yield from rows(
+        "image", "OpenAI images", f"{OPENAI}/images/object", "$.data[*].b64_json", "$.data[*].url"
+    )
+    yield from rows("image_input", "OpenAI images", f"{OPENAI}/images/createEdit", "$.image[*]")
+    yield from rows(
+        "image",
+        "OpenAI responses",
+        f"{_RESPONSES}/object",
+        '$.output[*] ? (@.type == "image_generation_call").result',
+    )
+    yield from rows(
+        "image",
+        "OpenRouter",
+        "https://openrouter.ai/docs/features/multimodal/image-generation",
+        "$.choices[*].message.images[*]",
+    )
+    yield from rows("image_input", "Ollama", OLLAMA, "$.messages[*].images[*]")
+    yield from rows(
+        "image",
+        "Bedrock, Titan images",
+        f"{INVOKE}/model-parameters-titan-image.html",
+        "$.images[*]",
+    )
+    yield from rows(
+        "image",
+        "Stability",
+        "https://platform.stability.ai/docs/api-reference",
+        "$.artifacts[*].base64",
+    )
+    yield from rows("image", "AI SDK", AI_SDK, '$.files[*] ? (@.mediaType starts with "image/")')
+    yield from rows("audio", "AI SDK", AI_SDK, '$.files[*] ? (@.mediaType starts with "audio/")')
+    yield from rows("audio", "OpenAI chat", f"{_CHAT}/object", "$.choices[*].message.audio.data")
+    yield from rows(
+        "audio_input", "OpenAI transcription", f"{OPENAI}/audio/createTranscription", "$.file"
+    )
+
+    yield from rows(
+        "other", "OpenAI embeddings", f"{OPENAI}/embeddings/object", "$.data[*].embedding"
+    )
+    yield from rows(
+        "other",
+        "Gemini embeddings",
+        "https://ai.google.dev/api/embeddings",
+        "$.embedding",
+        "$.embeddings",
+    )
+    yield from rows(
+        "other",
+        "Bedrock, Titan embeddings",
+        f"{INVOKE}/model-parameters-titan-embed-text.html",
+        "$.embeddingsByType",
+    )
+    yield from rows(
+        "other",
+        "Cohere reranking",
+        "https://docs.cohere.com/v2/reference/rerank",
+        "$.results[*].relevance_score",
+    )
+    yield from rows(
+        "other",
+        "AI SDK objects",
+        "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-object",
+        "$.object" + _OBJECT,
+    )
+    yield from rows(
+        "other", "OpenAI moderation", f"{OPENAI}/moderations/object", "$.results[*].categories"
+    )
+
+
+_HIDDEN = "".join(
+    f' || @.type == "{kind}"'
+    for kind in ("reasoning", "thinking", "redacted_thinking", "summary_text", "reasoning_text")
+)
+
+
+def parts() -> Iterator[Shape]:
+    """Return the places inside of messages and their parts."""
+    yield from rows("role", "OpenAI chat", f"{_CHAT}/create", "$.role" + _TEXT)
+    yield from rows(
+        "role",
+        "LangChain",
+        LANGCHAIN,
+        '$.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")',
+    )
+    yield from rows("content", "OpenAI chat", f"{_CHAT}/create", "$.content")
+    yield from rows("content", "Gemini", GEMINI, "$.parts")
+    yield from rows("content", "Cohere chat v1", _COHERE_1, "$.message" + _TEXT)
+    yield from rows(
+        "content",
+        "OpenAI responses",
+        f"{_RESPONSES}/create",
+        '$ ? (@.type == "function_call_output").output',
+    )
+    yield from rows("content", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.content")
+    yield from rows("content", "Gemini", GEMINI, "$ ? (exists (@.text))")
+
+    # Reasoning is no text of an answer.
+    yield from rows("text", "OpenAI chat", f"{_CHAT}/create", "$" + _TEXT)
+    yield from rows("text", "Gemini", GEMINI, f"$ ? (!(@.thought == true{_HIDDEN})).text" + _TEXT)
+    yield from rows("text", "OpenAI chat", f"{_CHAT}/object", "$.refusal" + _TEXT)
+    yield from rows("text", "OpenAI realtime", f"{_REALTIME}/done", "$.transcript" + _TEXT)
+    yield from rows("nested", "Anthropic", ANTHROPIC, '$ ? (@.type == "tool_result").content[*]')
+    yield from rows("nested", "Bedrock Converse", _CONTENT_BLOCK, "$.toolResult.content[*]")
+    for kind, api, source in (
+        ("image_url", "OpenAI chat", f"{_CHAT}/create"),
+        ("input_image", "OpenAI responses", f"{_RESPONSES}/create"),
+        ("image", "Anthropic", ANTHROPIC),
+    ):
+        yield from rows("image_part", api, source, f'$ ? (@.type == "{kind}")')
+    yield from rows("image_part", "Bedrock Converse", _CONTENT_BLOCK, "$.image.source")
+    for kind, part in (("image", "image_part"), ("audio", "audio_part")):
+        of: Part = part  # type: ignore[assignment]
+        for api, source, data, file, mime in (
+            ("Gemini", GEMINI, "inlineData", "fileData", "mimeType"),
+            ("Gemini by Python", _GENAI, "inline_data", "file_data", "mime_type"),
+        ):
+            starts = f' ? (@.{mime} starts with "{kind}/")'
+            yield from rows(of, api, source, f"$.{data}{starts}", f"$.{file}{starts}")
+        yield from rows(
+            of, "AI SDK", AI_SDK, f'$ ? (@.type == "file" && @.mediaType starts with "{kind}/")'
+        )
+    for kind in ("input_audio", "output_audio", "audio"):
+        yield from rows("audio_part", "OpenAI chat", f"{_CHAT}/create", f'$ ? (@.type == "{kind}")')
+    yield from rows("audio_part", "Bedrock Converse", _CONTENT_BLOCK, "$.audio.source")

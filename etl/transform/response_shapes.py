@@ -1,0 +1,293 @@
+"""Where responses hold answers and tool calls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from etl.transform.shape import Shape, rows
+from etl.transform.usage_names import (
+    AI_SDK,
+    ANTHROPIC,
+    GEMINI,
+    INVOKE,
+    LANGCHAIN,
+    MISTRAL,
+    OLLAMA,
+    OPENAI,
+)
+
+_CHAT = f"{OPENAI}/chat"
+_RESPONSES = f"{OPENAI}/responses"
+_REALTIME = f"{OPENAI}/realtime-server-events/response"
+_STREAM = f"{OPENAI}/responses-streaming"
+_CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html"
+_CONVERSE_STREAM = (
+    "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html"
+)
+_ANTHROPIC_STREAM = "https://docs.claude.com/en/build-with-claude/streaming"
+_ANTHROPIC_LEGACY = "https://docs.claude.com/en/api/complete"
+_COHERE_1 = "https://docs.cohere.com/v1/reference/chat"
+_COHERE_STREAM = "https://docs.cohere.com/v2/reference/chat-stream"
+_GENAI = "https://googleapis.github.io/python-genai/genai.html"
+_CONVERSATIONS = f"{MISTRAL}/endpoint/beta/conversations"
+_LANGCHAIN_DUMP = "https://reference.langchain.com/python/langchain_core/load/"
+_AI_STREAM = "https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text"
+_TEXT = ' ? (@.type() == "string")'
+# Events repeat in `text` what their deltas have reported, or hold reasoning in it.
+_NO_EVENT = '$ ? (!(@.type like_regex "^response[.]|-delta$"))'
+
+
+def answers() -> Iterator[Shape]:
+    """Return the places of answers."""
+    choices = {"each": "$.choices[*]"}
+    chat, chunk = f"{_CHAT}/object", f"{OPENAI}/chat-streaming"
+    yield from rows(
+        "answer",
+        "OpenAI chat",
+        chat,
+        "$.message.content",
+        "$.message.refusal",
+        "$.message.audio.transcript",
+        **choices,
+    )
+    yield from rows(
+        "answer",
+        "OpenAI chat",
+        chunk,
+        "$.delta.content",
+        "$.delta.refusal",
+        "$.delta.audio.transcript",
+        **choices,
+        kind="delta",
+    )
+    yield from rows(
+        "answer",
+        "OpenAI completions",
+        f"{OPENAI}/completions/object",
+        "$.text",
+        **choices,
+        kind="either",
+    )
+    yield from rows(
+        "answer",
+        "OpenAI responses",
+        f"{_RESPONSES}/object",
+        '$.output[*] ? (@.type == "message").content',
+    )
+    for event in ("output_text", "refusal", "text", "output_audio_transcript", "audio_transcript"):
+        source = _STREAM if event in ("output_text", "refusal") else f"{_REALTIME}/{event}/delta"
+        yield from rows(
+            "answer",
+            "OpenAI responses",
+            source,
+            f'$ ? (@.type == "response.{event}.delta").delta',
+            kind="delta",
+        )
+    yield from rows(
+        "answer",
+        "OpenAI transcription",
+        f"{OPENAI}/audio/json-object",
+        '$ ? (@.type == "transcript.text.delta").delta',
+        kind="delta",
+    )
+    yield from rows(
+        "answer", "Gemini", GEMINI, "$.content.parts", each="$.candidates[*]", kind="either"
+    )
+    yield from rows("answer", "Bedrock Converse", _CONVERSE, "$.output.message.content")
+    yield from rows(
+        "answer",
+        "Bedrock Converse",
+        _CONVERSE_STREAM,
+        "$.contentBlockDelta.delta.text",
+        kind="delta",
+    )
+    yield from rows(
+        "answer",
+        "Bedrock, Titan",
+        f"{INVOKE}/model-parameters-titan-text.html",
+        "$.outputText",
+        each="$.results[*]",
+    )
+    yield from rows(
+        "answer",
+        "Bedrock, Titan",
+        f"{INVOKE}/model-parameters-titan-text.html",
+        "$.outputText",
+        kind="either",
+    )
+    yield from rows(
+        "answer",
+        "Bedrock, Llama",
+        f"{INVOKE}/model-parameters-meta.html",
+        "$.generation" + _TEXT,
+        kind="either",
+    )
+    yield from rows(
+        "answer",
+        "Bedrock, Mistral",
+        f"{INVOKE}/model-parameters-mistral-text-completion.html",
+        "$.text",
+        each="$.outputs[*]",
+        kind="either",
+    )
+    yield from rows(
+        "answer",
+        "Mistral conversations",
+        _CONVERSATIONS,
+        '$.outputs[*] ? (@.type == "message.output").content',
+    )
+    yield from rows(
+        "answer",
+        "Mistral conversations",
+        _CONVERSATIONS,
+        '$ ? (@.type == "message.output.delta").content',
+        kind="delta",
+    )
+    yield from rows(
+        "answer", "Mistral OCR", f"{MISTRAL}/endpoint/ocr", "$.markdown", each="$.pages[*]"
+    )
+    yield from rows(
+        "answer",
+        "Bedrock, Cohere",
+        f"{INVOKE}/model-parameters-cohere-command.html",
+        "$.text",
+        each="$.generations[*]",
+        kind="either",
+    )
+    yield from rows(
+        "answer",
+        "Bedrock, AI21",
+        f"{INVOKE}/model-parameters-jurassic2.html",
+        "$.data.text",
+        each="$.completions[*]",
+    )
+    yield from rows(
+        "answer", "Cohere chat", _COHERE_STREAM, "$.delta.message.content", kind="delta"
+    )
+    yield from rows("answer", "Anthropic", _ANTHROPIC_STREAM, "$.delta.text", kind="delta")
+    yield from rows("answer", "Ollama", OLLAMA, "$.message.content", kind="either")
+    yield from rows(
+        "answer", "Anthropic completions", _ANTHROPIC_LEGACY, "$.completion" + _TEXT, kind="either"
+    )
+    yield from rows(
+        "answer",
+        "Cohere chat v1",
+        "https://docs.cohere.com/v1/reference/chat-stream",
+        '$ ? (@.event_type == "text-generation").text',
+        kind="delta",
+    )
+    for name in ("text", "textDelta", "delta"):
+        yield from rows(
+            "answer",
+            "AI SDK",
+            _AI_STREAM,
+            f'$ ? (@.type == "text-delta").{name}' + _TEXT,
+            kind="delta",
+        )
+    yield from rows(
+        "answer", "OpenAI transcription", f"{OPENAI}/audio/json-object", _NO_EVENT + ".text" + _TEXT
+    )
+    yield from rows("answer", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.content")
+    yield from rows(
+        "answer", "LangChain", LANGCHAIN, '$ ? (@.type == "AIMessageChunk").content', kind="delta"
+    )
+    yield from rows("answer", "Anthropic", ANTHROPIC, "$.content")
+    yield from rows("answer", "Ollama", OLLAMA, "$.response" + _TEXT, kind="either")
+    yield from rows(
+        "answer",
+        "Hugging Face",
+        "https://huggingface.co/docs/inference-providers/tasks/text-generation",
+        "$.generated_text" + _TEXT,
+    )
+
+
+def tools() -> Iterator[Shape]:
+    """Return the places of tool calls, and the places inside of them."""
+    choices = {"each": "$.choices[*]"}
+    yield from rows("tool", "OpenAI chat", f"{_CHAT}/object", "$.message.tool_calls[*]", **choices)
+    yield from rows("tool", "OpenAI chat", f"{_CHAT}/object", "$.message.function_call", **choices)
+    yield from rows(
+        "tool",
+        "OpenAI chat",
+        f"{OPENAI}/chat-streaming",
+        "$.delta.tool_calls[*]",
+        "$.delta.function_call",
+        **choices,
+        kind="delta",
+    )
+    for kind in ("function_call", "custom_tool_call", "mcp_call"):
+        yield from rows(
+            "tool",
+            "OpenAI responses",
+            f"{_RESPONSES}/object",
+            f'$.output[*] ? (@.type == "{kind}")',
+        )
+        yield from rows(
+            "tool",
+            "OpenAI responses",
+            _STREAM,
+            f'$ ? (@.type == "response.output_item.done").item ? (@.type == "{kind}")',
+            kind="delta",
+        )
+    for kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+        yield from rows("tool", "Anthropic", ANTHROPIC, f'$.content[*] ? (@.type == "{kind}")')
+        yield from rows(
+            "tool",
+            "Anthropic",
+            _ANTHROPIC_STREAM,
+            f'$.content_block ? (@.type == "{kind}")',
+            kind="delta",
+        )
+    yield from rows(
+        "tool",
+        "Anthropic",
+        _ANTHROPIC_STREAM,
+        '$.delta ? (@.type == "input_json_delta")',
+        kind="delta",
+    )
+    yield from rows(
+        "tool", "Gemini", GEMINI, "$.content.parts[*].functionCall", each="$.candidates[*]"
+    )
+    yield from rows(
+        "tool",
+        "Gemini by Python",
+        _GENAI,
+        "$.content.parts[*].function_call",
+        each="$.candidates[*]",
+    )
+    yield from rows("tool", "Bedrock Converse", _CONVERSE, "$.output.message.content[*].toolUse")
+    yield from rows(
+        "tool",
+        "Bedrock Converse",
+        _CONVERSE_STREAM,
+        "$.contentBlockStart.start.toolUse",
+        "$.contentBlockDelta.delta.toolUse",
+        kind="delta",
+    )
+    yield from rows("tool", "Ollama", OLLAMA, "$.message.tool_calls[*]")
+    yield from rows(
+        "tool", "Cohere chat", _COHERE_STREAM, "$.delta.message.tool_calls", kind="delta"
+    )
+    yield from rows(
+        "tool",
+        "Mistral conversations",
+        _CONVERSATIONS,
+        '$.outputs[*] ? (@.type == "function.call")',
+    )
+    yield from rows("tool", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.tool_calls[*]")
+    yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_call_chunks[*]", kind="delta")
+    yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_calls[*]")
+    yield from rows("tool", "AI SDK", AI_SDK, "$.toolCalls[*]")
+    for name in ("function.name", "custom.name", "name", "toolName"):
+        source = AI_SDK if name == "toolName" else f"{_CHAT}/object"
+        yield from rows("tool_name", "OpenAI chat", source, f"$.{name}{_TEXT}")
+    for name, api, source in (
+        ("function.arguments", "OpenAI chat", f"{_CHAT}/object"),
+        ("custom.input", "OpenAI chat", f"{_CHAT}/object"),
+        ("arguments", "OpenAI responses", f"{_RESPONSES}/object"),
+        ("input", "Anthropic", ANTHROPIC),
+        ("partial_json", "Anthropic", _ANTHROPIC_STREAM),
+        ("args", "Gemini", GEMINI),
+        ("parameters", "Cohere chat v1", _COHERE_1),
+    ):
+        yield from rows("tool_arguments", api, source, f"$.{name}")

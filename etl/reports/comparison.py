@@ -70,12 +70,11 @@ _COMPARED = text(f"""
            same_json, a_raw IS NOT DISTINCT FROM b_raw AS same_raw,
            CASE WHEN fits THEN a_text END AS a_text, CASE WHEN fits THEN b_text END AS b_text
     FROM ({_PAIRS}) AS pairs
-    CROSS JOIN LATERAL (
-        SELECT a IS NOT DISTINCT FROM b AS same_json, a <> b AND :limit > 0 AS searched OFFSET 0
-    ) AS judged
+    CROSS JOIN LATERAL (SELECT a IS NOT DISTINCT FROM b AS same_json OFFSET 0) AS judged
     CROSS JOIN LATERAL (
         SELECT CASE WHEN searched THEN convert_to(CAST(a AS text), 'UTF8') END AS a_text,
                CASE WHEN searched THEN convert_to(CAST(b AS text), 'UTF8') END AS b_text
+        FROM (SELECT NOT same_json AND num_nonnulls(a, b) = 2 AND :limit > 0 AS searched) AS one
         OFFSET 0
     ) AS texts
     CROSS JOIN LATERAL (
@@ -293,8 +292,10 @@ def _notes(a: ComparedRun, b: ComparedRun, pairs: Sequence[_Pair]) -> Iterable[s
     for name, run in (("A", a), ("B", b)):
         if run.tracking == "open":
             yield f"{name} is still open: its steps can change"
-    if None not in (a.currency, b.currency) and a.currency != b.currency:
-        yield "the costs are in different currencies, which are not subtracted"
+    currencies = [(a.currency, b.currency)]
+    currencies += [(x.currency, y.currency) for _, _, x, y in pairs if x and y]
+    if any(None not in both and len(set(both)) == 2 for both in currencies):
+        yield "some costs are in different currencies, which are not subtracted"
     if any(x and y and x.redaction_policy != y.redaction_policy for _, _, x, y in pairs):
         yield "the runs were stored under different redaction rules, so masks can differ"
 

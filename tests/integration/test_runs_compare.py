@@ -245,6 +245,7 @@ def test_an_unknown_cost_is_not_zero(command: Command, database_url: str) -> Non
         "no-call": None,
     }
     assert (found["changes"]["cost"], found["changes"]["total_tokens"]) == (None, None)
+    assert "some costs are in different currencies" in found["notes"][0]
     printed = command("runs", "compare", A, B).out
     words = _words(printed)
     assert "cost 0.0015 USD 0.003 USD +0.0015" in words

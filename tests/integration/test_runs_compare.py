@@ -257,6 +257,22 @@ def test_an_unknown_cost_is_not_zero(command: Command, database_url: str) -> Non
     assert "tokens" not in printed[printed.index("no-call\n") :]
 
 
+def test_a_sum_that_lacks_calls_is_not_subtracted(command: Command, database_url: str) -> None:
+    """Sums of cost and tokens that lack a call say so, and their difference is unknown."""
+    _price(database_url, "m", "USD", 1)
+    used: dict[str, Any] = {"input_tokens": 1000, "output_tokens": 500, "total_tokens": 1500}
+    for run in (A, B):
+        store_run(database_url, run)
+        store_step(database_url, run, "priced", response_model="m", **used)
+    store_step(database_url, B, "silent", at=1, response_model="m")
+    found = command("runs", "compare", A, B, "--json").json
+    assert [float(found[run]["cost"]) for run in "ab"] == [0.0015, 0.0015]
+    assert [found[run]["total_tokens"] for run in "ab"] == [1500, 1500]
+    assert (found["changes"]["cost"], found["changes"]["total_tokens"]) == (None, None)
+    words = _words(command("runs", "compare", A, B).out)
+    assert "cost 0.0015 USD 0.0015 USD, without 1 call" in words
+
+
 def test_payloads_that_cannot_be_compared_are_named(
     command: Command, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,6 +112,11 @@ def parts(line: str, columns: int, later: int | None = None) -> list[tuple[int, 
     return [*found, (begin, end)]
 
 
+def paragraphs(text: str) -> str:
+    """Return a text of several lines, made visible; tabs become spaces."""
+    return visible(text.replace("\r\n", "\n").expandtabs(4))
+
+
 def safe_json(text: str) -> str:
     """Return equivalent JSON without characters that a terminal obeys or hides."""
     return _OBEYED_OR_HIDDEN.sub(_json_escape, text)

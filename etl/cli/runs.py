@@ -1,4 +1,4 @@
-"""`runs`: recent runs, and one run with its waterfall."""
+"""`runs`: recent runs, one run with its waterfall, and two runs compared."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import msgspec
 import typer
 
+from etl.cli import run_comparison, run_payloads
 from etl.cli.context import (
     AsJson,
     RunId,
@@ -32,7 +33,7 @@ from etl.cli.display import (
 )
 from etl.errors import ConfigurationError
 from etl.records import State
-from etl.terminal import plain, safe_json
+from etl.terminal import plain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -47,7 +48,9 @@ BAR = 24
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="runs", help="List runs, or show one run as a waterfall.", no_args_is_help=True
+        name="runs",
+        help="List runs, show one as a waterfall, or compare two.",
+        no_args_is_help=True,
     )
     group.command(
         "list",
@@ -55,6 +58,9 @@ def register(app: typer.Typer) -> None:
     )(list_runs)
     group.command("show", epilog=examples("runs show 5b69669f", "runs show 5b69669f --payloads"))(
         show
+    )
+    group.command("compare", epilog=examples("runs compare 5b69669f 7c9e6679"))(
+        run_comparison.compare
     )
     app.add_typer(group)
 
@@ -114,7 +120,10 @@ def show(
     run: RunId,
     payloads: Annotated[
         bool,
-        typer.Option("--payloads", help="Also show inputs and outputs."),
+        typer.Option(
+            "--payloads",
+            help="Also show inputs and outputs: of calls of models, the prompt and the answer.",
+        ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -122,6 +131,10 @@ def show(
 
     A bar shows when each step ran and for how long. The line `next` says when the run is read next,
     and why.
+
+    With `--payloads`, a call of a model is shown as text: parameters, system text, prompt, answer
+    and the tools that it called. Inputs and outputs of other steps, and of calls whose shape is not
+    known, are shown as JSON. A terminal shows the beginning of a long text; `--json` prints all.
     """
     from etl import app
     from etl.cli import resolve
@@ -146,7 +159,7 @@ def show(
     if found.steps:
         _print_waterfall(found)
     if payloads:
-        _print_payloads(found)
+        run_payloads.print_payloads(found)
 
 
 def _summary(run: RecentRun) -> str:
@@ -313,29 +326,3 @@ def _error(error: msgspec.Raw) -> str:
         return msgspec.json.decode(error, type=str)
     except msgspec.ValidationError:
         return bytes(error).decode()
-
-
-def _print_payloads(run: RunDetail) -> None:
-    own = run.payloads
-    if own is not None:
-        _print_payload("run inputs", own.inputs, None)
-        _print_payload("run outputs", own.outputs, own.note)
-    for step in run.steps:
-        for name, payload in (step.payloads or {}).items():
-            _print_payload(
-                f"{plain(step.node_id or '', 200)} {plain(step.id)} {name}".strip(),
-                payload.data,
-                payload.note,
-            )
-
-
-def _print_payload(title: str, data: msgspec.Raw | None, note: str | None) -> None:
-    out = console()
-    out.print()
-    out.print(
-        styled(title, "bold"), styled(f" ({plain(note, 200)})" if note else "", "dim"), sep=""
-    )
-    if data is not None:
-        out.print(
-            styled(safe_json(msgspec.json.format(bytes(data), indent=2).decode())), soft_wrap=True
-        )

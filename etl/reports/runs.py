@@ -79,6 +79,15 @@ _STEP_PAYLOADS = text("""
     WHERE s.run_id = :id
 """)
 
+_HAS_CALLS = text("SELECT to_regclass('orchestra.model_calls') IS NOT NULL")
+
+_CALLS = text("""
+    SELECT step_id, system, prompt, answer, tools::text AS tools, images, audio,
+           parameters::text AS parameters
+    FROM orchestra.model_calls
+    WHERE run_id = :id
+""")
+
 _RUN_PAYLOADS = text("""
     SELECT inputs::text AS inputs, outputs::text AS outputs, inputs_raw, outputs_raw, note
     FROM orchestra.run_payloads
@@ -152,6 +161,19 @@ class StepDetail(msgspec.Struct, frozen=True):
     absent_since: datetime | None
     payloads: dict[str, StepPayload] | None = None
     """The stored payloads, by `inputs` and `outputs`; None if they were not requested."""
+    system: str | None = None
+    """For a call of a model, this and what follows are the texts of its payloads, as in the view
+    `model_calls`; None if they were not requested, or if the payload's shape is not known."""
+    prompt: str | None = None
+    answer: str | None = None
+    tools: msgspec.Raw | None = None
+    """The tools that the model called: an array of objects with `name` and `arguments`."""
+    images: int | None = None
+    """Images in the inputs and outputs."""
+    audio: int | None = None
+    """Pieces of audio in the inputs and outputs."""
+    parameters: msgspec.Raw | None = None
+    """The settings of the call, such as `temperature`: an object."""
 
 
 class RunDetail(msgspec.Struct, frozen=True):
@@ -236,15 +258,19 @@ def get(
         connection: in a transaction.
         run_id: the whole id.
         give_up_after: the polling setting, in seconds.
-        payloads: whether to include the inputs and outputs of the run and its steps.
+        payloads: whether to include the inputs and outputs of the run and its steps, and for calls
+            of models, what these say.
     """
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     if row is None:
         return None
     by_step = _step_payloads(connection, run_id) if payloads else {}
+    texts = _call_texts(connection, run_id) if payloads else {}
     steps = tuple(
         StepDetail(
-            **_with_json(step, "error"), payloads=by_step.get(step.id, {}) if payloads else None
+            **_with_json(step, "error"),
+            payloads=by_step.get(step.id, {}) if payloads else None,
+            **texts.get(step.id, {}),
         )
         for step in connection.execute(_STEPS, {"id": run_id})
     )
@@ -269,6 +295,21 @@ def _step_payloads(connection: Connection, run_id: str) -> dict[str, dict[str, S
     for row in connection.execute(_STEP_PAYLOADS, {"id": run_id}):
         payload = StepPayload(_json(row.data), row.size_bytes, row.raw, row.note)
         found.setdefault(row.step_id, {})[row.name] = payload
+    return found
+
+
+def _call_texts(connection: Connection, run_id: str) -> dict[str, dict[str, Any]]:
+    """Return the texts of the run's calls of models by step.
+
+    There are none if the schema is older than the view. The program may still use such a schema,
+    and logs that it needs an upgrade.
+    """
+    if not connection.execute(_HAS_CALLS).scalar_one():
+        return {}
+    found = {}
+    for row in connection.execute(_CALLS, {"id": run_id}):
+        call = _with_json(row, "tools", "parameters")
+        found[call.pop("step_id")] = call
     return found
 
 

@@ -214,7 +214,8 @@ def test_the_loader_does_all_of_its_work(
         assert query(url, FAILED) != [{"n": 0}]
         assert command("status").status in {0, 6}
         good("runs", "list")
-        good("runs", "show", owner)
+        good("runs", "show", owner, "--payloads")
+        good("runs", "compare", owner, late)
         good("workflows")
         good("db", "current")
         good("rollups", "refresh", "--all")
@@ -358,6 +359,19 @@ def test_analysts_neither_write_nor_read_the_ledger(url: str) -> None:
     for login in ("test_analyst", "test_payload_analyst"):
         for statement in MUST_NOT:
             assert code(as_user(url, login), statement) == DENIED, (login, statement)
+
+
+def test_commands_that_show_runs_need_the_loader(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Commands that show runs print nothing to an analyst, and one line that names the role."""
+    for login in ("test_analyst", "test_payload_analyst"):
+        command = command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=as_user(url, login))
+        for arguments in (("list",), ("show", "r", "--payloads"), ("compare", "r", "r")):
+            printed = command("runs", *arguments)
+            assert (printed.status, printed.out, printed.err.count("\n")) == (4, "", 1)
+            assert f"which the role {LOADER} has" in printed.err
+            assert "secret" not in printed.err
 
 
 def test_a_hash_does_not_reveal_a_short_payload(

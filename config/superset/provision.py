@@ -151,7 +151,7 @@ def _make_user(name: str, roles: list, passwords: dict[str, str]) -> None:
 
 def _remove_payloads() -> None:
     """Remove the connection that reads payloads, and everything that uses it."""
-    from superset import db
+    from superset import db, security_manager
     from superset.models.core import Database
     from superset.models.slice import Slice
 
@@ -163,7 +163,17 @@ def _remove_payloads() -> None:
             datasource_id=dataset.id, datasource_type="table"
         ):
             db.session.delete(chart)
-        db.session.delete(dataset)
+    # Superset fails to remove the permissions itself if the database and the schema have one name.
+    menus = security_manager.viewmenu_model
+    for permission in (
+        db.session.query(security_manager.permissionview_model)
+        .join(menus)
+        .filter(menus.name.startswith(f"[{database.database_name}].", autoescape=True))
+    ):
+        db.session.delete(permission)
+    db.session.flush()
+    db.session.expire_all()
+    # Its datasets go with it.
     db.session.delete(database)
     db.session.commit()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -139,11 +140,11 @@ def test_the_role_reads_prompts_and_answers(
     assert any(row["prompt"] and row["answer"] for row in wanted)
     columns = ("step", "system_shown", "prompt_shown", "answer_shown", "finish_shown")
     assert [[row[name] for name in columns] for row in shown.rows[CHART]] == [
-        [value or "" for value in row.values()] for row in wanted
+        [displayed(value or "") for value in row.values()] for row in wanted
     ]
-    cells = shown.table(CHART)
-    assert [" ".join(row[3].split()) for row in cells] == [
-        " ".join((row["prompt"] or "").split()) for row in wanted
+    assert [row[2:5] for row in shown.table(CHART)] == [
+        [displayed(row[name] or "").strip() for name in ("system", "prompt", "answer")]
+        for row in wanted
     ]
     assert len(shown.table("Step by step")) > len(wanted)
 
@@ -153,10 +154,8 @@ def test_texts_are_data(shown: Shown, page: Page) -> None:
     [row] = [one for one in shown.rows[CHART] if CANARY in one["prompt_shown"]]
     [cells] = [one for one in shown.table(CHART) if CANARY in one[3]]
 
-    assert row["prompt_shown"] == MARKUP.replace("\u202e", "\ufffd")
-    assert cells[3].splitlines() == row["prompt_shown"].expandtabs(8).splitlines() or (
-        cells[3].splitlines() == row["prompt_shown"].splitlines()
-    )
+    assert cells[3] == row["prompt_shown"] == displayed(MARKUP)
+    assert {"\u202e", "<"}.isdisjoint(cells[3])
     assert not shown.elements & {"IMG", "B", "SCRIPT", "A"}
     assert page.evaluate("window.canary") is None
     assert row["answer_shown"] == f"{LONG[:LONGEST]}\n[cut: {len(LONG):,} characters]"
@@ -320,6 +319,11 @@ def assert_absent(superset: Superset, url: str) -> None:
     assert query(
         url, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'orchestra!_dash%' ESCAPE '!'"
     ) == [{"rolname": "orchestra_dashboards"}]
+
+
+def displayed(text: str) -> str:
+    """Return a text as the dashboard writes it: only markup and overrides look different."""
+    return re.sub("<(?=[A-Za-z/!?])", "\u2039", text).replace("\u202e", "\ufffd")
 
 
 def holds(text: str, *words: str) -> bool:

@@ -19,6 +19,7 @@ Try it
   make demo              load a simulated history and watch it grow
                          (ARGS=--exit ends it when the history is loaded)
   make dashboards        show the demo's data, or DATABASE_URL's, in Superset
+                         (ARGS=--payloads adds prompts and answers)
   make run               run a command: make run ARGS='sync --json'
 
 Check a change

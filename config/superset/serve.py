@@ -2,8 +2,8 @@
 
 They show the database that DATABASE_URL names. Without it, they show the demo's database, whose
 server runs as long as Superset does. Superset's own database, its keys and its log are in the
-folder `dashboards` of the data folder. A second call updates the dashboards; if the first call
-still serves them, it ends then.
+folder `dashboards` of the data folder, or of the demo's data folder. A second call updates the
+dashboards; if the first call still serves them, it ends then.
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO
-from urllib.parse import quote, urlencode
 
 import psycopg
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
-from etl import app, settings
+from config.superset import logins
+from etl import app, schema, settings
 from etl.admin import roles
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
@@ -40,14 +38,16 @@ from etl.errors import ConfigurationError, DatabaseError, EtlError
 
 FOLDER = Path(__file__).resolve().parent
 PROGRAMS = FOLDER.parents[1] / ".superset" / "venv" / "bin"
-LOGIN = "orchestra_dashboards"
-"""Superset's database user: a member of the analysts, who cannot read payloads."""
 ANY = "0.0.0.0"  # noqa: S104 - only compared
 START_SECONDS = 180.0
+NO_CONFIG = Path(os.devnull)
+"""The configuration file of the commands called here: the user's own is not for the demo."""
+USERS = {
+    "viewer": "who changes nothing",
+    "payload-viewer": "who also reads prompts and answers",
+}
 STEP = "step: "
 """The text that `provision.py` prints before the name of each step."""
-STATEMENT_SECONDS = 55
-"""Less than Superset's own timeout, so that the server also ends a slow query."""
 
 
 def main() -> int:
@@ -67,16 +67,21 @@ def main() -> int:
         choices=["import", "serve"],
         help="bring the dashboards up to date and end; or serve what was imported before",
     )
+    parser.add_argument(
+        "--payloads",
+        action="store_true",
+        help="show prompts and answers to users with the role Payload viewer; the next call without"
+        " this option removes them",
+    )
     arguments = parser.parse_args()
+    if arguments.payloads and arguments.only == "serve":
+        parser.error("--payloads is an option of the import: leave it out with --only serve")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        home = _home()
-        with _database() as url, _lock(home) as alone:
+        with _database() as url, _lock(home := _home()) as alone:
             if arguments.only != "serve":
-                password, _ = _secret(home / "database-password")
-                _make_login(url, password)
-                _provision(home, _sqlalchemy_uri(url, password))
+                _import(home, url, payloads=arguments.payloads)
             if arguments.only == "import":
                 return 0
             if not (home / "admin-password").exists():
@@ -86,7 +91,7 @@ def main() -> int:
                 )
             if not alone:
                 address = (home / "address").read_text()
-                _say(f"the dashboards are up to date; they are served at {address}")
+                _say(f"the dashboards are up to date; they are served at\n  {address}")
                 return 0
             _serve(home, arguments.host, arguments.port, end=arguments.exit)
     except EtlError as error:
@@ -131,8 +136,17 @@ def _step(what: str) -> Iterator[None]:
         print(f"{again}{ended}", flush=True)
 
 
+def _shows_demo() -> bool:
+    return not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"))
+
+
 def _home() -> Path:
-    home = default_home() / "dashboards"
+    """Return the folder of Superset's passwords, keys and own database.
+
+    The demo's is in the demo's data folder, which is the data folder of a terminal with the demo's
+    settings: both ways to the demo use one password of the login.
+    """
+    home = default_home() / ("demo/dashboards" if _shows_demo() else "dashboards")
     try:
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o700)
@@ -164,8 +178,10 @@ def _lock(home: Path) -> Iterator[bool]:
 
 @contextmanager
 def _database() -> Iterator[str]:
-    if os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"):
-        with app.database_url(settings.load()) as url:
+    if not _shows_demo():
+        # The configuration file does not matter: it may need keys that are not here.
+        named = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "DATABASE_URL_FILE")}
+        with app.database_url(settings.load(NO_CONFIG, named)) as url:
             _check(url)
             _say("the dashboards show the database that DATABASE_URL names")
             yield url
@@ -175,7 +191,8 @@ def _database() -> Iterator[str]:
             with _step("loading the demo's history (about 10 s)"):
                 _etl("demo", "--exit")
         else:
-            # An earlier demo may have ended before it computed its rollups.
+            # An earlier demo may have ended before it computed its rollups, and may be older.
+            schema.upgrade(server.url)
             _etl("rollups", "refresh", DATABASE_URL=server.url)
         database = Database(server.url, pool_size=1)
         try:
@@ -209,9 +226,14 @@ def _has_recent_runs(url: str) -> bool:
 
 
 def _etl(*arguments: str, **variables: str) -> None:
-    command = [sys.executable, "-m", "etl", *arguments]
+    command = [sys.executable, "-m", "etl", "--config", str(NO_CONFIG), *arguments]
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name == "ORCHESTRA_ETL_HOME" or not name.startswith(("ORCHESTRA_", "DATABASE_"))
+    }
     done = subprocess.run(
-        command, env={**os.environ, **variables}, stdout=subprocess.DEVNULL, check=False
+        command, env={**kept, **variables}, stdout=subprocess.DEVNULL, check=False
     )
     if done.returncode != 0:
         raise DatabaseError(
@@ -244,58 +266,42 @@ def _check(url: str) -> None:
         )
 
 
-def _make_login(url: str, password: str) -> None:
-    """Create or update the login that Superset uses.
-
-    Raises:
-        DatabaseError: the database user may not do that.
-    """
-    login = sql.Identifier(LOGIN)
-    try:
-        with psycopg.connect(url) as connection:
-            # Only a hash goes to the server, whose log can contain the statement.
-            digest = connection.pgconn.encrypt_password(
-                password.encode(), LOGIN.encode(), b"scram-sha-256"
-            ).decode()
-            if (
-                connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [LOGIN]).fetchone()
-                is None
-            ):
-                connection.execute(sql.SQL("CREATE ROLE {}").format(login))
-            for statement in (
-                sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(login, sql.Literal(digest)),
-                sql.SQL("GRANT {} TO {}").format(sql.Identifier(roles.ANALYST), login),
-                sql.SQL("ALTER ROLE {} SET search_path = orchestra").format(login),
-                sql.SQL("ALTER ROLE {} SET timezone = 'UTC'").format(login),
-                sql.SQL("ALTER ROLE {} SET default_transaction_read_only = on").format(login),
-                sql.SQL("ALTER ROLE {} SET statement_timeout = {}").format(
-                    login, sql.Literal(f"{STATEMENT_SECONDS}s")
-                ),
-                sql.SQL("ALTER ROLE {} SET idle_in_transaction_session_timeout = {}").format(
-                    login, sql.Literal(f"{STATEMENT_SECONDS}s")
-                ),
-                sql.SQL(
-                    "COMMENT ON ROLE {} IS 'orchestra-etl: the login of the dashboards'"
-                ).format(login),
-            ):
-                connection.execute(statement)
-    except psycopg.Error as error:
+def _check_model_calls(url: str) -> None:
+    with psycopg.connect(url) as connection:
+        [readable] = connection.execute(
+            "SELECT has_table_privilege(%s, to_regclass('orchestra.model_calls'), 'SELECT')",
+            [roles.PAYLOAD_ANALYST],
+        ).fetchone() or [None]
+    if readable is None:
         raise DatabaseError(
-            f"this user of the database cannot make the login {LOGIN} "
-            f"(SQLSTATE {error.sqlstate}): it needs CREATEROLE, and the right to grant "
-            f"{roles.ANALYST}"
-        ) from None
-
-
-def _sqlalchemy_uri(url: str, password: str) -> str:
-    parameters = conninfo_to_dict(url)
-    database = quote(str(parameters.pop("dbname", "")), safe="")
-    names = ("host", "hostaddr", "port", "sslmode", "sslrootcert")
-    query = urlencode([(name, str(parameters[name])) for name in names if name in parameters])
-    return f"postgresql+psycopg2://{LOGIN}:{quote(password, safe='')}@/{database}?{query}"
+            "the database has no view orchestra.model_calls: run `orchestra-etl db upgrade`, or "
+            "leave out --payloads"
+        )
+    if not readable:
+        raise DatabaseError(
+            f"{roles.PAYLOAD_ANALYST} may not read orchestra.model_calls: run `orchestra-etl db "
+            "roles` first"
+        )
 
 
 # Superset
+
+
+def _import(home: Path, url: str, *, payloads: bool) -> None:
+    """Bring the logins and the dashboards up to date, with or without prompts and answers."""
+    password, _ = _secret(home / "database-password")
+    uris = {"sqlalchemy_uri": logins.sqlalchemy_uri(url, logins.ANALYST, password)}
+    if payloads:
+        _check_model_calls(url)
+        password_of_payloads, _ = _secret(home / "payload-database-password")
+        logins.make(url, logins.PAYLOAD_ANALYST, password_of_payloads)
+        uris["payloads_uri"] = logins.sqlalchemy_uri(
+            url, logins.PAYLOAD_ANALYST, password_of_payloads
+        )
+    logins.make(url, logins.ANALYST, password)
+    _provision(home, uris)
+    if not payloads:
+        logins.drop(url, logins.PAYLOAD_ANALYST)
 
 
 def _secret(path: Path) -> tuple[str, bool]:
@@ -334,15 +340,11 @@ def _program(name: str) -> str:
     return str(program)
 
 
-def _provision(home: Path, sqlalchemy_uri: str) -> None:
+def _provision(home: Path, uris: dict[str, str]) -> None:
     _secret(home / "secret-key")
     password, is_new = _secret(home / "admin-password")
-    viewer_password, _ = _secret(home / "viewer-password")
-    wanted = {
-        "sqlalchemy_uri": sqlalchemy_uri,
-        "password": password,
-        "viewer_password": viewer_password,
-    }
+    users = ["admin", "viewer", *(["payload-viewer"] if "payloads_uri" in uris else [])]
+    wanted = {**uris, "passwords": {one: _secret(home / f"{one}-password")[0] for one in users}}
     log = home / "provision.log"
     with (
         # Superset's standard error goes into the same file: lines must be written in order.
@@ -377,9 +379,11 @@ def _provision(home: Path, sqlalchemy_uri: str) -> None:
         raise ConfigurationError(
             f"Superset cannot take over the dashboards: {lines[-1]} (see {log})"
         )
-    shown = f"password {password}, kept in" if is_new else "password in"
-    _say(f"sign in as admin, {shown} {home / 'admin-password'}")
-    _say(f"or as viewer, who changes nothing, password in {home / 'viewer-password'}")
+    _say(f"sign in as admin, {f'password {password}, kept in' if is_new else 'password in'}")
+    _say(f"  {home / 'admin-password'}")
+    for user in users[1:]:
+        _say(f"or as {user}, {USERS[user]}, password in")
+        _say(f"  {home / f'{user}-password'}")
 
 
 def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
@@ -400,7 +404,7 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
             with _step("starting the server"):
                 _wait_until_ready(server, port, home)
             (home / "address").write_text(address)
-            _say(f"the dashboards are served at {address}")
+            _say(f"the dashboards are served at\n  {address}")
             if not end:
                 _say("Ctrl-C ends it")
                 if server.wait() != 0:

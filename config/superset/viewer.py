@@ -6,6 +6,9 @@ with the stored chart, or with the dashboards' filters: its columns, metrics and
 stored ones. The viewer can only choose filter values, the time, its grain, the order and the page.
 Every other way to the data is closed to viewers.
 
+The connection that reads payloads is open to the role PAYLOAD_ROLE alone: to users with Superset's
+own roles for all data, such as the administrator, only if they have that role too.
+
 Superset imports this module because of `CUSTOM_SECURITY_MANAGER`.
 """
 
@@ -22,6 +25,11 @@ from superset.utils import json
 from superset.utils.core import get_user_id
 
 ROLE = "Dashboards viewer"
+PAYLOAD_ROLE = "Payload viewer"
+PAYLOADS = "6f1f3a0e-6a49-4d5e-9b55-0c1d5a6f0002"
+"""The UUID of the connection that reads payloads."""
+DATA = ("database", "datasource", "query", "query_context", "viz")
+"""What a request for data names; one for a chart or a dashboard is for its title and settings."""
 RESULTS = (None, "full", "results", "timegrains")
 """The result types for viewers; not the SQL, and no samples of columns that no chart shows."""
 EXTRAS = ("where", "having", "time_grain_sqla")
@@ -38,24 +46,36 @@ class ViewerSecurityManager(SupersetSecurityManager):
         Raises:
             SupersetSecurityException: the user may not make the request.
         """
-        if self._is_viewer():
+        if not self._has(PAYLOAD_ROLE) and any(_reads_payloads(asked.get(one)) for one in DATA):
+            raise _refusal(f"Only the role {PAYLOAD_ROLE} may read prompts and answers.")
+        if self._has(ROLE) and not self.is_admin():
             _check(**asked)
         super().raise_for_access(**asked)
 
     def can_access_datasource(self, datasource: Any) -> bool:
         """Return whether the user may open dashboards and charts of the dataset."""
+        if _reads_payloads(datasource) and not self._has(PAYLOAD_ROLE):
+            return False
         try:
             super().raise_for_access(datasource=datasource)
         except SupersetSecurityException:
             return False
         return True
 
-    def _is_viewer(self) -> bool:
-        return (
-            get_user_id() is not None
-            and not self.is_admin()
-            and ROLE in {one.name for one in self.get_user_roles()}
-        )
+    def can_access_database(self, database: Any) -> bool:
+        """Return whether the user may use the connection without a dataset."""
+        if _reads_payloads(database) and not self._has(PAYLOAD_ROLE):
+            return False
+        return super().can_access_database(database)
+
+    def _has(self, role: str) -> bool:
+        return get_user_id() is not None and role in {one.name for one in self.get_user_roles()}
+
+
+def _reads_payloads(one: Any) -> bool:
+    """Return whether a connection, a dataset or a query of either reads payloads."""
+    source = getattr(one, "datasource", one)
+    return str(getattr(getattr(source, "database", source), "uuid", None)) == PAYLOADS
 
 
 class Stored(NamedTuple):
@@ -278,10 +298,14 @@ def _text(one: Any) -> str:
 
 
 def _refuse(what: str) -> None:
-    raise SupersetSecurityException(
+    raise _refusal(f"A viewer may request only what the dashboards request, not {what}.")
+
+
+def _refusal(message: str) -> SupersetSecurityException:
+    return SupersetSecurityException(
         SupersetError(
             error_type=SupersetErrorType.DATASOURCE_SECURITY_ACCESS_ERROR,
-            message=f"A viewer may request only what the dashboards request, not {what}.",
+            message=message,
             level=ErrorLevel.ERROR,
         )
     )

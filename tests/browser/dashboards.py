@@ -103,7 +103,7 @@ def served(
             assert address is not None
             yield Superset(
                 address[0],
-                home / "dashboards",
+                home / ("dashboards" if "DATABASE_URL" in variables else "demo/dashboards"),
                 checkout / "config" / "superset",
                 command,
                 variables,

@@ -466,7 +466,7 @@ def test_a_fresh_machine_shows_the_demo(superset: Superset) -> None:
     """On a fresh machine the demo is loaded first, and every dashboard's views have rows."""
     home = new_home()
     try:
-        _share_tables(superset, home)
+        _share_tables(superset, home / "demo")
         command = [*superset.command, "--exit"]
         variables = {**superset.environment, "ORCHESTRA_ETL_HOME": str(home)}
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
@@ -560,7 +560,7 @@ def test_secrets_are_kept(superset: Superset) -> None:
 
 
 def _share_tables(superset: Superset, home: Path) -> None:
-    """Copy Superset's own database and keys to another home.
+    """Copy Superset's own database and keys to another data folder.
 
     To create all its tables takes half a minute.
     """

@@ -11,14 +11,21 @@ import yaml
 from tests.conftest import ROOT
 
 ASSETS = ROOT / "config" / "superset" / "assets"
+PAYLOADS = ASSETS.with_name("payloads")
 CHARTS = {
-    str(path.relative_to(ASSETS)): yaml.safe_load(path.read_text())
-    for path in (ASSETS / "charts").rglob("*.yaml")
+    str(path.relative_to(assets)): yaml.safe_load(path.read_text())
+    for assets in (ASSETS, PAYLOADS)
+    for path in (assets / "charts").rglob("*.yaml")
 }
 DATASETS = {
     one["uuid"]: one
     for one in map(
-        yaml.safe_load, (path.read_text() for path in (ASSETS / "datasets").rglob("*.yaml"))
+        yaml.safe_load,
+        (
+            path.read_text()
+            for assets in (ASSETS, PAYLOADS)
+            for path in (assets / "datasets").rglob("*.yaml")
+        ),
     )
 }
 DURATION = re.compile(r"_ms$|^elapsed$|^behind$")
@@ -67,6 +74,10 @@ DISGUISE = (
     r"\U000E0000-\U000E007F"
 )
 """Control, invisible and bidirectional characters, and the mark that replaces them."""
+CONTENT_DISGUISE = DISGUISE.replace(
+    r"\u0001-\u001F", r"\u0001-\u0008\u000B\u000C\u000E-\u001F"
+).replace(r"\u200B-\u200F", r"\u200B")
+"""The same without what texts are written with: lines, tabs, and joiners and marks of scripts."""
 ADDED_UP = r"COALESCE\(SUM\(\w+\), 0\)"
 NAMES = {
     "workflow_name",
@@ -80,6 +91,10 @@ NAMES = {
     "pattern",
     "message",
     "user_id",
+    "system",
+    "prompt",
+    "answer",
+    "tools",
 }
 """Columns whose text other people choose."""
 
@@ -87,16 +102,16 @@ NAMES = {
 def test_one_class_of_characters_is_marked() -> None:
     """Every expression that looks for disguised characters looks for the same ones.
 
-    It may also look for markup.
+    It may also look for markup. Prompts and answers may contain lines and joiners of letters.
     """
-    texts = [path.read_text() for path in ASSETS.rglob("*.yaml")]
+    texts = [path.read_text() for assets in (ASSETS, PAYLOADS) for path in assets.rglob("*.yaml")]
     found = {
         one
         for text in texts
         for one in re.findall(r"'\[(.*?)\]'", text)
         if one.startswith(r"\u0001")
     }
-    assert found == {DISGUISE, DISGUISE + "<"}
+    assert found == {DISGUISE, DISGUISE + "<", CONTENT_DISGUISE}
 
 
 @pytest.mark.parametrize("chart", CHARTS)
@@ -114,6 +129,17 @@ def test_no_chart_shows_a_name_as_it_is(chart: str) -> None:
     ]
     shown += params.get("tooltip_columns", [])
     assert {one for one in shown if isinstance(one, str)} & ((NAMES | {"run_id"}) - hidden) == set()
+
+
+def test_only_the_payloads_folder_reads_payloads() -> None:
+    """The files that are imported by default name no connection and no view with payloads."""
+    [connection] = [yaml.safe_load(one.read_text()) for one in PAYLOADS.glob("databases/*.yaml")]
+    default = "".join(path.read_text() for path in ASSETS.rglob("*.yaml"))
+    assert connection["uuid"] not in default
+    assert "model_calls" not in default
+    for name, chart in CHARTS.items():
+        reads = DATASETS[chart["dataset_uuid"]]["database_uuid"] == connection["uuid"]
+        assert reads is (PAYLOADS / name).exists()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from etl.transform.content_shapes import CONTAINERS, REQUEST_CONTAINERS, SHAPES
+from etl.transform.content_shapes import (
+    CONTAINERS,
+    MAX_DEPTH,
+    REQUEST_CONTAINERS,
+    SHAPES,
+)
 from etl.transform.shape import PARTS, REQUEST, RESPONSE, Part, Shape
 
 _HEAD = """\
@@ -167,19 +172,50 @@ _PAGE = """\
 
 # Model calls
 
-The view `orchestra.model_calls` reads prompts, answers, tools, media and settings from the places
-below. A path is an SQL/JSON path from the request (the step's inputs) or the response (its outputs)
-on, or from an object inside of them.
+The view `orchestra.model_calls` reads prompts, answers, tools, media and settings from the payloads
+of each call, with functions that also work on any other payload (`orchestra.prompt_text(inputs)`,
+`orchestra.answer_text(outputs)` and so on, see [Schema](schema.md#functions)). They know the places
+listed below.
+
+- **Request**: the step's inputs; a JSON text; or what these members contain, to a depth of {depth}:
+  {request_containers}.
+- **Response**: the step's outputs; a JSON text; an array of responses or of the events of a stream;
+  or what these members contain, to a depth of {depth}: {response_containers}.
+- **First API**: if a request or response has places of several APIs, those of the API that is
+  listed first count.
+- **Prompt**: the text of the only message; of several messages, each as `role: text`, with a blank
+  line between. Parts of a message are joined with a line break. System and developer messages are
+  in `system`.
+- **Answer**: the visible text. Reasoning is left out. Parts of a message and events of a stream are
+  joined without anything between, several choices with a blank line. If a stream also reports the
+  whole answer, that is used.
+- **Bounds**: more than 10,000 messages or events, and a JSON text of more than 2^20 characters or
+  100 levels, give null, never a part.
+- **Unknown shapes** give null. The load counts them as drift: `unknown_prompt` if the inputs of a
+  call have no member of a known request, `unknown_answer` if its outputs have no member of a known
+  response. Calls that failed need no answer. What redaction removes does not count. `orchestra-etl
+  status` shows drift; report a missing place to the developers of this program.
+
+A path is an SQL/JSON path in mode `lax`.
 """
 
 
 def page() -> str:
     """Return the reference page of the places."""
-    parts = [_PAGE]
+    names = {
+        "request_containers": ", ".join(f"`{name}`" for name in REQUEST_CONTAINERS),
+        "response_containers": ", ".join(f"`{name}`" for name in CONTAINERS),
+    }
+    parts = [_PAGE.format(depth=MAX_DEPTH, **names)]
     for part, meaning in PARTS.items():
-        found = dict.fromkeys((one.whole, one.api, one.source) for _, one in _of(part))
-        parts.append(f"\n## `{part}`\n\n{meaning[0].upper()}{meaning[1:]}.\n\n")
-        parts.append("| path | API |\n|---|---|\n")
-        for path, api, source in found:
-            parts.append(f"| `{path.replace('|', chr(92) + '|')}` | [{api}]({source}) |\n")
+        parts.append(f"\n## {part.replace('_', ' ').capitalize()}\n\n{meaning}.\n\n")
+        parts.append("| API | paths |\n|---|---|\n")
+        by_api: dict[tuple[str, str], list[str]] = {}
+        for _, one in _of(part):
+            path = one.whole.replace("|", "\\|")
+            by_api.setdefault((one.api, one.source), []).append(f"`{path}`")
+        parts += (
+            f"| [{api}]({source}) | {' '.join(dict.fromkeys(paths))} |\n"
+            for (api, source), paths in by_api.items()
+        )
     return "".join(parts)

@@ -108,6 +108,23 @@ def test_upgrading_the_schema_first(
     assert differences(url, history) == []
 
 
+def test_the_newest_revision_runs_while_a_service_does(
+    this: Program, variables: dict[str, str], history: History
+) -> None:
+    """A service on the schema of 1.0 loads while the newest revision runs, and after it."""
+    url, [workflow_id] = variables["DATABASE_URL"], history.workflow_ids
+    schema.upgrade(url, revision="0001")
+    with started("serve", variables=variables) as serving:
+        wait_until(lambda: _stored(url) == 30)
+        assert this("db", "upgrade").returncode == 0
+        history.add_runs(workflow_id, 5)
+        wait_until(lambda: _stored(url) == 35)
+        assert serving.poll() is None
+    assert differences(url, history) == []
+    [row] = query(url, "SELECT count(prompt) AS prompts, count(*) AS n FROM orchestra.model_calls")
+    assert row["prompts"] > 0
+
+
 @pytest.mark.slow
 def test_upgrading_the_program_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path

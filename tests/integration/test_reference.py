@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from docs import reference
+from docs import content_shapes, reference
 from tests.conftest import ROOT
 from tests.support import query
 
@@ -39,3 +39,10 @@ def test_the_whole_schema_stands_in_one_file(database_url: str) -> None:
     query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
     query(database_url, reference.SCHEMA_SQL.read_text())
     assert reference.schema_sql(database_url) == reference.SCHEMA_SQL.read_text()
+
+
+def test_the_shapes_of_model_calls_are_the_loads() -> None:
+    """The SQL functions and the page list the places that the load knows."""
+    assert reference.SHAPES_SQL.read_text() == content_shapes.sql(), "run `make docs`"
+    page = ROOT / "docs" / "reference" / "model-calls.md"
+    assert page.read_text() == content_shapes.page(), "run `make docs`"

@@ -296,6 +296,8 @@ ANALYST_MAY = (
 )  # fmt: skip
 PAYLOAD_READS = (
     "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs",
+    "SELECT prompt, answer FROM orchestra.model_calls",
+    "SELECT count(*) FROM orchestra.model_calls WHERE system LIKE '%s%'",
     "SELECT data FROM orchestra.inputs",
     "SELECT raw FROM orchestra.outputs", "SELECT row_to_json(s.*) FROM orchestra.steps s",
     "SELECT s FROM orchestra.steps s",

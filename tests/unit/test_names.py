@@ -11,8 +11,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "etl"
 POSITIONAL = 4
-# The arguments of these are a list: a table's columns, the parts of a date.
-LISTS = frozenset({"Table", "datetime", "_queue"})
+# The arguments of these are a list: a table's columns, the parts of a date, the paths of shapes.
+LISTS = frozenset({"Table", "datetime", "_queue", "rows"})
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,6 @@ from tests.browser.conftest import DEMO, PICTURES, a_failed_run
 from tests.browser.dashboards import CHART, DASHBOARDS, Superset, open_dashboard
 from tests.browser.databases import grant, showing
 from tests.conftest import ROOT
-from tests.support import query
 
 pytestmark = pytest.mark.skipif(not PICTURES, reason="SCREENSHOTS is not set")
 SHRINK = (
@@ -21,11 +20,6 @@ SHRINK = (
     "Image.open(sys.argv[1]).quantize(256).save(sys.argv[1], optimize=True)"
 )
 """A palette takes a third of the space. Superset's environment contains Pillow."""
-ON_TIME = """
-    UPDATE orchestra.runs AS r SET start_time = s.swept_at - interval '5 seconds'
-    FROM orchestra_etl.sweeps AS s WHERE s.workflow_id = r.workflow_id AND r.end_time IS NULL
-"""
-"""A busy machine loads the history late, and its open runs would look overdue."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +27,6 @@ def run(server: EmbeddedPostgres, superset: Superset) -> Iterator[str]:
     """Provide the run of the picture, while Superset shows the demo's history."""
     url = server.url_for(DEMO)
     grant(url)
-    query(url, ON_TIME)
     with showing(superset, DEMO):
         yield a_failed_run(url)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import msgspec
 import typer
 
+from etl.cli import search
 from etl.cli.context import (
     AsJson,
     RunId,
@@ -35,9 +36,7 @@ BAR = 24
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(
-        name="runs", help="List runs, or show one run as a waterfall.", no_args_is_help=True
-    )
+    group = typer.Typer(name="runs", help="List, show and search runs.", no_args_is_help=True)
     group.command(
         "list",
         epilog=examples("runs list --state failed", "runs list -w 'weather jokes' --limit 5"),
@@ -45,6 +44,7 @@ def register(app: typer.Typer) -> None:
     group.command("show", epilog=examples("runs show 5b69669f", "runs show 5b69669f --payloads"))(
         show
     )
+    search.register(group)
     app.add_typer(group)
 
 

@@ -135,6 +135,35 @@ COMMENT ON FUNCTION orchestra.search_snippet(text, text) IS
     'The first place of a folded phrase in a text: the hit between « and », 40 characters on each '
     'side, and its place in the snippet.';
 
+-- The beginning of a phrase is enough for the index, and bounds its work.
+CREATE FUNCTION orchestra.search_pattern(query text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT '%' || replace(
+        regexp_replace(orchestra.search_key(left(orchestra.search_fold(query), 100)),
+                       '([\\%_])', '\\\1', 'g'),
+        E'\n', '%') || '%'
+$$;
+
+COMMENT ON FUNCTION orchestra.search_pattern(text) IS
+    'The pattern of LIKE that the key (search_key) of every text with the phrase matches.';
+
+-- Without three letters or digits in a row there is no trigram to look for.
+CREATE FUNCTION orchestra.search_is_indexed(query text) RETURNS boolean
+LANGUAGE sql STABLE PARALLEL SAFE
+AS $$
+    SELECT orchestra.search_pattern(query) ~ '[a-z0-9]{3}' AND (
+        SELECT count(*) = 5
+        FROM unnest(ARRAY['inputs', 'outputs', 'run_payloads', 'steps', 'runs']) AS t (name)
+        JOIN pg_catalog.pg_index AS i
+          ON i.indexrelid = to_regclass(format('orchestra.%I', t.name || '_search_idx'))
+        WHERE i.indisvalid)
+$$;
+
+COMMENT ON FUNCTION orchestra.search_is_indexed(text) IS
+    'Whether an index serves a search for the phrase: `orchestra-etl db index-search` builds it, '
+    'and the phrase needs a word of three letters or digits, or a character beyond ASCII.';
+
 -- Newest first, in slices that grow while they are quick. A rare phrase would read the whole window:
 -- the index then finds the rest. For a frequent one the index would be slower than the slices.
 CREATE FUNCTION orchestra.search(query text, workflow text DEFAULT NULL, node text DEFAULT NULL,
@@ -146,16 +175,8 @@ LANGUAGE plpgsql STABLE PARALLEL SAFE
 AS $$
 DECLARE
     folded CONSTANT text := orchestra.search_fold(query);
-    -- A prefix is enough for the index, and bounds its work.
-    pattern CONSTANT text := '%' || replace(regexp_replace(
-        orchestra.search_key(left(folded, 100)), '([\\%_])', '\\\1', 'g'), E'\n', '%') || '%';
-    is_indexed CONSTANT boolean := pattern ~ '[a-z0-9]{3}' AND 5 = (
-        SELECT count(*)
-        FROM unnest(ARRAY['inputs', 'outputs', 'run_payloads', 'steps', 'runs']) AS t (name)
-        JOIN pg_catalog.pg_index AS i
-          ON i.indexrelid = to_regclass(format('orchestra.%I', t.name || '_search_idx'))
-        WHERE i.indisvalid
-    );
+    pattern CONSTANT text := orchestra.search_pattern(query);
+    is_indexed CONSTANT boolean := orchestra.search_is_indexed(query);
     began CONSTANT timestamptz := clock_timestamp();
     first CONSTANT timestamptz := COALESCE(since, '-infinity');
     slice_start timestamptz;

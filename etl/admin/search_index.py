@@ -260,18 +260,21 @@ def _create(
         f" USING gin ({keys}){rows}"
     )
     failures: list[psycopg.Error] = []
+    # Ctrl-C during Thread.join makes Python 3.11 take the thread for one that has ended.
+    ended = threading.Event()
 
     def work() -> None:
         try:
             own.execute(statement.encode())
         except psycopg.Error as error:
             failures.append(error)
+        finally:
+            ended.set()
 
     building = threading.Thread(target=work, name="index")
-    building.start()
     try:
-        while building.is_alive():
-            building.join(EVERY)
+        building.start()
+        while not ended.wait(EVERY):
             row = database.transaction(
                 lambda c: c.execute(_PROGRESS, {"pid": own.info.backend_pid}).one_or_none()
             )
@@ -280,10 +283,9 @@ def _create(
             elif row is not None:
                 report(Progress(table, row.phase, 0.0))
     except BaseException:
-        while building.is_alive():
+        while building.ident is not None and not ended.wait(EVERY):
             with suppress(psycopg.Error):
-                own.cancel_safe(timeout=5.0)
-            building.join(EVERY)
+                own.cancel_safe(timeout=LOCK_SECONDS)
         with suppress(psycopg.Error):
             _drop(own, table)
         raise

@@ -19,7 +19,7 @@ from etl.cli.ids import no_json
 from etl.cli.times import Since, Until, window
 from etl.exit_status import ExitStatus
 from etl.reports.search import Place
-from etl.terminal import plain
+from etl.terminal import plain, visible
 
 if TYPE_CHECKING:
     from etl.database import Database
@@ -161,12 +161,11 @@ def _print_hit(hit: Hit) -> None:
     out.print(styled(f"{instant(hit.time)}  {'  '.join(facts)}"), soft_wrap=True)
     begin = hit.hit_start - 1
     end = begin + hit.hit_length
-    out.print(
-        styled("  " + hit.snippet[:begin], "dim")
-        + styled(hit.snippet[begin:end], "bold")
-        + styled(hit.snippet[end:], "dim"),
-        soft_wrap=True,
+    before, found, after = (
+        visible(part) for part in (hit.snippet[:begin], hit.snippet[begin:end], hit.snippet[end:])
     )
+    line = styled("  " + before, "dim") + styled(found, "bold") + styled(after, "dim")
+    out.print(line, soft_wrap=True)
 
 
 def _print_end(found: Found, *, default_window: bool) -> None:

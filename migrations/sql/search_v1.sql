@@ -1,5 +1,6 @@
 -- Case is ignored by the same rules in every database, whatever its locale: the collation is the
--- best that the server has. PostgreSQL 17 brings pg_c_utf8; before, ICU is usual.
+-- best that the server has. PostgreSQL 17 brings pg_c_utf8; before, ICU is usual, which makes two
+-- characters of İ.
 DO $do$
 DECLARE
     folding text := (
@@ -17,7 +18,9 @@ BEGIN
     EXECUTE format($create$
 CREATE FUNCTION orchestra.search_fold(said text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-AS $$ SELECT replace(lower(said%s), 'ς', 'σ') COLLATE "C" $$
+AS $$
+    SELECT replace(replace(lower(said%s), 'ς', 'σ'), E'i\u0307', 'i') COLLATE "C"
+$$
 $create$, folding);
 END
 $do$;

@@ -1370,12 +1370,12 @@ DECLARE
     folded CONSTANT text := orchestra.search_fold(query);
     pattern CONSTANT text := orchestra.search_pattern(query);
     is_indexed CONSTANT boolean := orchestra.search_is_indexed(query);
-    began CONSTANT timestamptz := clock_timestamp();
     first CONSTANT timestamptz := COALESCE(since, '-infinity');
     slice_start timestamptz;
     slice_end timestamptz := COALESCE(until, 'infinity');
     slice_began timestamptz;
-    width interval := '1 hour';
+    slice_runs bigint := 200;
+    runs bigint := 0;
     uses_index boolean := false;
     hits integer := 0;
     added integer;
@@ -1412,20 +1412,16 @@ BEGIN
     END IF;
     WHILE hits < max_hits AND slice_end > first LOOP
         slice_began := clock_timestamp();
-        uses_index := is_indexed AND slice_began - began > interval '0.15 s'
-            AND (slice_began - began) * max_hits > interval '2 s' * hits;
-        IF uses_index THEN
-            slice_start := first;
-        ELSE
-            slice_start := GREATEST(
-                (SELECT max(r.start_time) FROM orchestra.runs AS r
-                 WHERE r.start_time < slice_end
-                   AND (workflow IS NULL OR r.workflow_id = workflow)),
-                (SELECT max(r.first_seen_at) FROM orchestra.runs AS r
-                 WHERE r.start_time IS NULL AND r.first_seen_at < slice_end
-                   AND (workflow IS NULL OR r.workflow_id = workflow)));
-            EXIT WHEN slice_start IS NULL OR slice_start < first;
-            slice_start := GREATEST(slice_start - width, first);
+        uses_index := is_indexed AND runs >= 200 AND runs * max_hits > hits * 4000;
+        slice_start := first;
+        IF NOT uses_index THEN
+            SELECT COALESCE(min(newest.start_time), first) INTO slice_start
+            FROM (
+                SELECT r.start_time FROM orchestra.runs AS r
+                WHERE r.start_time >= first AND r.start_time < slice_end
+                  AND (workflow IS NULL OR r.workflow_id = workflow)
+                ORDER BY r.start_time DESC LIMIT slice_runs
+            ) AS newest;
         END IF;
         RETURN QUERY EXECUTE format(statement, (
             SELECT string_agg(format($sql$
@@ -1478,10 +1474,11 @@ BEGIN
         GET DIAGNOSTICS added = ROW_COUNT;
         hits := hits + added;
         slice_end := slice_start;
+        runs := runs + slice_runs;
         IF clock_timestamp() - slice_began < interval '0.2 s' THEN
-            width := LEAST(width * 2, interval '100 years');
+            slice_runs := slice_runs * 2;
         ELSIF clock_timestamp() - slice_began > interval '1 s' THEN
-            width := width / 2;
+            slice_runs := GREATEST(slice_runs / 2, 50);
         END IF;
     END LOOP;
 END
@@ -1495,7 +1492,9 @@ COMMENT ON FUNCTION orchestra.search_error(error jsonb, reported_error text) IS 
 
 CREATE FUNCTION orchestra.search_fold(said text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    AS $$ SELECT replace(lower(said COLLATE pg_catalog.pg_c_utf8), 'ς', 'σ') COLLATE "C" $$;
+    AS $$
+    SELECT replace(replace(lower(said COLLATE pg_catalog.pg_c_utf8), 'ς', 'σ'), E'i\u0307', 'i') COLLATE "C"
+$$;
 COMMENT ON FUNCTION orchestra.search_fold(said text) IS 'The text in lower case, in which a search compares it.';
 
 CREATE FUNCTION orchestra.search_is_indexed(query text) RETURNS boolean

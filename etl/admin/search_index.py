@@ -35,7 +35,7 @@ _ROWS = {
     "steps": "error IS NOT NULL OR reported_error IS NOT NULL",
 }
 # Bytes of index for a byte of text, and bytes of text a second, by `make bench-search`.
-INDEX_BYTES = 1.0
+INDEX_BYTES = 1.5
 BYTES_PER_SECOND = 2_000_000
 # Rows of each table that the estimate reads.
 SAMPLE = 1000
@@ -103,7 +103,7 @@ class Estimate(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Progress(msgspec.Struct, frozen=True):
+class BuildProgress(msgspec.Struct, frozen=True):
     """The state of a build."""
 
     table: str
@@ -159,7 +159,7 @@ def check_extension(connection: Connection) -> None:
         )
 
 
-def build(database: Database, url: str, report: Callable[[Progress], None]) -> list[str]:
+def build(database: Database, url: str, report: Callable[[BuildProgress], None]) -> list[str]:
     """Build the missing indexes, each while the table is read and written.
 
     An interrupted build is dropped; finished indexes stay, and a repetition continues with the
@@ -187,7 +187,7 @@ def build(database: Database, url: str, report: Callable[[Progress], None]) -> l
                 continue
             while True:
                 _drop(own, table)
-                _create(database, own, table, schema, report)
+                _create(database, own, table, schema=schema, report=report)
                 if not _is_sampled(own, table):
                     break
             built.append(table)
@@ -248,8 +248,9 @@ def _create(
     database: Database,
     own: psycopg.Connection[Any],
     table: str,
+    *,
     schema: str,
-    report: Callable[[Progress], None],
+    report: Callable[[BuildProgress], None],
 ) -> None:
     keys = ", ".join(
         f"orchestra.search_key(orchestra.{key}) {schema}.gin_trgm_ops" for key in KEYS[table]
@@ -279,9 +280,9 @@ def _create(
                 lambda c: c.execute(_PROGRESS, {"pid": own.info.backend_pid}).one_or_none()
             )
             if row is not None and row.blocks_total:
-                report(Progress(table, row.phase, row.blocks_done / row.blocks_total))
+                report(BuildProgress(table, row.phase, row.blocks_done / row.blocks_total))
             elif row is not None:
-                report(Progress(table, row.phase, 0.0))
+                report(BuildProgress(table, row.phase, 0.0))
     except BaseException:
         while building.ident is not None and not ended.wait(EVERY):
             with suppress(psycopg.Error):

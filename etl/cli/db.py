@@ -74,7 +74,7 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def current(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the schema's revision, and the revision this version needs."""
+    """Show the schema's revision, and the one this version needs."""
     from etl import app, schema
 
     with app.database_url(invocation(context).settings()) as url, connected(url) as own:
@@ -101,7 +101,7 @@ def current(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Compare the schema with what this version needs, table by table.
+    """Compare every table with what this version needs.
 
     Exit status 4 if this version cannot use the schema, or if it was changed by hand.
     """

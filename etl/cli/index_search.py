@@ -17,7 +17,7 @@ from etl.errors import ConfigurationError
 from etl.exit_status import ExitStatus
 
 if TYPE_CHECKING:
-    from etl.admin.search_index import Estimate, Index, Progress
+    from etl.admin.search_index import BuildProgress, Estimate, Index
 
 SLOWER = "a load takes about four times as long"
 """The cost on load, by `make bench-search`."""
@@ -38,7 +38,7 @@ def index_search(
     drop: Annotated[bool, typer.Option("--drop", help="Drop the index.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Build the index of `runs search` and orchestra.search.
+    """Build the index of the search.
 
     Reports what it would cost; --yes builds it. With it, a phrase in the whole history is found in
     about a second, and each load takes longer. It needs the extension pg_trgm, which PostgreSQL
@@ -109,7 +109,7 @@ def _size(size: int) -> str:
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[Progress], None]]:
+def _shown() -> Iterator[Callable[[BuildProgress], None]]:
     """Show the progress while the block runs: a bar on a terminal, elsewhere a log line."""
     import structlog
 
@@ -117,7 +117,7 @@ def _shown() -> Iterator[Callable[[Progress], None]]:
         log = structlog.get_logger("etl.progress")
         said: list[str] = []
 
-        def say(progress: Progress) -> None:
+        def say(progress: BuildProgress) -> None:
             if progress.table not in said:
                 said.append(progress.table)
                 log.info("search_index_progressed", table=progress.table)

@@ -167,8 +167,9 @@ COMMENT ON FUNCTION orchestra.search_is_indexed(text) IS
     'Whether an index serves a search for the phrase: `orchestra-etl db index-search` builds it, '
     'and the phrase needs a word of three letters or digits, or a character beyond ASCII.';
 
--- Newest first, in slices that grow while they are quick. A rare phrase would read the whole window:
--- the index then finds the rest. For a frequent one the index would be slower than the slices.
+-- Newest first, in slices that grow while they are quick. If the slices would have to read more than
+-- about 4,000 runs, the index finds the rest. For a frequent phrase it would be slower: it finds all
+-- places, whatever their time.
 CREATE FUNCTION orchestra.search(query text, workflow text DEFAULT NULL, node text DEFAULT NULL,
     since timestamptz DEFAULT now() - interval '7 days', until timestamptz DEFAULT NULL,
     within text DEFAULT 'all', max_hits integer DEFAULT 100)
@@ -180,12 +181,12 @@ DECLARE
     folded CONSTANT text := orchestra.search_fold(query);
     pattern CONSTANT text := orchestra.search_pattern(query);
     is_indexed CONSTANT boolean := orchestra.search_is_indexed(query);
-    began CONSTANT timestamptz := clock_timestamp();
     first CONSTANT timestamptz := COALESCE(since, '-infinity');
     slice_start timestamptz;
     slice_end timestamptz := COALESCE(until, 'infinity');
     slice_began timestamptz;
-    width interval := '1 hour';
+    slice_runs bigint := 200;
+    runs bigint := 0;
     uses_index boolean := false;
     hits integer := 0;
     added integer;
@@ -222,20 +223,16 @@ BEGIN
     END IF;
     WHILE hits < max_hits AND slice_end > first LOOP
         slice_began := clock_timestamp();
-        uses_index := is_indexed AND slice_began - began > interval '0.15 s'
-            AND (slice_began - began) * max_hits > interval '2 s' * hits;
-        IF uses_index THEN
-            slice_start := first;
-        ELSE
-            slice_start := GREATEST(
-                (SELECT max(r.start_time) FROM orchestra.runs AS r
-                 WHERE r.start_time < slice_end
-                   AND (workflow IS NULL OR r.workflow_id = workflow)),
-                (SELECT max(r.first_seen_at) FROM orchestra.runs AS r
-                 WHERE r.start_time IS NULL AND r.first_seen_at < slice_end
-                   AND (workflow IS NULL OR r.workflow_id = workflow)));
-            EXIT WHEN slice_start IS NULL OR slice_start < first;
-            slice_start := GREATEST(slice_start - width, first);
+        uses_index := is_indexed AND runs >= 200 AND runs * max_hits > hits * 4000;
+        slice_start := first;
+        IF NOT uses_index THEN
+            SELECT COALESCE(min(newest.start_time), first) INTO slice_start
+            FROM (
+                SELECT r.start_time FROM orchestra.runs AS r
+                WHERE r.start_time >= first AND r.start_time < slice_end
+                  AND (workflow IS NULL OR r.workflow_id = workflow)
+                ORDER BY r.start_time DESC LIMIT slice_runs
+            ) AS newest;
         END IF;
         RETURN QUERY EXECUTE format(statement, (
             SELECT string_agg(format($sql$
@@ -288,10 +285,11 @@ BEGIN
         GET DIAGNOSTICS added = ROW_COUNT;
         hits := hits + added;
         slice_end := slice_start;
+        runs := runs + slice_runs;
         IF clock_timestamp() - slice_began < interval '0.2 s' THEN
-            width := LEAST(width * 2, interval '100 years');
+            slice_runs := slice_runs * 2;
         ELSIF clock_timestamp() - slice_began > interval '1 s' THEN
-            width := width / 2;
+            slice_runs := GREATEST(slice_runs / 2, 50);
         END IF;
     END LOOP;
 END

@@ -10,8 +10,8 @@ BENCH := .bench/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
 .PHONY: demo dashboards run check test test-fast test-all test-browser test-image test-containers \
-	faults soak bench bench-stages bench-analytics bench-dashboards bench-growth bench-tiny \
-	.chromium docs dist lock clean
+	faults soak bench bench-stages bench-analytics bench-dashboards bench-growth bench-search \
+	bench-tiny .chromium docs dist lock clean
 .DEFAULT_GOAL := help
 
 define HELP
@@ -39,6 +39,7 @@ Measure
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
+  make bench-search      search with and without its index (20 minutes)
   make bench-tiny        all benchmarks and the soak on tiny data (2 minutes)
 
 Maintain
@@ -118,6 +119,9 @@ bench-dashboards: $(VENV)/installed $(SUPERSET)/installed
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 	$(BIN)/python -m tests.benchmarks.churn
+
+bench-search: $(VENV)/installed
+	$(BIN)/python -m tests.benchmarks.search $(ARGS)
 
 # The first test is the longest.
 bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium

@@ -120,9 +120,14 @@ def set_up(connection: Connection) -> None:
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Return whether Alembic may compare the object: not those of other schemas."""
+    """Return whether Alembic may compare the object.
+
+    It may not compare those of other schemas, and indexes of the search, which exist on demand.
+    """
     if kind == "schema":
         return name in (ANALYTICS, OPERATIONS)
+    if kind == "index":
+        return not (name or "").endswith("_search_idx")
     return not (kind == "table" and name in ("alembic_version", LOCK))
 
 

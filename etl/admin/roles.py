@@ -79,6 +79,9 @@ LOADED: Mapping[Table, str] = {
 }
 """The loader's privileges on each table."""
 
+PAYLOAD_ROUTINES = ("search",)
+"""Functions of the schema for analysts that read payloads; the catalogue does not show that."""
+
 _SCHEMAS = f"{ANALYTICS}, {OPERATIONS}"
 
 
@@ -428,6 +431,9 @@ def _grants() -> Iterator[str]:
     yield f"GRANT SELECT ON {OPERATIONS}.alembic_version TO {LOADER}"
     yield f"GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {_SCHEMAS} TO {LOADER}"
     yield f"GRANT EXECUTE ON ALL ROUTINES IN SCHEMA {ANALYTICS} TO {ANALYST}"
+    for routine in PAYLOAD_ROUTINES:
+        yield f"REVOKE EXECUTE ON ROUTINE {ANALYTICS}.{routine} FROM {ANALYST}"
+        yield f"GRANT EXECUTE ON ROUTINE {ANALYTICS}.{routine} TO {PAYLOAD_ANALYST}"
     for table, privileges in LOADED.items():
         yield f"GRANT {privileges} ON {table.fullname} TO {LOADER}"
     for table in metadata.sorted_tables:

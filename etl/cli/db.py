@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from etl.cli import index_search
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import counted, listing, say
 from etl.errors import ConfigurationError, SchemaMismatch
@@ -34,6 +35,7 @@ def register(app: typer.Typer) -> None:
     group.command("current")(current)
     group.command("check")(check)
     group.command("roles")(roles)
+    index_search.register(group)
     # Every argument after `psql` belongs to psql.
     group.command(
         "psql",
@@ -52,7 +54,7 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
     from etl.admin import roles
     from etl.ledger import rebuilds
 
-    with app.database_url(invocation(context).settings()) as url, _connected(url) as own:
+    with app.database_url(invocation(context).settings()) as url, connected(url) as own:
         before = schema.read(own)
         # If a newer version has migrated the schema, its grants must not be changed here.
         if schema.upgrade(url):
@@ -72,10 +74,10 @@ def upgrade(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def current(context: typer.Context, as_json: AsJson = False) -> None:
-    """Show the schema's revision, and the revision this version needs."""
+    """Show the schema's revision, and the one this version needs."""
     from etl import app, schema
 
-    with app.database_url(invocation(context).settings()) as url, _connected(url) as own:
+    with app.database_url(invocation(context).settings()) as url, connected(url) as own:
         found = schema.read(own)
     if as_json:
         print_json(
@@ -99,7 +101,7 @@ def current(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 def check(context: typer.Context, as_json: AsJson = False) -> None:
-    """Compare the schema with what this version needs, table by table.
+    """Compare every table with what this version needs.
 
     Exit status 4 if this version cannot use the schema, or if it was changed by hand.
     """
@@ -109,7 +111,7 @@ def check(context: typer.Context, as_json: AsJson = False) -> None:
     from etl.admin import roles
 
     with app.database_url(invocation(context).settings()) as url:
-        with _connected(url) as own:
+        with connected(url) as own:
             found = schema.read(own)
             found.check()
             if found.is_current:
@@ -147,7 +149,7 @@ def roles(context: typer.Context, as_json: AsJson = False) -> None:
     from etl.admin import roles
     from etl.privileges import quoted
 
-    with app.database_url(invocation(context).settings()) as url, _connected(url) as own:
+    with app.database_url(invocation(context).settings()) as url, connected(url) as own:
         schema.check_current(own)
         applied = roles.apply(own)
     users = [
@@ -230,7 +232,8 @@ def psql(context: typer.Context) -> int:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[Database]:
+def connected(url: str) -> Iterator[Database]:
+    """Provide the database for commands that change the schema or the roles."""
     from etl.database import INTERACTIVE, Database
 
     database = Database(

@@ -7,13 +7,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, examples, invocation, print_json
 from etl.cli.display import counted, say
+from etl.cli.times import Since, Until, window
 from etl.errors import ConfigurationError, EtlError
 from etl.terminal import LONGEST_LINE, console, plain
 
@@ -64,17 +64,8 @@ def sync(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson =
 def backfill(
     context: typer.Context,
     workflow: WorkflowIds = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Only runs that started at or after this time (UTC), such as 2026-01-31T12:00.",
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Only runs that started before this time (UTC)."),
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     reread: Annotated[
         bool, typer.Option("--reread", help="Also re-read runs that are final.")
     ] = False,
@@ -87,11 +78,7 @@ def backfill(
     or the next `sync`. With --reread, redaction rules are also applied to stored data that can no
     longer be re-read, as `redact apply` does.
     """
-    first, end = _time("--since", since), _time("--until", until)
-    if first is not None and end is not None and first >= end:
-        raise ConfigurationError("--since must be earlier than --until")
-    if first is not None and first > datetime.now(UTC):
-        raise ConfigurationError("--since is in the future: no run has started since")
+    first, end = window(since, until)
     settings = invocation(context).settings()
     chosen = _chosen(settings, workflow)
 
@@ -123,24 +110,6 @@ def serve(context: typer.Context) -> int:
     with app.open_database(settings, patient=True) as database:
         asyncio.run(app.serve(settings, database))
     return 0
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    """Parse a time in ISO 8601, by default in UTC; return None for None.
-
-    Raises:
-        ConfigurationError: the text is not a time.
-    """
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text.strip())
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ConfigurationError(
-            f"{option}: {text[:80]!r} is not a time: write 2026-01-31, 2026-01-31T12:00 (UTC)"
-            " or 2026-01-31T12:00+01:00"
-        ) from None
 
 
 def _chosen(settings: Settings, workflow: list[str] | None) -> list[str] | None:

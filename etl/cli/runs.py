@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import msgspec
 import typer
 
-from etl.cli import run_comparison, run_payloads
+from etl.cli import run_comparison, run_payloads, search
 from etl.cli.context import (
     AsJson,
     RunId,
@@ -48,9 +48,7 @@ BAR = 24
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="runs",
-        help="List runs, show one as a waterfall, or compare two.",
-        no_args_is_help=True,
+        name="runs", help="List, show, compare and search runs.", no_args_is_help=True
     )
     group.command(
         "list",
@@ -62,6 +60,7 @@ def register(app: typer.Typer) -> None:
     group.command("compare", epilog=examples("runs compare 5b69669f 7c9e6679"))(
         run_comparison.compare
     )
+    search.register(group)
     app.add_typer(group)
 
 

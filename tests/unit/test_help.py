@@ -119,7 +119,7 @@ def test_a_shell_completes_commands_and_options() -> None:
         return subprocess.run(program, env=environment, capture_output=True, text=True).stdout
 
     bash = {"_ORCHESTRA_ETL_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
-    assert completed(**bash, COMP_WORDS="orchestra-etl runs s") == "show\n"
+    assert completed(**bash, COMP_WORDS="orchestra-etl runs s") == "show\nsearch\n"
     fish = {"_ORCHESTRA_ETL_COMPLETE": "complete_fish", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     [line] = completed(**fish, _TYPER_COMPLETE_ARGS="orchestra-etl backf").splitlines()
     assert line.startswith("backfill\tWalk the whole run list")

@@ -1,0 +1,230 @@
+"""`runs search`: finds a phrase in payloads and errors."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+import typer
+
+from etl import terminal
+from etl.cli.context import AsJson, console, examples, invocation, print_json
+from etl.cli.display import counted, instant, say, styled
+from etl.cli.ids import no_json
+from etl.cli.times import Since, Until, window
+from etl.exit_status import ExitStatus
+from etl.reports.search import Place
+from etl.terminal import plain, visible
+
+if TYPE_CHECKING:
+    from etl.database import Database
+    from etl.reports.search import Hit, Wanted
+
+WINDOW = timedelta(days=7)
+"""How far back a search reads without --since."""
+# Seconds after which a search shows its progress.
+QUIET = 1.0
+
+
+class Found(msgspec.Struct):
+    """The result of a search."""
+
+    since: datetime
+    """The search has read the runs that started from here ..."""
+    until: datetime | None
+    """... until here; None: until now."""
+    complete: bool
+    """Whether the whole window was read: neither the limit nor the user ended the search."""
+    next_until: datetime | None
+    """With --until and this time the search goes on; None if it is complete."""
+    hits: list[Hit]
+    interrupted: bool = False
+
+
+def register(group: typer.Typer) -> None:
+    """Add the command."""
+    group.command(
+        "search",
+        epilog=examples(
+            'runs search "refund policy"',
+            'runs search "refund policy" --in answers --since 2026-01-01',
+        ),
+    )(search)
+
+
+def search(
+    context: typer.Context,
+    phrase: Annotated[
+        str, typer.Argument(metavar="PHRASE", help="The text to search for; case is ignored.")
+    ],
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            "--workflow",
+            "-w",
+            metavar="WORKFLOW",
+            help="Only this workflow: its id, a unique prefix of it, or its name.",
+            callback=no_json,
+        ),
+    ] = None,
+    node: Annotated[
+        str | None, typer.Option(metavar="NODE", help="Only steps of the node with this id.")
+    ] = None,
+    since: Since = None,
+    until: Until = None,
+    within: Annotated[
+        Place,
+        typer.Option(
+            "--in",
+            metavar="PLACE",
+            help="prompts (what models were asked), answers, errors, or all: these and every other"
+            " string of inputs and outputs.",
+        ),
+    ] = "all",
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="The most hits to show.")
+    ] = 20,
+    as_json: AsJson = False,
+) -> int:
+    """Find a phrase in prompts, answers, errors and other payloads.
+
+    The newest runs come first. Without --since, only the last 7 days are searched. `db
+    index-search` builds an index with which a search of the whole history takes about a second.
+    Each input, output and error counts once, and shows its first hit.
+    """
+    from etl.cli import resolve
+    from etl.reports import search as report
+
+    report.check_phrase(phrase)
+    first, end = window(since, until)
+    if first is None:
+        first = (end or datetime.now(UTC)) - WINDOW
+    with invocation(context).database() as database:
+        only = resolve.stored_workflows(database, [workflow] if workflow else None)
+        wanted = report.Wanted(
+            phrase=phrase, since=first, until=end, workflow=only[0] if only else None, node=node,
+            within=within, limit=limit,
+        )  # fmt: skip
+        found = _run(database, wanted, as_json=as_json)
+    if as_json:
+        print_json(found)
+    else:
+        _print_end(found, default_window=since is None)
+    return ExitStatus.INTERRUPTED if found.interrupted else ExitStatus.DONE
+
+
+def _run(database: Database, wanted: Wanted, *, as_json: bool) -> Found:
+    """Search, and print the hits of each slice at once unless the result is JSON."""
+    from etl.reports import search as report
+
+    found = Found(
+        since=wanted.since, until=wanted.until, complete=False, next_until=wanted.until, hits=[]
+    )
+    # One hit more shows whether the limit has cut something off.
+    slices = report.slices(database, msgspec.structs.replace(wanted, limit=wanted.limit + 1))
+    progress = _Progress()
+    try:
+        with progress.shown():
+            for one in slices:
+                shown = one.hits[: wanted.limit - len(found.hits)]
+                found.hits += shown
+                if not as_json:
+                    with progress.hidden():
+                        for hit in shown:
+                            _print_hit(hit)
+                if len(shown) < len(one.hits):
+                    found.since, found.next_until = found.hits[-1].time, _after(found.hits)
+                    return found
+                found.since = found.next_until = one.since
+                progress.update(one.share)
+    except KeyboardInterrupt:
+        found.interrupted = True
+        return found
+    found.since, found.complete, found.next_until = wanted.since, True, None
+    return found
+
+
+def _after(hits: list[Hit]) -> datetime:
+    """Return the --until with which the search goes on: the last run may have more hits."""
+    last = hits[-1].time
+    return last if hits[0].time == last else last + timedelta(microseconds=1)
+
+
+def _print_hit(hit: Hit) -> None:
+    out = console()
+    facts = [plain(hit.run_id), *([plain(hit.node_id, 60)] if hit.node_id else []), hit.place]
+    out.print(styled(f"{instant(hit.time)}  {'  '.join(facts)}"), soft_wrap=True)
+    begin = hit.hit_start - 1
+    end = begin + hit.hit_length
+    before, found, after = (
+        visible(part) for part in (hit.snippet[:begin], hit.snippet[begin:end], hit.snippet[end:])
+    )
+    line = styled("  " + before, "dim") + styled(found, "bold") + styled(after, "dim")
+    out.print(line, soft_wrap=True)
+
+
+def _print_end(found: Found, *, default_window: bool) -> None:
+    if found.complete:
+        say(f"{counted(len(found.hits), 'hit')} in the runs since {instant(found.since)}")
+        if default_window:
+            say("--since searches further back")
+        return
+    why = "interrupted" if found.interrupted else "more hits may follow"
+    until = f"--until {found.next_until.isoformat()}" if found.next_until else "the same command"
+    say(f"{counted(len(found.hits), 'hit')}, {why}: continue with {until}")
+
+
+class _Progress:
+    """A bar on the terminal for a search that takes longer than a second."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._is_due = threading.Event()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Show the bar while the block runs, if standard error is a terminal."""
+        if not sys.stderr.isatty():
+            yield
+            return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        columns = (TextColumn("searching"), BarColumn(), TaskProgressColumn())
+        self._bar = Progress(*columns, console=terminal.console(stderr=True), transient=True)
+        self._task = self._bar.add_task("search", total=1.0)
+        timer = threading.Timer(QUIET, self._start)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with self._lock:
+                self._bar.stop()
+
+    def _start(self) -> None:
+        with self._lock:
+            self._is_due.set()
+            self._bar.start()
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Hide the bar while the block prints."""
+        with self._lock:
+            if self._is_due.is_set():
+                self._bar.stop()
+            yield
+            if self._is_due.is_set():
+                self._bar.start()
+
+    def update(self, share: float) -> None:
+        """Show how much is done, from 0 to 1."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share)

@@ -44,8 +44,7 @@ def sources(relations: Sequence[Relation], private: Mapping[str, Sequence[str]])
             {
                 "name": column["name"],
                 "data_type": column["type"],
-                "description": column["comment"]
-                + (_CONTENT if column["name"] in content else ""),
+                "description": column["comment"] + (_CONTENT if column["name"] in content else ""),
             }
             for column in one["columns"]
         ]

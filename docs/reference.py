@@ -37,10 +37,12 @@ from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
 from etl.settings.values import Duration, _duration_text
 from etl.tables import ANALYTICS, PRIVATE
+from etl.transform.content_shapes import SHAPES
 
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS_SCHEMA = REFERENCE.parents[1] / "config" / "etl.schema.json"
 SCHEMA_SQL = REFERENCE.parents[1] / "migrations" / "schema.sql"
+SHAPES_SQL = SCHEMA_SQL.with_name("sql") / "content_shapes_v1.sql"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 
@@ -313,6 +315,42 @@ def schema_sql(url: str) -> str:
     return _SCHEMA_SQL + dumped.rstrip() + "\n"
 
 
+_SHAPES_SQL = """\
+-- Written by `make docs` from etl/transform/content_shapes.py.
+CREATE FUNCTION orchestra.content_shapes()
+RETURNS TABLE (ordinal integer, part text, direction text, api text, member text,
+    each_path jsonpath, path jsonpath, whole jsonpath, kind text, source text)
+LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 10
+AS $$
+    VALUES
+{rows}
+$$;
+
+COMMENT ON FUNCTION orchestra.content_shapes() IS
+    'Where requests and responses of models hold prompts, answers, tools and media: the part, the '
+    'first member of its path, the path from each alternative on, the public page that documents '
+    'it. prompt_text, answer_text and the other functions of model_calls follow it.';
+"""
+
+
+def content_shapes_sql() -> str:
+    """Return the SQL function that lists the places of prompts, answers, tools and media."""
+    rows = (
+        f"({ordinal}, {_literal(one.part)}, {_literal(one.direction)}, {_literal(one.api)},"
+        f" {_literal(one.member)}, {_literal(one.each, 'lax ')}, {_literal(one.path, 'lax ')},"
+        f" {_literal(one.whole, 'lax ')}, {_literal(one.kind)}, {_literal(one.source)})"
+        for ordinal, one in enumerate(SHAPES, 1)
+    )
+    return _SHAPES_SQL.format(rows=",\n".join(f"        {row}" for row in rows))
+
+
+def _literal(value: str | None, path_mode: str = "") -> str:
+    if not value:
+        return "NULL"
+    quoted = f"'{path_mode}{value}'".replace("\\", "\\\\")
+    return f"jsonpath {quoted}" if path_mode else quoted
+
+
 def _table(rows: Sequence[Any], content: set[str], *, null: bool) -> Iterator[str]:
     yield "| column | type | what it is |\n|---|---|---|\n"
     for row in rows:
@@ -339,6 +377,7 @@ def main() -> int:
     (REFERENCE / "commands.md").write_text(commands())
     (REFERENCE / "configuration.md").write_text(configuration())
     SETTINGS_SCHEMA.write_text(settings_schema())
+    SHAPES_SQL.write_text(content_shapes_sql())
     home = Path(tempfile.mkdtemp(prefix="orchestra-etl-docs-"))
     home.chmod(0o711)
     try:
@@ -351,7 +390,7 @@ def main() -> int:
     finally:
         shutil.rmtree(home, ignore_errors=True)
     print(
-        "docs/reference/*.md, config/etl.schema.json, migrations/schema.sql and"
+        "docs/reference/*.md, config/etl.schema.json, migrations/*.sql and"
         " dbt/models/{sources.yml,descriptions.md} are written"
     )
     return 0

@@ -34,6 +34,46 @@ CREATE TYPE orchestra.usage AS (
 );
 COMMENT ON TYPE orchestra.usage IS 'The usage of a model call, by kind; null if the call does not report the kind.';
 
+CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$
+    WITH said AS (
+        SELECT DISTINCT ON (b.place, CAST(s.each_path AS text), a.ordinal)
+               b.place, b.streamed, s.kind, a.ordinal,
+               COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
+               a.value -> 'index' AS number, t.text
+        FROM orchestra.model_bodies(outputs, 'response') AS b
+        CROSS JOIN orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query(b.body, s.each_path, '{}', true)
+            WITH ORDINALITY AS a (value, ordinal)
+        CROSS JOIN LATERAL (
+            SELECT orchestra.content_text(jsonb_path_query_array(a.value, s.path, '{}', true), '')
+            OFFSET 0
+        ) AS t (text)
+        WHERE s.part = 'answer' AND (s.member IS NULL OR b.body ? s.member) AND t.text IS NOT NULL
+        ORDER BY b.place, CAST(s.each_path AS text), a.ordinal, s.ordinal
+    ), pieces AS (
+        SELECT s.*, bool_or(s.is_whole) OVER () AS any_whole
+        FROM (SELECT said.*, kind = 'whole' OR (kind = 'either' AND NOT streamed) AS is_whole
+              FROM said) AS s
+    ), answers AS (
+        SELECT min(p.place) AS place, min(p.ordinal) AS ordinal,
+               string_agg(p.text, '' ORDER BY p.place, p.ordinal) AS text
+        FROM pieces AS p
+        WHERE p.is_whole OR NOT p.any_whole
+        GROUP BY CASE WHEN p.is_whole THEN p.place END, CASE WHEN p.is_whole THEN p.ordinal END,
+                 CASE WHEN NOT p.is_whole THEN p.response_id END,
+                 CASE WHEN NOT p.is_whole THEN p.number END
+    )
+    SELECT string_agg(text, E'\n\n' ORDER BY place, ordinal) FROM answers
+$$;
+COMMENT ON FUNCTION orchestra.answer_text(outputs jsonb) IS 'The visible answer in a step''s outputs, without reasoning: the parts of a message and the events of a stream joined without anything between, several choices with a blank line between; null for an unknown shape, for an answer without text, and for more than 10,000 events.';
+
+CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT orchestra.media_count(payload, 'audio') $$;
+COMMENT ON FUNCTION orchestra.audio_count(payload jsonb) IS 'The number of pieces of audio in the inputs or outputs of a step that called a model; null for an unknown shape.';
+
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -166,6 +206,94 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
 $$;
 COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged). Null without prices, or if a used kind has no price; calls without usage cost nothing.';
 
+CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $_$
+    SELECT COALESCE(jsonb_object_agg(e.name, e.value ORDER BY e.own)
+                        FILTER (WHERE jsonb_typeof(e.value) IN ('number', 'boolean')
+                                   OR EXISTS (SELECT FROM orchestra.content_shapes() AS s
+                                              WHERE s.part = 'parameter' AND s.member = e.name)),
+                    '{}')
+    FROM (
+        SELECT b.body
+        FROM orchestra.model_bodies(inputs, 'request') AS b
+        ORDER BY b.place LIMIT 1
+    ) AS b
+    CROSS JOIN LATERAL (
+        SELECT 1 AS own, o.name, o.value FROM jsonb_each(b.body) AS o (name, value)
+        UNION ALL
+        SELECT 0, o.name, o.value
+        FROM orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_each(CASE WHEN jsonb_typeof(b.body -> s.member) = 'object'
+            THEN b.body -> s.member END) AS o (name, value)
+        WHERE s.part = 'settings'
+    ) AS e
+    WHERE e.value <> 'null' AND e.name !~ '(^|_)id$|Id$'
+    HAVING count(*) > 0
+$_$;
+COMMENT ON FUNCTION orchestra.call_parameters(inputs jsonb) IS 'The settings in a step''s inputs, such as temperature and max_tokens: those of the known names (see content_shapes), and other numbers and booleans that are no ids; null for an unknown shape.';
+
+CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $_$
+    WITH found AS (
+        SELECT b.place, s.api, s.kind, min(s.ordinal) OVER (PARTITION BY b.place, s.api) AS api_ordinal,
+               a.ordinal AS choice, t.ordinal, t.tool,
+               COALESCE(t.tool -> 'index', b.body -> 'index', b.body -> 'output_index',
+                        jsonb_path_query_first(b.body, 'lax $.*.contentBlockIndex', '{}', true))
+                   AS number,
+               COALESCE(a.value -> 'index', 'null') AS choice_number
+        FROM orchestra.model_bodies(outputs, 'response') AS b
+        CROSS JOIN orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query(b.body, s.each_path, '{}', true)
+            WITH ORDINALITY AS a (value, ordinal)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, s.path, '{}', true)
+            WITH ORDINALITY AS t (tool, ordinal)
+        WHERE s.part = 'tool' AND (s.member IS NULL OR b.body ? s.member)
+          AND jsonb_typeof(t.tool) = 'object'
+    ), read AS (
+        SELECT f.*, n.name, g.arguments,
+               bool_or(f.kind <> 'delta' AND n.name IS NOT NULL) OVER () AS any_whole,
+               min(f.api_ordinal) OVER (PARTITION BY f.place) AS first_ordinal
+        FROM found AS f
+        CROSS JOIN LATERAL (
+            SELECT (SELECT q.said #>> '{}'
+                    FROM orchestra.content_shapes() AS s
+                    CROSS JOIN LATERAL jsonb_path_query_first(f.tool, s.path, '{}', true)
+                        AS q (said)
+                    WHERE s.part = 'tool_name' AND q.said IS NOT NULL
+                    ORDER BY s.ordinal LIMIT 1)
+        ) AS n (name)
+        CROSS JOIN LATERAL (
+            SELECT (SELECT q.said
+                    FROM orchestra.content_shapes() AS s
+                    CROSS JOIN LATERAL jsonb_path_query_first(f.tool, s.path, '{}', true)
+                        AS q (said)
+                    WHERE s.part = 'tool_arguments' AND q.said IS NOT NULL
+                    ORDER BY s.ordinal LIMIT 1)
+        ) AS g (arguments)
+    ), merged AS (
+        SELECT min(r.place) AS place, min(r.choice) AS choice, min(r.ordinal) AS ordinal,
+               max(r.name) AS name,
+               string_agg(r.arguments #>> '{}', '' ORDER BY r.place, r.ordinal)
+                   FILTER (WHERE jsonb_typeof(r.arguments) = 'string') AS said,
+               jsonb_agg(r.arguments ORDER BY r.place, r.ordinal)
+                   FILTER (WHERE jsonb_typeof(r.arguments) <> 'string') -> 0 AS arguments
+        FROM read AS r
+        WHERE r.api_ordinal = r.first_ordinal AND (r.kind <> 'delta' OR NOT r.any_whole)
+        GROUP BY CASE WHEN r.kind <> 'delta' THEN r.place END,
+                 CASE WHEN r.kind <> 'delta' THEN r.choice END,
+                 CASE WHEN r.kind <> 'delta' THEN r.ordinal END,
+                 CASE WHEN r.kind = 'delta' THEN r.choice_number END,
+                 CASE WHEN r.kind = 'delta' THEN r.number END
+    )
+    SELECT jsonb_agg(jsonb_build_object('name', m.name, 'arguments', COALESCE(
+               orchestra.parsed_json(NULLIF(m.said, '')), to_jsonb(NULLIF(m.said, '')), m.arguments))
+               ORDER BY m.place, m.choice, m.ordinal)
+    FROM merged AS m WHERE m.name IS NOT NULL
+$_$;
+COMMENT ON FUNCTION orchestra.called_tools(outputs jsonb) IS 'The tools that a model calls in a step''s outputs, in their order, as objects with name and arguments; arguments that are a JSON text are parsed. Null if it calls none, or for an unknown shape.';
+
 CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -206,6 +334,333 @@ CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     ) AS orchestra.usage)
 $$;
 COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'The quantity that is charged at the price of each kind of usage: without the parts that have prices of their own, never below 0. Nothing is counted twice.';
+
+CREATE FUNCTION orchestra.content_shapes() RETURNS TABLE(ordinal integer, part text, direction text, api text, member text, each_path jsonpath, path jsonpath, whole jsonpath, kind text, source text)
+    LANGUAGE sql IMMUTABLE ROWS 10 PARALLEL SAFE
+    AS $_$
+    VALUES
+        (1, 'prompt', 'request', 'OpenAI chat', 'messages', jsonpath 'lax $', jsonpath 'lax $.messages[*]', jsonpath 'lax $.messages[*]', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (2, 'prompt', 'request', 'Gemini', 'contents', jsonpath 'lax $', jsonpath 'lax $.contents[*]', jsonpath 'lax $.contents[*]', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (3, 'prompt', 'request', 'Gemini embeddings', 'content', jsonpath 'lax $', jsonpath 'lax $.content ? (exists (@.parts))', jsonpath 'lax $.content ? (exists (@.parts))', 'whole', 'https://ai.google.dev/api/embeddings'),
+        (4, 'prompt', 'request', 'Gemini embeddings', 'requests', jsonpath 'lax $', jsonpath 'lax $.requests[*].content', jsonpath 'lax $.requests[*].content', 'whole', 'https://ai.google.dev/api/embeddings'),
+        (5, 'prompt', 'request', 'Cohere chat v1', 'chat_history', jsonpath 'lax $', jsonpath 'lax $.chat_history[*]', jsonpath 'lax $.chat_history[*]', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
+        (6, 'prompt', 'request', 'Cohere chat v1', 'message', jsonpath 'lax $', jsonpath 'lax $.message ? (@.type() == "string")', jsonpath 'lax $.message ? (@.type() == "string")', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
+        (7, 'prompt', 'request', 'OpenAI responses', 'input', jsonpath 'lax $', jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (8, 'prompt', 'request', 'Mistral conversations', 'inputs', jsonpath 'lax $', jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
+        (9, 'prompt', 'request', 'OpenAI completions', 'prompt', jsonpath 'lax $', jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole', 'https://platform.openai.com/docs/api-reference/completions/create'),
+        (10, 'prompt', 'request', 'Bedrock, Titan', 'inputText', jsonpath 'lax $', jsonpath 'lax $.inputText', jsonpath 'lax $.inputText', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
+        (11, 'prompt', 'request', 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $', jsonpath 'lax $.textToImageParams.text', jsonpath 'lax $.textToImageParams.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
+        (12, 'prompt', 'request', 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $', jsonpath 'lax $.inPaintingParams.text', jsonpath 'lax $.inPaintingParams.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
+        (13, 'prompt', 'request', 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $', jsonpath 'lax $.imageVariationParams.text', jsonpath 'lax $.imageVariationParams.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
+        (14, 'prompt', 'request', 'Cohere embeddings', 'texts', jsonpath 'lax $', jsonpath 'lax $.texts[*]', jsonpath 'lax $.texts[*]', 'whole', 'https://docs.cohere.com/v2/reference/embed'),
+        (15, 'prompt', 'request', 'Cohere reranking', 'query', jsonpath 'lax $', jsonpath 'lax $ ? (exists (@.documents)).query', jsonpath 'lax $ ? (exists (@.documents)).query', 'whole', 'https://docs.cohere.com/v2/reference/rerank'),
+        (16, 'prompt', 'request', 'Perplexity by Composio', 'userContent', jsonpath 'lax $', jsonpath 'lax $.userContent', jsonpath 'lax $.userContent', 'whole', 'https://docs.composio.dev/toolkits/perplexityai'),
+        (17, 'system', 'request', 'Anthropic', 'system', jsonpath 'lax $', jsonpath 'lax $.system', jsonpath 'lax $.system', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (18, 'system', 'request', 'Gemini', 'systemInstruction', jsonpath 'lax $', jsonpath 'lax $.systemInstruction', jsonpath 'lax $.systemInstruction', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (19, 'system', 'request', 'Gemini by Python', 'system_instruction', jsonpath 'lax $', jsonpath 'lax $.system_instruction', jsonpath 'lax $.system_instruction', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (20, 'system', 'request', 'Gemini by Python', 'config', jsonpath 'lax $', jsonpath 'lax $.config.systemInstruction', jsonpath 'lax $.config.systemInstruction', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (21, 'system', 'request', 'Gemini by Python', 'config', jsonpath 'lax $', jsonpath 'lax $.config.system_instruction', jsonpath 'lax $.config.system_instruction', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (22, 'system', 'request', 'OpenAI responses', 'instructions', jsonpath 'lax $', jsonpath 'lax $.instructions ? (@.type() == "string")', jsonpath 'lax $.instructions ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (23, 'system', 'request', 'Cohere chat v1', 'preamble', jsonpath 'lax $', jsonpath 'lax $.preamble', jsonpath 'lax $.preamble', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
+        (24, 'system', 'request', 'Perplexity by Composio', 'systemContent', jsonpath 'lax $', jsonpath 'lax $.systemContent', jsonpath 'lax $.systemContent', 'whole', 'https://docs.composio.dev/toolkits/perplexityai'),
+        (25, 'parameter', NULL, 'OpenAI chat', 'temperature', jsonpath 'lax $', jsonpath 'lax $.temperature', jsonpath 'lax $.temperature', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (26, 'parameter', NULL, 'OpenAI chat', 'top_p', jsonpath 'lax $', jsonpath 'lax $.top_p', jsonpath 'lax $.top_p', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (27, 'parameter', NULL, 'OpenAI chat', 'n', jsonpath 'lax $', jsonpath 'lax $.n', jsonpath 'lax $.n', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (28, 'parameter', NULL, 'OpenAI chat', 'stop', jsonpath 'lax $', jsonpath 'lax $.stop', jsonpath 'lax $.stop', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (29, 'parameter', NULL, 'OpenAI chat', 'seed', jsonpath 'lax $', jsonpath 'lax $.seed', jsonpath 'lax $.seed', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (30, 'parameter', NULL, 'OpenAI chat', 'max_tokens', jsonpath 'lax $', jsonpath 'lax $.max_tokens', jsonpath 'lax $.max_tokens', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (31, 'parameter', NULL, 'OpenAI chat', 'max_completion_tokens', jsonpath 'lax $', jsonpath 'lax $.max_completion_tokens', jsonpath 'lax $.max_completion_tokens', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (32, 'parameter', NULL, 'OpenAI chat', 'presence_penalty', jsonpath 'lax $', jsonpath 'lax $.presence_penalty', jsonpath 'lax $.presence_penalty', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (33, 'parameter', NULL, 'OpenAI chat', 'frequency_penalty', jsonpath 'lax $', jsonpath 'lax $.frequency_penalty', jsonpath 'lax $.frequency_penalty', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (34, 'parameter', NULL, 'OpenAI chat', 'logit_bias', jsonpath 'lax $', jsonpath 'lax $.logit_bias', jsonpath 'lax $.logit_bias', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (35, 'parameter', NULL, 'OpenAI chat', 'logprobs', jsonpath 'lax $', jsonpath 'lax $.logprobs', jsonpath 'lax $.logprobs', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (36, 'parameter', NULL, 'OpenAI chat', 'top_logprobs', jsonpath 'lax $', jsonpath 'lax $.top_logprobs', jsonpath 'lax $.top_logprobs', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (37, 'parameter', NULL, 'OpenAI chat', 'response_format', jsonpath 'lax $', jsonpath 'lax $.response_format', jsonpath 'lax $.response_format', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (38, 'parameter', NULL, 'OpenAI chat', 'stream', jsonpath 'lax $', jsonpath 'lax $.stream', jsonpath 'lax $.stream', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (39, 'parameter', NULL, 'OpenAI chat', 'stream_options', jsonpath 'lax $', jsonpath 'lax $.stream_options', jsonpath 'lax $.stream_options', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (40, 'parameter', NULL, 'OpenAI chat', 'tool_choice', jsonpath 'lax $', jsonpath 'lax $.tool_choice', jsonpath 'lax $.tool_choice', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (41, 'parameter', NULL, 'OpenAI chat', 'parallel_tool_calls', jsonpath 'lax $', jsonpath 'lax $.parallel_tool_calls', jsonpath 'lax $.parallel_tool_calls', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (42, 'parameter', NULL, 'OpenAI chat', 'reasoning_effort', jsonpath 'lax $', jsonpath 'lax $.reasoning_effort', jsonpath 'lax $.reasoning_effort', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (43, 'parameter', NULL, 'OpenAI chat', 'verbosity', jsonpath 'lax $', jsonpath 'lax $.verbosity', jsonpath 'lax $.verbosity', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (44, 'parameter', NULL, 'OpenAI chat', 'service_tier', jsonpath 'lax $', jsonpath 'lax $.service_tier', jsonpath 'lax $.service_tier', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (45, 'parameter', NULL, 'OpenAI chat', 'modalities', jsonpath 'lax $', jsonpath 'lax $.modalities', jsonpath 'lax $.modalities', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (46, 'parameter', NULL, 'OpenAI chat', 'audio', jsonpath 'lax $', jsonpath 'lax $.audio', jsonpath 'lax $.audio', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (47, 'parameter', NULL, 'OpenAI chat', 'prediction', jsonpath 'lax $', jsonpath 'lax $.prediction', jsonpath 'lax $.prediction', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (48, 'parameter', NULL, 'OpenAI chat', 'web_search_options', jsonpath 'lax $', jsonpath 'lax $.web_search_options', jsonpath 'lax $.web_search_options', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (49, 'parameter', NULL, 'OpenAI chat', 'store', jsonpath 'lax $', jsonpath 'lax $.store', jsonpath 'lax $.store', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (50, 'parameter', NULL, 'OpenAI responses', 'max_output_tokens', jsonpath 'lax $', jsonpath 'lax $.max_output_tokens', jsonpath 'lax $.max_output_tokens', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (51, 'parameter', NULL, 'OpenAI responses', 'max_tool_calls', jsonpath 'lax $', jsonpath 'lax $.max_tool_calls', jsonpath 'lax $.max_tool_calls', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (52, 'parameter', NULL, 'OpenAI responses', 'reasoning', jsonpath 'lax $', jsonpath 'lax $.reasoning', jsonpath 'lax $.reasoning', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (53, 'parameter', NULL, 'OpenAI responses', 'truncation', jsonpath 'lax $', jsonpath 'lax $.truncation', jsonpath 'lax $.truncation', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (54, 'parameter', NULL, 'OpenAI responses', 'include', jsonpath 'lax $', jsonpath 'lax $.include', jsonpath 'lax $.include', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (55, 'parameter', NULL, 'OpenAI responses', 'background', jsonpath 'lax $', jsonpath 'lax $.background', jsonpath 'lax $.background', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (56, 'parameter', NULL, 'OpenAI embeddings', 'dimensions', jsonpath 'lax $', jsonpath 'lax $.dimensions', jsonpath 'lax $.dimensions', 'whole', 'https://platform.openai.com/docs/api-reference/embeddings/create'),
+        (57, 'parameter', NULL, 'OpenAI embeddings', 'encoding_format', jsonpath 'lax $', jsonpath 'lax $.encoding_format', jsonpath 'lax $.encoding_format', 'whole', 'https://platform.openai.com/docs/api-reference/embeddings/create'),
+        (58, 'parameter', NULL, 'OpenAI images', 'size', jsonpath 'lax $', jsonpath 'lax $.size', jsonpath 'lax $.size', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (59, 'parameter', NULL, 'OpenAI images', 'quality', jsonpath 'lax $', jsonpath 'lax $.quality', jsonpath 'lax $.quality', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (60, 'parameter', NULL, 'OpenAI images', 'style', jsonpath 'lax $', jsonpath 'lax $.style', jsonpath 'lax $.style', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (61, 'parameter', NULL, 'OpenAI images', 'background', jsonpath 'lax $', jsonpath 'lax $.background', jsonpath 'lax $.background', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (62, 'parameter', NULL, 'OpenAI images', 'moderation', jsonpath 'lax $', jsonpath 'lax $.moderation', jsonpath 'lax $.moderation', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (63, 'parameter', NULL, 'OpenAI images', 'output_format', jsonpath 'lax $', jsonpath 'lax $.output_format', jsonpath 'lax $.output_format', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (64, 'parameter', NULL, 'OpenAI images', 'output_compression', jsonpath 'lax $', jsonpath 'lax $.output_compression', jsonpath 'lax $.output_compression', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (65, 'parameter', NULL, 'OpenAI images', 'input_fidelity', jsonpath 'lax $', jsonpath 'lax $.input_fidelity', jsonpath 'lax $.input_fidelity', 'whole', 'https://platform.openai.com/docs/api-reference/images/create'),
+        (66, 'parameter', NULL, 'OpenAI audio', 'language', jsonpath 'lax $', jsonpath 'lax $.language', jsonpath 'lax $.language', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
+        (67, 'parameter', NULL, 'OpenAI audio', 'timestamp_granularities', jsonpath 'lax $', jsonpath 'lax $.timestamp_granularities', jsonpath 'lax $.timestamp_granularities', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
+        (68, 'parameter', NULL, 'OpenAI audio', 'voice', jsonpath 'lax $', jsonpath 'lax $.voice', jsonpath 'lax $.voice', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
+        (69, 'parameter', NULL, 'OpenAI audio', 'speed', jsonpath 'lax $', jsonpath 'lax $.speed', jsonpath 'lax $.speed', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
+        (70, 'parameter', NULL, 'OpenAI audio', 'chunking_strategy', jsonpath 'lax $', jsonpath 'lax $.chunking_strategy', jsonpath 'lax $.chunking_strategy', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
+        (71, 'parameter', NULL, 'Anthropic', 'thinking', jsonpath 'lax $', jsonpath 'lax $.thinking', jsonpath 'lax $.thinking', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (72, 'parameter', NULL, 'Anthropic', 'stop_sequences', jsonpath 'lax $', jsonpath 'lax $.stop_sequences', jsonpath 'lax $.stop_sequences', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (73, 'parameter', NULL, 'Anthropic', 'top_k', jsonpath 'lax $', jsonpath 'lax $.top_k', jsonpath 'lax $.top_k', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (74, 'parameter', NULL, 'Anthropic completions', 'max_tokens_to_sample', jsonpath 'lax $', jsonpath 'lax $.max_tokens_to_sample', jsonpath 'lax $.max_tokens_to_sample', 'whole', 'https://docs.claude.com/en/api/complete'),
+        (75, 'parameter', NULL, 'Ollama', 'format', jsonpath 'lax $', jsonpath 'lax $.format', jsonpath 'lax $.format', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (76, 'parameter', NULL, 'Ollama', 'think', jsonpath 'lax $', jsonpath 'lax $.think', jsonpath 'lax $.think', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (77, 'parameter', NULL, 'Ollama', 'keep_alive', jsonpath 'lax $', jsonpath 'lax $.keep_alive', jsonpath 'lax $.keep_alive', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (78, 'parameter', NULL, 'Ollama', 'raw', jsonpath 'lax $', jsonpath 'lax $.raw', jsonpath 'lax $.raw', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (79, 'parameter', NULL, 'Mistral', 'safe_prompt', jsonpath 'lax $', jsonpath 'lax $.safe_prompt', jsonpath 'lax $.safe_prompt', 'whole', 'https://docs.mistral.ai/api'),
+        (80, 'parameter', NULL, 'Mistral', 'random_seed', jsonpath 'lax $', jsonpath 'lax $.random_seed', jsonpath 'lax $.random_seed', 'whole', 'https://docs.mistral.ai/api'),
+        (81, 'parameter', NULL, 'Mistral', 'prompt_mode', jsonpath 'lax $', jsonpath 'lax $.prompt_mode', jsonpath 'lax $.prompt_mode', 'whole', 'https://docs.mistral.ai/api'),
+        (82, 'parameter', NULL, 'Cohere', 'p', jsonpath 'lax $', jsonpath 'lax $.p', jsonpath 'lax $.p', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (83, 'parameter', NULL, 'Cohere', 'k', jsonpath 'lax $', jsonpath 'lax $.k', jsonpath 'lax $.k', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (84, 'parameter', NULL, 'Cohere', 'citation_options', jsonpath 'lax $', jsonpath 'lax $.citation_options', jsonpath 'lax $.citation_options', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (85, 'parameter', NULL, 'Cohere', 'safety_mode', jsonpath 'lax $', jsonpath 'lax $.safety_mode', jsonpath 'lax $.safety_mode', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (86, 'parameter', NULL, 'Cohere', 'strict_tools', jsonpath 'lax $', jsonpath 'lax $.strict_tools', jsonpath 'lax $.strict_tools', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (87, 'parameter', NULL, 'Cohere', 'input_type', jsonpath 'lax $', jsonpath 'lax $.input_type', jsonpath 'lax $.input_type', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (88, 'parameter', NULL, 'Cohere', 'embedding_types', jsonpath 'lax $', jsonpath 'lax $.embedding_types', jsonpath 'lax $.embedding_types', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (89, 'parameter', NULL, 'Cohere', 'truncate', jsonpath 'lax $', jsonpath 'lax $.truncate', jsonpath 'lax $.truncate', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (90, 'parameter', NULL, 'Cohere', 'top_n', jsonpath 'lax $', jsonpath 'lax $.top_n', jsonpath 'lax $.top_n', 'whole', 'https://docs.cohere.com/v2/reference/chat'),
+        (91, 'parameter', NULL, 'OpenRouter', 'provider', jsonpath 'lax $', jsonpath 'lax $.provider', jsonpath 'lax $.provider', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (92, 'parameter', NULL, 'OpenRouter', 'models', jsonpath 'lax $', jsonpath 'lax $.models', jsonpath 'lax $.models', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (93, 'parameter', NULL, 'OpenRouter', 'transforms', jsonpath 'lax $', jsonpath 'lax $.transforms', jsonpath 'lax $.transforms', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (94, 'parameter', NULL, 'OpenRouter', 'route', jsonpath 'lax $', jsonpath 'lax $.route', jsonpath 'lax $.route', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (95, 'parameter', NULL, 'OpenRouter', 'min_p', jsonpath 'lax $', jsonpath 'lax $.min_p', jsonpath 'lax $.min_p', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (96, 'parameter', NULL, 'OpenRouter', 'top_a', jsonpath 'lax $', jsonpath 'lax $.top_a', jsonpath 'lax $.top_a', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (97, 'parameter', NULL, 'OpenRouter', 'repetition_penalty', jsonpath 'lax $', jsonpath 'lax $.repetition_penalty', jsonpath 'lax $.repetition_penalty', 'whole', 'https://openrouter.ai/docs/use-cases/usage-accounting'),
+        (98, 'parameter', NULL, 'Bedrock, Llama', 'max_gen_len', jsonpath 'lax $', jsonpath 'lax $.max_gen_len', jsonpath 'lax $.max_gen_len', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-meta.html'),
+        (99, 'parameter', NULL, 'Bedrock Converse', 'performanceConfig', jsonpath 'lax $', jsonpath 'lax $.performanceConfig', jsonpath 'lax $.performanceConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
+        (100, 'parameter', NULL, 'Bedrock Converse', 'guardrailConfig', jsonpath 'lax $', jsonpath 'lax $.guardrailConfig', jsonpath 'lax $.guardrailConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
+        (101, 'parameter', NULL, 'AI SDK', 'maxTokens', jsonpath 'lax $', jsonpath 'lax $.maxTokens', jsonpath 'lax $.maxTokens', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (102, 'parameter', NULL, 'AI SDK', 'maxOutputTokens', jsonpath 'lax $', jsonpath 'lax $.maxOutputTokens', jsonpath 'lax $.maxOutputTokens', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (103, 'parameter', NULL, 'AI SDK', 'topP', jsonpath 'lax $', jsonpath 'lax $.topP', jsonpath 'lax $.topP', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (104, 'parameter', NULL, 'AI SDK', 'topK', jsonpath 'lax $', jsonpath 'lax $.topK', jsonpath 'lax $.topK', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (105, 'parameter', NULL, 'AI SDK', 'presencePenalty', jsonpath 'lax $', jsonpath 'lax $.presencePenalty', jsonpath 'lax $.presencePenalty', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (106, 'parameter', NULL, 'AI SDK', 'frequencyPenalty', jsonpath 'lax $', jsonpath 'lax $.frequencyPenalty', jsonpath 'lax $.frequencyPenalty', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (107, 'parameter', NULL, 'AI SDK', 'stopSequences', jsonpath 'lax $', jsonpath 'lax $.stopSequences', jsonpath 'lax $.stopSequences', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (108, 'parameter', NULL, 'AI SDK', 'toolChoice', jsonpath 'lax $', jsonpath 'lax $.toolChoice', jsonpath 'lax $.toolChoice', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (109, 'parameter', NULL, 'AI SDK', 'maxRetries', jsonpath 'lax $', jsonpath 'lax $.maxRetries', jsonpath 'lax $.maxRetries', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (110, 'parameter', NULL, 'AI SDK', 'maxSteps', jsonpath 'lax $', jsonpath 'lax $.maxSteps', jsonpath 'lax $.maxSteps', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (111, 'parameter', NULL, 'AI SDK', 'providerOptions', jsonpath 'lax $', jsonpath 'lax $.providerOptions', jsonpath 'lax $.providerOptions', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (112, 'parameter', NULL, 'Gemini', 'candidateCount', jsonpath 'lax $', jsonpath 'lax $.candidateCount', jsonpath 'lax $.candidateCount', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (113, 'parameter', NULL, 'Gemini', 'responseMimeType', jsonpath 'lax $', jsonpath 'lax $.responseMimeType', jsonpath 'lax $.responseMimeType', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (114, 'parameter', NULL, 'Gemini', 'responseSchema', jsonpath 'lax $', jsonpath 'lax $.responseSchema', jsonpath 'lax $.responseSchema', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (115, 'parameter', NULL, 'Gemini', 'responseModalities', jsonpath 'lax $', jsonpath 'lax $.responseModalities', jsonpath 'lax $.responseModalities', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (116, 'parameter', NULL, 'Gemini', 'thinkingConfig', jsonpath 'lax $', jsonpath 'lax $.thinkingConfig', jsonpath 'lax $.thinkingConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (117, 'parameter', NULL, 'Gemini', 'speechConfig', jsonpath 'lax $', jsonpath 'lax $.speechConfig', jsonpath 'lax $.speechConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (118, 'parameter', NULL, 'Gemini', 'imageConfig', jsonpath 'lax $', jsonpath 'lax $.imageConfig', jsonpath 'lax $.imageConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (119, 'parameter', NULL, 'Gemini', 'mediaResolution', jsonpath 'lax $', jsonpath 'lax $.mediaResolution', jsonpath 'lax $.mediaResolution', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (120, 'parameter', NULL, 'Gemini', 'safetySettings', jsonpath 'lax $', jsonpath 'lax $.safetySettings', jsonpath 'lax $.safetySettings', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (121, 'parameter', NULL, 'Gemini', 'candidate_count', jsonpath 'lax $', jsonpath 'lax $.candidate_count', jsonpath 'lax $.candidate_count', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (122, 'parameter', NULL, 'Gemini', 'max_output_tokens', jsonpath 'lax $', jsonpath 'lax $.max_output_tokens', jsonpath 'lax $.max_output_tokens', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (123, 'parameter', NULL, 'Gemini', 'response_mime_type', jsonpath 'lax $', jsonpath 'lax $.response_mime_type', jsonpath 'lax $.response_mime_type', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (124, 'parameter', NULL, 'Gemini', 'response_schema', jsonpath 'lax $', jsonpath 'lax $.response_schema', jsonpath 'lax $.response_schema', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (125, 'parameter', NULL, 'Gemini', 'response_modalities', jsonpath 'lax $', jsonpath 'lax $.response_modalities', jsonpath 'lax $.response_modalities', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (126, 'parameter', NULL, 'Gemini', 'thinking_config', jsonpath 'lax $', jsonpath 'lax $.thinking_config', jsonpath 'lax $.thinking_config', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (127, 'parameter', NULL, 'Gemini', 'safety_settings', jsonpath 'lax $', jsonpath 'lax $.safety_settings', jsonpath 'lax $.safety_settings', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (128, 'settings', NULL, 'Bedrock Converse', 'inferenceConfig', jsonpath 'lax $', jsonpath 'lax $.inferenceConfig', jsonpath 'lax $.inferenceConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
+        (129, 'settings', NULL, 'Bedrock Converse', 'additionalModelRequestFields', jsonpath 'lax $', jsonpath 'lax $.additionalModelRequestFields', jsonpath 'lax $.additionalModelRequestFields', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
+        (130, 'settings', NULL, 'Bedrock, Titan', 'textGenerationConfig', jsonpath 'lax $', jsonpath 'lax $.textGenerationConfig', jsonpath 'lax $.textGenerationConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
+        (131, 'settings', NULL, 'Bedrock, Titan images', 'imageGenerationConfig', jsonpath 'lax $', jsonpath 'lax $.imageGenerationConfig', jsonpath 'lax $.imageGenerationConfig', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
+        (132, 'settings', NULL, 'Gemini', 'generationConfig', jsonpath 'lax $', jsonpath 'lax $.generationConfig', jsonpath 'lax $.generationConfig', 'whole', 'https://ai.google.dev/api/generate-content#generationconfig'),
+        (133, 'settings', NULL, 'Gemini by Python', 'generation_config', jsonpath 'lax $', jsonpath 'lax $.generation_config', jsonpath 'lax $.generation_config', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (134, 'settings', NULL, 'Gemini by Python', 'config', jsonpath 'lax $', jsonpath 'lax $.config', jsonpath 'lax $.config', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (135, 'settings', NULL, 'Ollama', 'options', jsonpath 'lax $', jsonpath 'lax $.options', jsonpath 'lax $.options', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (136, 'settings', NULL, 'Mistral conversations', 'completion_args', jsonpath 'lax $', jsonpath 'lax $.completion_args', jsonpath 'lax $.completion_args', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
+        (137, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.content', jsonpath 'lax $.choices[*].message.content', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (138, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.refusal', jsonpath 'lax $.choices[*].message.refusal', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (139, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.audio.transcript', jsonpath 'lax $.choices[*].message.audio.transcript', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (140, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.content', jsonpath 'lax $.choices[*].delta.content', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
+        (141, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.refusal', jsonpath 'lax $.choices[*].delta.refusal', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
+        (142, 'answer', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.audio.transcript', jsonpath 'lax $.choices[*].delta.audio.transcript', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
+        (143, 'answer', 'response', 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.text', jsonpath 'lax $.choices[*].text', 'either', 'https://platform.openai.com/docs/api-reference/completions/object'),
+        (144, 'answer', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "message").content', jsonpath 'lax $.output[*] ? (@.type == "message").content', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
+        (145, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
+        (146, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
+        (147, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.text.delta").delta', jsonpath 'lax $ ? (@.type == "response.text.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/text/delta'),
+        (148, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/output_audio_transcript/delta'),
+        (149, 'answer', 'response', 'OpenAI responses', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/audio_transcript/delta'),
+        (150, 'answer', 'response', 'OpenAI transcription', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', 'delta', 'https://platform.openai.com/docs/api-reference/audio/json-object'),
+        (151, 'answer', 'response', 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]', jsonpath 'lax $.content.parts', jsonpath 'lax $.candidates[*].content.parts', 'either', 'https://ai.google.dev/api/generate-content'),
+        (152, 'answer', 'response', 'Bedrock Converse', 'output', jsonpath 'lax $', jsonpath 'lax $.output.message.content', jsonpath 'lax $.output.message.content', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
+        (153, 'answer', 'response', 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $', jsonpath 'lax $.contentBlockDelta.delta.text', jsonpath 'lax $.contentBlockDelta.delta.text', 'delta', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html'),
+        (154, 'answer', 'response', 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]', jsonpath 'lax $.outputText', jsonpath 'lax $.results[*].outputText', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
+        (155, 'answer', 'response', 'Bedrock, Titan', 'outputText', jsonpath 'lax $', jsonpath 'lax $.outputText', jsonpath 'lax $.outputText', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-text.html'),
+        (156, 'answer', 'response', 'Bedrock, Llama', 'generation', jsonpath 'lax $', jsonpath 'lax $.generation ? (@.type() == "string")', jsonpath 'lax $.generation ? (@.type() == "string")', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-meta.html'),
+        (157, 'answer', 'response', 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]', jsonpath 'lax $.text', jsonpath 'lax $.outputs[*].text', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-mistral-text-completion.html'),
+        (158, 'answer', 'response', 'Mistral conversations', 'outputs', jsonpath 'lax $', jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
+        (159, 'answer', 'response', 'Mistral conversations', 'content', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "message.output.delta").content', jsonpath 'lax $ ? (@.type == "message.output.delta").content', 'delta', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
+        (160, 'answer', 'response', 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]', jsonpath 'lax $.markdown', jsonpath 'lax $.pages[*].markdown', 'whole', 'https://docs.mistral.ai/api/endpoint/ocr'),
+        (161, 'answer', 'response', 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]', jsonpath 'lax $.text', jsonpath 'lax $.generations[*].text', 'either', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-cohere-command.html'),
+        (162, 'answer', 'response', 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]', jsonpath 'lax $.data.text', jsonpath 'lax $.completions[*].data.text', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-jurassic2.html'),
+        (163, 'answer', 'response', 'Cohere chat', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta.message.content', jsonpath 'lax $.delta.message.content', 'delta', 'https://docs.cohere.com/v2/reference/chat-stream'),
+        (164, 'answer', 'response', 'Anthropic', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta.text', jsonpath 'lax $.delta.text', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
+        (165, 'answer', 'response', 'Ollama', 'message', jsonpath 'lax $', jsonpath 'lax $.message.content', jsonpath 'lax $.message.content', 'either', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (166, 'answer', 'response', 'Anthropic completions', 'completion', jsonpath 'lax $', jsonpath 'lax $.completion ? (@.type() == "string")', jsonpath 'lax $.completion ? (@.type() == "string")', 'either', 'https://docs.claude.com/en/api/complete'),
+        (167, 'answer', 'response', 'Cohere chat v1', 'text', jsonpath 'lax $', jsonpath 'lax $ ? (@.event_type == "text-generation").text', jsonpath 'lax $ ? (@.event_type == "text-generation").text', 'delta', 'https://docs.cohere.com/v1/reference/chat-stream'),
+        (168, 'answer', 'response', 'AI SDK', 'text', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', 'delta', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text'),
+        (169, 'answer', 'response', 'AI SDK', 'textDelta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', 'delta', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text'),
+        (170, 'answer', 'response', 'AI SDK', 'delta', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', 'delta', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text'),
+        (171, 'answer', 'response', 'OpenAI transcription', 'text', jsonpath 'lax $', jsonpath 'lax $.text ? (@.type() == "string")', jsonpath 'lax $.text ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/audio/json-object'),
+        (172, 'answer', 'response', 'LangChain', 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs.content', jsonpath 'lax $.kwargs.content', 'whole', 'https://reference.langchain.com/python/langchain_core/load/'),
+        (173, 'answer', 'response', 'LangChain', 'content', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', 'delta', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
+        (174, 'answer', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content', jsonpath 'lax $.content', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (175, 'answer', 'response', 'Ollama', 'response', jsonpath 'lax $', jsonpath 'lax $.response ? (@.type() == "string")', jsonpath 'lax $.response ? (@.type() == "string")', 'either', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (176, 'answer', 'response', 'Hugging Face', 'generated_text', jsonpath 'lax $', jsonpath 'lax $.generated_text ? (@.type() == "string")', jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole', 'https://huggingface.co/docs/inference-providers/tasks/text-generation'),
+        (177, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.tool_calls[*]', jsonpath 'lax $.choices[*].message.tool_calls[*]', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (178, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.message.function_call', jsonpath 'lax $.choices[*].message.function_call', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (179, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.tool_calls[*]', jsonpath 'lax $.choices[*].delta.tool_calls[*]', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
+        (180, 'tool', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]', jsonpath 'lax $.delta.function_call', jsonpath 'lax $.choices[*].delta.function_call', 'delta', 'https://platform.openai.com/docs/api-reference/chat-streaming'),
+        (181, 'tool', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "function_call")', jsonpath 'lax $.output[*] ? (@.type == "function_call")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
+        (182, 'tool', 'response', 'OpenAI responses', 'item', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
+        (183, 'tool', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
+        (184, 'tool', 'response', 'OpenAI responses', 'item', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
+        (185, 'tool', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
+        (186, 'tool', 'response', 'OpenAI responses', 'item', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', 'delta', 'https://platform.openai.com/docs/api-reference/responses-streaming'),
+        (187, 'tool', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content[*] ? (@.type == "tool_use")', jsonpath 'lax $.content[*] ? (@.type == "tool_use")', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (188, 'tool', 'response', 'Anthropic', 'content_block', jsonpath 'lax $', jsonpath 'lax $.content_block ? (@.type == "tool_use")', jsonpath 'lax $.content_block ? (@.type == "tool_use")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
+        (189, 'tool', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (190, 'tool', 'response', 'Anthropic', 'content_block', jsonpath 'lax $', jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
+        (191, 'tool', 'response', 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (192, 'tool', 'response', 'Anthropic', 'content_block', jsonpath 'lax $', jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
+        (193, 'tool', 'response', 'Anthropic', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta ? (@.type == "input_json_delta")', jsonpath 'lax $.delta ? (@.type == "input_json_delta")', 'delta', 'https://docs.claude.com/en/build-with-claude/streaming'),
+        (194, 'tool', 'response', 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]', jsonpath 'lax $.content.parts[*].functionCall', jsonpath 'lax $.candidates[*].content.parts[*].functionCall', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (195, 'tool', 'response', 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]', jsonpath 'lax $.content.parts[*].function_call', jsonpath 'lax $.candidates[*].content.parts[*].function_call', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (196, 'tool', 'response', 'Bedrock Converse', 'output', jsonpath 'lax $', jsonpath 'lax $.output.message.content[*].toolUse', jsonpath 'lax $.output.message.content[*].toolUse', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html'),
+        (197, 'tool', 'response', 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $', jsonpath 'lax $.contentBlockStart.start.toolUse', jsonpath 'lax $.contentBlockStart.start.toolUse', 'delta', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html'),
+        (198, 'tool', 'response', 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $', jsonpath 'lax $.contentBlockDelta.delta.toolUse', jsonpath 'lax $.contentBlockDelta.delta.toolUse', 'delta', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html'),
+        (199, 'tool', 'response', 'Ollama', 'message', jsonpath 'lax $', jsonpath 'lax $.message.tool_calls[*]', jsonpath 'lax $.message.tool_calls[*]', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (200, 'tool', 'response', 'Cohere chat', 'delta', jsonpath 'lax $', jsonpath 'lax $.delta.message.tool_calls', jsonpath 'lax $.delta.message.tool_calls', 'delta', 'https://docs.cohere.com/v2/reference/chat-stream'),
+        (201, 'tool', 'response', 'Mistral conversations', 'outputs', jsonpath 'lax $', jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', 'whole', 'https://docs.mistral.ai/api/endpoint/beta/conversations'),
+        (202, 'tool', 'response', 'LangChain', 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs.tool_calls[*]', jsonpath 'lax $.kwargs.tool_calls[*]', 'whole', 'https://reference.langchain.com/python/langchain_core/load/'),
+        (203, 'tool', 'response', 'LangChain', 'tool_call_chunks', jsonpath 'lax $', jsonpath 'lax $.tool_call_chunks[*]', jsonpath 'lax $.tool_call_chunks[*]', 'delta', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
+        (204, 'tool', 'response', 'LangChain', 'tool_calls', jsonpath 'lax $', jsonpath 'lax $.tool_calls[*]', jsonpath 'lax $.tool_calls[*]', 'whole', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
+        (205, 'tool', 'response', 'AI SDK', 'toolCalls', jsonpath 'lax $', jsonpath 'lax $.toolCalls[*]', jsonpath 'lax $.toolCalls[*]', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (206, 'tool_name', NULL, 'OpenAI chat', 'function', jsonpath 'lax $', jsonpath 'lax $.function.name ? (@.type() == "string")', jsonpath 'lax $.function.name ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (207, 'tool_name', NULL, 'OpenAI chat', 'custom', jsonpath 'lax $', jsonpath 'lax $.custom.name ? (@.type() == "string")', jsonpath 'lax $.custom.name ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (208, 'tool_name', NULL, 'OpenAI chat', 'name', jsonpath 'lax $', jsonpath 'lax $.name ? (@.type() == "string")', jsonpath 'lax $.name ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (209, 'tool_name', NULL, 'OpenAI chat', 'toolName', jsonpath 'lax $', jsonpath 'lax $.toolName ? (@.type() == "string")', jsonpath 'lax $.toolName ? (@.type() == "string")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (210, 'tool_arguments', NULL, 'OpenAI chat', 'function', jsonpath 'lax $', jsonpath 'lax $.function.arguments', jsonpath 'lax $.function.arguments', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (211, 'tool_arguments', NULL, 'OpenAI chat', 'custom', jsonpath 'lax $', jsonpath 'lax $.custom.input', jsonpath 'lax $.custom.input', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (212, 'tool_arguments', NULL, 'OpenAI responses', 'arguments', jsonpath 'lax $', jsonpath 'lax $.arguments', jsonpath 'lax $.arguments', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
+        (213, 'tool_arguments', NULL, 'Anthropic', 'input', jsonpath 'lax $', jsonpath 'lax $.input', jsonpath 'lax $.input', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (214, 'tool_arguments', NULL, 'Anthropic', 'partial_json', jsonpath 'lax $', jsonpath 'lax $.partial_json', jsonpath 'lax $.partial_json', 'whole', 'https://docs.claude.com/en/build-with-claude/streaming'),
+        (215, 'tool_arguments', NULL, 'Gemini', 'args', jsonpath 'lax $', jsonpath 'lax $.args', jsonpath 'lax $.args', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (216, 'tool_arguments', NULL, 'Cohere chat v1', 'parameters', jsonpath 'lax $', jsonpath 'lax $.parameters', jsonpath 'lax $.parameters', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
+        (217, 'image', 'response', 'OpenAI images', 'data', jsonpath 'lax $', jsonpath 'lax $.data[*].b64_json', jsonpath 'lax $.data[*].b64_json', 'whole', 'https://platform.openai.com/docs/api-reference/images/object'),
+        (218, 'image', 'response', 'OpenAI images', 'data', jsonpath 'lax $', jsonpath 'lax $.data[*].url', jsonpath 'lax $.data[*].url', 'whole', 'https://platform.openai.com/docs/api-reference/images/object'),
+        (219, 'image_input', 'request', 'OpenAI images', 'image', jsonpath 'lax $', jsonpath 'lax $.image[*]', jsonpath 'lax $.image[*]', 'whole', 'https://platform.openai.com/docs/api-reference/images/createEdit'),
+        (220, 'image', 'response', 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', 'whole', 'https://platform.openai.com/docs/api-reference/responses/object'),
+        (221, 'image', 'response', 'OpenRouter', 'choices', jsonpath 'lax $', jsonpath 'lax $.choices[*].message.images[*]', jsonpath 'lax $.choices[*].message.images[*]', 'whole', 'https://openrouter.ai/docs/features/multimodal/image-generation'),
+        (222, 'image_input', 'request', 'Ollama', 'images', jsonpath 'lax $', jsonpath 'lax $.images[*]', jsonpath 'lax $.images[*]', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (223, 'image_input', 'request', 'Ollama', 'messages', jsonpath 'lax $', jsonpath 'lax $.messages[*].images[*]', jsonpath 'lax $.messages[*].images[*]', 'whole', 'https://github.com/ollama/ollama/blob/main/docs/api.md'),
+        (224, 'image', 'response', 'Bedrock, Titan images', 'images', jsonpath 'lax $', jsonpath 'lax $.images[*]', jsonpath 'lax $.images[*]', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-image.html'),
+        (225, 'image', 'response', 'Stability', 'artifacts', jsonpath 'lax $', jsonpath 'lax $.artifacts[*].base64', jsonpath 'lax $.artifacts[*].base64', 'whole', 'https://platform.stability.ai/docs/api-reference'),
+        (226, 'image', 'response', 'AI SDK', 'files', jsonpath 'lax $', jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (227, 'audio', 'response', 'AI SDK', 'files', jsonpath 'lax $', jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (228, 'audio', 'response', 'OpenAI chat', 'choices', jsonpath 'lax $', jsonpath 'lax $.choices[*].message.audio.data', jsonpath 'lax $.choices[*].message.audio.data', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (229, 'audio_input', 'request', 'OpenAI transcription', 'file', jsonpath 'lax $', jsonpath 'lax $.file', jsonpath 'lax $.file', 'whole', 'https://platform.openai.com/docs/api-reference/audio/createTranscription'),
+        (230, 'other', 'response', 'OpenAI embeddings', 'data', jsonpath 'lax $', jsonpath 'lax $.data[*].embedding', jsonpath 'lax $.data[*].embedding', 'whole', 'https://platform.openai.com/docs/api-reference/embeddings/object'),
+        (231, 'other', 'response', 'Gemini embeddings', 'embedding', jsonpath 'lax $', jsonpath 'lax $.embedding', jsonpath 'lax $.embedding', 'whole', 'https://ai.google.dev/api/embeddings'),
+        (232, 'other', 'response', 'Gemini embeddings', 'embeddings', jsonpath 'lax $', jsonpath 'lax $.embeddings', jsonpath 'lax $.embeddings', 'whole', 'https://ai.google.dev/api/embeddings'),
+        (233, 'other', 'response', 'Bedrock, Titan embeddings', 'embeddingsByType', jsonpath 'lax $', jsonpath 'lax $.embeddingsByType', jsonpath 'lax $.embeddingsByType', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/userguide/model-parameters-titan-embed-text.html'),
+        (234, 'other', 'response', 'Cohere reranking', 'results', jsonpath 'lax $', jsonpath 'lax $.results[*].relevance_score', jsonpath 'lax $.results[*].relevance_score', 'whole', 'https://docs.cohere.com/v2/reference/rerank'),
+        (235, 'other', 'response', 'AI SDK objects', 'object', jsonpath 'lax $', jsonpath 'lax $.object ? (@.type() == "object")', jsonpath 'lax $.object ? (@.type() == "object")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-object'),
+        (236, 'other', 'response', 'OpenAI moderation', 'results', jsonpath 'lax $', jsonpath 'lax $.results[*].categories', jsonpath 'lax $.results[*].categories', 'whole', 'https://platform.openai.com/docs/api-reference/moderations/object'),
+        (237, 'role', NULL, 'OpenAI chat', 'role', jsonpath 'lax $', jsonpath 'lax $.role ? (@.type() == "string")', jsonpath 'lax $.role ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (238, 'role', NULL, 'LangChain', 'type', jsonpath 'lax $', jsonpath 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', jsonpath 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', 'whole', 'https://reference.langchain.com/python/langchain_core/messages/#langchain_core.messages.ai.UsageMetadata'),
+        (239, 'content', NULL, 'OpenAI chat', 'content', jsonpath 'lax $', jsonpath 'lax $.content', jsonpath 'lax $.content', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (240, 'content', NULL, 'Gemini', 'parts', jsonpath 'lax $', jsonpath 'lax $.parts', jsonpath 'lax $.parts', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (241, 'content', NULL, 'Cohere chat v1', 'message', jsonpath 'lax $', jsonpath 'lax $.message ? (@.type() == "string")', jsonpath 'lax $.message ? (@.type() == "string")', 'whole', 'https://docs.cohere.com/v1/reference/chat'),
+        (242, 'content', NULL, 'OpenAI responses', 'output', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "function_call_output").output', jsonpath 'lax $ ? (@.type == "function_call_output").output', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (243, 'content', NULL, 'LangChain', 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs.content', jsonpath 'lax $.kwargs.content', 'whole', 'https://reference.langchain.com/python/langchain_core/load/'),
+        (244, 'content', NULL, 'Gemini', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (exists (@.text))', jsonpath 'lax $ ? (exists (@.text))', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (245, 'text', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type() == "string")', jsonpath 'lax $ ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (246, 'text', NULL, 'Gemini', 'text', jsonpath 'lax $', jsonpath 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', jsonpath 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (247, 'text', NULL, 'OpenAI chat', 'refusal', jsonpath 'lax $', jsonpath 'lax $.refusal ? (@.type() == "string")', jsonpath 'lax $.refusal ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/object'),
+        (248, 'text', NULL, 'OpenAI realtime', 'transcript', jsonpath 'lax $', jsonpath 'lax $.transcript ? (@.type() == "string")', jsonpath 'lax $.transcript ? (@.type() == "string")', 'whole', 'https://platform.openai.com/docs/api-reference/realtime-server-events/response/done'),
+        (249, 'nested', NULL, 'Anthropic', 'content', jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "tool_result").content[*]', jsonpath 'lax $ ? (@.type == "tool_result").content[*]', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (250, 'nested', NULL, 'Bedrock Converse', 'toolResult', jsonpath 'lax $', jsonpath 'lax $.toolResult.content[*]', jsonpath 'lax $.toolResult.content[*]', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html'),
+        (251, 'image_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "image_url")', jsonpath 'lax $ ? (@.type == "image_url")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (252, 'image_part', NULL, 'OpenAI responses', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "input_image")', jsonpath 'lax $ ? (@.type == "input_image")', 'whole', 'https://platform.openai.com/docs/api-reference/responses/create'),
+        (253, 'image_part', NULL, 'Anthropic', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "image")', jsonpath 'lax $ ? (@.type == "image")', 'whole', 'https://docs.claude.com/en/api/messages'),
+        (254, 'image_part', NULL, 'Bedrock Converse', 'image', jsonpath 'lax $', jsonpath 'lax $.image.source', jsonpath 'lax $.image.source', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html'),
+        (255, 'image_part', NULL, 'Gemini', 'inlineData', jsonpath 'lax $', jsonpath 'lax $.inlineData ? (@.mimeType starts with "image/")', jsonpath 'lax $.inlineData ? (@.mimeType starts with "image/")', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (256, 'image_part', NULL, 'Gemini', 'fileData', jsonpath 'lax $', jsonpath 'lax $.fileData ? (@.mimeType starts with "image/")', jsonpath 'lax $.fileData ? (@.mimeType starts with "image/")', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (257, 'image_part', NULL, 'Gemini by Python', 'inline_data', jsonpath 'lax $', jsonpath 'lax $.inline_data ? (@.mime_type starts with "image/")', jsonpath 'lax $.inline_data ? (@.mime_type starts with "image/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (258, 'image_part', NULL, 'Gemini by Python', 'file_data', jsonpath 'lax $', jsonpath 'lax $.file_data ? (@.mime_type starts with "image/")', jsonpath 'lax $.file_data ? (@.mime_type starts with "image/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (259, 'image_part', NULL, 'AI SDK', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "image/")', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "image/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (260, 'audio_part', NULL, 'Gemini', 'inlineData', jsonpath 'lax $', jsonpath 'lax $.inlineData ? (@.mimeType starts with "audio/")', jsonpath 'lax $.inlineData ? (@.mimeType starts with "audio/")', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (261, 'audio_part', NULL, 'Gemini', 'fileData', jsonpath 'lax $', jsonpath 'lax $.fileData ? (@.mimeType starts with "audio/")', jsonpath 'lax $.fileData ? (@.mimeType starts with "audio/")', 'whole', 'https://ai.google.dev/api/generate-content'),
+        (262, 'audio_part', NULL, 'Gemini by Python', 'inline_data', jsonpath 'lax $', jsonpath 'lax $.inline_data ? (@.mime_type starts with "audio/")', jsonpath 'lax $.inline_data ? (@.mime_type starts with "audio/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (263, 'audio_part', NULL, 'Gemini by Python', 'file_data', jsonpath 'lax $', jsonpath 'lax $.file_data ? (@.mime_type starts with "audio/")', jsonpath 'lax $.file_data ? (@.mime_type starts with "audio/")', 'whole', 'https://googleapis.github.io/python-genai/genai.html'),
+        (264, 'audio_part', NULL, 'AI SDK', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "audio/")', jsonpath 'lax $ ? (@.type == "file" && @.mediaType starts with "audio/")', 'whole', 'https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text'),
+        (265, 'audio_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "input_audio")', jsonpath 'lax $ ? (@.type == "input_audio")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (266, 'audio_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "output_audio")', jsonpath 'lax $ ? (@.type == "output_audio")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (267, 'audio_part', NULL, 'OpenAI chat', NULL, jsonpath 'lax $', jsonpath 'lax $ ? (@.type == "audio")', jsonpath 'lax $ ? (@.type == "audio")', 'whole', 'https://platform.openai.com/docs/api-reference/chat/create'),
+        (268, 'audio_part', NULL, 'Bedrock Converse', 'audio', jsonpath 'lax $', jsonpath 'lax $.audio.source', jsonpath 'lax $.audio.source', 'whole', 'https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ContentBlock.html'),
+        (269, 'request_container', NULL, NULL, 'body', jsonpath 'lax $', jsonpath 'lax $.body', jsonpath 'lax $.body', 'whole', NULL),
+        (270, 'request_container', NULL, NULL, 'request', jsonpath 'lax $', jsonpath 'lax $.request', jsonpath 'lax $.request', 'whole', NULL),
+        (271, 'request_container', NULL, NULL, 'params', jsonpath 'lax $', jsonpath 'lax $.params', jsonpath 'lax $.params', 'whole', NULL),
+        (272, 'request_container', NULL, NULL, 'data', jsonpath 'lax $', jsonpath 'lax $.data', jsonpath 'lax $.data', 'whole', NULL),
+        (273, 'request_container', NULL, NULL, 'payload', jsonpath 'lax $', jsonpath 'lax $.payload', jsonpath 'lax $.payload', 'whole', NULL),
+        (274, 'request_container', NULL, NULL, 'json', jsonpath 'lax $', jsonpath 'lax $.json', jsonpath 'lax $.json', 'whole', NULL),
+        (275, 'request_container', NULL, NULL, 'input', jsonpath 'lax $', jsonpath 'lax $.input', jsonpath 'lax $.input', 'whole', NULL),
+        (276, 'request_container', NULL, NULL, 'input_mapping', jsonpath 'lax $', jsonpath 'lax $.input_mapping', jsonpath 'lax $.input_mapping', 'whole', NULL),
+        (277, 'request_container', NULL, NULL, 'arguments', jsonpath 'lax $', jsonpath 'lax $.arguments', jsonpath 'lax $.arguments', 'whole', NULL),
+        (278, 'request_container', NULL, NULL, 'kwargs', jsonpath 'lax $', jsonpath 'lax $.kwargs', jsonpath 'lax $.kwargs', 'whole', NULL),
+        (279, 'request_container', NULL, NULL, 'modelInput', jsonpath 'lax $', jsonpath 'lax $.modelInput', jsonpath 'lax $.modelInput', 'whole', NULL),
+        (280, 'response_container', NULL, NULL, 'response', jsonpath 'lax $', jsonpath 'lax $.response', jsonpath 'lax $.response', 'whole', NULL),
+        (281, 'response_container', NULL, NULL, 'response_data', jsonpath 'lax $', jsonpath 'lax $.response_data', jsonpath 'lax $.response_data', 'whole', NULL),
+        (282, 'response_container', NULL, NULL, 'message', jsonpath 'lax $', jsonpath 'lax $.message', jsonpath 'lax $.message', 'whole', NULL),
+        (283, 'response_container', NULL, NULL, 'delta', jsonpath 'lax $', jsonpath 'lax $.delta', jsonpath 'lax $.delta', 'whole', NULL),
+        (284, 'response_container', NULL, NULL, 'metadata', jsonpath 'lax $', jsonpath 'lax $.metadata', jsonpath 'lax $.metadata', 'whole', NULL),
+        (285, 'response_container', NULL, NULL, 'x_groq', jsonpath 'lax $', jsonpath 'lax $.x_groq', jsonpath 'lax $.x_groq', 'whole', NULL),
+        (286, 'response_container', NULL, NULL, 'body', jsonpath 'lax $', jsonpath 'lax $.body', jsonpath 'lax $.body', 'whole', NULL),
+        (287, 'response_container', NULL, NULL, 'result', jsonpath 'lax $', jsonpath 'lax $.result', jsonpath 'lax $.result', 'whole', NULL),
+        (288, 'response_container', NULL, NULL, 'data', jsonpath 'lax $', jsonpath 'lax $.data', jsonpath 'lax $.data', 'whole', NULL),
+        (289, 'response_container', NULL, NULL, 'chunks', jsonpath 'lax $', jsonpath 'lax $.chunks', jsonpath 'lax $.chunks', 'whole', NULL),
+        (290, 'response_container', NULL, NULL, 'events', jsonpath 'lax $', jsonpath 'lax $.events', jsonpath 'lax $.events', 'whole', NULL),
+        (291, 'response_container', NULL, NULL, 'stream', jsonpath 'lax $', jsonpath 'lax $.stream', jsonpath 'lax $.stream', 'whole', NULL)
+$_$;
+COMMENT ON FUNCTION orchestra.content_shapes() IS 'Where requests and responses of models hold prompts, answers, tools and media: the part, the first member of its path, the path from each alternative on, the public page that documents it. prompt_text, answer_text and the other functions of model_calls follow it.';
+
+CREATE FUNCTION orchestra.content_text(content jsonb, separator text) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
+    AS $_$
+    SELECT string_agg(said.text, separator ORDER BY p.ordinal, said.ordinal)
+    FROM jsonb_path_query(content, 'lax $[*][*]', '{}', true) WITH ORDINALITY AS p (part, ordinal)
+    CROSS JOIN LATERAL (
+        SELECT 0 AS ordinal, (
+            SELECT t.said #>> '{}'
+            FROM orchestra.content_shapes() AS s
+            CROSS JOIN LATERAL jsonb_path_query_first(p.part, s.path, '{}', true) AS t (said)
+            WHERE s.part = 'text' AND t.said IS NOT NULL
+            ORDER BY s.ordinal LIMIT 1
+        ) AS text
+        UNION ALL
+        SELECT n.ordinal, n.said #>> '{}'
+        FROM orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query(p.part, s.path, '{}', true)
+            WITH ORDINALITY AS i (inside, ordinal)
+        CROSS JOIN LATERAL (
+            SELECT i.ordinal, COALESCE(
+                jsonb_path_query_first(i.inside, 'lax $ ? (@.type() == "string")', '{}', true),
+                jsonb_path_query_first(i.inside, 'lax $.text ? (@.type() == "string")', '{}', true))
+        ) AS n (ordinal, said)
+        WHERE s.part = 'nested'
+    ) AS said
+    WHERE said.text <> ''
+$_$;
+COMMENT ON FUNCTION orchestra.content_text(content jsonb, separator text) IS 'The text of a message''s content, be it a text or a list of parts, without reasoning; several texts joined with the separator; null if there is none.';
 
 CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -545,6 +1000,11 @@ END
 $$;
 COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double precision) IS 'A quantile in milliseconds of a histogram merged by duration_histogram: the same as duration_quantile, but several quantiles share one merge.';
 
+CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$ SELECT orchestra.media_count(payload, 'image') $$;
+COMMENT ON FUNCTION orchestra.image_count(payload jsonb) IS 'The number of images in the inputs or outputs of a step that called a model; null for an unknown shape.';
+
 CREATE FUNCTION orchestra.is_call(state text, node_type text, model text, finish_reason text, has_usage boolean) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -656,6 +1116,108 @@ END
 $$;
 COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each interval, in the order of their starts, the first free lane, from 1; an end of null means never.';
 
+CREATE FUNCTION orchestra.media_count(payload jsonb, kind text) RETURNS integer
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $_$
+    WITH bodies AS (
+        SELECT body, place FROM orchestra.model_bodies(payload, 'request')
+    ), chosen AS MATERIALIZED (
+        SELECT body, place FROM bodies
+        UNION ALL
+        SELECT body, place FROM orchestra.model_bodies(payload, 'response')
+        WHERE NOT EXISTS (SELECT FROM bodies)
+    ), parts AS (
+        SELECT p.part
+        FROM chosen AS b
+        CROSS JOIN orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query(b.body, s.each_path, '{}', true) AS a (value)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, s.path, '{}', true) AS m (message)
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(
+                jsonb_path_query_array(m.message, 'lax $.content[*]', '{}', true)
+                || jsonb_path_query_array(m.message, 'lax $.parts[*]', '{}', true), '[]')
+        ) AS c (contents)
+        CROSS JOIN LATERAL jsonb_path_query(
+            CASE WHEN s.part = 'prompt' THEN c.contents ELSE m.message END, 'lax $[*]', '{}', true)
+            AS p (part)
+        WHERE s.part IN ('prompt', 'answer') AND (s.member IS NULL OR b.body ? s.member)
+          AND jsonb_typeof(p.part) = 'object'
+    ), nested AS (
+        SELECT part FROM parts
+        UNION ALL
+        SELECT i.inside
+        FROM parts AS p
+        CROSS JOIN orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query(p.part, s.path, '{}', true) AS i (inside)
+        WHERE s.part = 'nested'
+    )
+    SELECT CASE WHEN EXISTS (SELECT FROM chosen) THEN CAST(
+        (SELECT count(*) FROM nested AS n
+         WHERE EXISTS (SELECT FROM orchestra.content_shapes() AS s
+                       WHERE s.part = kind || '_part'
+                         AND jsonb_path_exists(n.part, s.path, '{}', true)))
+        + (SELECT count(*)
+           FROM chosen AS b
+           CROSS JOIN orchestra.content_shapes() AS s
+           CROSS JOIN LATERAL jsonb_path_query(b.body, s.path, '{}', true) AS m (medium)
+           WHERE s.part IN (kind, kind || '_input') AND b.body ? s.member
+             AND jsonb_typeof(m.medium) <> 'null')
+        AS integer) END
+$_$;
+COMMENT ON FUNCTION orchestra.media_count(payload jsonb, kind text) IS 'The number of media of a kind (image or audio) in a step''s inputs or outputs; null for an unknown shape.';
+
+CREATE FUNCTION orchestra.model_bodies(payload jsonb, direction text) RETURNS TABLE(place integer[], streamed boolean, body jsonb)
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 2 PARALLEL SAFE
+    AS $$
+    WITH RECURSIVE looked (place, streamed, value, is_body) AS (
+        SELECT CAST('{}' AS integer[]), false, o.value, k.is_body
+        FROM (SELECT orchestra.opened(payload) OFFSET 0) AS o (value)
+        CROSS JOIN LATERAL (
+            SELECT EXISTS (SELECT FROM orchestra.content_shapes() AS s
+                           WHERE s.direction = model_bodies.direction
+                             AND jsonb_typeof(o.value) = 'object'
+                             AND (s.member IS NULL OR o.value ? s.member)
+                             AND jsonb_path_exists(o.value, s.whole, '{}', true))
+        ) AS k (is_body)
+        UNION ALL
+        SELECT l.place || CAST(i.ordinal AS integer), l.streamed OR i.is_event, i.value, k.is_body
+        FROM looked AS l
+        CROSS JOIN LATERAL (
+            SELECT e.ordinal, true, e.value
+            FROM jsonb_array_elements(
+                CASE WHEN jsonb_typeof(l.value) = 'array' THEN
+                    CASE WHEN jsonb_array_length(l.value) <= 10000 THEN l.value END
+                END) WITH ORDINALITY AS e (value, ordinal)
+            WHERE jsonb_typeof(e.value) = 'object'
+            UNION ALL
+            SELECT c.ordinal, false, orchestra.opened(l.value -> c.member)
+            FROM orchestra.content_shapes() AS c
+            WHERE c.part = model_bodies.direction || '_container'
+              AND jsonb_typeof(l.value) = 'object' AND l.value ? c.member
+        ) AS i (ordinal, is_event, value)
+        CROSS JOIN LATERAL (
+            SELECT EXISTS (SELECT FROM orchestra.content_shapes() AS s
+                           WHERE s.direction = model_bodies.direction
+                             AND jsonb_typeof(i.value) = 'object'
+                             AND (s.member IS NULL OR i.value ? s.member)
+                             AND jsonb_path_exists(i.value, s.whole, '{}', true))
+        ) AS k (is_body)
+        WHERE NOT l.is_body AND cardinality(l.place) < 5
+          AND jsonb_typeof(i.value) IN ('object', 'array')
+    )
+    SELECT place, streamed, value FROM looked WHERE is_body
+$$;
+COMMENT ON FUNCTION orchestra.model_bodies(payload jsonb, direction text) IS 'The requests or responses (direction) in a payload: the objects that have a place of content_shapes, with their position, and whether an array contains them. Searched are the payload, the containers of content_shapes and elements of arrays of at most 10,000, to a depth of 5.';
+
+CREATE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN jsonb_typeof(payload) <> 'string' THEN payload
+                WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]' THEN orchestra.parsed_json(payload #>> '{}')
+           END
+$$;
+COMMENT ON FUNCTION orchestra.opened(payload jsonb) IS 'A payload; that of a JSON text with an object or an array; null for any other text.';
+
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -664,6 +1226,48 @@ CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) 
            THEN 'soft_failed' ELSE state END
 $$;
 COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed if the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
+
+CREATE FUNCTION orchestra.parsed_json(said text) RETURNS jsonb
+    LANGUAGE plpgsql IMMUTABLE COST 1000 PARALLEL SAFE
+    AS $$
+DECLARE
+    skeleton text;
+    before text;
+BEGIN
+    IF said IS NULL OR length(said) > 1048576 OR said !~ '^[ \t\n\r]*[[{"0-9tfn-]' THEN
+        RETURN NULL;
+    END IF;
+    -- jsonb has neither NUL nor lone surrogates.
+    skeleton := replace(said, '\\', '');
+    IF skeleton ~ '\\u' THEN
+        IF regexp_replace(skeleton, '\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}', '',
+                          'g') ~ '\\u(?:0000|[dD][89a-fA-F])' THEN
+            RETURN NULL;
+        END IF;
+    END IF;
+    skeleton := regexp_replace(skeleton,
+        '"(?:[^"\\\u0001-\u001f]|\\["/bfnrt]|\\u[0-9a-fA-F]{4})*"', 's', 'g');
+    -- A longer number may be beyond numeric.
+    skeleton := regexp_replace(skeleton,
+        '-?(?:0|[1-9][0-9]{0,250})(?:\.[0-9]{1,250})?(?:[eE][-+]?[0-9]{1,3})?(?![0-9.eE+-])', 'v', 'g');
+    skeleton := regexp_replace(skeleton, 'true|false|null', 'v', 'g');
+    IF skeleton ~ '[^][{}:,sv \t\n\r]' OR skeleton ~ '[sv][ \t\n\r]*[sv]' THEN
+        RETURN NULL;
+    END IF;
+    skeleton := regexp_replace(skeleton, '[ \t\n\r]+', '', 'g');
+    FOR depth IN 0 .. 100 LOOP
+        IF skeleton IN ('s', 'v') THEN
+            RETURN said::jsonb;
+        END IF;
+        before := skeleton;
+        skeleton := regexp_replace(skeleton,
+            '\[(?:[sv](?:,[sv])*)?\]|\{(?:s:[sv](?:,s:[sv])*)?\}', 'v', 'g');
+        EXIT WHEN skeleton = before;
+    END LOOP;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra.parsed_json(said text) IS 'The value of a JSON text; null if the text is not JSON, if jsonb cannot hold it, or if it has more than 2^20 characters, 100 levels, or a number of more than 250 digits.';
 
 CREATE FUNCTION orchestra.part_cost(quantity bigint, price numeric) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -711,6 +1315,76 @@ CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier te
        AND (prices.valid_until > CAST(at AT TIME ZONE 'UTC' AS date) OR prices.valid_until IS NULL)
 $$;
 COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model apply to calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
+
+CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN count(*) = 1 THEN min(m.text)
+                ELSE string_agg(m.role || ': ' || m.text, E'\n\n' ORDER BY m.ordinal) END
+    FROM orchestra.request_messages(inputs) AS m
+    WHERE m.role NOT IN ('system', 'developer')
+$$;
+COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'What a step''s inputs ask a model, without the system text: the text of the only message, or each message as "role: text" with a blank line between; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
+
+CREATE FUNCTION orchestra.request_messages(inputs jsonb) RETURNS TABLE(ordinal bigint, role text, text text)
+    LANGUAGE sql IMMUTABLE COST 1000 ROWS 4 PARALLEL SAFE
+    AS $$
+    WITH written AS (
+        SELECT b.place, s.api, min(s.ordinal) OVER (PARTITION BY b.place, s.api) AS api_ordinal,
+               s.ordinal, m.ordinal AS number,
+               COALESCE((SELECT lower(t.said #>> '{}')
+                         FROM orchestra.content_shapes() AS r
+                         CROSS JOIN LATERAL jsonb_path_query_first(m.message, r.path, '{}', true)
+                             AS t (said)
+                         WHERE r.part = 'role' AND length(t.said #>> '{}') <= 100
+                         ORDER BY r.ordinal LIMIT 1), 'user') AS role,
+               CASE WHEN jsonb_typeof(m.message) = 'string' THEN NULLIF(m.message #>> '{}', '')
+                    ELSE (SELECT t.text
+                          FROM orchestra.content_shapes() AS c
+                          CROSS JOIN LATERAL jsonb_path_query_first(m.message, c.path, '{}', true)
+                              AS q (content)
+                          CROSS JOIN LATERAL (
+                              SELECT orchestra.content_text(q.content, E'\n') OFFSET 0) AS t (text)
+                          WHERE c.part = 'content' AND t.text IS NOT NULL
+                          ORDER BY c.ordinal LIMIT 1)
+               END AS text
+        FROM orchestra.model_bodies(inputs, 'request') AS b
+        CROSS JOIN orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query(b.body, s.path, '{}', true)
+            WITH ORDINALITY AS m (message, ordinal)
+        WHERE s.part = 'prompt' AND (s.member IS NULL OR b.body ? s.member)
+    ), first AS (
+        SELECT w.*, min(w.api_ordinal) OVER (PARTITION BY w.place) AS first_ordinal,
+               count(*) OVER () AS messages
+        FROM written AS w WHERE w.text IS NOT NULL
+    )
+    SELECT row_number() OVER (ORDER BY f.place, f.ordinal, f.number), f.role, f.text
+    FROM first AS f WHERE f.api_ordinal = f.first_ordinal AND f.messages <= 10000
+$$;
+COMMENT ON FUNCTION orchestra.request_messages(inputs jsonb) IS 'The messages of a model''s request that have text, in their order, with the role that wrote them; a prompt without a role is the user''s. No row for an unknown shape, and for more than 10,000 messages.';
+
+CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
+    AS $$
+    SELECT string_agg(t.text, E'\n\n' ORDER BY t.own, t.place, t.ordinal)
+    FROM (
+        SELECT 0 AS own, b.place, s.ordinal,
+               COALESCE(orchestra.content_text(q.said -> 'parts', E'\n'),
+                        orchestra.content_text(q.said, E'\n')) AS text
+        FROM orchestra.model_bodies(inputs, 'request') AS b
+        CROSS JOIN orchestra.content_shapes() AS s
+        CROSS JOIN LATERAL jsonb_path_query_array(b.body, s.path, '{}', true) AS a (said)
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN jsonb_array_length(a.said) = 1 THEN a.said -> 0 ELSE a.said END
+        ) AS q (said)
+        WHERE s.part = 'system' AND b.body ? s.member
+        UNION ALL
+        SELECT 1, '{}', m.ordinal, m.text
+        FROM orchestra.request_messages(inputs) AS m WHERE m.role IN ('system', 'developer')
+    ) AS t
+    WHERE t.text IS NOT NULL
+$$;
+COMMENT ON FUNCTION orchestra.system_text(inputs jsonb) IS 'The system text in a step''s inputs: that of the request, and its system and developer messages, with a blank line between; null if there is none, or for an unknown shape.';
 
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1647,6 +2321,155 @@ COMMENT ON COLUMN orchestra.inputs.size_bytes IS 'Length of the value as the API
 COMMENT ON COLUMN orchestra.inputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
 COMMENT ON COLUMN orchestra.inputs.note IS 'Why raw is filled, or why data is null.';
 
+CREATE TABLE orchestra.outputs (
+    step_id text NOT NULL COLLATE pg_catalog."C",
+    data jsonb,
+    size_bytes bigint NOT NULL,
+    raw bytea,
+    note text
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
+COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.outputs.data IS 'The value; if it is null, note says why.';
+COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
+COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
+COMMENT ON COLUMN orchestra.outputs.note IS 'Why raw is filled, or why data is null.';
+
+CREATE VIEW orchestra.model_calls AS
+ SELECT s.id AS step_id,
+    s.run_id,
+    s.workflow_id,
+    COALESCE(w.name, s.workflow_id) AS workflow_name,
+    s.organization_id,
+    s.node_id,
+    COALESCE(s.start_time, r.start_time, r.first_seen_at) AS "time",
+    s.start_time,
+    s.end_time,
+    s.duration_ms,
+    u.outcome,
+    p.provider,
+    COALESCE(s.response_model, s.request_model) AS model,
+    s.request_model,
+    s.response_model,
+    s.service_tier,
+    (u.used).input_tokens AS input_tokens,
+    (u.used).cached_input_tokens AS cached_input_tokens,
+    (u.used).cache_write_tokens AS cache_write_tokens,
+    (u.used).cache_write_1h_tokens AS cache_write_1h_tokens,
+    (u.used).input_audio_tokens AS input_audio_tokens,
+    (u.used).cached_audio_tokens AS cached_audio_tokens,
+    (u.used).input_image_tokens AS input_image_tokens,
+    (u.used).cached_image_tokens AS cached_image_tokens,
+    (u.used).input_video_tokens AS input_video_tokens,
+    (u.used).output_tokens AS output_tokens,
+    (u.used).reasoning_tokens AS reasoning_tokens,
+    (u.used).output_audio_tokens AS output_audio_tokens,
+    (u.used).output_image_tokens AS output_image_tokens,
+    (u.used).output_video_tokens AS output_video_tokens,
+    (u.used).citation_tokens AS citation_tokens,
+    (u.used).other_tokens AS other_tokens,
+    (u.used).web_searches AS web_searches,
+    (u.used).file_searches AS file_searches,
+    (u.used).tool_uses AS tool_uses,
+    (u.used).audio_ms AS audio_ms,
+    (u.used).document_pages AS document_pages,
+    (u.used).search_units AS search_units,
+    (u.used).unread_quantities AS unread_quantities,
+    orchestra.total_tokens(s.input_tokens, s.output_tokens, s.total_tokens) AS total_tokens,
+    orchestra.kinds_of(u.used) AS usage_kinds,
+    k.cost,
+        CASE
+            WHEN (k.cost IS NOT NULL) THEN p.currency
+            ELSE NULL::text
+        END AS currency,
+    s.reported_cost,
+    s.finish_reason,
+    orchestra.is_cut_off(s.finish_reason) AS is_cut_off,
+    orchestra.error_message(s.error, s.reported_error) AS error,
+    orchestra.system_text(i.data) AS system,
+    orchestra.prompt_text(i.data) AS prompt,
+    orchestra.answer_text(o.data) AS answer,
+    orchestra.called_tools(o.data) AS tools,
+    (( SELECT sum(c.number) AS sum
+           FROM ( VALUES (orchestra.image_count(i.data)), (orchestra.image_count(o.data))) c(number)))::integer AS images,
+    (( SELECT sum(c.number) AS sum
+           FROM ( VALUES (orchestra.audio_count(i.data)), (orchestra.audio_count(o.data))) c(number)))::integer AS audio,
+    orchestra.call_parameters(i.data) AS parameters,
+    s.redaction_policy,
+    s.updated_at
+   FROM (((((((orchestra.steps s
+     JOIN orchestra.runs r ON ((r.id = s.run_id)))
+     LEFT JOIN orchestra.workflows w ON ((w.id = s.workflow_id)))
+     LEFT JOIN orchestra.inputs i ON ((i.step_id = s.id)))
+     LEFT JOIN orchestra.outputs o ON ((o.step_id = s.id)))
+     CROSS JOIN LATERAL ( SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
+            orchestra.plausible_usage(raw.used) AS used,
+            orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage
+           FROM ( SELECT ROW(s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens, s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens, s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms, s.document_pages, s.search_units, s.unread_quantities)::orchestra.usage AS used) raw
+         OFFSET 0) u)
+     LEFT JOIN orchestra.prices p ON (((p.model = COALESCE(s.response_model, s.request_model)) AND (NOT orchestra.is_unmetered(u.outcome, true, u.has_usage, u.used)) AND orchestra.price_applies(p.*, s.service_tier, orchestra.context_tier((u.used).input_tokens), COALESCE(s.start_time, r.start_time, r.first_seen_at)))))
+     CROSS JOIN LATERAL ( SELECT orchestra.call_cost(u.used, (1)::bigint, p.*) AS cost
+         OFFSET 0) k)
+  WHERE ((s.absent_since IS NULL) AND orchestra.is_call(s.state, s.node_type, COALESCE(s.response_model, s.request_model), s.finish_reason, u.has_usage));
+COMMENT ON VIEW orchestra.model_calls IS 'One row per call of a model (see is_call): its usage, cost, prompt and answer. What the texts are read from is content, and so are they. Null texts: the payload is not stored, or its shape is not known; `drift` counts the unknown shapes.';
+COMMENT ON COLUMN orchestra.model_calls.step_id IS 'The step.';
+COMMENT ON COLUMN orchestra.model_calls.run_id IS 'The run.';
+COMMENT ON COLUMN orchestra.model_calls.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.model_calls.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.model_calls.organization_id IS 'The organisation; null if the step names none.';
+COMMENT ON COLUMN orchestra.model_calls.node_id IS 'The node.';
+COMMENT ON COLUMN orchestra.model_calls."time" IS 'When the step started; without a start, when its run started or was first seen.';
+COMMENT ON COLUMN orchestra.model_calls.start_time IS 'When the step started.';
+COMMENT ON COLUMN orchestra.model_calls.end_time IS 'When the step ended; null while it runs.';
+COMMENT ON COLUMN orchestra.model_calls.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.model_calls.outcome IS 'How the step ended (see outcome).';
+COMMENT ON COLUMN orchestra.model_calls.provider IS 'The provider whose price applies; null if there is none.';
+COMMENT ON COLUMN orchestra.model_calls.model IS 'The model that responded, else the requested one; null if none is named.';
+COMMENT ON COLUMN orchestra.model_calls.request_model IS 'The requested model (inputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.model_calls.response_model IS 'The model that responded (outputs.model, or the provider''s own field).';
+COMMENT ON COLUMN orchestra.model_calls.service_tier IS 'The provider''s service tier: standard, batch, flex, priority, fast or another; null if the call names none.';
+COMMENT ON COLUMN orchestra.model_calls.input_tokens IS 'Input tokens, including those read from and written to a cache.';
+COMMENT ON COLUMN orchestra.model_calls.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.input_audio_tokens IS 'Input tokens of audio, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cached_audio_tokens IS 'Input tokens of audio read from a cache, part of input_audio_tokens and of cached_input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.input_image_tokens IS 'Input tokens of images, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.input_video_tokens IS 'Input tokens of video, part of input_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_tokens IS 'Output tokens, including reasoning.';
+COMMENT ON COLUMN orchestra.model_calls.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_audio_tokens IS 'Output tokens of audio, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_image_tokens IS 'Output tokens of images, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.output_video_tokens IS 'Output tokens of video, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.citation_tokens IS 'Output tokens of citations, part of output_tokens.';
+COMMENT ON COLUMN orchestra.model_calls.other_tokens IS 'Tokens of unknown kind: those in the reported total beyond input and output.';
+COMMENT ON COLUMN orchestra.model_calls.web_searches IS 'Web searches by the provider.';
+COMMENT ON COLUMN orchestra.model_calls.file_searches IS 'File searches by the provider.';
+COMMENT ON COLUMN orchestra.model_calls.tool_uses IS 'Uses of other tools that the provider charges by use.';
+COMMENT ON COLUMN orchestra.model_calls.audio_ms IS 'Audio charged by duration, in milliseconds.';
+COMMENT ON COLUMN orchestra.model_calls.document_pages IS 'Document pages read.';
+COMMENT ON COLUMN orchestra.model_calls.search_units IS 'Search units of a reranking model.';
+COMMENT ON COLUMN orchestra.model_calls.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown.';
+COMMENT ON COLUMN orchestra.model_calls.total_tokens IS 'Total tokens (see total_tokens).';
+COMMENT ON COLUMN orchestra.model_calls.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
+COMMENT ON COLUMN orchestra.model_calls.cost IS 'Cost by the prices of its day (UTC); null if any part of its usage has no price, or if it succeeded without reported usage.';
+COMMENT ON COLUMN orchestra.model_calls.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.model_calls.reported_cost IS 'The cost in US dollars, as the provider reports it.';
+COMMENT ON COLUMN orchestra.model_calls.finish_reason IS 'Why the model stopped, in its provider''s words.';
+COMMENT ON COLUMN orchestra.model_calls.is_cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null if it does not say why.';
+COMMENT ON COLUMN orchestra.model_calls.error IS 'The step''s error; null if it carries none.';
+COMMENT ON COLUMN orchestra.model_calls.system IS 'The system text (see system_text).';
+COMMENT ON COLUMN orchestra.model_calls.prompt IS 'What the model was asked (see prompt_text).';
+COMMENT ON COLUMN orchestra.model_calls.answer IS 'The visible answer (see answer_text).';
+COMMENT ON COLUMN orchestra.model_calls.tools IS 'The tools that the model called (see called_tools).';
+COMMENT ON COLUMN orchestra.model_calls.images IS 'Number of images in the inputs and outputs (see image_count).';
+COMMENT ON COLUMN orchestra.model_calls.audio IS 'Number of pieces of audio in the inputs and outputs (see audio_count).';
+COMMENT ON COLUMN orchestra.model_calls.parameters IS 'Settings of the call, such as temperature (see call_parameters).';
+COMMENT ON COLUMN orchestra.model_calls.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: no rules.';
+COMMENT ON COLUMN orchestra.model_calls.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+
 CREATE TABLE orchestra.step_rollup_daily (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
     day date NOT NULL,
@@ -1976,21 +2799,6 @@ COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: no node is running.';
-
-CREATE TABLE orchestra.outputs (
-    step_id text NOT NULL COLLATE pg_catalog."C",
-    data jsonb,
-    size_bytes bigint NOT NULL,
-    raw bytea,
-    note text
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.outputs IS 'The outputs of each step.';
-COMMENT ON COLUMN orchestra.outputs.step_id IS 'The step.';
-COMMENT ON COLUMN orchestra.outputs.data IS 'The value; if it is null, note says why.';
-COMMENT ON COLUMN orchestra.outputs.size_bytes IS 'Length of the value as the API sent it.';
-COMMENT ON COLUMN orchestra.outputs.raw IS 'The exact bytes; only set if jsonb cannot hold the value.';
-COMMENT ON COLUMN orchestra.outputs.note IS 'Why raw is filled, or why data is null.';
 
 CREATE TABLE orchestra_etl.changed_groups (
     id bigint NOT NULL,

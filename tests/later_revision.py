@@ -11,7 +11,8 @@ import pytest
 from etl import schema
 from tests.conftest import ROOT
 
-LATER = f"{int(schema.head()) + 1:04}"
+HEAD = schema.head()
+LATER = f"{int(HEAD) + 1:04}"
 _REVISION = """
 from alembic import op
 

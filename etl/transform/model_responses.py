@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw, Struct
 
+from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
@@ -25,13 +26,6 @@ from etl.transform.usage_reading import (
     note_unknown,
 )
 
-CONTAINERS = (
-    "response", "response_data", "message", "delta", "metadata", "x_groq", "body", "result",
-    "data", "chunks", "events", "stream",
-)  # fmt: skip
-"""Members of integrations, gateways and stream events that may contain the response."""
-
-_MAX_DEPTH = 5
 _MAX_USAGE_BYTES = 1 << 18
 _MAX_ARRAY_BYTES = 8 << 20
 _MAX_TEXT_BYTES = 1 << 20
@@ -116,7 +110,7 @@ def may_hold_usage(value: Raw, depth: int = 0) -> bool:
                 return True
             # A loop is faster than any(), and this code runs for every step.
             for name in _CONTAINERS & members.keys():
-                if depth < _MAX_DEPTH and may_hold_usage(members[name], depth + 1):
+                if depth < MAX_DEPTH and may_hold_usage(members[name], depth + 1):
                     return True
         names = "\n".join(members)
         if ("oken" in names or "sage" in names) and any(map(looks_like_usage, members)):
@@ -200,7 +194,7 @@ class Completion:
             elif value.startswith(b'"') and len(value) <= _MAX_TEXT_BYTES:
                 text = _TEXT.decode(value)
                 if text.lstrip()[:1] in ("{", "["):
-                    self.look(text.strip().encode(), path, _MAX_DEPTH - 1)
+                    self.look(text.strip().encode(), path, MAX_DEPTH - 1)
         except REFUSALS:
             return
 
@@ -230,7 +224,7 @@ class Completion:
             self._uses["batch"] = True
         for name in CONTAINERS:
             raw = members.get(name)
-            if raw is not None and depth < _MAX_DEPTH and may_hold_usage(raw):
+            if raw is not None and depth < MAX_DEPTH and may_hold_usage(raw):
                 self.look(bytes(raw), f"{path}.{name}", depth + 1)
         for name, raw in members.items():
             if len(self._unknown) >= _MAX_UNKNOWN:

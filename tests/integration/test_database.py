@@ -30,7 +30,7 @@ from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.schema import check_drift, upgrade
 from tests.conftest import FAST_SETTINGS, ROOT
-from tests.later_revision import LATER, bring_later_revision
+from tests.later_revision import HEAD, LATER, bring_later_revision
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
 
@@ -765,7 +765,7 @@ def test_an_upgrade_that_fails_is_one_error(
     )
     assert "secret" not in str(failed.value)
     assert query(database_url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
-        {"version_num": "0001"}
+        {"version_num": HEAD}
     ]
     query(database_url, "DROP EVENT TRIGGER refuse")
     upgrade(database_url)

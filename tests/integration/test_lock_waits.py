@@ -21,7 +21,7 @@ from etl.errors import DatabaseUnavailable
 from etl.schema import upgrade
 from etl.watchdog import LockHolder, holders_text
 from tests.command_line import command_line
-from tests.later_revision import bring_later_revision
+from tests.later_revision import HEAD, bring_later_revision
 from tests.support import query, wait_until
 
 HOSTILE = "psql\n\x1b[31m{sslmode}"
@@ -88,7 +88,7 @@ def test_a_waiting_upgrade_names_the_holder_and_lets_writers_through(database_ur
             waits.append(time.monotonic() - tried)
             time.sleep(0.05)
         assert upgrading.is_alive()
-        assert _revision(url) == "0001"
+        assert _revision(url) == HEAD
     upgrading.join(240)
     writer.close()
     assert refused == []
@@ -125,7 +125,7 @@ def test_an_upgrade_that_waits_too_long_for_a_lock_gives_up(
     assert "has waited for 3 s" in line
     assert f"pid {pid}, user postgres" in line
     assert "end that session" in line
-    assert (given_up.value.exit_status, _revision(url)) == (4, "0001")
+    assert (given_up.value.exit_status, _revision(url)) == (4, HEAD)
     upgrade(url)
     assert _revision(url) == schema.head()
 

@@ -1,7 +1,8 @@
-"""The files of the dbt package that repeat the comments of the database: sources, descriptions."""
+"""The files of the dbt package that repeat the database's comments or the dashboards' files."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 PACKAGE = Path(__file__).parents[1] / "dbt"
 SOURCES = PACKAGE / "models" / "sources.yml"
 DESCRIPTIONS = PACKAGE / "models" / "descriptions.md"
+EXPOSURES = PACKAGE / "models" / "exposures.yml"
+_ASSETS = PACKAGE.parent / "config" / "superset" / "assets"
 
 _HEAD = "Written by `make docs` from the comments in the database."
 
@@ -55,20 +58,7 @@ def sources(relations: Sequence[Relation], private: Mapping[str, Sequence[str]])
         "description": "The run history of Orchestra workflows, as orchestra-etl stores it.",
         "tables": tables,
     }
-    return f"# {_HEAD}\n" + yaml.dump(
-        {"version": 2, "sources": [source]},
-        Dumper=_Dumper,
-        sort_keys=False,
-        allow_unicode=True,
-        width=100,
-    )
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes repeated values again instead of as an alias."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    return _yaml(_HEAD, {"sources": [source]})
 
 
 def descriptions(relations: Sequence[Relation]) -> str:
@@ -80,3 +70,47 @@ def descriptions(relations: Sequence[Relation]) -> str:
         for column in one["columns"]
     ]
     return "".join(parts)
+
+
+def exposures(relations: Sequence[Relation]) -> str:
+    """Return the exposures: each dashboard, with the tables and views that its charts read."""
+    known = {one["name"] for one in relations}
+    reads: dict[str, set[str]] = {}
+    for path in (_ASSETS / "datasets").rglob("*.yaml"):
+        dataset = yaml.safe_load(path.read_text())
+        found = re.findall(r"\borchestra\.(\w+)", dataset.get("sql") or "")
+        reads[dataset["uuid"]] = known & {*found, dataset["table_name"]}
+    dashboards = []
+    for path in sorted((_ASSETS / "dashboards").glob("*.yaml")):
+        text = path.read_text()
+        charts = [chart.read_text() for chart in (_ASSETS / "charts" / path.stem).glob("*.yaml")]
+        used = [reads[uuid] for uuid in reads if any(uuid in one for one in (text, *charts))]
+        dashboard = yaml.safe_load(text)
+        dashboards.append(
+            {
+                "name": dashboard["slug"].replace("-", "_"),
+                "label": dashboard["dashboard_title"],
+                "type": "dashboard",
+                "maturity": "high",
+                "description": dashboard["description"],
+                "owner": {"name": "orchestra-etl"},
+                "depends_on": [
+                    f"source('orchestra', '{name}')" for name in sorted(set().union(*used))
+                ],
+            }
+        )
+    return _yaml("Written by `make docs` from config/superset/assets.", {"exposures": dashboards})
+
+
+def _yaml(head: str, content: Mapping[str, Any]) -> str:
+    text = yaml.dump(
+        {"version": 2, **content}, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100
+    )
+    return f"# {head}\n{text}"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes repeated values again instead of as an alias."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True

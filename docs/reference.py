@@ -264,7 +264,7 @@ def schema(url: str) -> str:
 
 
 def dbt_files(url: str) -> dict[Path, str]:
-    """Return the files of the dbt package that repeat the comments of a migrated database."""
+    """Return the generated files of the dbt package, from a migrated database."""
     with psycopg.connect(
         url, row_factory=dict_row, options="-c search_path=pg_catalog"
     ) as connection:
@@ -284,6 +284,7 @@ def dbt_files(url: str) -> dict[Path, str]:
     return {
         dbt_package.SOURCES: dbt_package.sources(relations, private),
         dbt_package.DESCRIPTIONS: dbt_package.descriptions(relations),
+        dbt_package.EXPOSURES: dbt_package.exposures(relations),
     }
 
 
@@ -391,7 +392,7 @@ def main() -> int:
         shutil.rmtree(home, ignore_errors=True)
     print(
         "docs/reference/*.md, config/etl.schema.json, migrations/*.sql and"
-        " dbt/models/{sources.yml,descriptions.md} are written"
+        " the generated files of dbt/models are written"
     )
     return 0
 

@@ -14,7 +14,9 @@
 {# The usage of a row as one value. #}
 {% macro orchestra_usage(row) %}
     CAST(ROW(
-        {%- for kind in orchestra.orchestra_kinds() %}{{ row }}.{{ kind }}{{ ', ' if not loop.last }}{% endfor -%}
+        {%- for kind in orchestra.orchestra_kinds() -%}
+            {{ row }}.{{ kind }}{{ ', ' if not loop.last }}
+        {%- endfor -%}
     ) AS orchestra.usage)
 {%- endmacro %}
 

@@ -121,7 +121,7 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
         "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile",
         "Dockerfile", ".dockerignore", "docker-compose.yml", "alembic.ini",
         "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "config/etl.toml",
-        "docs/how-to/analytics.md", "tests/samples/steps.json",
+        "dbt/dbt_project.yml", "docs/how-to/analytics.md", "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names
     assert not [name for name in names if name.endswith(".pyc") or name.startswith(".venv")]

@@ -7,11 +7,12 @@ ARGS ?=
 WORKERS ?=
 SUPERSET := .superset/venv
 BENCH := .bench/venv
+DBT := .dbt/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
-.PHONY: demo dashboards run check test test-fast test-all test-browser test-image test-containers \
-	faults soak bench bench-stages bench-analytics bench-dashboards bench-growth bench-search \
-	bench-tiny .chromium docs dist lock clean
+.PHONY: demo dashboards run check test test-fast test-all test-browser test-dbt test-image \
+	test-containers faults soak bench bench-stages bench-analytics bench-dashboards bench-growth \
+	bench-search bench-tiny .chromium docs dist lock clean
 .DEFAULT_GOAL := help
 
 define HELP
@@ -28,6 +29,7 @@ Check a change
   make test-fast         the unit tests (1 minute)
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)
+  make test-dbt          the dbt package on a simulated history (1 minute)
   make test-image        the steps of the Dockerfile, without Docker (2 minutes)
   make test-containers   docker-compose.yml in Docker (6 minutes)
   make faults            inject every fault, print the table (8 minutes)
@@ -130,6 +132,9 @@ bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium
 docs: $(VENV)/installed
 	@PYTHONPATH=. $(BIN)/python docs/reference.py
 
+test-dbt: $(VENV)/installed $(DBT)/installed
+	$(BIN)/python -m pytest tests/dbt $(ARGS)
+
 test-image: $(VENV)/installed
 	$(BIN)/python -m pytest tests/image $(ARGS)
 
@@ -214,5 +219,14 @@ $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
+# The environment of dbt, for the tests of the package. Its requirements.in says why the
+# dependencies are not resolved.
+$(DBT)/installed: tests/dbt/requirements.lock
+	@echo "installing dbt into $(DBT) (180 MB, half a minute) ..."
+	@$(ALONE) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(DBT); } && \
+		$(DBT)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .superset .bench build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .superset .bench .dbt build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -27,7 +27,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 from typer.cli import get_docs_for_click
 
-from docs import content_shapes
+from docs import content_shapes, dbt_package
 from etl.cli.commands import app
 from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
@@ -36,7 +36,7 @@ from etl.schema import upgrade
 from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
 from etl.settings.values import Duration, _duration_text
-from etl.tables import PRIVATE
+from etl.tables import ANALYTICS, PRIVATE
 
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS_SCHEMA = REFERENCE.parents[1] / "etl" / "settings" / "etl.schema.json"
@@ -262,6 +262,31 @@ def schema(url: str) -> str:
     return "".join(parts)
 
 
+def dbt_files(url: str) -> dict[Path, str]:
+    """Return the generated files of the dbt package, from a migrated database."""
+    with psycopg.connect(
+        url, row_factory=dict_row, options="-c search_path=pg_catalog"
+    ) as connection:
+        relations = [
+            {
+                "name": one["name"],
+                "comment": _sentences(one["comment"]),
+                "columns": [
+                    {**row, "comment": _sentences(row["comment"])}
+                    for row in connection.execute(_COLUMNS, [one["oid"]]).fetchall()
+                ],
+            }
+            for one in connection.execute(_RELATIONS).fetchall()
+            if one["schema"] == ANALYTICS
+        ]
+    private = {table.name: columns for table, columns in PRIVATE.items()}
+    return {
+        dbt_package.SOURCES: dbt_package.sources(relations, private),
+        dbt_package.DESCRIPTIONS: dbt_package.descriptions(relations),
+        dbt_package.EXPOSURES: dbt_package.exposures(relations),
+    }
+
+
 _SCHEMA_SQL = """\
 -- The whole schema after the newest revision, written by `make docs` with pg_dump. For reading
 -- only: `orchestra-etl db upgrade` creates the schema with the revisions in `versions`.
@@ -325,9 +350,14 @@ def main() -> int:
             upgrade(server.url)
             (REFERENCE / "schema.md").write_text(schema(server.url))
             SCHEMA_SQL.write_text(schema_sql(server.url))
+            for path, text in dbt_files(server.url).items():
+                path.write_text(text)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print("docs/reference/*.md, etl.schema.json and migrations/**/*.sql are written")
+    print(
+        "docs/reference/*.md, etl.schema.json, migrations/**/*.sql and the generated files of"
+        " dbt/models are written"
+    )
     return 0
 
 

@@ -22,8 +22,8 @@ LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
 
 MACHINES = {
-    "chmod", "cp", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl", "pip",
-    "python3", "systemctl", "useradd", "uv",
+    "chmod", "cp", "dbt", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl",
+    "pip", "python3", "systemctl", "useradd", "uv",
 }  # fmt: skip
 """Programs that change the machine or are not installed. The files that they name must exist."""
 ELSEWHERE = {

@@ -120,7 +120,7 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     wanted = {
         "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile",
         "Dockerfile", ".dockerignore", "docker-compose.yml", "alembic.ini",
-        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run",
+        "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "dbt/dbt_project.yml",
         "docs/how-to/analytics.md", "tests/samples/steps.json",
     }  # fmt: skip
     assert wanted | _python_files(ROOT / "tests") | _python_files(ROOT / "migrations") <= names

@@ -33,6 +33,12 @@ def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
     ), "run `make docs`"
 
 
+def test_the_dbt_package_repeats_the_database_and_the_dashboards(database_url: str) -> None:
+    """Its sources and descriptions are the comments; its exposures are the dashboards."""
+    for path, text in reference.dbt_files(database_url).items():
+        assert path.read_text() == text, "run `make docs`"
+
+
 def test_the_whole_schema_stands_in_one_file(database_url: str) -> None:
     """The file holds all statements that an upgraded database dumps, and restores its schema."""
     assert reference.SCHEMA_SQL.read_text() == reference.schema_sql(database_url), "run `make docs`"

@@ -1,0 +1,18 @@
+SELECT id AS run_id,
+       workflow_id,
+       organization_id,
+       user_id,
+       status,
+       state,
+       orchestra.outcome(state, error, NULL) AS own_outcome,
+       tracking,
+       start_time,
+       end_time,
+       duration_ms,
+       COALESCE(start_time, first_seen_at) AS time,
+       CAST(COALESCE(start_time, first_seen_at) AT TIME ZONE 'UTC' AS date) AS day,
+       left(orchestra.error_message(error, NULL), 500) AS error,
+       redaction_policy,
+       first_seen_at,
+       updated_at
+FROM {{ source('orchestra', 'runs') }}

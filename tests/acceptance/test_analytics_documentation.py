@@ -381,10 +381,21 @@ def test_every_query_has_the_shown_columns(world: World) -> None:
     """The page has thirteen questions, and the shown results have the columns of their queries."""
     assert [number for number, _ in SECTIONS] == [str(number) for number in range(1, 14)]
     assert set(QUERIES) == {"4b", "11b", *(f"{number}a" for number in range(1, 14))}
-    assert len(re.findall("```sql", DOCUMENT)) == len(QUERIES)
+    assert "".join(section for _, section in SECTIONS).count("```sql") == len(QUERIES)
     for name, (sql, header) in QUERIES.items():
         rows = query(world.url, sql)
         assert list(rows[0]) == [one.strip() for one in header.strip("|").split("|")], name
+
+
+def test_the_queries_of_prompts_find_calls(world: World) -> None:
+    """The page's queries of prompts and answers find the calls of the simulated history."""
+    section = DOCUMENT.partition("\n## Read prompts and answers\n")[2].partition("\n## ")[0]
+    of_run, cut_off, by_tool = re.findall(r"```sql\n(.+?);\n```", section, re.DOTALL)
+    run = query(world.url, "SELECT run_id FROM orchestra.model_calls WHERE answer <> '' LIMIT 1")
+    rows = query(world.url, of_run.replace("…", run[0]["run_id"]))
+    assert any(row["prompt"] and row["answer"] for row in rows)
+    query(world.url, cut_off)
+    assert all(row["tool"] and row["calls"] for row in query(world.url, by_tool))
 
 
 def test_success_rate_by_workflow_and_week(world: World) -> None:

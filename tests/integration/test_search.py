@@ -136,6 +136,7 @@ def always_indexed(url: str) -> None:
 
 def used(url: str) -> int:
     """Return how often searches have used the indexes."""
+    query(url, "SELECT pg_stat_force_next_flush()")
     [row] = query(
         url,
         "SELECT COALESCE(sum(idx_scan), 0)::integer AS scans FROM pg_stat_user_indexes"

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from etl.admin import roles
-from etl.admin.roles import ANALYST, LOADER
+from etl.admin.roles import ANALYST, LOADER, PAYLOAD_ANALYST
 from etl.analytics import rollups
 from etl.database import Database
 from etl.simulator.history import History
@@ -532,9 +532,9 @@ def test_a_run_of_many_steps(database_url: str) -> None:
 
 
 def test_analysts_read_every_view(world: World) -> None:
-    """Analysts and the loader can read each view, and no other user can.
+    """Analysts and the loader can read each view without payloads, and no other user can.
 
-    The views contain no payload.
+    The view with payloads is for payload analysts and the loader.
     """
     url = world.url
     roles.apply(world.database)
@@ -554,7 +554,11 @@ def test_analysts_read_every_view(world: World) -> None:
             " AND a.grantee <> c.relowner",
         )
         granted = {(row["name"], row["grantee"], row["privilege"]) for row in privileges}
-        assert granted == {(view, role, "SELECT") for view in VIEWS for role in (ANALYST, LOADER)}
+        readers = dict.fromkeys(VIEWS, (ANALYST, LOADER))
+        readers["model_calls"] = (PAYLOAD_ANALYST, LOADER)
+        assert granted == {
+            (view, role, "SELECT") for view, names in readers.items() for role in names
+        }
         with psycopg.connect(url, autocommit=True) as connection:
             connection.execute(f"SET ROLE {ANALYST}")
             for view in VIEWS:

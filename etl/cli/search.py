@@ -41,7 +41,10 @@ class Found(msgspec.Struct):
     complete: bool
     """Whether the whole window was read: neither the limit nor the user ended the search."""
     next_until: datetime | None
-    """With --until and this time the search goes on; None if it is complete."""
+    """With --until and this time the search goes on.
+
+    None if it is complete, or if only a larger --limit shows more.
+    """
     hits: list[Hit]
     interrupted: bool = False
 
@@ -149,10 +152,13 @@ def _run(database: Database, wanted: Wanted, *, as_json: bool) -> Found:
     return found
 
 
-def _after(hits: list[Hit]) -> datetime:
-    """Return the --until with which the search goes on: the last run may have more hits."""
+def _after(hits: list[Hit]) -> datetime | None:
+    """Return the --until with which the search goes on; None if that would show the same hits.
+
+    The last run may have more hits, so the search goes on with that run.
+    """
     last = hits[-1].time
-    return last if hits[0].time == last else last + timedelta(microseconds=1)
+    return None if hits[0].time == last else last + timedelta(microseconds=1)
 
 
 def _print_hit(hit: Hit) -> None:
@@ -174,9 +180,14 @@ def _print_end(found: Found, *, default_window: bool) -> None:
         if default_window:
             say("--since searches further back")
         return
-    why = "interrupted" if found.interrupted else "more hits may follow"
-    until = f"--until {found.next_until.isoformat()}" if found.next_until else "the same command"
-    say(f"{counted(len(found.hits), 'hit')}, {why}: continue with {until}")
+    hits = counted(len(found.hits), "hit")
+    if found.next_until is not None:
+        why = "interrupted" if found.interrupted else "more hits may follow"
+        say(f"{hits}, {why}: continue with --until {found.next_until.isoformat()}")
+    elif found.interrupted:
+        say(f"{hits}, interrupted: repeat the command")
+    else:
+        say(f"{hits}, and more of the same run: repeat with a larger --limit")
 
 
 class _Progress:

@@ -427,6 +427,18 @@ def test_the_command(database_url: str, command: Command) -> None:
     assert command("runs", "search", "refund", "--node", "m", "--json").json["hits"] == []
 
 
+def test_more_hits_in_one_run_than_the_limit(database_url: str, command: Command) -> None:
+    """If a single run has more hits than the limit, the command never says to search before it."""
+    steps = [{"inputs": ["refund"]} for _ in range(3)]
+    add(database_url, "run", *steps)
+    done = command("runs", "search", "refund", "--limit", "2")
+    assert done.out.endswith("2 hits, and more of the same run: repeat with a larger --limit\n"), (
+        done.out
+    )
+    found = command("runs", "search", "refund", "--limit", "2", "--json").json
+    assert (found["complete"], found["next_until"]) == (False, None)
+
+
 def test_hostile_content(database_url: str, command: Command) -> None:
     """Control characters in a hit reach the terminal escaped, and markup stays text."""
     add(

@@ -35,7 +35,7 @@ _ROWS = {
     "steps": "error IS NOT NULL OR reported_error IS NOT NULL",
 }
 # Bytes of index for a byte of text, and bytes of text a second, by `make bench-search`.
-INDEX_BYTES = 1.5
+INDEX_BYTES = 1.2
 BYTES_PER_SECOND = 2_000_000
 # Rows of each table that the estimate reads.
 SAMPLE = 1000

@@ -19,7 +19,7 @@ from etl.exit_status import ExitStatus
 if TYPE_CHECKING:
     from etl.admin.search_index import BuildProgress, Estimate, Index
 
-SLOWER = "a load takes about four times as long"
+SLOWER = "a load takes four to seven times as long"
 """The cost on load, by `make bench-search`."""
 
 

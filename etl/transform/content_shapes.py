@@ -25,12 +25,14 @@ CONTAINERS = (
     "chunks",
     "events",
     "stream",
+    "modelOutput",
 )
 """Members of integrations, gateways and stream events that may contain the response."""
 
 REQUEST_CONTAINERS = (
     "body",
     "request",
+    "requests",
     "params",
     "data",
     "payload",

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from etl.transform.shape import Part, Shape, rows
-from etl.transform.usage_names import AI_SDK, ANTHROPIC, GEMINI, INVOKE, LANGCHAIN, OLLAMA, OPENAI
+from etl.transform.usage_names import (
+    AI_SDK,
+    ANTHROPIC,
+    COHERE,
+    GEMINI,
+    INVOKE,
+    LANGCHAIN,
+    MISTRAL,
+    OLLAMA,
+    OPENAI,
+)
 
 _CHAT = f"{OPENAI}/chat"
 _RESPONSES = f"{OPENAI}/responses"
@@ -37,6 +47,27 @@ def media() -> Iterator[Shape]:
         "OpenRouter",
         "https://openrouter.ai/docs/features/multimodal/image-generation",
         "$.choices[*].message.images[*]",
+    )
+    yield from rows(
+        "image",
+        "OpenAI images",
+        f"{OPENAI}/images-streaming",
+        '$ ? (@.type == "image_generation.completed" || @.type == "image_edit.completed").b64_json',
+    )
+    yield from rows(
+        "image",
+        "Vertex, Imagen",
+        "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/imagen-api",
+        "$.predictions[*].bytesBase64Encoded",
+    )
+    yield from rows(
+        "image_input",
+        "Bedrock, Titan images",
+        f"{INVOKE}/model-parameters-titan-image.html",
+        "$.textToImageParams.conditionImage",
+        "$.inPaintingParams.image",
+        "$.outPaintingParams.image",
+        "$.imageVariationParams.images[*]",
     )
     yield from rows("image_input", "Ollama", OLLAMA, "$.messages[*].images[*]")
     yield from rows(
@@ -73,6 +104,18 @@ def media() -> Iterator[Shape]:
         "Bedrock, Titan embeddings",
         f"{INVOKE}/model-parameters-titan-embed-text.html",
         "$.embeddingsByType",
+    )
+    yield from rows(
+        "other",
+        "Vertex, embeddings",
+        "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/text-embeddings-api",
+        "$.predictions[*].embeddings",
+    )
+    yield from rows(
+        "other",
+        "Cohere classification",
+        "https://docs.cohere.com/v1/reference/classify",
+        "$.classifications[*]",
     )
     yield from rows(
         "other",
@@ -113,16 +156,60 @@ def parts() -> Iterator[Shape]:
         "content",
         "OpenAI responses",
         f"{_RESPONSES}/create",
-        '$ ? (@.type == "function_call_output").output',
+        '$ ? (@.type == "function_call_output" || @.type == "custom_tool_call_output").output',
     )
+    yield from rows(
+        "content",
+        "Mistral conversations",
+        f"{MISTRAL}/endpoint/beta/conversations",
+        '$ ? (@.type == "function.result").result',
+    )
+    yield from rows("content", "LangChain", LANGCHAIN, "$.data.content")
     yield from rows("content", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.content")
     yield from rows("content", "Gemini", GEMINI, "$ ? (exists (@.text))")
+    # A part in the place of a message.
+    yield from rows("content", "Gemini interactions", GEMINI, '$ ? (@.type == "image")')
+    for name in ("inlineData", "inline_data", "fileData", "file_data"):
+        yield from rows("content", "Gemini", GEMINI, f"$ ? (exists (@.{name}))")
 
     # Reasoning is no text of an answer.
     yield from rows("text", "OpenAI chat", f"{_CHAT}/create", "$" + _TEXT)
     yield from rows("text", "Gemini", GEMINI, f"$ ? (!(@.thought == true{_HIDDEN})).text" + _TEXT)
     yield from rows("text", "OpenAI chat", f"{_CHAT}/object", "$.refusal" + _TEXT)
     yield from rows("text", "OpenAI realtime", f"{_REALTIME}/done", "$.transcript" + _TEXT)
+    yield from rows(
+        "text",
+        "Anthropic",
+        ANTHROPIC,
+        '$ ? (@.type == "document").source ? (@.type == "text").data',
+    )
+    yield from rows("text", "Cohere chat", COHERE, '$ ? (@.type == "document").document.data')
+    # Results of tools as JSON.
+    yield from rows("text", "Gemini", GEMINI, "$.functionResponse.response")
+    yield from rows("text", "Gemini by Python", _GENAI, "$.function_response.response")
+    yield from rows("text", "Bedrock Converse", _CONTENT_BLOCK, "$.json" + _OBJECT)
+    yield from rows(
+        "text",
+        "AI SDK",
+        AI_SDK,
+        '$ ? (@.type == "tool-result").output ? (@.type != "content").value',
+    )
+    yield from rows("text", "Bedrock Converse", _CONTENT_BLOCK, "$.guardContent.text.text")
+    yield from rows("text", "Bedrock Converse", _CONTENT_BLOCK, "$.document.source.text")
+    yield from rows(
+        "nested",
+        "AI SDK",
+        AI_SDK,
+        '$ ? (@.type == "tool-result").output ? (@.type == "content").value[*]',
+    )
+    yield from rows("nested", "Bedrock Converse", _CONTENT_BLOCK, "$.citationsContent.content[*]")
+    yield from rows(
+        "nested",
+        "Anthropic",
+        ANTHROPIC,
+        '$ ? (@.type == "search_result").content[*]',
+        '$ ? (@.type == "document").source ? (@.type == "content").content[*]',
+    )
     yield from rows("nested", "Anthropic", ANTHROPIC, '$ ? (@.type == "tool_result").content[*]')
     yield from rows("nested", "Bedrock Converse", _CONTENT_BLOCK, "$.toolResult.content[*]")
     for kind, api, source in (

@@ -15,6 +15,7 @@ from etl.transform.usage_names import (
     OLLAMA,
     OPENAI,
     OPENROUTER,
+    XAI,
 )
 
 _CHAT = f"{OPENAI}/chat"
@@ -25,11 +26,14 @@ _COHERE_1 = "https://docs.cohere.com/v1/reference/chat"
 _GENAI = "https://googleapis.github.io/python-genai/genai.html"
 _CONVERSATIONS = f"{MISTRAL}/endpoint/beta/conversations"
 _COMPOSIO = "https://docs.composio.dev/toolkits/perplexityai"
+_VERTEX = "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference"
+_REALTIME = f"{OPENAI}/realtime-client-events"
 _TEXT = ' ? (@.type() == "string")'
 # A text or a message, or each of a list of these: a condition applies to the elements of a list.
 _ITEM = (
     ' ? (@.type() == "string" || exists (@.content) || @.type == "text"'
-    ' || @.type == "function_call_output")'
+    ' || @.type == "image" || @.type == "function_call_output"'
+    ' || @.type == "custom_tool_call_output" || @.type == "function.result")'
 )
 
 
@@ -60,6 +64,24 @@ def requests() -> Iterator[Shape]:
         "$.textToImageParams.text",
         "$.inPaintingParams.text",
         "$.imageVariationParams.text",
+        "$.outPaintingParams.text",
+        "$.colorGuidedGenerationParams.text",
+    )
+    yield from rows(
+        "prompt",
+        "Bedrock, Stability",
+        f"{INVOKE}/model-parameters-diffusion-1-0-text-image.html",
+        "$.text_prompts[*].text",
+    )
+    yield from rows("prompt", "Vertex, Imagen", f"{_VERTEX}/imagen-api", "$.instances[*].prompt")
+    yield from rows(
+        "prompt", "Vertex, embeddings", f"{_VERTEX}/text-embeddings-api", "$.instances[*].content"
+    )
+    yield from rows(
+        "prompt",
+        "OpenAI realtime",
+        f"{_REALTIME}/conversation/item/create",
+        '$ ? (@.type == "conversation.item.create").item',
     )
     yield from rows(
         "prompt", "Cohere embeddings", "https://docs.cohere.com/v2/reference/embed", "$.texts[*]"
@@ -74,6 +96,14 @@ def requests() -> Iterator[Shape]:
 
     yield from rows("system", "Anthropic", ANTHROPIC, "$.system")
     yield from rows("system", "Gemini", GEMINI, "$.systemInstruction.parts")
+    yield from rows("system", "Gemini", GEMINI, "$.systemInstruction" + _TEXT)
+    for event, member in (("session.update", "session"), ("response.create", "response")):
+        yield from rows(
+            "system",
+            "OpenAI realtime",
+            f"{_REALTIME}/{event.replace('.', '/')}",
+            f'$ ? (@.type == "{event}").{member}.instructions',
+        )
     for name in ("system_instruction", "config.system_instruction", "config.systemInstruction"):
         yield from rows(
             "system", "Gemini by Python", _GENAI, f"$.{name}" + _TEXT, f"$.{name}.parts"
@@ -94,7 +124,8 @@ def requests() -> Iterator[Shape]:
         (
             "OpenAI responses",
             f"{_RESPONSES}/create",
-            "max_output_tokens max_tool_calls reasoning truncation include background",
+            "max_output_tokens max_tool_calls reasoning truncation include background"
+            " prompt_cache_retention",
         ),
         ("OpenAI embeddings", f"{OPENAI}/embeddings/create", "dimensions encoding_format"),
         (
@@ -108,9 +139,11 @@ def requests() -> Iterator[Shape]:
             f"{OPENAI}/audio/createTranscription",
             "language timestamp_granularities voice speed chunking_strategy",
         ),
-        ("Anthropic", ANTHROPIC, "thinking stop_sequences top_k"),
+        ("Anthropic", ANTHROPIC, "thinking stop_sequences top_k output_config context_management"),
         ("Anthropic completions", _ANTHROPIC_LEGACY, "max_tokens_to_sample"),
         ("Ollama", OLLAMA, "format think keep_alive raw"),
+        ("xAI", XAI, "search_parameters"),
+        ("Groq", "https://console.groq.com/docs/api-reference", "reasoning_format"),
         ("Mistral", MISTRAL, "safe_prompt random_seed prompt_mode"),
         (
             "Cohere",
@@ -124,7 +157,7 @@ def requests() -> Iterator[Shape]:
             "provider models transforms route min_p top_a repetition_penalty",
         ),
         ("Bedrock, Llama", f"{INVOKE}/model-parameters-meta.html", "max_gen_len"),
-        ("Bedrock Converse", _CONVERSE, "performanceConfig guardrailConfig"),
+        ("Bedrock Converse", _CONVERSE, "performanceConfig guardrailConfig serviceTier"),
         (
             "AI SDK",
             AI_SDK,
@@ -137,7 +170,8 @@ def requests() -> Iterator[Shape]:
             "candidateCount responseMimeType responseSchema responseModalities thinkingConfig"
             " speechConfig imageConfig mediaResolution safetySettings candidate_count"
             " max_output_tokens response_mime_type response_schema response_modalities"
-            " thinking_config safety_settings",
+            " thinking_config safety_settings responseJsonSchema response_json_schema"
+            " speech_config media_resolution thinking_level",
         ),
     ):
         yield from rows("parameter", api, source, *(f"$.{name}" for name in names.split()))
@@ -157,6 +191,8 @@ def requests() -> Iterator[Shape]:
         ),
         ("Gemini by Python", _GENAI, "generation_config"),
         ("Gemini by Python", _GENAI, "config"),
+        ("OpenAI responses", f"{_RESPONSES}/create", "text"),
+        ("Vertex, Imagen", f"{_VERTEX}/imagen-api", "parameters"),
         ("Ollama", OLLAMA, "options"),
         ("Mistral conversations", _CONVERSATIONS, "completion_args"),
     ):

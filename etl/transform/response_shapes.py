@@ -32,6 +32,9 @@ _GENAI = "https://googleapis.github.io/python-genai/genai.html"
 _CONVERSATIONS = f"{MISTRAL}/endpoint/beta/conversations"
 _LANGCHAIN_DUMP = "https://reference.langchain.com/python/langchain_core/load/"
 _AI_STREAM = "https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text"
+_INTERACTIONS = "https://ai.google.dev/gemini-api/docs/interactions-breaking-changes-may-2026"
+# These have no name: their type names them.
+_OWN_TOOLS = "web_search|file_search|code_interpreter|computer|local_shell"
 _TEXT = ' ? (@.type() == "string")'
 # Events repeat in `text` what their deltas have reported, or hold reasoning in it.
 _NO_EVENT = '$ ? (!(@.type like_regex "^response[.]|-delta$"))'
@@ -92,6 +95,12 @@ def answers() -> Iterator[Shape]:
     )
     yield from rows(
         "answer", "Gemini", GEMINI, "$.content.parts", each="$.candidates[*]", kind="either"
+    )
+    yield from rows(
+        "answer",
+        "Gemini interactions",
+        _INTERACTIONS,
+        '$.steps[*] ? (@.type == "model_output").content',
     )
     yield from rows("answer", "Bedrock Converse", _CONVERSE, "$.output.message.content")
     yield from rows(
@@ -215,29 +224,25 @@ def tools() -> Iterator[Shape]:
         **choices,
         kind="delta",
     )
-    for kind in ("function_call", "custom_tool_call", "mcp_call"):
-        yield from rows(
-            "tool",
-            "OpenAI responses",
-            f"{_RESPONSES}/object",
-            f'$.output[*] ? (@.type == "{kind}")',
-        )
-        yield from rows(
-            "tool",
-            "OpenAI responses",
-            _STREAM,
-            f'$ ? (@.type == "response.output_item.done").item ? (@.type == "{kind}")',
-            kind="delta",
-        )
-    for kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
-        yield from rows("tool", "Anthropic", ANTHROPIC, f'$.content[*] ? (@.type == "{kind}")')
-        yield from rows(
-            "tool",
-            "Anthropic",
-            _ANTHROPIC_STREAM,
-            f'$.content_block ? (@.type == "{kind}")',
-            kind="delta",
-        )
+    # One path for all kinds keeps their order.
+    called = f' ? (@.type like_regex "^(function|custom_tool|mcp|{_OWN_TOOLS})_call$")'
+    yield from rows("tool", "OpenAI responses", f"{_RESPONSES}/object", f"$.output[*]{called}")
+    yield from rows(
+        "tool",
+        "OpenAI responses",
+        _STREAM,
+        f'$ ? (@.type == "response.output_item.done").item{called}',
+        kind="delta",
+    )
+    used = ' ? (@.type like_regex "^(server_|mcp_)?tool_use$")'
+    yield from rows("tool", "Anthropic", ANTHROPIC, f"$.content[*]{used}")
+    yield from rows(
+        "tool",
+        "Anthropic batches",
+        "https://docs.claude.com/en/build-with-claude/batch-processing",
+        f"$.message.content[*]{used}",
+    )
+    yield from rows("tool", "Anthropic", _ANTHROPIC_STREAM, f"$.content_block{used}", kind="delta")
     yield from rows(
         "tool",
         "Anthropic",
@@ -272,15 +277,32 @@ def tools() -> Iterator[Shape]:
         "tool",
         "Mistral conversations",
         _CONVERSATIONS,
-        '$.outputs[*] ? (@.type == "function.call")',
+        '$.outputs[*] ? (@.type == "function.call" || @.type == "tool.execution")',
     )
+    for name in ("steps", "outputs"):
+        yield from rows(
+            "tool",
+            "Gemini interactions",
+            _INTERACTIONS,
+            f'$.{name}[*] ? (@.type == "function_call")',
+        )
     yield from rows("tool", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.tool_calls[*]")
     yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_call_chunks[*]", kind="delta")
     yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_calls[*]")
+    yield from rows(
+        "tool", "LangChain", _LANGCHAIN_DUMP, "$.generations[*][*].message.kwargs.tool_calls[*]"
+    )
     yield from rows("tool", "AI SDK", AI_SDK, "$.toolCalls[*]")
+    yield from rows("tool", "AI SDK, a provider", AI_SDK, '$.content[*] ? (@.type == "tool-call")')
     for name in ("function.name", "custom.name", "name", "toolName"):
         source = AI_SDK if name == "toolName" else f"{_CHAT}/object"
         yield from rows("tool_name", "OpenAI chat", source, f"$.{name}{_TEXT}")
+    yield from rows(
+        "tool_name",
+        "OpenAI responses",
+        f"{_RESPONSES}/object",
+        f'$.type ? (@ like_regex "^({_OWN_TOOLS})_call$")',
+    )
     for name, api, source in (
         ("function.arguments", "OpenAI chat", f"{_CHAT}/object"),
         ("custom.input", "OpenAI chat", f"{_CHAT}/object"),
@@ -289,5 +311,8 @@ def tools() -> Iterator[Shape]:
         ("partial_json", "Anthropic", _ANTHROPIC_STREAM),
         ("args", "Gemini", GEMINI),
         ("parameters", "Cohere chat v1", _COHERE_1),
+        ("action", "OpenAI responses", f"{_RESPONSES}/object"),
+        ("queries", "OpenAI responses", f"{_RESPONSES}/object"),
+        ("code", "OpenAI responses", f"{_RESPONSES}/object"),
     ):
         yield from rows("tool_arguments", api, source, f"$.{name}")

@@ -12,18 +12,31 @@ AS $$
         OR (body ? 'requests' AND (body @? 'lax $.requests[*].content'))
         OR (body ? 'chat_history' AND (body @? 'lax $.chat_history[*]'))
         OR (body ? 'message' AND (body @? 'lax $.message ? (@.type() == "string")'))
-        OR (body ? 'input' AND (body @? 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
-        OR (body ? 'inputs' AND (body @? 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
-        OR (body ? 'prompt' AND (body @? 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")'))
+        OR (body ? 'input' AND (body @? 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")'))
+        OR (body ? 'inputs' AND (body @? 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")'))
+        OR (body ? 'prompt' AND (body @? 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")'))
         OR (body ? 'inputText' AND (body @? 'lax $.inputText'))
-        OR (body ? 'textToImageParams' AND (body @? 'lax $.textToImageParams.text'))
-        OR (body ? 'inPaintingParams' AND (body @? 'lax $.inPaintingParams.text'))
-        OR (body ? 'imageVariationParams' AND (body @? 'lax $.imageVariationParams.text'))
+        OR (body ? 'textToImageParams' AND (body @? 'lax $.textToImageParams.text'
+            OR body @? 'lax $.textToImageParams.conditionImage'))
+        OR (body ? 'inPaintingParams' AND (body @? 'lax $.inPaintingParams.text'
+            OR body @? 'lax $.inPaintingParams.image'))
+        OR (body ? 'imageVariationParams' AND (body @? 'lax $.imageVariationParams.text'
+            OR body @? 'lax $.imageVariationParams.images[*]'))
+        OR (body ? 'outPaintingParams' AND (body @? 'lax $.outPaintingParams.text'
+            OR body @? 'lax $.outPaintingParams.image'))
+        OR (body ? 'colorGuidedGenerationParams' AND (body @? 'lax $.colorGuidedGenerationParams.text'))
+        OR (body ? 'text_prompts' AND (body @? 'lax $.text_prompts[*].text'))
+        OR (body ? 'instances' AND (body @? 'lax $.instances[*].prompt'
+            OR body @? 'lax $.instances[*].content'))
+        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "conversation.item.create").item'))
         OR (body ? 'texts' AND (body @? 'lax $.texts[*]'))
         OR (body ? 'query' AND (body @? 'lax $ ? (exists (@.documents)).query'))
         OR (body ? 'userContent' AND (body @? 'lax $.userContent'))
         OR (body ? 'system' AND (body @? 'lax $.system'))
-        OR (body ? 'systemInstruction' AND (body @? 'lax $.systemInstruction.parts'))
+        OR (body ? 'systemInstruction' AND (body @? 'lax $.systemInstruction.parts'
+            OR body @? 'lax $.systemInstruction ? (@.type() == "string")'))
+        OR (body ? 'session' AND (body @? 'lax $ ? (@.type == "session.update").session.instructions'))
+        OR (body ? 'response' AND (body @? 'lax $ ? (@.type == "response.create").response.instructions'))
         OR (body ? 'system_instruction' AND (body @? 'lax $.system_instruction ? (@.type() == "string")'
             OR body @? 'lax $.system_instruction.parts'))
         OR (body ? 'config' AND (body @? 'lax $.config.system_instruction ? (@.type() == "string")'
@@ -59,9 +72,7 @@ AS $$
             OR body @? 'lax $.choices[*].message.audio.data'))
         OR (body ? 'output' AND (body @? 'lax $.output[*] ? (@.type == "message").content'
             OR body @? 'lax $.output.message.content'
-            OR body @? 'lax $.output[*] ? (@.type == "function_call")'
-            OR body @? 'lax $.output[*] ? (@.type == "custom_tool_call")'
-            OR body @? 'lax $.output[*] ? (@.type == "mcp_call")'
+            OR body @? 'lax $.output[*] ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")'
             OR body @? 'lax $.output.message.content[*].toolUse'
             OR body @? 'lax $.output[*] ? (@.type == "image_generation_call").result'))
         OR (body ? 'delta' AND (body @? 'lax $ ? (@.type == "response.output_text.delta").delta'
@@ -78,6 +89,8 @@ AS $$
         OR (body ? 'candidates' AND (body @? 'lax $.candidates[*].content.parts'
             OR body @? 'lax $.candidates[*].content.parts[*].functionCall'
             OR body @? 'lax $.candidates[*].content.parts[*].function_call'))
+        OR (body ? 'steps' AND (body @? 'lax $.steps[*] ? (@.type == "model_output").content'
+            OR body @? 'lax $.steps[*] ? (@.type == "function_call")'))
         OR (body ? 'contentBlockDelta' AND (body @? 'lax $.contentBlockDelta.delta.text'
             OR body @? 'lax $.contentBlockDelta.delta.toolUse'))
         OR (body ? 'results' AND (body @? 'lax $.results[*].outputText'
@@ -87,17 +100,19 @@ AS $$
         OR (body ? 'generation' AND (body @? 'lax $.generation ? (@.type() == "string")'))
         OR (body ? 'outputs' AND (body @? 'lax $.outputs[*].text'
             OR body @? 'lax $.outputs[*] ? (@.type == "message.output").content'
-            OR body @? 'lax $.outputs[*] ? (@.type == "function.call")'))
+            OR body @? 'lax $.outputs[*] ? (@.type == "function.call" || @.type == "tool.execution")'
+            OR body @? 'lax $.outputs[*] ? (@.type == "function_call")'))
         OR (body ? 'content' AND (body @? 'lax $ ? (@.type == "message.output.delta").content'
             OR body @? 'lax $ ? (@.type == "AIMessageChunk").content'
             OR body @? 'lax $.content'
-            OR body @? 'lax $.content[*] ? (@.type == "tool_use")'
-            OR body @? 'lax $.content[*] ? (@.type == "server_tool_use")'
-            OR body @? 'lax $.content[*] ? (@.type == "mcp_tool_use")'))
+            OR body @? 'lax $.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")'
+            OR body @? 'lax $.content[*] ? (@.type == "tool-call")'))
         OR (body ? 'pages' AND (body @? 'lax $.pages[*].markdown'))
-        OR (body ? 'generations' AND (body @? 'lax $.generations[*].text'))
+        OR (body ? 'generations' AND (body @? 'lax $.generations[*].text'
+            OR body @? 'lax $.generations[*][*].message.kwargs.tool_calls[*]'))
         OR (body ? 'completions' AND (body @? 'lax $.completions[*].data.text'))
         OR (body ? 'message' AND (body @? 'lax $.message.content'
+            OR body @? 'lax $.message.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")'
             OR body @? 'lax $.message.tool_calls[*]'))
         OR (body ? 'completion' AND (body @? 'lax $.completion ? (@.type() == "string")'))
         OR (body ? 'text' AND (body @? 'lax $ ? (@.event_type == "text-generation").text'
@@ -108,12 +123,8 @@ AS $$
             OR body @? 'lax $.kwargs.tool_calls[*]'))
         OR (body ? 'response' AND (body @? 'lax $.response ? (@.type() == "string")'))
         OR (body ? 'generated_text' AND (body @? 'lax $.generated_text ? (@.type() == "string")'))
-        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")'
-            OR body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")'
-            OR body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")'))
-        OR (body ? 'content_block' AND (body @? 'lax $.content_block ? (@.type == "tool_use")'
-            OR body @? 'lax $.content_block ? (@.type == "server_tool_use")'
-            OR body @? 'lax $.content_block ? (@.type == "mcp_tool_use")'))
+        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")'))
+        OR (body ? 'content_block' AND (body @? 'lax $.content_block ? (@.type like_regex "^(server_|mcp_)?tool_use$")'))
         OR (body ? 'contentBlockStart' AND (body @? 'lax $.contentBlockStart.start.toolUse'))
         OR (body ? 'tool_call_chunks' AND (body @? 'lax $.tool_call_chunks[*]'))
         OR (body ? 'tool_calls' AND (body @? 'lax $.tool_calls[*]'))
@@ -121,6 +132,9 @@ AS $$
         OR (body ? 'data' AND (body @? 'lax $.data[*].b64_json'
             OR body @? 'lax $.data[*].url'
             OR body @? 'lax $.data[*].embedding'))
+        OR (body ? 'b64_json' AND (body @? 'lax $ ? (@.type == "image_generation.completed" || @.type == "image_edit.completed").b64_json'))
+        OR (body ? 'predictions' AND (body @? 'lax $.predictions[*].bytesBase64Encoded'
+            OR body @? 'lax $.predictions[*].embeddings'))
         OR (body ? 'images' AND (body @? 'lax $.images[*]'))
         OR (body ? 'artifacts' AND (body @? 'lax $.artifacts[*].base64'))
         OR (body ? 'files' AND (body @? 'lax $.files[*] ? (@.mediaType starts with "image/")'
@@ -128,6 +142,7 @@ AS $$
         OR (body ? 'embedding' AND (body @? 'lax $.embedding'))
         OR (body ? 'embeddings' AND (body @? 'lax $.embeddings'))
         OR (body ? 'embeddingsByType' AND (body @? 'lax $.embeddingsByType'))
+        OR (body ? 'classifications' AND (body @? 'lax $.classifications[*]'))
         OR (body ? 'object' AND (body @? 'lax $.object ? (@.type() == "object")')))
 $$;
 
@@ -152,9 +167,16 @@ AS $$
         jsonb_path_query_first(message, 'lax $.content', '{}', true),
         jsonb_path_query_first(message, 'lax $.parts', '{}', true),
         jsonb_path_query_first(message, 'lax $.message ? (@.type() == "string")', '{}', true),
-        jsonb_path_query_first(message, 'lax $ ? (@.type == "function_call_output").output', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type == "function_call_output" || @.type == "custom_tool_call_output").output', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type == "function.result").result', '{}', true),
+        jsonb_path_query_first(message, 'lax $.data.content', '{}', true),
         jsonb_path_query_first(message, 'lax $.kwargs.content', '{}', true),
-        jsonb_path_query_first(message, 'lax $ ? (exists (@.text))', '{}', true))
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.text))', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type == "image")', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.inlineData))', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.inline_data))', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.fileData))', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.file_data))', '{}', true))
 $$;
 
 COMMENT ON FUNCTION orchestra.message_content(jsonb) IS
@@ -167,7 +189,15 @@ AS $$
         jsonb_path_query_first(part, 'lax $ ? (@.type() == "string")', '{}', true),
         jsonb_path_query_first(part, 'lax $ ? (!(@.thought == true || @.type == "reasoning" || @.type == "thinking" || @.type == "redacted_thinking" || @.type == "summary_text" || @.type == "reasoning_text")).text ? (@.type() == "string")', '{}', true),
         jsonb_path_query_first(part, 'lax $.refusal ? (@.type() == "string")', '{}', true),
-        jsonb_path_query_first(part, 'lax $.transcript ? (@.type() == "string")', '{}', true))
+        jsonb_path_query_first(part, 'lax $.transcript ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (@.type == "document").source ? (@.type == "text").data', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (@.type == "document").document.data', '{}', true),
+        jsonb_path_query_first(part, 'lax $.functionResponse.response', '{}', true),
+        jsonb_path_query_first(part, 'lax $.function_response.response', '{}', true),
+        jsonb_path_query_first(part, 'lax $.json ? (@.type() == "object")', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (@.type == "tool-result").output ? (@.type != "content").value', '{}', true),
+        jsonb_path_query_first(part, 'lax $.guardContent.text.text', '{}', true),
+        jsonb_path_query_first(part, 'lax $.document.source.text', '{}', true))
 $$;
 
 COMMENT ON FUNCTION orchestra.part_text(jsonb) IS
@@ -180,7 +210,8 @@ AS $$
         jsonb_path_query_first(tool, 'lax $.function.name ? (@.type() == "string")', '{}', true),
         jsonb_path_query_first(tool, 'lax $.custom.name ? (@.type() == "string")', '{}', true),
         jsonb_path_query_first(tool, 'lax $.name ? (@.type() == "string")', '{}', true),
-        jsonb_path_query_first(tool, 'lax $.toolName ? (@.type() == "string")', '{}', true))
+        jsonb_path_query_first(tool, 'lax $.toolName ? (@.type() == "string")', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.type ? (@ like_regex "^(web_search|file_search|code_interpreter|computer|local_shell)_call$")', '{}', true))
 $$;
 
 COMMENT ON FUNCTION orchestra.tool_name(jsonb) IS
@@ -196,7 +227,10 @@ AS $$
         jsonb_path_query_first(tool, 'lax $.input', '{}', true),
         jsonb_path_query_first(tool, 'lax $.partial_json', '{}', true),
         jsonb_path_query_first(tool, 'lax $.args', '{}', true),
-        jsonb_path_query_first(tool, 'lax $.parameters', '{}', true))
+        jsonb_path_query_first(tool, 'lax $.parameters', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.action', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.queries', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.code', '{}', true))
 $$;
 
 COMMENT ON FUNCTION orchestra.tool_arguments(jsonb) IS
@@ -206,6 +240,14 @@ CREATE FUNCTION orchestra.inner_parts(part jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT CASE
+        WHEN part @? 'lax $ ? (@.type == "tool-result").output ? (@.type == "content").value[*]' THEN
+            jsonb_path_query_array(part, 'lax $ ? (@.type == "tool-result").output ? (@.type == "content").value[*]', '{}', true)
+        WHEN part @? 'lax $.citationsContent.content[*]' THEN
+            jsonb_path_query_array(part, 'lax $.citationsContent.content[*]', '{}', true)
+        WHEN part @? 'lax $ ? (@.type == "search_result").content[*]' THEN
+            jsonb_path_query_array(part, 'lax $ ? (@.type == "search_result").content[*]', '{}', true)
+        WHEN part @? 'lax $ ? (@.type == "document").source ? (@.type == "content").content[*]' THEN
+            jsonb_path_query_array(part, 'lax $ ? (@.type == "document").source ? (@.type == "content").content[*]', '{}', true)
         WHEN part @? 'lax $ ? (@.type == "tool_result").content[*]' THEN
             jsonb_path_query_array(part, 'lax $ ? (@.type == "tool_result").content[*]', '{}', true)
         WHEN part @? 'lax $.toolResult.content[*]' THEN
@@ -269,11 +311,11 @@ AS $$
         (6, 'Cohere chat v1', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message ? (@.type() == "string")', 'whole'),
         (7, 'OpenAI responses', 'input', jsonpath 'lax $',
-            jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+            jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")', 'whole'),
         (8, 'Mistral conversations', 'inputs', jsonpath 'lax $',
-            jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+            jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")', 'whole'),
         (9, 'OpenAI completions', 'prompt', jsonpath 'lax $',
-            jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "function_call_output")', 'whole'),
+            jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")', 'whole'),
         (10, 'Bedrock, Titan', 'inputText', jsonpath 'lax $',
             jsonpath 'lax $.inputText', 'whole'),
         (11, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
@@ -282,11 +324,23 @@ AS $$
             jsonpath 'lax $.inPaintingParams.text', 'whole'),
         (13, 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $',
             jsonpath 'lax $.imageVariationParams.text', 'whole'),
-        (14, 'Cohere embeddings', 'texts', jsonpath 'lax $',
+        (14, 'Bedrock, Titan images', 'outPaintingParams', jsonpath 'lax $',
+            jsonpath 'lax $.outPaintingParams.text', 'whole'),
+        (15, 'Bedrock, Titan images', 'colorGuidedGenerationParams', jsonpath 'lax $',
+            jsonpath 'lax $.colorGuidedGenerationParams.text', 'whole'),
+        (16, 'Bedrock, Stability', 'text_prompts', jsonpath 'lax $',
+            jsonpath 'lax $.text_prompts[*].text', 'whole'),
+        (17, 'Vertex, Imagen', 'instances', jsonpath 'lax $',
+            jsonpath 'lax $.instances[*].prompt', 'whole'),
+        (18, 'Vertex, embeddings', 'instances', jsonpath 'lax $',
+            jsonpath 'lax $.instances[*].content', 'whole'),
+        (19, 'OpenAI realtime', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "conversation.item.create").item', 'whole'),
+        (20, 'Cohere embeddings', 'texts', jsonpath 'lax $',
             jsonpath 'lax $.texts[*]', 'whole'),
-        (15, 'Cohere reranking', 'query', jsonpath 'lax $',
+        (21, 'Cohere reranking', 'query', jsonpath 'lax $',
             jsonpath 'lax $ ? (exists (@.documents)).query', 'whole'),
-        (16, 'Perplexity by Composio', 'userContent', jsonpath 'lax $',
+        (22, 'Perplexity by Composio', 'userContent', jsonpath 'lax $',
             jsonpath 'lax $.userContent', 'whole')
 $$;
 
@@ -299,27 +353,33 @@ RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, pa
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
 AS $$
     VALUES
-        (17, 'Anthropic', 'system', jsonpath 'lax $',
+        (23, 'Anthropic', 'system', jsonpath 'lax $',
             jsonpath 'lax $.system', 'whole'),
-        (18, 'Gemini', 'systemInstruction', jsonpath 'lax $',
+        (24, 'Gemini', 'systemInstruction', jsonpath 'lax $',
             jsonpath 'lax $.systemInstruction.parts', 'whole'),
-        (19, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+        (25, 'Gemini', 'systemInstruction', jsonpath 'lax $',
+            jsonpath 'lax $.systemInstruction ? (@.type() == "string")', 'whole'),
+        (26, 'OpenAI realtime', 'session', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "session.update").session.instructions', 'whole'),
+        (27, 'OpenAI realtime', 'response', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.create").response.instructions', 'whole'),
+        (28, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
             jsonpath 'lax $.system_instruction ? (@.type() == "string")', 'whole'),
-        (20, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+        (29, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
             jsonpath 'lax $.system_instruction.parts', 'whole'),
-        (21, 'Gemini by Python', 'config', jsonpath 'lax $',
+        (30, 'Gemini by Python', 'config', jsonpath 'lax $',
             jsonpath 'lax $.config.system_instruction ? (@.type() == "string")', 'whole'),
-        (22, 'Gemini by Python', 'config', jsonpath 'lax $',
+        (31, 'Gemini by Python', 'config', jsonpath 'lax $',
             jsonpath 'lax $.config.system_instruction.parts', 'whole'),
-        (23, 'Gemini by Python', 'config', jsonpath 'lax $',
+        (32, 'Gemini by Python', 'config', jsonpath 'lax $',
             jsonpath 'lax $.config.systemInstruction ? (@.type() == "string")', 'whole'),
-        (24, 'Gemini by Python', 'config', jsonpath 'lax $',
+        (33, 'Gemini by Python', 'config', jsonpath 'lax $',
             jsonpath 'lax $.config.systemInstruction.parts', 'whole'),
-        (25, 'OpenAI responses', 'instructions', jsonpath 'lax $',
+        (34, 'OpenAI responses', 'instructions', jsonpath 'lax $',
             jsonpath 'lax $.instructions ? (@.type() == "string")', 'whole'),
-        (26, 'Cohere chat v1', 'preamble', jsonpath 'lax $',
+        (35, 'Cohere chat v1', 'preamble', jsonpath 'lax $',
             jsonpath 'lax $.preamble', 'whole'),
-        (27, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
+        (36, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
             jsonpath 'lax $.systemContent', 'whole')
 $$;
 
@@ -332,85 +392,87 @@ RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, pa
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
 AS $$
     VALUES
-        (140, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (162, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.content', 'whole'),
-        (141, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (163, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.refusal', 'whole'),
-        (142, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (164, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.audio.transcript', 'whole'),
-        (143, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (165, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.content', 'delta'),
-        (144, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (166, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.refusal', 'delta'),
-        (145, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (167, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.audio.transcript', 'delta'),
-        (146, 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]',
+        (168, 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.text', 'either'),
-        (147, 'OpenAI responses', 'output', jsonpath 'lax $',
+        (169, 'OpenAI responses', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output[*] ? (@.type == "message").content', 'whole'),
-        (148, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (170, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', 'delta'),
-        (149, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (171, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', 'delta'),
-        (150, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (172, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.text.delta").delta', 'delta'),
-        (151, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (173, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', 'delta'),
-        (152, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (174, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', 'delta'),
-        (153, 'OpenAI transcription', 'delta', jsonpath 'lax $',
+        (175, 'OpenAI transcription', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', 'delta'),
-        (154, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+        (176, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
             jsonpath 'lax $.content.parts', 'either'),
-        (155, 'Bedrock Converse', 'output', jsonpath 'lax $',
+        (177, 'Gemini interactions', 'steps', jsonpath 'lax $',
+            jsonpath 'lax $.steps[*] ? (@.type == "model_output").content', 'whole'),
+        (178, 'Bedrock Converse', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output.message.content', 'whole'),
-        (156, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+        (179, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
             jsonpath 'lax $.contentBlockDelta.delta.text', 'delta'),
-        (157, 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]',
+        (180, 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]',
             jsonpath 'lax $.outputText', 'whole'),
-        (158, 'Bedrock, Titan', 'outputText', jsonpath 'lax $',
+        (181, 'Bedrock, Titan', 'outputText', jsonpath 'lax $',
             jsonpath 'lax $.outputText', 'either'),
-        (159, 'Bedrock, Llama', 'generation', jsonpath 'lax $',
+        (182, 'Bedrock, Llama', 'generation', jsonpath 'lax $',
             jsonpath 'lax $.generation ? (@.type() == "string")', 'either'),
-        (160, 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]',
+        (183, 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]',
             jsonpath 'lax $.text', 'either'),
-        (161, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+        (184, 'Mistral conversations', 'outputs', jsonpath 'lax $',
             jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', 'whole'),
-        (162, 'Mistral conversations', 'content', jsonpath 'lax $',
+        (185, 'Mistral conversations', 'content', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "message.output.delta").content', 'delta'),
-        (163, 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]',
+        (186, 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]',
             jsonpath 'lax $.markdown', 'whole'),
-        (164, 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]',
+        (187, 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]',
             jsonpath 'lax $.text', 'either'),
-        (165, 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]',
+        (188, 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]',
             jsonpath 'lax $.data.text', 'whole'),
-        (166, 'Cohere chat', 'delta', jsonpath 'lax $',
+        (189, 'Cohere chat', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta.message.content', 'delta'),
-        (167, 'Anthropic', 'delta', jsonpath 'lax $',
+        (190, 'Anthropic', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta.text', 'delta'),
-        (168, 'Ollama', 'message', jsonpath 'lax $',
+        (191, 'Ollama', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message.content', 'either'),
-        (169, 'Anthropic completions', 'completion', jsonpath 'lax $',
+        (192, 'Anthropic completions', 'completion', jsonpath 'lax $',
             jsonpath 'lax $.completion ? (@.type() == "string")', 'either'),
-        (170, 'Cohere chat v1', 'text', jsonpath 'lax $',
+        (193, 'Cohere chat v1', 'text', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.event_type == "text-generation").text', 'delta'),
-        (171, 'AI SDK', 'text', jsonpath 'lax $',
+        (194, 'AI SDK', 'text', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', 'delta'),
-        (172, 'AI SDK', 'textDelta', jsonpath 'lax $',
+        (195, 'AI SDK', 'textDelta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', 'delta'),
-        (173, 'AI SDK', 'delta', jsonpath 'lax $',
+        (196, 'AI SDK', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', 'delta'),
-        (174, 'OpenAI transcription', 'text', jsonpath 'lax $',
+        (197, 'OpenAI transcription', 'text', jsonpath 'lax $',
             jsonpath 'lax $ ? (!(@.type like_regex "^response[.]|-delta$")).text ? (@.type() == "string")', 'whole'),
-        (175, 'LangChain', 'kwargs', jsonpath 'lax $',
+        (198, 'LangChain', 'kwargs', jsonpath 'lax $',
             jsonpath 'lax $.kwargs.content', 'whole'),
-        (176, 'LangChain', 'content', jsonpath 'lax $',
+        (199, 'LangChain', 'content', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', 'delta'),
-        (177, 'Anthropic', 'content', jsonpath 'lax $',
+        (200, 'Anthropic', 'content', jsonpath 'lax $',
             jsonpath 'lax $.content', 'whole'),
-        (178, 'Ollama', 'response', jsonpath 'lax $',
+        (201, 'Ollama', 'response', jsonpath 'lax $',
             jsonpath 'lax $.response ? (@.type() == "string")', 'either'),
-        (179, 'Hugging Face', 'generated_text', jsonpath 'lax $',
+        (202, 'Hugging Face', 'generated_text', jsonpath 'lax $',
             jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole')
 $$;
 
@@ -423,64 +485,58 @@ RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, pa
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
 AS $$
     VALUES
-        (180, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (203, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.tool_calls[*]', 'whole'),
-        (181, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (204, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.function_call', 'whole'),
-        (182, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (205, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.tool_calls[*]', 'delta'),
-        (183, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (206, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.function_call', 'delta'),
-        (184, 'OpenAI responses', 'output', jsonpath 'lax $',
-            jsonpath 'lax $.output[*] ? (@.type == "function_call")', 'whole'),
-        (185, 'OpenAI responses', 'item', jsonpath 'lax $',
-            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "function_call")', 'delta'),
-        (186, 'OpenAI responses', 'output', jsonpath 'lax $',
-            jsonpath 'lax $.output[*] ? (@.type == "custom_tool_call")', 'whole'),
-        (187, 'OpenAI responses', 'item', jsonpath 'lax $',
-            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "custom_tool_call")', 'delta'),
-        (188, 'OpenAI responses', 'output', jsonpath 'lax $',
-            jsonpath 'lax $.output[*] ? (@.type == "mcp_call")', 'whole'),
-        (189, 'OpenAI responses', 'item', jsonpath 'lax $',
-            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type == "mcp_call")', 'delta'),
-        (190, 'Anthropic', 'content', jsonpath 'lax $',
-            jsonpath 'lax $.content[*] ? (@.type == "tool_use")', 'whole'),
-        (191, 'Anthropic', 'content_block', jsonpath 'lax $',
-            jsonpath 'lax $.content_block ? (@.type == "tool_use")', 'delta'),
-        (192, 'Anthropic', 'content', jsonpath 'lax $',
-            jsonpath 'lax $.content[*] ? (@.type == "server_tool_use")', 'whole'),
-        (193, 'Anthropic', 'content_block', jsonpath 'lax $',
-            jsonpath 'lax $.content_block ? (@.type == "server_tool_use")', 'delta'),
-        (194, 'Anthropic', 'content', jsonpath 'lax $',
-            jsonpath 'lax $.content[*] ? (@.type == "mcp_tool_use")', 'whole'),
-        (195, 'Anthropic', 'content_block', jsonpath 'lax $',
-            jsonpath 'lax $.content_block ? (@.type == "mcp_tool_use")', 'delta'),
-        (196, 'Anthropic', 'delta', jsonpath 'lax $',
+        (207, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")', 'whole'),
+        (208, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")', 'delta'),
+        (209, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")', 'whole'),
+        (210, 'Anthropic batches', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")', 'whole'),
+        (211, 'Anthropic', 'content_block', jsonpath 'lax $',
+            jsonpath 'lax $.content_block ? (@.type like_regex "^(server_|mcp_)?tool_use$")', 'delta'),
+        (212, 'Anthropic', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta ? (@.type == "input_json_delta")', 'delta'),
-        (197, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+        (213, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
             jsonpath 'lax $.content.parts[*].functionCall', 'whole'),
-        (198, 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]',
+        (214, 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]',
             jsonpath 'lax $.content.parts[*].function_call', 'whole'),
-        (199, 'Bedrock Converse', 'output', jsonpath 'lax $',
+        (215, 'Bedrock Converse', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output.message.content[*].toolUse', 'whole'),
-        (200, 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $',
+        (216, 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $',
             jsonpath 'lax $.contentBlockStart.start.toolUse', 'delta'),
-        (201, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+        (217, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
             jsonpath 'lax $.contentBlockDelta.delta.toolUse', 'delta'),
-        (202, 'Ollama', 'message', jsonpath 'lax $',
+        (218, 'Ollama', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message.tool_calls[*]', 'whole'),
-        (203, 'Cohere chat', 'delta', jsonpath 'lax $',
+        (219, 'Cohere chat', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta.message.tool_calls', 'delta'),
-        (204, 'Mistral conversations', 'outputs', jsonpath 'lax $',
-            jsonpath 'lax $.outputs[*] ? (@.type == "function.call")', 'whole'),
-        (205, 'LangChain', 'kwargs', jsonpath 'lax $',
+        (220, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+            jsonpath 'lax $.outputs[*] ? (@.type == "function.call" || @.type == "tool.execution")', 'whole'),
+        (221, 'Gemini interactions', 'steps', jsonpath 'lax $',
+            jsonpath 'lax $.steps[*] ? (@.type == "function_call")', 'whole'),
+        (222, 'Gemini interactions', 'outputs', jsonpath 'lax $',
+            jsonpath 'lax $.outputs[*] ? (@.type == "function_call")', 'whole'),
+        (223, 'LangChain', 'kwargs', jsonpath 'lax $',
             jsonpath 'lax $.kwargs.tool_calls[*]', 'whole'),
-        (206, 'LangChain', 'tool_call_chunks', jsonpath 'lax $',
+        (224, 'LangChain', 'tool_call_chunks', jsonpath 'lax $',
             jsonpath 'lax $.tool_call_chunks[*]', 'delta'),
-        (207, 'LangChain', 'tool_calls', jsonpath 'lax $',
+        (225, 'LangChain', 'tool_calls', jsonpath 'lax $',
             jsonpath 'lax $.tool_calls[*]', 'whole'),
-        (208, 'AI SDK', 'toolCalls', jsonpath 'lax $',
-            jsonpath 'lax $.toolCalls[*]', 'whole')
+        (226, 'LangChain', 'generations', jsonpath 'lax $',
+            jsonpath 'lax $.generations[*][*].message.kwargs.tool_calls[*]', 'whole'),
+        (227, 'AI SDK', 'toolCalls', jsonpath 'lax $',
+            jsonpath 'lax $.toolCalls[*]', 'whole'),
+        (228, 'AI SDK, a provider', 'content', jsonpath 'lax $',
+            jsonpath 'lax $.content[*] ? (@.type == "tool-call")', 'whole')
 $$;
 
 COMMENT ON FUNCTION orchestra.tool_places() IS
@@ -492,23 +548,35 @@ RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, pa
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
 AS $$
     VALUES
-        (220, 'OpenAI images', 'data', jsonpath 'lax $',
+        (244, 'OpenAI images', 'data', jsonpath 'lax $',
             jsonpath 'lax $.data[*].b64_json', 'whole'),
-        (221, 'OpenAI images', 'data', jsonpath 'lax $',
+        (245, 'OpenAI images', 'data', jsonpath 'lax $',
             jsonpath 'lax $.data[*].url', 'whole'),
-        (222, 'OpenAI images', 'image', jsonpath 'lax $',
+        (246, 'OpenAI images', 'image', jsonpath 'lax $',
             jsonpath 'lax $.image[*]', 'whole'),
-        (223, 'OpenAI responses', 'output', jsonpath 'lax $',
+        (247, 'OpenAI responses', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', 'whole'),
-        (224, 'OpenRouter', 'choices', jsonpath 'lax $',
+        (248, 'OpenRouter', 'choices', jsonpath 'lax $',
             jsonpath 'lax $.choices[*].message.images[*]', 'whole'),
-        (225, 'Ollama', 'messages', jsonpath 'lax $',
+        (249, 'OpenAI images', 'b64_json', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "image_generation.completed" || @.type == "image_edit.completed").b64_json', 'whole'),
+        (250, 'Vertex, Imagen', 'predictions', jsonpath 'lax $',
+            jsonpath 'lax $.predictions[*].bytesBase64Encoded', 'whole'),
+        (251, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
+            jsonpath 'lax $.textToImageParams.conditionImage', 'whole'),
+        (252, 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $',
+            jsonpath 'lax $.inPaintingParams.image', 'whole'),
+        (253, 'Bedrock, Titan images', 'outPaintingParams', jsonpath 'lax $',
+            jsonpath 'lax $.outPaintingParams.image', 'whole'),
+        (254, 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $',
+            jsonpath 'lax $.imageVariationParams.images[*]', 'whole'),
+        (255, 'Ollama', 'messages', jsonpath 'lax $',
             jsonpath 'lax $.messages[*].images[*]', 'whole'),
-        (226, 'Bedrock, Titan images', 'images', jsonpath 'lax $',
+        (256, 'Bedrock, Titan images', 'images', jsonpath 'lax $',
             jsonpath 'lax $.images[*]', 'whole'),
-        (227, 'Stability', 'artifacts', jsonpath 'lax $',
+        (257, 'Stability', 'artifacts', jsonpath 'lax $',
             jsonpath 'lax $.artifacts[*].base64', 'whole'),
-        (228, 'AI SDK', 'files', jsonpath 'lax $',
+        (258, 'AI SDK', 'files', jsonpath 'lax $',
             jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole')
 $$;
 
@@ -521,11 +589,11 @@ RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, pa
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
 AS $$
     VALUES
-        (229, 'AI SDK', 'files', jsonpath 'lax $',
+        (259, 'AI SDK', 'files', jsonpath 'lax $',
             jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', 'whole'),
-        (230, 'OpenAI chat', 'choices', jsonpath 'lax $',
+        (260, 'OpenAI chat', 'choices', jsonpath 'lax $',
             jsonpath 'lax $.choices[*].message.audio.data', 'whole'),
-        (231, 'OpenAI transcription', 'file', jsonpath 'lax $',
+        (261, 'OpenAI transcription', 'file', jsonpath 'lax $',
             jsonpath 'lax $.file', 'whole')
 $$;
 
@@ -567,6 +635,7 @@ AS $$
         'truncation',
         'include',
         'background',
+        'prompt_cache_retention',
         'dimensions',
         'encoding_format',
         'size',
@@ -584,11 +653,15 @@ AS $$
         'thinking',
         'stop_sequences',
         'top_k',
+        'output_config',
+        'context_management',
         'max_tokens_to_sample',
         'format',
         'think',
         'keep_alive',
         'raw',
+        'search_parameters',
+        'reasoning_format',
         'safe_prompt',
         'random_seed',
         'prompt_mode',
@@ -611,6 +684,7 @@ AS $$
         'max_gen_len',
         'performanceConfig',
         'guardrailConfig',
+        'serviceTier',
         'maxTokens',
         'maxOutputTokens',
         'topP',
@@ -636,7 +710,12 @@ AS $$
         'response_schema',
         'response_modalities',
         'thinking_config',
-        'safety_settings'
+        'safety_settings',
+        'responseJsonSchema',
+        'response_json_schema',
+        'speech_config',
+        'media_resolution',
+        'thinking_level'
     ]
 $$;
 
@@ -654,6 +733,8 @@ AS $$
         'generationConfig',
         'generation_config',
         'config',
+        'text',
+        'parameters',
         'options',
         'completion_args'
     ]
@@ -668,6 +749,7 @@ AS $$
     SELECT ARRAY[
         'body',
         'request',
+        'requests',
         'params',
         'data',
         'payload',
@@ -698,7 +780,8 @@ AS $$
         'data',
         'chunks',
         'events',
-        'stream'
+        'stream',
+        'modelOutput'
     ]
 $$;
 

@@ -1,7 +1,8 @@
 -- The functions below read requests and responses of models by the places of content_shapes. No value
 -- raises an error, and none takes more than a few passes: paths are `lax`, arrays are read up to
 -- 10,000 elements, texts are parsed as JSON up to 2^20 characters and 100 levels. The result for a
--- value beyond a bound is null, never a part of it.
+-- value beyond a bound is null, never a part of it. Their plans are long: compiling them (JIT) takes
+-- thousands of times as long as one execution, so those that a query calls directly switch it off.
 
 -- PostgreSQL 15 can only try to parse a text, and an exception block is not parallel safe. So this
 -- checks the text first: it replaces strings and numbers by one letter each, and then the innermost
@@ -178,7 +179,7 @@ COMMENT ON FUNCTION orchestra.read_prompt(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_prompt(inputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.prompt_text(jsonb) IS
@@ -208,7 +209,7 @@ COMMENT ON FUNCTION orchestra.read_system(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_system(inputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.system_text(jsonb) IS
@@ -224,7 +225,8 @@ AS $$
                b.place, a.ordinal, t.text,
                p.kind = 'whole' OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
                COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
-               a.value -> 'index' AS choice
+               CASE WHEN CAST(p.alternatives AS text) <> '$'
+                    THEN COALESCE(a.value -> 'index', '0') END AS choice
         FROM orchestra.model_bodies(outputs, 'response') AS b
         JOIN orchestra.answer_places() AS p ON b.body ? p.member
         CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
@@ -251,7 +253,7 @@ COMMENT ON FUNCTION orchestra.read_answer(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_answer(outputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.answer_text(jsonb) IS
@@ -306,7 +308,7 @@ COMMENT ON FUNCTION orchestra.read_tools(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_tools(outputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.called_tools(jsonb) IS
@@ -374,7 +376,7 @@ COMMENT ON FUNCTION orchestra.read_images(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_images(payload) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.image_count(jsonb) IS
@@ -398,7 +400,7 @@ COMMENT ON FUNCTION orchestra.read_audio(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_audio(payload) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.audio_count(jsonb) IS
@@ -434,7 +436,7 @@ COMMENT ON FUNCTION orchestra.read_parameters(jsonb) IS
     'is several times as fast for many rows.';
 
 CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$ SELECT r.found FROM orchestra.read_parameters(inputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.call_parameters(jsonb) IS

@@ -1,6 +1,6 @@
 -- The texts are read only if they are selected: the planner drops columns that nobody uses, and
--- then the payloads' tables too. Functions that it can inline in FROM take a fifth of the time of
--- prompt_text and the others, which start an execution of their own for each row.
+-- then the payloads' tables too. It must not inline the functions that read them: it would take a
+-- quarter of a second to plan them, and the server many seconds to compile them (JIT).
 CREATE VIEW orchestra.model_calls AS
 SELECT s.id AS step_id,
        s.run_id,
@@ -49,21 +49,15 @@ SELECT s.id AS step_id,
        s.finish_reason,
        orchestra.is_cut_off(s.finish_reason) AS is_cut_off,
        orchestra.error_message(s.error, s.reported_error) AS error,
-       (SELECT r.found FROM orchestra.read_system(i.data) AS r (found)) AS system,
-       (SELECT r.found FROM orchestra.read_prompt(i.data) AS r (found)) AS prompt,
-       (SELECT r.found FROM orchestra.read_answer(o.data) AS r (found)) AS answer,
-       (SELECT r.found FROM orchestra.read_tools(o.data) AS r (found)) AS tools,
-       CAST((SELECT sum(c.found)
-             FROM (SELECT r.found FROM orchestra.read_images(i.data) AS r (found)
-                   UNION ALL
-                   SELECT r.found FROM orchestra.read_images(o.data) AS r (found)) AS c
-            ) AS integer) AS images,
-       CAST((SELECT sum(c.found)
-             FROM (SELECT r.found FROM orchestra.read_audio(i.data) AS r (found)
-                   UNION ALL
-                   SELECT r.found FROM orchestra.read_audio(o.data) AS r (found)) AS c
-            ) AS integer) AS audio,
-       (SELECT r.found FROM orchestra.read_parameters(i.data) AS r (found)) AS parameters,
+       orchestra.system_text(i.data) AS system,
+       orchestra.prompt_text(i.data) AS prompt,
+       orchestra.answer_text(o.data) AS answer,
+       orchestra.called_tools(o.data) AS tools,
+       (SELECT CAST(sum(c.found) AS integer)
+        FROM (VALUES (orchestra.image_count(i.data)), (orchestra.image_count(o.data))) AS c (found)) AS images,
+       (SELECT CAST(sum(c.found) AS integer)
+        FROM (VALUES (orchestra.audio_count(i.data)), (orchestra.audio_count(o.data))) AS c (found)) AS audio,
+       orchestra.call_parameters(i.data) AS parameters,
        s.redaction_policy,
        s.updated_at
 FROM orchestra.steps AS s

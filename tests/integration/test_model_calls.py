@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any, LiteralString
 
@@ -19,6 +20,7 @@ from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH, REQUEST_CONTAINE
 from etl.transform.shape import PARTS, REQUEST, RESPONSE
 from tests.provider_bodies import SAMPLES
 from tests.provider_calls import CALLS, Call
+from tests.provider_exchanges import EXCHANGES
 from tests.support import query
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -79,16 +81,17 @@ def columns_of(call: Call) -> dict[str, Any]:
 
 def test_every_shape(url: str) -> None:
     """The view has the prompt, answer, tools, media and settings of each documented shape."""
-    for number, call in enumerate(CALLS):
+    calls = (*CALLS, *EXCHANGES)
+    for number, call in enumerate(calls):
         add(url, f"{number:03}", call.inputs, call.outputs)
     found = query(
         url,
         "SELECT prompt, system, answer, tools, images, audio, parameters"
         " FROM orchestra.model_calls ORDER BY step_id",
     )
-    names = [call.name for call in CALLS]
-    assert dict(zip(names, found, strict=True)) == {call.name: columns_of(call) for call in CALLS}
-    assert all(call.source.startswith(("https://", "the ")) for call in CALLS)
+    names = [call.name for call in calls]
+    assert dict(zip(names, found, strict=True)) == {call.name: columns_of(call) for call in calls}
+    assert all(call.source.startswith(("https://", "the ")) for call in calls)
 
 
 def test_the_answers_of_all_known_responses(url: str) -> None:
@@ -304,3 +307,6 @@ def test_one_run_is_read_by_its_index(url: str) -> None:
     assert "outputs" not in plan("prompt")
     assert "inputs" not in plan("step_id, cost")
     assert "_text" not in plan("step_id, cost")
+    # Beyond 100,000, a server with the defaults would compile the query.
+    costs = re.findall(r"\.\.([0-9.]+) rows=", plan("*"))
+    assert float(costs[0]) < 100_000

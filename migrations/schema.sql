@@ -126,13 +126,48 @@ COMMENT ON FUNCTION orchestra.answer_places() IS 'The answers of a response (see
 CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_answer(outputs) AS r (found) $$;
+    AS $_$
+    WITH said AS (
+        SELECT DISTINCT ON (b.place, a.ordinal)
+               b.place, a.ordinal, t.text,
+               p.kind = 'whole' OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
+               COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
+               CASE WHEN CAST(p.alternatives AS text) <> '$'
+                    THEN COALESCE(a.value -> 'index', '0') END AS choice
+        FROM orchestra.model_bodies(outputs, 'response') AS b
+        JOIN orchestra.answer_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
+            WITH ORDINALITY AS a (value, ordinal)
+        CROSS JOIN LATERAL (
+            SELECT jsonb_path_query_array(a.value, p.path, '{}', true) OFFSET 0) AS c (contents)
+        CROSS JOIN LATERAL (SELECT orchestra.parts_text(c.contents, '') OFFSET 0) AS t (text)
+        WHERE c.contents <> '[]' AND t.text IS NOT NULL
+        ORDER BY b.place, a.ordinal, p.ordinal
+    ), answers AS (
+        SELECT min(s.place) AS place, min(s.ordinal) AS ordinal,
+               string_agg(s.text, '' ORDER BY s.place, s.ordinal) AS text
+        FROM (SELECT said.*, bool_or(is_whole) OVER () AS any_whole FROM said) AS s
+        WHERE s.is_whole OR NOT s.any_whole
+        GROUP BY CASE WHEN s.is_whole THEN s.place END, CASE WHEN s.is_whole THEN s.ordinal END,
+                 CASE WHEN NOT s.is_whole THEN s.response_id END,
+                 CASE WHEN NOT s.is_whole THEN s.choice END
+    )
+    SELECT string_agg(a.text, E'\n\n' ORDER BY a.place, a.ordinal) FROM answers AS a
+$_$;
 COMMENT ON FUNCTION orchestra.answer_text(outputs jsonb) IS 'The visible answer in a step''s outputs, without reasoning: the parts of a message and the events of a stream joined without anything between, several choices with a blank line between; null for an unknown shape, for an answer without text, and for more than 10,000 events.';
 
 CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_audio(payload) AS r (found) $$;
+    AS $$
+    SELECT CAST(sum(
+        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
+         WHERE orchestra.is_audio(c.part))
+        + (SELECT count(*) FROM orchestra.audio_places() AS p
+           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
+           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
+    FROM orchestra.media_bodies(payload) AS b (body)
+$$;
 COMMENT ON FUNCTION orchestra.audio_count(payload jsonb) IS 'The number of pieces of audio in the inputs or outputs of a step that called a model; null for an unknown shape.';
 
 CREATE FUNCTION orchestra.audio_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
@@ -283,13 +318,71 @@ COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, pric
 CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_parameters(inputs) AS r (found) $$;
+    AS $_$
+    SELECT COALESCE(jsonb_object_agg(e.name, e.value ORDER BY e.own)
+                        FILTER (WHERE e.name = ANY (orchestra.parameter_names())
+                                   OR (jsonb_typeof(e.value) IN ('number', 'boolean')
+                                       AND e.name !~ '(^|_)id$|Id$')),
+                    '{}')
+    FROM (
+        SELECT b.body FROM orchestra.model_bodies(inputs, 'request') AS b ORDER BY b.place LIMIT 1
+    ) AS b
+    CROSS JOIN LATERAL (
+        SELECT true AS own, o.name, o.value FROM jsonb_each(b.body) AS o (name, value)
+        UNION ALL
+        SELECT false, o.name, o.value
+        FROM unnest(orchestra.settings_names()) AS s (name)
+        CROSS JOIN LATERAL jsonb_each(
+            CASE WHEN jsonb_typeof(b.body -> s.name) = 'object' THEN b.body -> s.name END
+        ) AS o (name, value)
+    ) AS e
+    WHERE jsonb_typeof(e.value) <> 'null'
+    HAVING count(*) > 0
+$_$;
 COMMENT ON FUNCTION orchestra.call_parameters(inputs jsonb) IS 'The settings in a step''s inputs, such as temperature and max_tokens: those of the known names (see parameter_names), and other numbers and booleans that are no ids; null for an unknown shape.';
 
 CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_tools(outputs) AS r (found) $$;
+    AS $_$
+    WITH found AS (
+        SELECT b.place, p.api, p.ordinal AS place_ordinal, p.kind <> 'delta' AS is_whole,
+               a.ordinal AS choice, t.ordinal, orchestra.tool_name(t.tool) #>> '{}' AS name,
+               orchestra.tool_arguments(t.tool) AS arguments, a.value -> 'index' AS choice_number,
+               COALESCE(t.tool -> 'index', b.body -> 'index', b.body -> 'output_index',
+                        jsonb_path_query_first(b.body, 'lax $.*.contentBlockIndex', '{}', true))
+                   AS number
+        FROM orchestra.model_bodies(outputs, 'response') AS b
+        JOIN orchestra.tool_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
+            WITH ORDINALITY AS a (value, ordinal)
+        CROSS JOIN LATERAL jsonb_path_query(a.value, p.path, '{}', true)
+            WITH ORDINALITY AS t (tool, ordinal)
+        WHERE jsonb_typeof(t.tool) = 'object'
+    ), chosen AS (
+        SELECT f.*, bool_or(f.is_whole AND f.name IS NOT NULL) OVER () AS any_whole,
+               first_value(f.api) OVER (PARTITION BY f.place ORDER BY f.place_ordinal) AS first_api
+        FROM found AS f
+    ), merged AS (
+        SELECT min(c.place) AS place, min(c.choice) AS choice, min(c.place_ordinal) AS place_ordinal,
+               min(c.ordinal) AS ordinal, max(c.name) AS name,
+               string_agg(c.arguments #>> '{}', '' ORDER BY c.place, c.ordinal)
+                   FILTER (WHERE jsonb_typeof(c.arguments) = 'string') AS said,
+               jsonb_agg(c.arguments ORDER BY c.place, c.ordinal)
+                   FILTER (WHERE jsonb_typeof(c.arguments) <> 'string') -> 0 AS arguments
+        FROM chosen AS c
+        WHERE c.api = c.first_api AND c.is_whole = c.any_whole
+        GROUP BY CASE WHEN c.is_whole THEN c.place END, CASE WHEN c.is_whole THEN c.choice END,
+                 CASE WHEN c.is_whole THEN c.place_ordinal END,
+                 CASE WHEN c.is_whole THEN c.ordinal END,
+                 CASE WHEN NOT c.is_whole THEN c.choice_number END,
+                 CASE WHEN NOT c.is_whole THEN c.number END
+    )
+    SELECT jsonb_agg(jsonb_build_object('name', m.name, 'arguments', COALESCE(
+               orchestra.parsed_json(NULLIF(m.said, '')), to_jsonb(NULLIF(m.said, '')), m.arguments))
+               ORDER BY m.place, m.choice, m.ordinal, m.place_ordinal)
+    FROM merged AS m WHERE m.name IS NOT NULL
+$_$;
 COMMENT ON FUNCTION orchestra.called_tools(outputs jsonb) IS 'The tools that a model calls in a step''s outputs, in their order, as objects with name and arguments; arguments that are a JSON text are parsed. Null if it calls none, or for an unknown shape.';
 
 CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
@@ -708,7 +801,15 @@ COMMENT ON FUNCTION orchestra.histogram_quantile(histogram bigint[], q double pr
 CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_images(payload) AS r (found) $$;
+    AS $$
+    SELECT CAST(sum(
+        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
+         WHERE orchestra.is_image(c.part))
+        + (SELECT count(*) FROM orchestra.image_places() AS p
+           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
+           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
+    FROM orchestra.media_bodies(payload) AS b (body)
+$$;
 COMMENT ON FUNCTION orchestra.image_count(payload jsonb) IS 'The number of images in the inputs or outputs of a step that called a model; null for an unknown shape.';
 
 CREATE FUNCTION orchestra.image_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
@@ -1445,162 +1546,13 @@ COMMENT ON FUNCTION orchestra.prompt_places() IS 'The messages of a request, or 
 CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_prompt(inputs) AS r (found) $$;
-COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'What a step''s inputs ask a model, without the system text: the text of the only message, or each message as "role: text" with a blank line between; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
-
-CREATE FUNCTION orchestra.read_answer(outputs jsonb) RETURNS SETOF text
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
-    AS $_$
-    WITH said AS (
-        SELECT DISTINCT ON (b.place, a.ordinal)
-               b.place, a.ordinal, t.text,
-               p.kind = 'whole' OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
-               COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
-               CASE WHEN CAST(p.alternatives AS text) <> '$'
-                    THEN COALESCE(a.value -> 'index', '0') END AS choice
-        FROM orchestra.model_bodies(outputs, 'response') AS b
-        JOIN orchestra.answer_places() AS p ON b.body ? p.member
-        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
-            WITH ORDINALITY AS a (value, ordinal)
-        CROSS JOIN LATERAL (
-            SELECT jsonb_path_query_array(a.value, p.path, '{}', true) OFFSET 0) AS c (contents)
-        CROSS JOIN LATERAL (SELECT orchestra.parts_text(c.contents, '') OFFSET 0) AS t (text)
-        WHERE c.contents <> '[]' AND t.text IS NOT NULL
-        ORDER BY b.place, a.ordinal, p.ordinal
-    ), answers AS (
-        SELECT min(s.place) AS place, min(s.ordinal) AS ordinal,
-               string_agg(s.text, '' ORDER BY s.place, s.ordinal) AS text
-        FROM (SELECT said.*, bool_or(is_whole) OVER () AS any_whole FROM said) AS s
-        WHERE s.is_whole OR NOT s.any_whole
-        GROUP BY CASE WHEN s.is_whole THEN s.place END, CASE WHEN s.is_whole THEN s.ordinal END,
-                 CASE WHEN NOT s.is_whole THEN s.response_id END,
-                 CASE WHEN NOT s.is_whole THEN s.choice END
-    )
-    SELECT string_agg(a.text, E'\n\n' ORDER BY a.place, a.ordinal) FROM answers AS a
-$_$;
-COMMENT ON FUNCTION orchestra.read_answer(outputs jsonb) IS 'The result of answer_text as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.read_audio(payload jsonb) RETURNS SETOF integer
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
-    AS $$
-    SELECT CAST(sum(
-        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
-         WHERE orchestra.is_audio(c.part))
-        + (SELECT count(*) FROM orchestra.audio_places() AS p
-           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
-           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
-    FROM orchestra.media_bodies(payload) AS b (body)
-$$;
-COMMENT ON FUNCTION orchestra.read_audio(payload jsonb) IS 'The result of audio_count as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.read_images(payload jsonb) RETURNS SETOF integer
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
-    AS $$
-    SELECT CAST(sum(
-        (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
-         WHERE orchestra.is_image(c.part))
-        + (SELECT count(*) FROM orchestra.image_places() AS p
-           CROSS JOIN LATERAL jsonb_path_query(b.body, p.path, '{}', true) AS m (medium)
-           WHERE b.body ? p.member AND jsonb_typeof(m.medium) <> 'null')) AS integer)
-    FROM orchestra.media_bodies(payload) AS b (body)
-$$;
-COMMENT ON FUNCTION orchestra.read_images(payload jsonb) IS 'The result of image_count as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.read_parameters(inputs jsonb) RETURNS SETOF jsonb
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
-    AS $_$
-    SELECT COALESCE(jsonb_object_agg(e.name, e.value ORDER BY e.own)
-                        FILTER (WHERE e.name = ANY (orchestra.parameter_names())
-                                   OR (jsonb_typeof(e.value) IN ('number', 'boolean')
-                                       AND e.name !~ '(^|_)id$|Id$')),
-                    '{}')
-    FROM (
-        SELECT b.body FROM orchestra.model_bodies(inputs, 'request') AS b ORDER BY b.place LIMIT 1
-    ) AS b
-    CROSS JOIN LATERAL (
-        SELECT true AS own, o.name, o.value FROM jsonb_each(b.body) AS o (name, value)
-        UNION ALL
-        SELECT false, o.name, o.value
-        FROM unnest(orchestra.settings_names()) AS s (name)
-        CROSS JOIN LATERAL jsonb_each(
-            CASE WHEN jsonb_typeof(b.body -> s.name) = 'object' THEN b.body -> s.name END
-        ) AS o (name, value)
-    ) AS e
-    WHERE jsonb_typeof(e.value) <> 'null'
-    HAVING count(*) > 0
-$_$;
-COMMENT ON FUNCTION orchestra.read_parameters(inputs jsonb) IS 'The result of call_parameters as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.read_prompt(inputs jsonb) RETURNS SETOF text
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
     AS $$
     SELECT CASE WHEN count(*) = 1 THEN min(m.text)
                 ELSE string_agg(m.role || ': ' || m.text, E'\n\n' ORDER BY m.ordinal) END
     FROM orchestra.request_messages(inputs) AS m
     WHERE m.role NOT IN ('system', 'developer')
 $$;
-COMMENT ON FUNCTION orchestra.read_prompt(inputs jsonb) IS 'The result of prompt_text as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.read_system(inputs jsonb) RETURNS SETOF text
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
-    AS $$
-    SELECT string_agg(t.text, E'\n\n' ORDER BY t.own, t.place, t.ordinal)
-    FROM (
-        SELECT 0 AS own, b.place, p.ordinal, orchestra.content_text(c.content, E'\n') AS text
-        FROM orchestra.model_bodies(inputs, 'request') AS b
-        JOIN orchestra.system_places() AS p ON b.body ? p.member
-        CROSS JOIN LATERAL (
-            SELECT jsonb_path_query_array(b.body, p.path, '{}', true) OFFSET 0) AS c (content)
-        UNION ALL
-        SELECT 1, '{}', m.ordinal, m.text
-        FROM orchestra.request_messages(inputs) AS m WHERE m.role IN ('system', 'developer')
-    ) AS t
-    WHERE t.text IS NOT NULL
-$$;
-COMMENT ON FUNCTION orchestra.read_system(inputs jsonb) IS 'The result of system_text as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.read_tools(outputs jsonb) RETURNS SETOF jsonb
-    LANGUAGE sql IMMUTABLE COST 1000 ROWS 1 PARALLEL SAFE
-    AS $_$
-    WITH found AS (
-        SELECT b.place, p.api, p.ordinal AS place_ordinal, p.kind <> 'delta' AS is_whole,
-               a.ordinal AS choice, t.ordinal, orchestra.tool_name(t.tool) #>> '{}' AS name,
-               orchestra.tool_arguments(t.tool) AS arguments, a.value -> 'index' AS choice_number,
-               COALESCE(t.tool -> 'index', b.body -> 'index', b.body -> 'output_index',
-                        jsonb_path_query_first(b.body, 'lax $.*.contentBlockIndex', '{}', true))
-                   AS number
-        FROM orchestra.model_bodies(outputs, 'response') AS b
-        JOIN orchestra.tool_places() AS p ON b.body ? p.member
-        CROSS JOIN LATERAL jsonb_path_query(b.body, p.alternatives, '{}', true)
-            WITH ORDINALITY AS a (value, ordinal)
-        CROSS JOIN LATERAL jsonb_path_query(a.value, p.path, '{}', true)
-            WITH ORDINALITY AS t (tool, ordinal)
-        WHERE jsonb_typeof(t.tool) = 'object'
-    ), chosen AS (
-        SELECT f.*, bool_or(f.is_whole AND f.name IS NOT NULL) OVER () AS any_whole,
-               first_value(f.api) OVER (PARTITION BY f.place ORDER BY f.place_ordinal) AS first_api
-        FROM found AS f
-    ), merged AS (
-        SELECT min(c.place) AS place, min(c.choice) AS choice, min(c.place_ordinal) AS place_ordinal,
-               min(c.ordinal) AS ordinal, max(c.name) AS name,
-               string_agg(c.arguments #>> '{}', '' ORDER BY c.place, c.ordinal)
-                   FILTER (WHERE jsonb_typeof(c.arguments) = 'string') AS said,
-               jsonb_agg(c.arguments ORDER BY c.place, c.ordinal)
-                   FILTER (WHERE jsonb_typeof(c.arguments) <> 'string') -> 0 AS arguments
-        FROM chosen AS c
-        WHERE c.api = c.first_api AND c.is_whole = c.any_whole
-        GROUP BY CASE WHEN c.is_whole THEN c.place END, CASE WHEN c.is_whole THEN c.choice END,
-                 CASE WHEN c.is_whole THEN c.place_ordinal END,
-                 CASE WHEN c.is_whole THEN c.ordinal END,
-                 CASE WHEN NOT c.is_whole THEN c.choice_number END,
-                 CASE WHEN NOT c.is_whole THEN c.number END
-    )
-    SELECT jsonb_agg(jsonb_build_object('name', m.name, 'arguments', COALESCE(
-               orchestra.parsed_json(NULLIF(m.said, '')), to_jsonb(NULLIF(m.said, '')), m.arguments))
-               ORDER BY m.place, m.choice, m.ordinal, m.place_ordinal)
-    FROM merged AS m WHERE m.name IS NOT NULL
-$_$;
-COMMENT ON FUNCTION orchestra.read_tools(outputs jsonb) IS 'The result of called_tools as a row, for FROM: a query that uses it there is planned as a whole, which is several times as fast for many rows.';
+COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'What a step''s inputs ask a model, without the system text: the text of the only message, or each message as "role: text" with a blank line between; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
 
 CREATE FUNCTION orchestra.request_containers() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1960,7 +1912,20 @@ COMMENT ON FUNCTION orchestra.system_places() IS 'The system text of a request (
 CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
     SET jit TO 'off'
-    AS $$ SELECT r.found FROM orchestra.read_system(inputs) AS r (found) $$;
+    AS $$
+    SELECT string_agg(t.text, E'\n\n' ORDER BY t.own, t.place, t.ordinal)
+    FROM (
+        SELECT 0 AS own, b.place, p.ordinal, orchestra.content_text(c.content, E'\n') AS text
+        FROM orchestra.model_bodies(inputs, 'request') AS b
+        JOIN orchestra.system_places() AS p ON b.body ? p.member
+        CROSS JOIN LATERAL (
+            SELECT jsonb_path_query_array(b.body, p.path, '{}', true) OFFSET 0) AS c (content)
+        UNION ALL
+        SELECT 1, '{}', m.ordinal, m.text
+        FROM orchestra.request_messages(inputs) AS m WHERE m.role IN ('system', 'developer')
+    ) AS t
+    WHERE t.text IS NOT NULL
+$$;
 COMMENT ON FUNCTION orchestra.system_text(inputs jsonb) IS 'The system text in a step''s inputs: that of the request, and its system and developer messages, with a blank line between; null if there is none, or for an unknown shape.';
 
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint

@@ -4,7 +4,7 @@
 -- value beyond a bound is null, never a part of it. Their plans are long: compiling them (JIT) takes
 -- thousands of times as long as one execution, so those that a query calls directly switch it off.
 
--- PostgreSQL 15 can only try to parse a text, and an exception block is not parallel safe. So this
+-- PostgreSQL before 16 can only try to parse a text, and an exception block is not parallel safe. So this
 -- checks the text first: it replaces strings and numbers by one letter each, and then the innermost
 -- lists and objects, until one letter is left.
 CREATE FUNCTION orchestra.parsed_json(said text) RETURNS jsonb
@@ -165,8 +165,8 @@ COMMENT ON FUNCTION orchestra.request_messages(jsonb) IS
     'them; a prompt without a role is the user''s. No row for an unknown shape, and for more than '
     '10,000 messages.';
 
-CREATE FUNCTION orchestra.read_prompt(inputs jsonb) RETURNS SETOF text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     SELECT CASE WHEN count(*) = 1 THEN min(m.text)
                 ELSE string_agg(m.role || ': ' || m.text, E'\n\n' ORDER BY m.ordinal) END
@@ -174,21 +174,13 @@ AS $$
     WHERE m.role NOT IN ('system', 'developer')
 $$;
 
-COMMENT ON FUNCTION orchestra.read_prompt(jsonb) IS
-    'The result of prompt_text as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_prompt(inputs) AS r (found) $$;
-
 COMMENT ON FUNCTION orchestra.prompt_text(jsonb) IS
     'What a step''s inputs ask a model, without the system text: the text of the only message, or '
     'each message as "role: text" with a blank line between; null for an unknown shape, for a '
     'request without text, and for more than 10,000 messages.';
 
-CREATE FUNCTION orchestra.read_system(inputs jsonb) RETURNS SETOF text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     SELECT string_agg(t.text, E'\n\n' ORDER BY t.own, t.place, t.ordinal)
     FROM (
@@ -204,21 +196,13 @@ AS $$
     WHERE t.text IS NOT NULL
 $$;
 
-COMMENT ON FUNCTION orchestra.read_system(jsonb) IS
-    'The result of system_text as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_system(inputs) AS r (found) $$;
-
 COMMENT ON FUNCTION orchestra.system_text(jsonb) IS
     'The system text in a step''s inputs: that of the request, and its system and developer '
     'messages, with a blank line between; null if there is none, or for an unknown shape.';
 
 -- A stream can report the whole answer at its end. Its pieces are then not repeated.
-CREATE FUNCTION orchestra.read_answer(outputs jsonb) RETURNS SETOF text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     WITH said AS (
         SELECT DISTINCT ON (b.place, a.ordinal)
@@ -248,21 +232,13 @@ AS $$
     SELECT string_agg(a.text, E'\n\n' ORDER BY a.place, a.ordinal) FROM answers AS a
 $$;
 
-COMMENT ON FUNCTION orchestra.read_answer(jsonb) IS
-    'The result of answer_text as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_answer(outputs) AS r (found) $$;
-
 COMMENT ON FUNCTION orchestra.answer_text(jsonb) IS
     'The visible answer in a step''s outputs, without reasoning: the parts of a message and the '
     'events of a stream joined without anything between, several choices with a blank line between; '
     'null for an unknown shape, for an answer without text, and for more than 10,000 events.';
 
-CREATE FUNCTION orchestra.read_tools(outputs jsonb) RETURNS SETOF jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     WITH found AS (
         SELECT b.place, p.api, p.ordinal AS place_ordinal, p.kind <> 'delta' AS is_whole,
@@ -302,14 +278,6 @@ AS $$
                ORDER BY m.place, m.choice, m.ordinal, m.place_ordinal)
     FROM merged AS m WHERE m.name IS NOT NULL
 $$;
-
-COMMENT ON FUNCTION orchestra.read_tools(jsonb) IS
-    'The result of called_tools as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_tools(outputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.called_tools(jsonb) IS
     'The tools that a model calls in a step''s outputs, in their order, as objects with name and '
@@ -359,8 +327,8 @@ $$;
 COMMENT ON FUNCTION orchestra.media_bodies(jsonb) IS
     'The requests of a model in a payload; if there are none, the responses.';
 
-CREATE FUNCTION orchestra.read_images(payload jsonb) RETURNS SETOF integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     SELECT CAST(sum(
         (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
@@ -371,20 +339,12 @@ AS $$
     FROM orchestra.media_bodies(payload) AS b (body)
 $$;
 
-COMMENT ON FUNCTION orchestra.read_images(jsonb) IS
-    'The result of image_count as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.image_count(payload jsonb) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_images(payload) AS r (found) $$;
-
 COMMENT ON FUNCTION orchestra.image_count(jsonb) IS
     'The number of images in the inputs or outputs of a step that called a model; null for an '
     'unknown shape.';
 
-CREATE FUNCTION orchestra.read_audio(payload jsonb) RETURNS SETOF integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     SELECT CAST(sum(
         (SELECT count(*) FROM orchestra.content_parts(b.body) AS c (part)
@@ -395,20 +355,12 @@ AS $$
     FROM orchestra.media_bodies(payload) AS b (body)
 $$;
 
-COMMENT ON FUNCTION orchestra.read_audio(jsonb) IS
-    'The result of audio_count as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_audio(payload) AS r (found) $$;
-
 COMMENT ON FUNCTION orchestra.audio_count(jsonb) IS
     'The number of pieces of audio in the inputs or outputs of a step that called a model; null '
     'for an unknown shape.';
 
-CREATE FUNCTION orchestra.read_parameters(inputs jsonb) RETURNS SETOF jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 ROWS 1
+CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
 AS $$
     SELECT COALESCE(jsonb_object_agg(e.name, e.value ORDER BY e.own)
                         FILTER (WHERE e.name = ANY (orchestra.parameter_names())
@@ -430,14 +382,6 @@ AS $$
     WHERE jsonb_typeof(e.value) <> 'null'
     HAVING count(*) > 0
 $$;
-
-COMMENT ON FUNCTION orchestra.read_parameters(jsonb) IS
-    'The result of call_parameters as a row, for FROM: a query that uses it there is planned as a whole, which '
-    'is several times as fast for many rows.';
-
-CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
-LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 10000 SET jit = off
-AS $$ SELECT r.found FROM orchestra.read_parameters(inputs) AS r (found) $$;
 
 COMMENT ON FUNCTION orchestra.call_parameters(jsonb) IS
     'The settings in a step''s inputs, such as temperature and max_tokens: those of the known names '

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etl.extract.list_page import PageRequest, Row
@@ -149,6 +149,7 @@ def test_rows_too_large_to_be_read_together_lose_nothing(simulations: int) -> No
     page_cap=st.none() | st.integers(1, 50),
     unusable=st.sets(st.integers(0, 250), max_size=20) | st.just(set(range(60, 250))),
 )
+@example(length=21, page_size=2, page_cap=None, unusable={*range(0, 18, 2), 20})
 def test_a_quiet_list_is_read_once_and_no_more(
     length: int, page_size: int, page_cap: int | None, unusable: set[int]
 ) -> None:
@@ -165,7 +166,9 @@ def test_a_quiet_list_is_read_once_and_no_more(
     size = min(page_size, page_cap or page_size)
     advance = size - min(5, size // 2)
     confirmations = 2 if size == 1 else 1
-    assert walking.pages <= confirmations * (length // advance + 4) + (5 if unusable else 0)
+    # A row without a usable id does not show where a page overlaps the one before it.
+    more = 5 + len(unusable & seen) // advance if unusable else 0
+    assert walking.pages <= confirmations * (length // advance + 4) + more
 
 
 def test_a_second_walk_asks_for_the_head_only() -> None:

@@ -20,7 +20,7 @@ from etl import session
 from etl.database import Database
 from etl.database_errors import sqlstate
 from etl.errors import DatabaseError
-from etl.schema import told
+from etl.schema import translated
 
 KEYS = {
     "runs": ("search_error(error, NULL)",),
@@ -178,7 +178,7 @@ def build(database: Database, url: str, report: Callable[[BuildProgress], None])
         KeyboardInterrupt: the user interrupted the build.
     """
     database.transaction(check_extension)
-    with told(database, "the index could not be built"), _connected(url) as own:
+    with translated(database, "the index could not be built"), _connected(url) as own:
         schema = _extension_schema(own)
         built = []
         for table in KEYS:
@@ -203,7 +203,7 @@ def drop(database: Database, url: str) -> list[str]:
         DatabaseError: an index cannot be dropped.
     """
     found = [one.table for one in database.transaction(existing)]
-    with told(database, "the index could not be dropped"), _connected(url) as own:
+    with translated(database, "the index could not be dropped"), _connected(url) as own:
         for table in found:
             _drop(own, table)
     return found

@@ -14,21 +14,10 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.ledger import claims, dead_letters
-from tests.command_line import TRIAGE, WEATHER, Command, command_line
+from tests.command_line import TRIAGE, WEATHER, Command
 from tests.support import query, wait_until
 
 BODY = b'{"id": 7, "\xff": "\x00'
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database_url: str,
-) -> Command:
-    """Provide the command line with this test's database."""
-    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
 def _letter(

@@ -4,27 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
-from tests.command_line import TRIAGE, WEATHER, Command, command_line
+from tests.command_line import TRIAGE, WEATHER, Command
 from tests.support import query
 
 A, B = "5b69669f-975a-49af-a33a-61ff9ae5a20f", "7c9e6679-7425-40de-944b-e07fc1f90ae7"
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database_url: str,
-) -> Command:
-    """Provide the command on this test's database."""
-    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
 def store_run(

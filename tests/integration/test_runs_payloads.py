@@ -18,17 +18,6 @@ from tests.integration.test_runs_compare import A, store_run, store_step
 from tests.support import query
 
 
-@pytest.fixture
-def command(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database_url: str,
-) -> Command:
-    """Provide the command on this test's database."""
-    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
-
-
 def _on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make standard output a terminal of 80 columns without colours."""
     monkeypatch.setenv("TERM", "dumb")

@@ -8,26 +8,13 @@ import json
 import re
 from pathlib import Path
 
-import pytest
-
 from etl.ledger import lookup
 from etl.simulator.folder import Folder
 from etl.simulator.server import Simulator
-from tests.command_line import TRIAGE, WEATHER, Command, command_line
+from tests.command_line import TRIAGE, WEATHER, Command
 from tests.support import configuration, environment, load, query, sync
 
 RUN = "5b69669f-975a-49af-a33a-61ff9ae5a20f"
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database_url: str,
-) -> Command:
-    """Provide the command on this test's database."""
-    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
 def _load_sample(folder: Path, database_url: str, sample: bytes) -> None:

@@ -7,7 +7,6 @@ import re
 import signal
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,7 +18,7 @@ from etl.admin import roles, search_index
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from tests import processes
-from tests.command_line import Command, command_line
+from tests.command_line import Command
 from tests.stored_text import columns_with
 from tests.support import query, wait_until
 
@@ -143,17 +142,6 @@ def used(url: str) -> int:
         " WHERE indexrelname LIKE '%search_idx'",
     )  # fmt: skip
     return int(row["scans"])
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    database_url: str,
-) -> Command:
-    """Provide the command on this test's database."""
-    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
 @pytest.fixture

@@ -94,7 +94,8 @@ def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
     """
     session = _session(url)
     try:
-        session.execute("RESET ALL; SET TimeZone = 'UTC'")
+        # RESET ALL leaves the role and the user.
+        session.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET TimeZone = 'UTC'")
         cursor = session.execute(sql, parameters or None)
         rows = cursor.fetchall() if cursor.description else []
     except BaseException:

@@ -147,11 +147,7 @@ dist: $(VENV)/installed
 	@tag=$$(git tag --points-at HEAD 2>/dev/null | grep '^v' | head -1); \
 		version=$$($(BIN)/orchestra-etl --version | cut -d' ' -f2); \
 		test -z "$$tag" -o "$$tag" = "v$$version" || { \
-			echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }; \
-		head=$$($(BIN)/python -c 'from etl.schema import head; print(head())'); \
-		test -z "$$tag" -o -f tests/faults/released/$$head.sql || { \
-			echo "$$tag has no data of revision $$head for upgrade tests:" \
-				"run python -m tests.faults.release"; exit 1; }
+			echo "the tag $$tag is not the version $$version of pyproject.toml"; exit 1; }
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(BIN)/python -m pip check
 	$(BIN)/python .ci/sbom.py \

@@ -166,9 +166,12 @@ def test_a_quiet_list_is_read_once_and_no_more(
     size = min(page_size, page_cap or page_size)
     advance = size - min(5, size // 2)
     confirmations = 2 if size == 1 else 1
-    # A row without a usable id does not show where a page overlaps the one before it.
-    more = 5 + len(unusable & seen) // advance if unusable else 0
-    assert walking.pages <= confirmations * (length // advance + 4) + more
+    # In pages of two rows the single row of the overlap may have no usable id. Then only the head
+    # shows whether the list has moved.
+    looks = len(unusable & seen) if size == 2 else 0
+    assert walking.pages <= (
+        confirmations * (length // advance + 4) + (5 if unusable else 0) + looks
+    )
 
 
 def test_a_second_walk_asks_for_the_head_only() -> None:

@@ -1,4 +1,7 @@
-"""The view of model calls: prompts, answers, tools, media and settings as columns."""
+"""The view of model calls, and the search for a phrase.
+
+The indexes of the search are built by `db index-search`.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES = ("content_shapes", "model_call_text", "model_calls")
+_SQL_FILES = ("content_shapes", "model_call_text", "model_calls", "search")
 
 
 def upgrade() -> None:

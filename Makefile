@@ -162,7 +162,7 @@ COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-ex
 # pip-compile cannot read dependency groups; it reads requirements from standard input.
 lock: $(VENV)/installed
 	$(BIN)/dependency-groups dev | \
-		$(COMPILE) --upgrade --output-file requirements.lock pyproject.toml -
+		$(COMPILE) --upgrade --all-extras --output-file requirements.lock pyproject.toml -
 	$(BIN)/dependency-groups build | \
 		$(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
 	$(COMPILE) --constraint requirements.lock --output-file requirements-run.lock pyproject.toml

@@ -3396,7 +3396,8 @@ CREATE VIEW orchestra.open_runs AS
     COALESCE((unfinished.age_ms > usual.p95_ms), false) AS overdue,
     s.steps,
     s.finished_steps,
-    s.running_node
+    s.running_node,
+    unfinished.observed_at
    FROM (((( SELECT r.id AS run_id,
             r.workflow_id,
             r.organization_id,
@@ -3404,8 +3405,10 @@ CREATE VIEW orchestra.open_runs AS
             r.state,
             r.tracking,
             r.start_time,
-            ((EXTRACT(epoch FROM (now() - COALESCE(r.start_time, r.first_seen_at))) * (1000)::numeric))::double precision AS age_ms
-           FROM orchestra.runs r
+            GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) AS observed_at,
+            GREATEST(((EXTRACT(epoch FROM (GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) - COALESCE(r.start_time, r.first_seen_at))) * (1000)::numeric))::double precision, (0)::double precision) AS age_ms
+           FROM (orchestra.runs r
+             LEFT JOIN orchestra_etl.run_ledger l ON ((l.run_id = r.id)))
           WHERE ((r.state = ANY (ARRAY['pending'::text, 'running'::text, 'unknown'::text])) AND (r.tracking <> ALL (ARRAY['final'::text, 'gone'::text])))) unfinished
      LEFT JOIN orchestra.workflows w ON ((w.id = unfinished.workflow_id)))
      LEFT JOIN usual ON ((usual.workflow_id = unfinished.workflow_id)))
@@ -3423,12 +3426,13 @@ COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user; the API may mask it 
 COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
 COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
 COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null if it has not.';
-COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds since it started, or was first seen if not started.';
+COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds from its start, or from when it was first seen if not started, to observed_at.';
 COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
 COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: no node is running.';
+COMMENT ON COLUMN orchestra.open_runs.observed_at IS 'When the API last said that it had not ended. If the service has stopped, the run may have ended since then.';
 
 CREATE TABLE orchestra_etl.changed_groups (
     id bigint NOT NULL,
@@ -3653,8 +3657,10 @@ CREATE VIEW orchestra.run_summary AS
     s.untotalled_calls,
     s.cache_write_tokens,
     s.reported_cost,
-    s.reported_calls
-   FROM ((orchestra.runs r
+    s.reported_calls,
+    GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) AS observed_at
+   FROM (((orchestra.runs r
+     LEFT JOIN orchestra_etl.run_ledger l ON ((l.run_id = r.id)))
      LEFT JOIN orchestra.workflows w ON ((w.id = r.workflow_id)))
      LEFT JOIN LATERAL ( SELECT count(*) AS steps,
             count(*) FILTER (WHERE (judged.outcome = 'succeeded'::text)) AS succeeded_steps,
@@ -3777,6 +3783,7 @@ COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from 
 COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider reports a cost.';
+COMMENT ON COLUMN orchestra.run_summary.observed_at IS 'When its row or its steps were last requested from the API. A run without an end ran at least until then.';
 
 CREATE VIEW orchestra.step_timeline AS
  SELECT r.id AS run_id,
@@ -3820,8 +3827,10 @@ CREATE VIEW orchestra.step_timeline AS
         END AS usage_kinds,
     s.reported_cost,
     s.finish_reason,
-    orchestra.is_cut_off(s.finish_reason) AS cut_off
-   FROM ((((orchestra.runs r
+    orchestra.is_cut_off(s.finish_reason) AS cut_off,
+    l.steps_observed_at AS observed_at
+   FROM (((((orchestra.runs r
+     LEFT JOIN orchestra_etl.run_ledger l ON ((l.run_id = r.id)))
      LEFT JOIN orchestra.workflows w ON ((w.id = r.workflow_id)))
      CROSS JOIN LATERAL ( WITH ordered AS (
                  SELECT s_1.id,
@@ -3859,12 +3868,12 @@ CREATE VIEW orchestra.step_timeline AS
                          OFFSET 0) u)
                   WHERE ((s_1.run_id = r.id) AND (s_1.absent_since IS NULL))
                 ), placed AS (
-                 SELECT l.ordinal,
-                    l.lane
+                 SELECT l_1.ordinal,
+                    l_1.lane
                    FROM (( SELECT orchestra.lanes(array_agg(ordered.start_time ORDER BY ordered.ordinal), array_agg(ordered.end_time ORDER BY ordered.ordinal)) AS lanes
                            FROM ordered
                           WHERE (ordered.start_time IS NOT NULL)) counted
-                     CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY l(lane, ordinal))
+                     CROSS JOIN LATERAL unnest(counted.lanes) WITH ORDINALITY l_1(lane, ordinal))
                 ), ended AS (
                  SELECT ordered.end_time,
                     ordered.ordinal,
@@ -3954,6 +3963,7 @@ COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'For calls: bit mask of
 COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, in its provider''s words.';
 COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null if it does not say why.';
+COMMENT ON COLUMN orchestra.step_timeline.observed_at IS 'When the run''s steps were last requested from the API. A step without an end ran at least until then.';
 
 CREATE TABLE orchestra_etl.alembic_version (
     version_num character varying(32) NOT NULL,

@@ -37,6 +37,10 @@ _PLAIN = (
     "total_tokens",
 )
 _KINDS = {kind.name: kind for kind in KINDS}
+RUNS = """
+    SELECT r.*, l.run_observed_at, l.steps_observed_at
+    FROM orchestra.runs AS r LEFT JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
+"""
 _ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
 
 
@@ -44,6 +48,7 @@ class Facts(NamedTuple):
     """The sources of the views."""
 
     runs: list[Row]
+    """The runs, each with `run_observed_at` and `steps_observed_at` of the ledger (see `RUNS`)."""
     steps: list[Row]
     """The steps that are not absent."""
     workflows: dict[str, Row]
@@ -176,6 +181,7 @@ def run_summary(facts: Facts) -> dict[Any, Row]:
                 "end_time",
             ),
             **_same(run, "duration_ms", "first_seen_at", "updated_at"),
+            "observed_at": observed(run),
         }
     return made
 
@@ -242,6 +248,7 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                     for name in (*_PLAIN, "cache_write_tokens", "reported_cost")
                 },
                 **_same(step, "duration_ms", "service_tier", "finish_reason"),
+                "observed_at": run["steps_observed_at"],
             }
     return made
 
@@ -416,8 +423,8 @@ def failures(facts: Facts, kinds: Mapping[str, tuple[str, str]]) -> dict[Any, Ro
     }
 
 
-def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
-    """Return `open_runs` by run, as of `at`, with the exact percentile."""
+def open_runs(facts: Facts) -> dict[Any, Row]:
+    """Return `open_runs` by run, with the exact percentile."""
     made = {}
     for run in facts.runs:
         if run["state"] not in ("pending", "running", "unknown") or run["tracking"] in (
@@ -437,7 +444,7 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
         usual = next(
             (one for place, one in enumerate(durations, 1) if place >= 0.95 * len(durations)), None
         )
-        age = (at - started(run)).total_seconds() * 1000
+        age = max((observed(run) - started(run)).total_seconds() * 1000, 0)
         made[run["id"]] = {
             "run_id": run["id"],
             "workflow_name": facts.name(run["workflow_id"]),
@@ -449,6 +456,7 @@ def open_runs(facts: Facts, at: datetime) -> dict[Any, Row]:
                 step["state"] in ("succeeded", "failed", "cancelled", "skipped") for step in steps
             ),
             "running_node": running[0] if running else None,
+            "observed_at": observed(run),
             **_same(
                 run, "workflow_id", "organization_id", "user_id", "state", "tracking", "start_time"
             ),
@@ -482,6 +490,12 @@ def started(row: Row, run: Row | None = None) -> datetime:
         row["start_time"] or (run and run["start_time"]) or (run or row)["first_seen_at"]
     )
     return time
+
+
+def observed(run: Row) -> datetime:
+    """Return when the run was last read."""
+    times = (run["first_seen_at"], run["run_observed_at"], run["steps_observed_at"])
+    return max(time for time in times if time)
 
 
 def message(step: Row) -> str | None:

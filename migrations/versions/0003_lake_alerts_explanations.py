@@ -1,4 +1,7 @@
-"""The export to a lake, alerts on runs, and the explanation of differences."""
+"""The time at which a run was last read, in the views of runs.
+
+Also the export to a lake, alerts on runs, and the explanation of differences.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ()
+_SQL_FILES = ("open_runs_v2", "run_summary_v2", "step_timeline_v2")
 
 
 def upgrade() -> None:

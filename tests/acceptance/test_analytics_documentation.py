@@ -50,7 +50,7 @@ class World:
     def __init__(self, url: str) -> None:
         self.url = url
         self.facts = Facts(
-            query(url, "SELECT * FROM orchestra.runs"),
+            query(url, view_oracle.RUNS),
             query(url, "SELECT * FROM orchestra.steps WHERE absent_since IS NULL"),
             {row["id"]: row for row in query(url, "SELECT * FROM orchestra.workflows")},
             query(url, "SELECT * FROM orchestra.workflow_versions ORDER BY first_seen_at"),
@@ -574,7 +574,7 @@ def test_stuck_runs(world: World) -> None:
     runs = [
         run for run in world.facts.runs if run["duration_ms"] is None or hour(run) >= at - DAYS_30
     ]
-    found = view_oracle.open_runs(world.facts._replace(runs=runs), at).values()
+    found = view_oracle.open_runs(world.facts._replace(runs=runs)).values()
     assert rows == [
         {
             **{name: run[name] for name in ("workflow_name", "run_id", "tracking")},

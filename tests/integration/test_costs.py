@@ -319,7 +319,7 @@ def test_every_view_agrees_on_all_kinds(database: Database, database_url: str) -
     assert stored(database_url) == counted_rows(database_url)
     assert database.transaction(verification.verify).ok
     facts = Facts(
-        query(database_url, "SELECT * FROM orchestra.runs"),
+        query(database_url, view_oracle.RUNS),
         query(database_url, "SELECT * FROM orchestra.steps"),
         {row["id"]: row for row in query(database_url, "SELECT * FROM orchestra.workflows")},
         [],

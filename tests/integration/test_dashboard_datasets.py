@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
 
 
 @pytest.mark.parametrize(
-    "view", ["model_usage", "run_summary", "step_timeline", "cost_differences"]
+    "view", ["model_usage", "open_runs", "run_summary", "step_timeline", "cost_differences"]
 )
 def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> None:
     """A dataset has exactly the columns of its view that a dashboard can show."""
@@ -38,9 +37,11 @@ STOPPED = """
     SET start_time = start_time - interval '3 hours', end_time = end_time - interval '3 hours',
         first_seen_at = first_seen_at - interval '3 hours',
         updated_at = updated_at - interval '3 hours';
-    UPDATE orchestra_etl.sweeps
-    SET started_at = started_at - interval '3 hours',
-        swept_at = swept_at - interval '3 hours'
+    UPDATE orchestra.steps
+    SET start_time = start_time - interval '3 hours', end_time = end_time - interval '3 hours';
+    UPDATE orchestra_etl.run_ledger
+    SET steps_observed_at = steps_observed_at - interval '3 hours',
+        run_observed_at = run_observed_at - interval '3 hours'
 """
 """Move all times back three hours, as if the service had stopped three hours ago."""
 
@@ -62,44 +63,33 @@ def test_runs_do_not_become_overdue_when_the_service_stops(
 ) -> None:
     """While the service is stopped, open runs keep their age and their overdue flag."""
     _load_open_runs(database_url, tmp_path)
+    sql = "SELECT run_id, age_ms, overdue FROM orchestra.open_runs ORDER BY run_id"
+    before = query(database_url, sql)
+    query(database_url, STOPPED)
+
+    assert len(before) >= 3
+    assert query(database_url, sql) == before
+
+
+@pytest.mark.parametrize(
+    ("view", "column"), [("run_summary", "elapsed_ms"), ("step_timeline", "elapsed_ms")]
+)
+def test_durations_do_not_grow_when_the_service_stops(
+    view: str, column: str, database_url: str, tmp_path: Path
+) -> None:
+    """While the service is stopped, running runs and steps keep the duration that is shown."""
+    _load_open_runs(database_url, tmp_path)
+    [shown] = [one for one in _dataset(view)["columns"] if one["column_name"] == column]
     sql = (
-        f"SELECT run_id, age_ms, overdue FROM ({_dataset('open_runs')['sql']}) AS shown"
-        " ORDER BY run_id"
+        f"SELECT {shown['expression']} AS elapsed FROM orchestra.{view}"
+        " WHERE end_time IS NULL AND state = 'running' ORDER BY start_time, run_id"
     )
     before = query(database_url, sql)
     query(database_url, STOPPED)
-    after = query(database_url, sql)
 
     assert len(before) >= 3
-    assert [one["run_id"] for one in after] == [one["run_id"] for one in before]
-    assert [one["overdue"] for one in after] == [one["overdue"] for one in before]
-    for one, other in zip(before, after, strict=True):
-        assert one["age_ms"] == pytest.approx(other["age_ms"], abs=1)
-    ages = query(database_url, "SELECT min(age_ms) AS youngest FROM orchestra.open_runs")
-    assert ages[0]["youngest"] > timedelta(hours=3).total_seconds() * 1000
-
-
-def test_one_workflow_that_is_not_swept_leaves_the_ages_of_others_alone(
-    database_url: str, tmp_path: Path
-) -> None:
-    """A workflow with an old sweep does not change the ages of another workflow's open runs."""
-    _load_open_runs(database_url, tmp_path)
-    query(
-        database_url,
-        """UPDATE orchestra_etl.sweeps SET swept_at = swept_at - interval '2 days'
-           WHERE workflow_id = (SELECT min(workflow_id) FROM orchestra_etl.sweeps)""",
-    )
-    [behind] = query(database_url, "SELECT behind_seconds FROM orchestra.pipeline_health")
-    assert behind["behind_seconds"] > timedelta(days=1).total_seconds()
-    rows = query(
-        database_url,
-        f"""SELECT shown.age_ms, o.age_ms AS now_ms FROM ({_dataset("open_runs")["sql"]}) AS shown
-            JOIN orchestra.open_runs AS o USING (run_id)""",
-    )
-    for row in rows:
-        # The test's own duration lies between the last sweep and now.
-        assert 0 <= row["now_ms"] - row["age_ms"] < timedelta(hours=1).total_seconds() * 1000
-    assert any(row["age_ms"] > 0 for row in rows)
+    assert all(one["elapsed"] >= 0 for one in before)
+    assert query(database_url, sql) == before
 
 
 def test_the_run_that_is_shown_first_has_ended(database_url: str, tmp_path: Path) -> None:

@@ -3405,10 +3405,11 @@ CREATE VIEW orchestra.open_runs AS
             r.state,
             r.tracking,
             r.start_time,
-            GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) AS observed_at,
-            GREATEST(((EXTRACT(epoch FROM (GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) - COALESCE(r.start_time, r.first_seen_at))) * (1000)::numeric))::double precision, (0)::double precision) AS age_ms
-           FROM (orchestra.runs r
+            read.observed_at,
+            GREATEST(((EXTRACT(epoch FROM (read.observed_at - COALESCE(r.start_time, r.first_seen_at))) * (1000)::numeric))::double precision, (0)::double precision) AS age_ms
+           FROM ((orchestra.runs r
              LEFT JOIN orchestra_etl.run_ledger l ON ((l.run_id = r.id)))
+             CROSS JOIN LATERAL ( SELECT COALESCE(GREATEST(l.run_observed_at, l.steps_observed_at), r.first_seen_at) AS observed_at) read)
           WHERE ((r.state = ANY (ARRAY['pending'::text, 'running'::text, 'unknown'::text])) AND (r.tracking <> ALL (ARRAY['final'::text, 'gone'::text])))) unfinished
      LEFT JOIN orchestra.workflows w ON ((w.id = unfinished.workflow_id)))
      LEFT JOIN usual ON ((usual.workflow_id = unfinished.workflow_id)))
@@ -3658,7 +3659,7 @@ CREATE VIEW orchestra.run_summary AS
     s.cache_write_tokens,
     s.reported_cost,
     s.reported_calls,
-    GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) AS observed_at
+    COALESCE(GREATEST(l.run_observed_at, l.steps_observed_at), r.first_seen_at) AS observed_at
    FROM (((orchestra.runs r
      LEFT JOIN orchestra_etl.run_ledger l ON ((l.run_id = r.id)))
      LEFT JOIN orchestra.workflows w ON ((w.id = r.workflow_id)))

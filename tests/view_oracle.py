@@ -494,8 +494,10 @@ def started(row: Row, run: Row | None = None) -> datetime:
 
 def observed(run: Row) -> datetime:
     """Return when the run was last read."""
-    times = (run["first_seen_at"], run["run_observed_at"], run["steps_observed_at"])
-    return max(time for time in times if time)
+    reads: list[datetime] = [
+        run[name] for name in ("run_observed_at", "steps_observed_at") if run[name]
+    ]
+    return max(reads, default=run["first_seen_at"])
 
 
 def message(step: Row) -> str | None:

@@ -26,14 +26,17 @@ SELECT unfinished.run_id,
 FROM (
     SELECT r.id AS run_id, r.workflow_id, r.organization_id, r.user_id, r.state, r.tracking,
            r.start_time,
-           GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) AS observed_at,
+           read.observed_at,
            -- The source's clock can be ahead of the database's.
            GREATEST(CAST(extract(epoch FROM
-               GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at)
-                   - COALESCE(r.start_time, r.first_seen_at)) * 1000 AS double precision), 0)
-               AS age_ms
+               read.observed_at - COALESCE(r.start_time, r.first_seen_at)) * 1000
+               AS double precision), 0) AS age_ms
     FROM orchestra.runs AS r
     LEFT JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
+    CROSS JOIN LATERAL (
+        SELECT COALESCE(GREATEST(l.run_observed_at, l.steps_observed_at), r.first_seen_at)
+            AS observed_at
+    ) AS read
     WHERE r.state IN ('pending', 'running', 'unknown') AND r.tracking NOT IN ('final', 'gone')
 ) AS unfinished
 LEFT JOIN orchestra.workflows AS w ON w.id = unfinished.workflow_id

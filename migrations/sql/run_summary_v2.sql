@@ -59,7 +59,7 @@ SELECT r.id AS run_id,
        s.cache_write_tokens,
        s.reported_cost,
        s.reported_calls,
-       GREATEST(r.first_seen_at, l.run_observed_at, l.steps_observed_at) AS observed_at
+       COALESCE(GREATEST(l.run_observed_at, l.steps_observed_at), r.first_seen_at) AS observed_at
 FROM orchestra.runs AS r
 LEFT JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id
 LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id

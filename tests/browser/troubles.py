@@ -134,6 +134,13 @@ def make_trouble(url: str) -> None:
                 " AND position = (SELECT max(position) FROM orchestra.steps WHERE run_id = %s)",
                 [run, run],
             )
+            # Last read half a minute ago: later than each of their steps started.
+            execute(
+                "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking,"
+                " first_seen_at, steps_observed_at) SELECT id, workflow_id, 'list', tracking,"
+                " first_seen_at, now() - interval '30 seconds' FROM orchestra.runs WHERE id = %s",
+                [run],
+            )
         execute(
             "UPDATE orchestra.steps SET state = 'skipped', start_time = NULL, end_time = NULL"
             " WHERE run_id = %s AND position %% 10 = 5",

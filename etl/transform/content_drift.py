@@ -6,7 +6,6 @@ the SQL functions know.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import msgspec
@@ -15,14 +14,13 @@ from msgspec import Raw
 from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH, REQUEST_CONTAINERS, SHAPES
 from etl.transform.scanner import REFUSALS
 from etl.transform.shape import REQUEST, RESPONSE, Part
+from etl.transform.text_streams import events_of
 from etl.transform.usage_reading import INPUTS, OUTPUTS, Deviation, type_of
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
 _ANY = msgspec.json.Decoder()
-_MEMBER_OF_PATH = re.compile(r"\.(\w+)(?![\w(])", re.ASCII)
-_CONDITION = re.compile(r" \? \((?:[^()]|\([^()]*\))*\)", re.ASCII)
 _OBJECT, _ARRAY, _STRING = b"{["[0], b"["[0], b'"'[0]
 
 
@@ -42,7 +40,7 @@ class _Names:
         for shape in SHAPES:
             if shape.part not in parts:
                 continue
-            first, *rest = _MEMBER_OF_PATH.findall(_CONDITION.sub("", shape.whole))
+            first, *rest = shape.members
             if first not in self.containers:
                 self.first |= {first}
             elif rest:
@@ -117,13 +115,25 @@ def _is_known(
                 for name in names.containers & members.keys()
             )
         if first == _ARRAY:
-            return depth < MAX_DEPTH and any(
-                memoryview(one)[0] == _OBJECT and _is_known(one, names, inside, depth + 1)
-                for one in _ELEMENTS.decode(value)
+            elements = _ELEMENTS.decode(value)
+            lines = [_TEXT.decode(one) for one in elements if memoryview(one)[0] == _STRING]
+            return _are_known("\n".join(lines), names, inside, depth) or (
+                depth < MAX_DEPTH
+                and any(
+                    memoryview(one)[0] == _OBJECT and _is_known(one, names, inside, depth + 1)
+                    for one in elements
+                )
             )
         if first == _STRING:
             text = _TEXT.decode(value).strip()
-            return text[:1] in ("{", "[") and _is_known(Raw(text.encode()), names, inside, depth)
+            return (
+                text[:1] in ("{", "[") and _is_known(Raw(text.encode()), names, inside, depth)
+            ) or _are_known(text, names, inside, depth)
     except REFUSALS:
         pass
     return False
+
+
+def _are_known(text: str, names: _Names, inside: frozenset[str], depth: int) -> bool:
+    events = events_of(text)
+    return events is not None and _is_known(Raw(events), names, inside, depth)

@@ -53,29 +53,39 @@ COMMENT ON FUNCTION orchestra.parsed_json(text) IS
     'more than 2^20 characters, 100 levels, or a number of more than 250 digits.';
 
 -- A line that starts with a bracket begins an event, any other continues the one before it.
-CREATE OR REPLACE FUNCTION orchestra.stream_events(said text) RETURNS jsonb
+CREATE OR REPLACE FUNCTION orchestra.stream_events(payload jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000
 AS $$
     SELECT orchestra.parsed_json('[' || substr(string_agg(
                CASE WHEN left(l.said, 1) IN ('{', '[') THEN ',' ELSE E'\n' END || l.said, ''
                ORDER BY l.ordinal), 2) || ']')
     FROM (
-        SELECT i.ordinal, CASE WHEN said ~ '^[ \t\n\r]*\{' THEN i.line
+        SELECT i.ordinal, CASE WHEN s.is_json THEN i.line
                                WHEN starts_with(i.line, 'data:')
                                THEN regexp_replace(i.line, '^data: ?', '') END AS said
-        FROM string_to_table(translate(said, E'\r', E'\n'), E'\n')
-            WITH ORDINALITY AS i (line, ordinal)
-        WHERE length(said) <= 1048576
-          AND said ~ '^[ \t\n\r]*(data: ?[[{]|(event|id|retry)?:|\{)'
+        FROM (
+            SELECT translate(a.said, E'\r', E'\n'), left(ltrim(a.said, E' \t\n\r'), 1) = '{'
+            FROM (
+                SELECT string_agg(t.value #>> '{}', E'\n' ORDER BY t.ordinal)
+                FROM jsonb_path_query(payload, 'lax $[*] ? (@.type() == "string")')
+                    WITH ORDINALITY AS t (value, ordinal)
+            ) AS a (said)
+            WHERE length(a.said) <= 1048576
+              AND a.said ~ '^[ \t\n\r]*(data: ?[[{]|(event|id|retry)?:|\{)'
+            OFFSET 0
+        ) AS s (said, is_json)
+        CROSS JOIN LATERAL string_to_table(s.said, E'\n') WITH ORDINALITY AS i (line, ordinal)
     ) AS l
     WHERE l.said NOT IN ('', '[DONE]')
 $$;
 
-COMMENT ON FUNCTION orchestra.stream_events(text) IS
-    'The events of a stream that is kept as a text, as an array: server-sent events, or lines of '
-    'JSON; null for any other text, if an event is not JSON, and beyond the bounds of parsed_json.';
+COMMENT ON FUNCTION orchestra.stream_events(jsonb) IS
+    'The events of a stream that is kept as a text or as a list of lines, as an array: server-sent '
+    'events, or lines of JSON; null for anything else, if an event is not JSON, and beyond the '
+    'bounds of parsed_json.';
 
--- Some integrations return the response as a JSON text, or the events of a stream as a text.
+-- Some integrations return the response as a JSON text, or the events of a stream as a text. The
+-- planner can inline this function.
 CREATE OR REPLACE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 100
 AS $$
@@ -83,17 +93,13 @@ AS $$
                WHEN 'string' THEN
                    CASE WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]'
                         THEN COALESCE(orchestra.parsed_json(payload #>> '{}'),
-                                      orchestra.stream_events(payload #>> '{}'))
+                                      orchestra.stream_events(payload))
                         WHEN payload #>> '{}' ~ '^[ \t\n\r]*(data|event|id|retry)?:'
-                        THEN orchestra.stream_events(payload #>> '{}') END
+                        THEN orchestra.stream_events(payload) END
                WHEN 'array' THEN
                    CASE WHEN jsonb_typeof(payload -> 0) = 'string'
                              AND payload ->> 0 ~ '^[ \t\n\r]*((data|event|id|retry)?:|\{)'
-                        THEN COALESCE((
-                            SELECT orchestra.stream_events(
-                                string_agg(l.line #>> '{}', E'\n' ORDER BY l.ordinal))
-                            FROM jsonb_array_elements(payload) WITH ORDINALITY AS l (line, ordinal)
-                            WHERE jsonb_typeof(l.line) = 'string'), payload)
+                        THEN COALESCE(orchestra.stream_events(payload), payload)
                         ELSE payload END
                ELSE payload END
 $$;

@@ -33,6 +33,11 @@ _PIECES = (_chunk("Ra"), _chunk("in."))
 STREAMS = (
     Call("OpenAI chat, as sent", _CHUNKS, None, _sent(*_PIECES) + "data: [DONE]\n\n",
          answer="Rain."),
+    Call("OpenAI responses, speech",
+         "https://platform.openai.com/docs/api-reference/responses-streaming",
+         None, [{"type": "response.audio.delta", "delta": "aGk="},
+                {"type": "response.audio.transcript.delta", "delta": "Ra"},
+                {"type": "response.audio.transcript.delta", "delta": "in."}], answer="Rain."),
     Call("OpenRouter, with comments", "https://openrouter.ai/docs/api/reference/streaming",
          {"body": json.dumps({"messages": [{"role": "user", "content": "Rain?"}]})},
          {"body": ": OPENROUTER PROCESSING\n\n" + _sent(*_PIECES) + "data: [DONE]\n"},

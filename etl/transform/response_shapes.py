@@ -36,6 +36,7 @@ _AI_STREAM = "https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text"
 _INTERACTIONS = "https://ai.google.dev/gemini-api/docs/interactions-breaking-changes-may-2026"
 _INTERACTIONS_STREAM = "https://ai.google.dev/gemini-api/docs/interactions/streaming"
 _LANGGRAPH = "https://reference.langchain.com/python/langgraph/graph/message/MessagesState"
+_XAI_PROTO = "https://github.com/xai-org/xai-proto"
 _UI_STREAM = "https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol"
 # These have no name: their type names them.
 _OWN_TOOLS = (
@@ -86,8 +87,14 @@ def answers() -> Iterator[Shape]:
         f"{_RESPONSES}/object",
         '$.output[*] ? (@.type == "message").content',
     )
-    for event in ("output_text", "refusal", "text", "output_audio_transcript", "audio_transcript"):
-        source = _STREAM if event in ("output_text", "refusal") else f"{_REALTIME}/{event}/delta"
+    for event, source in (
+        ("output_text", _STREAM),
+        ("refusal", _STREAM),
+        ("audio.transcript", _STREAM),
+        ("text", f"{_REALTIME}/text/delta"),
+        ("output_audio_transcript", f"{_REALTIME}/output_audio_transcript/delta"),
+        ("audio_transcript", f"{_REALTIME}/audio_transcript/delta"),
+    ):
         yield from rows(
             "answer",
             "OpenAI responses",
@@ -161,6 +168,7 @@ def answers() -> Iterator[Shape]:
         '$ ? (@.type == "message.output.delta").content',
         kind="delta",
     )
+    yield from rows("answer", "xAI by gRPC", _XAI_PROTO, "$.message.content", each="$.outputs[*]")
     yield from rows(
         "answer", "Mistral OCR", f"{MISTRAL}/endpoint/ocr", "$.markdown", each="$.pages[*]"
     )
@@ -327,6 +335,14 @@ def tools() -> Iterator[Shape]:
         '$ ? (@.type like_regex "^(function.call|tool.execution).(delta|started)$"'
         " && exists (@.output_index))",
         kind="delta",
+    )
+    yield from rows(
+        "tool",
+        "xAI by gRPC",
+        _XAI_PROTO,
+        "$.message.tool_calls[*]",
+        "$.message.toolCalls[*]",
+        each="$.outputs[*]",
     )
     yield from rows("tool", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.tool_calls[*]")
     yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_call_chunks[*]", kind="delta")

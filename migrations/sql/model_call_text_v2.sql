@@ -202,7 +202,8 @@ AS $$
     WITH written AS (
         SELECT b.place, p.api, p.ordinal, m.ordinal AS number,
                -- The names of protobuf are such as ROLE_USER.
-               regexp_replace(lower(orchestra.message_role(m.message) #>> '{}'), '^role_', '') AS role,
+               regexp_replace(
+                   lower(orchestra.message_role(m.message) #>> '{}'), '^role_', '') AS role,
                CASE WHEN jsonb_typeof(m.message) = 'string' THEN NULLIF(m.message #>> '{}', '')
                     ELSE orchestra.content_text(c.content, E'\n') END AS text
         FROM orchestra.model_bodies(inputs, 'request') AS b

@@ -14,7 +14,7 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ("content_shapes_v2", "model_call_text_v2")
+_SQL_FILES: tuple[str, ...] = ("content_shapes_v2", "model_call_text_v2", "search_v2")
 
 
 def upgrade() -> None:

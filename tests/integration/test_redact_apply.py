@@ -18,7 +18,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from etl.transform.generation import REMOVED_ERROR
 from tests.command_line import Command, command_line
-from tests.integration.test_search import always_indexed, found, used
+from tests.integration.test_search import always_indexed, found, prefer_the_index, used
 from tests.stored_text import columns_with, statistics_with
 from tests.support import configuration, environment, load, query
 
@@ -192,9 +192,7 @@ def test_what_later_rules_remove_is_not_found(world: World, indexed: bool) -> No
     world.run("sync")
     if indexed:
         always_indexed(world.url)
-        # With so few rows, the planner would not use the index.
-        for plan in ("seqscan", "indexscan", "nestloop"):
-            query(world.url, f"ALTER FUNCTION orchestra.search SET enable_{plan} = off")
+        prefer_the_index(world.url)
 
     def places() -> set[str]:
         more = ", since => '-infinity', max_hits => 1000"

@@ -17,7 +17,7 @@ _HEAD = """\
 -- place. The functions of model_call_text use these.
 """
 _SCALAR = """
-CREATE FUNCTION orchestra.{name}({argument} jsonb) RETURNS {type}
+CREATE OR REPLACE FUNCTION orchestra.{name}({argument} jsonb) RETURNS {type}
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT {body}
@@ -27,7 +27,7 @@ COMMENT ON FUNCTION orchestra.{name}(jsonb) IS
     '{comment}';
 """
 _PLACES = """
-CREATE FUNCTION orchestra.{name}()
+CREATE OR REPLACE FUNCTION orchestra.{name}()
 RETURNS TABLE (ordinal integer, api text, member text, alternatives jsonpath, path jsonpath,
     kind text)
 LANGUAGE sql IMMUTABLE PARALLEL SAFE ROWS 2
@@ -40,7 +40,7 @@ COMMENT ON FUNCTION orchestra.{name}() IS
     '{comment}';
 """
 _NAMES = """
-CREATE FUNCTION orchestra.{name}() RETURNS text[]
+CREATE OR REPLACE FUNCTION orchestra.{name}() RETURNS text[]
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 AS $$
     SELECT ARRAY[
@@ -181,12 +181,17 @@ listed below.
   {request_containers}.
 - **Response**: the step's outputs; a JSON text; an array of responses or of the events of a stream;
   or what these members contain, to a depth of {depth}: {response_containers}.
+- **Stream as text**: the events of a stream can also be one text, or a list of lines: server-sent
+  events (`data: {{…}}`), or a JSON object a line.
 - **First API**: if a request or response has places of several APIs, those of the API that is
   listed first count.
 - **Prompt**: the text of the only message; of several messages, each as `role: text`, with a blank
   line between. Parts of a message are joined with a line break. System and developer messages are
-  in `system`.
-- **Answer**: the visible text. Reasoning is left out. Parts of a message and events of a stream are
+  in `system`. A message with nothing but results of tools has the role `tool`, even if the API
+  sends it as the user's.
+- **Answer**: the visible text. Reasoning is left out, also if the answer starts with it as
+  `<think>…</think>` or `<thinking>…</thinking>`. A generated object is JSON. Of a state with
+  messages, the last message is the answer. Parts of a message and events of a stream are
   joined without anything between, several choices with a blank line. If a stream also reports the
   whole answer, that is used.
 - **Bounds**: more than 10,000 messages or events, and a JSON text of more than 2^20 characters or

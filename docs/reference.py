@@ -41,7 +41,7 @@ from etl.tables import ANALYTICS, PRIVATE
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS_SCHEMA = REFERENCE.parents[1] / "etl" / "settings" / "etl.schema.json"
 SCHEMA_SQL = REFERENCE.parents[1] / "migrations" / "schema.sql"
-SHAPES_SQL = SCHEMA_SQL.with_name("sql") / "content_shapes_v1.sql"
+SHAPES_SQL = SCHEMA_SQL.with_name("sql") / "content_shapes_v2.sql"
 _DURATION = next(one for one in get_args(Duration) if hasattr(one, "func"))
 _HEAD = "<!-- Written by `make docs` from {source}. -->\n\n"
 

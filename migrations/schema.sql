@@ -38,88 +38,102 @@ CREATE FUNCTION orchestra.answer_places() RETURNS TABLE(ordinal integer, api tex
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
     AS $_$
     VALUES
-        (162, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (169, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.content', 'whole'),
-        (163, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (170, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.refusal', 'whole'),
-        (164, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (171, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.audio.transcript', 'whole'),
-        (165, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (172, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.content', 'delta'),
-        (166, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (173, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.refusal', 'delta'),
-        (167, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (174, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.audio.transcript', 'delta'),
-        (168, 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]',
+        (175, 'OpenAI completions', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.text', 'either'),
-        (169, 'OpenAI responses', 'output', jsonpath 'lax $',
+        (176, 'OpenAI responses', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output[*] ? (@.type == "message").content', 'whole'),
-        (170, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (177, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.output_text.delta").delta', 'delta'),
-        (171, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (178, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.refusal.delta").delta', 'delta'),
-        (172, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (179, 'OpenAI responses', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.audio.transcript.delta").delta', 'delta'),
+        (180, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.text.delta").delta', 'delta'),
-        (173, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (181, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta', 'delta'),
-        (174, 'OpenAI responses', 'delta', jsonpath 'lax $',
+        (182, 'OpenAI responses', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.audio_transcript.delta").delta', 'delta'),
-        (175, 'OpenAI transcription', 'delta', jsonpath 'lax $',
+        (183, 'OpenAI transcription', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "transcript.text.delta").delta', 'delta'),
-        (176, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+        (184, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
             jsonpath 'lax $.content.parts', 'either'),
-        (177, 'Gemini interactions', 'steps', jsonpath 'lax $',
+        (185, 'Gemini interactions', 'steps', jsonpath 'lax $',
             jsonpath 'lax $.steps[*] ? (@.type == "model_output").content', 'whole'),
-        (178, 'Bedrock Converse', 'output', jsonpath 'lax $',
+        (186, 'Bedrock Converse', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output.message.content', 'whole'),
-        (179, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+        (187, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
             jsonpath 'lax $.contentBlockDelta.delta.text', 'delta'),
-        (180, 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]',
+        (188, 'Bedrock, Titan', 'results', jsonpath 'lax $.results[*]',
             jsonpath 'lax $.outputText', 'whole'),
-        (181, 'Bedrock, Titan', 'outputText', jsonpath 'lax $',
+        (189, 'Bedrock, Titan', 'outputText', jsonpath 'lax $',
             jsonpath 'lax $.outputText', 'either'),
-        (182, 'Bedrock, Llama', 'generation', jsonpath 'lax $',
+        (190, 'Bedrock, Llama', 'generation', jsonpath 'lax $',
             jsonpath 'lax $.generation ? (@.type() == "string")', 'either'),
-        (183, 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]',
+        (191, 'Bedrock, Mistral', 'outputs', jsonpath 'lax $.outputs[*]',
             jsonpath 'lax $.text', 'either'),
-        (184, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+        (192, 'Mistral conversations', 'outputs', jsonpath 'lax $',
             jsonpath 'lax $.outputs[*] ? (@.type == "message.output").content', 'whole'),
-        (185, 'Mistral conversations', 'content', jsonpath 'lax $',
+        (193, 'Mistral conversations', 'content', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "message.output.delta").content', 'delta'),
-        (186, 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]',
+        (194, 'xAI by gRPC', 'outputs', jsonpath 'lax $.outputs[*]',
+            jsonpath 'lax $.message.content', 'whole'),
+        (195, 'Mistral OCR', 'pages', jsonpath 'lax $.pages[*]',
             jsonpath 'lax $.markdown', 'whole'),
-        (187, 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*]',
+        (196, 'Bedrock, Cohere', 'generations', jsonpath 'lax $.generations[*][*]',
             jsonpath 'lax $.text', 'either'),
-        (188, 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]',
+        (197, 'Bedrock, AI21', 'completions', jsonpath 'lax $.completions[*]',
             jsonpath 'lax $.data.text', 'whole'),
-        (189, 'Cohere chat', 'delta', jsonpath 'lax $',
+        (198, 'Cohere chat', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta.message.content', 'delta'),
-        (190, 'Anthropic', 'delta', jsonpath 'lax $',
+        (199, 'Anthropic', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta.text', 'delta'),
-        (191, 'Ollama', 'message', jsonpath 'lax $',
+        (200, 'Anthropic batches', 'message', jsonpath 'lax $',
+            jsonpath 'lax $.message ? (@.type == "message").content', 'whole'),
+        (201, 'Ollama', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message.content', 'either'),
-        (192, 'Anthropic completions', 'completion', jsonpath 'lax $',
+        (202, 'Anthropic completions', 'completion', jsonpath 'lax $',
             jsonpath 'lax $.completion ? (@.type() == "string")', 'either'),
-        (193, 'Cohere chat v1', 'text', jsonpath 'lax $',
+        (203, 'Cohere chat v1', 'text', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.event_type == "text-generation").text', 'delta'),
-        (194, 'AI SDK', 'text', jsonpath 'lax $',
+        (204, 'AI SDK', 'text', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "text-delta").text ? (@.type() == "string")', 'delta'),
-        (195, 'AI SDK', 'textDelta', jsonpath 'lax $',
+        (205, 'AI SDK', 'textDelta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")', 'delta'),
-        (196, 'AI SDK', 'delta', jsonpath 'lax $',
+        (206, 'AI SDK', 'delta', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")', 'delta'),
-        (197, 'OpenAI transcription', 'text', jsonpath 'lax $',
+        (207, 'OpenAI transcription', 'text', jsonpath 'lax $',
             jsonpath 'lax $ ? (!(@.type like_regex "^response[.]|-delta$")).text ? (@.type() == "string")', 'whole'),
-        (198, 'LangChain', 'kwargs', jsonpath 'lax $',
+        (208, 'LangChain', 'kwargs', jsonpath 'lax $',
             jsonpath 'lax $.kwargs.content', 'whole'),
-        (199, 'LangChain', 'content', jsonpath 'lax $',
+        (209, 'LangChain', 'content', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "AIMessageChunk").content', 'delta'),
-        (200, 'Anthropic', 'content', jsonpath 'lax $',
-            jsonpath 'lax $.content', 'whole'),
-        (201, 'Ollama', 'response', jsonpath 'lax $',
+        (210, 'LangGraph', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").content', 'whole'),
+        (211, 'LangGraph', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").data.content', 'whole'),
+        (212, 'LangGraph', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[last] ? (@.id[last] like_regex "^AIMessage").kwargs.content', 'whole'),
+        (213, 'Anthropic', 'content', jsonpath 'lax $',
+            jsonpath 'lax $ ? (!(@.type == "thought_summary")).content', 'whole'),
+        (214, 'Ollama', 'response', jsonpath 'lax $',
             jsonpath 'lax $.response ? (@.type() == "string")', 'either'),
-        (202, 'Hugging Face', 'generated_text', jsonpath 'lax $',
-            jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole')
+        (215, 'Hugging Face', 'generated_text', jsonpath 'lax $',
+            jsonpath 'lax $.generated_text ? (@.type() == "string")', 'whole'),
+        (216, 'AI SDK objects', 'object', jsonpath 'lax $',
+            jsonpath 'lax $ ? (!exists (@.type)) ? (exists (@.finishReason) || @.object.type() == "object" || @.object.type() == "array").object', 'json')
 $_$;
 COMMENT ON FUNCTION orchestra.answer_places() IS 'The answers of a response (see the reference of model calls).';
 
@@ -130,7 +144,7 @@ CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
     WITH said AS (
         SELECT DISTINCT ON (b.place, a.ordinal)
                b.place, a.ordinal, t.text,
-               p.kind = 'whole' OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
+               p.kind IN ('whole', 'json') OR (p.kind = 'either' AND NOT b.streamed) AS is_whole,
                COALESCE(b.body ->> 'responseId', b.body ->> 'id') AS response_id,
                CASE WHEN CAST(p.alternatives AS text) <> '$'
                     THEN COALESCE(a.value -> 'index', '0') END AS choice
@@ -140,7 +154,12 @@ CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
             WITH ORDINALITY AS a (value, ordinal)
         CROSS JOIN LATERAL (
             SELECT jsonb_path_query_array(a.value, p.path, '{}', true) OFFSET 0) AS c (contents)
-        CROSS JOIN LATERAL (SELECT orchestra.parts_text(c.contents, '') OFFSET 0) AS t (text)
+        CROSS JOIN LATERAL (
+            SELECT CASE WHEN p.kind <> 'json' THEN orchestra.parts_text(c.contents, '')
+                        WHEN jsonb_array_length(c.contents) = 1 THEN c.contents ->> 0
+                        ELSE c.contents #>> '{}' END
+            OFFSET 0
+        ) AS t (text)
         WHERE c.contents <> '[]' AND t.text IS NOT NULL
         ORDER BY b.place, a.ordinal, p.ordinal
     ), answers AS (
@@ -152,7 +171,8 @@ CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
                  CASE WHEN NOT s.is_whole THEN s.response_id END,
                  CASE WHEN NOT s.is_whole THEN s.choice END
     )
-    SELECT string_agg(a.text, E'\n\n' ORDER BY a.place, a.ordinal) FROM answers AS a
+    SELECT string_agg(orchestra.without_reasoning(a.text), E'\n\n' ORDER BY a.place, a.ordinal)
+    FROM answers AS a
 $_$;
 COMMENT ON FUNCTION orchestra.answer_text(outputs jsonb) IS 'The visible answer in a step''s outputs, without reasoning: the parts of a message and the events of a stream joined without anything between, several choices with a blank line between; null for an unknown shape, for an answer without text, and for more than 10,000 events.';
 
@@ -174,11 +194,11 @@ CREATE FUNCTION orchestra.audio_places() RETURNS TABLE(ordinal integer, api text
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
     AS $_$
     VALUES
-        (259, 'AI SDK', 'files', jsonpath 'lax $',
+        (291, 'AI SDK', 'files', jsonpath 'lax $',
             jsonpath 'lax $.files[*] ? (@.mediaType starts with "audio/")', 'whole'),
-        (260, 'OpenAI chat', 'choices', jsonpath 'lax $',
+        (292, 'OpenAI chat', 'choices', jsonpath 'lax $',
             jsonpath 'lax $.choices[*].message.audio.data', 'whole'),
-        (261, 'OpenAI transcription', 'file', jsonpath 'lax $',
+        (293, 'OpenAI transcription', 'file', jsonpath 'lax $',
             jsonpath 'lax $.file', 'whole')
 $_$;
 COMMENT ON FUNCTION orchestra.audio_places() IS 'Audio beside contents (see the reference of model calls).';
@@ -816,36 +836,50 @@ CREATE FUNCTION orchestra.image_places() RETURNS TABLE(ordinal integer, api text
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
     AS $_$
     VALUES
-        (244, 'OpenAI images', 'data', jsonpath 'lax $',
+        (270, 'OpenAI images', 'data', jsonpath 'lax $',
             jsonpath 'lax $.data[*].b64_json', 'whole'),
-        (245, 'OpenAI images', 'data', jsonpath 'lax $',
+        (271, 'OpenAI images', 'data', jsonpath 'lax $',
             jsonpath 'lax $.data[*].url', 'whole'),
-        (246, 'OpenAI images', 'image', jsonpath 'lax $',
+        (272, 'OpenAI images', 'image', jsonpath 'lax $',
             jsonpath 'lax $.image[*]', 'whole'),
-        (247, 'OpenAI responses', 'output', jsonpath 'lax $',
+        (273, 'OpenAI responses', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output[*] ? (@.type == "image_generation_call").result', 'whole'),
-        (248, 'OpenRouter', 'choices', jsonpath 'lax $',
+        (274, 'OpenRouter', 'choices', jsonpath 'lax $',
             jsonpath 'lax $.choices[*].message.images[*]', 'whole'),
-        (249, 'OpenAI images', 'b64_json', jsonpath 'lax $',
+        (275, 'OpenAI images', 'b64_json', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "image_generation.completed" || @.type == "image_edit.completed").b64_json', 'whole'),
-        (250, 'Vertex, Imagen', 'predictions', jsonpath 'lax $',
+        (276, 'Vertex, Imagen', 'predictions', jsonpath 'lax $',
             jsonpath 'lax $.predictions[*].bytesBase64Encoded', 'whole'),
-        (251, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
+        (277, 'Vertex, Imagen', 'predictions', jsonpath 'lax $',
+            jsonpath 'lax $.predictions[*].gcsUri', 'whole'),
+        (278, 'Vertex, Imagen', 'instances', jsonpath 'lax $',
+            jsonpath 'lax $.instances[*].referenceImages[*].referenceImage', 'whole'),
+        (279, 'Vertex, Imagen', 'instances', jsonpath 'lax $',
+            jsonpath 'lax $.instances[*].image', 'whole'),
+        (280, 'Gemini by Python', 'generated_images', jsonpath 'lax $',
+            jsonpath 'lax $.generated_images[*].image', 'whole'),
+        (281, 'Gemini by Python', 'generatedImages', jsonpath 'lax $',
+            jsonpath 'lax $.generatedImages[*].image', 'whole'),
+        (282, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
             jsonpath 'lax $.textToImageParams.conditionImage', 'whole'),
-        (252, 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $',
+        (283, 'Bedrock, Titan images', 'inPaintingParams', jsonpath 'lax $',
             jsonpath 'lax $.inPaintingParams.image', 'whole'),
-        (253, 'Bedrock, Titan images', 'outPaintingParams', jsonpath 'lax $',
+        (284, 'Bedrock, Titan images', 'outPaintingParams', jsonpath 'lax $',
             jsonpath 'lax $.outPaintingParams.image', 'whole'),
-        (254, 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $',
+        (285, 'Bedrock, Titan images', 'imageVariationParams', jsonpath 'lax $',
             jsonpath 'lax $.imageVariationParams.images[*]', 'whole'),
-        (255, 'Ollama', 'messages', jsonpath 'lax $',
+        (286, 'Ollama', 'messages', jsonpath 'lax $',
             jsonpath 'lax $.messages[*].images[*]', 'whole'),
-        (256, 'Bedrock, Titan images', 'images', jsonpath 'lax $',
+        (287, 'OpenRouter images', 'input_references', jsonpath 'lax $',
+            jsonpath 'lax $.input_references[*]', 'whole'),
+        (288, 'Bedrock, Titan images', 'images', jsonpath 'lax $',
             jsonpath 'lax $.images[*]', 'whole'),
-        (257, 'Stability', 'artifacts', jsonpath 'lax $',
+        (289, 'Stability', 'artifacts', jsonpath 'lax $',
             jsonpath 'lax $.artifacts[*].base64', 'whole'),
-        (258, 'AI SDK', 'files', jsonpath 'lax $',
-            jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole')
+        (290, 'AI SDK', 'files', jsonpath 'lax $',
+            jsonpath 'lax $.files[*] ? (@.mediaType starts with "image/")', 'whole'),
+        (294, 'Mistral OCR', 'document', jsonpath 'lax $',
+            jsonpath 'lax $.document ? (@.type == "image_url").image_url', 'whole')
 $_$;
 COMMENT ON FUNCTION orchestra.image_places() IS 'Images beside contents (see the reference of model calls).';
 
@@ -953,9 +987,9 @@ CREATE FUNCTION orchestra.is_request(body jsonb) RETURNS boolean
         OR (body ? 'requests' AND (body @? 'lax $.requests[*].content'))
         OR (body ? 'chat_history' AND (body @? 'lax $.chat_history[*]'))
         OR (body ? 'message' AND (body @? 'lax $.message ? (@.type() == "string")'))
-        OR (body ? 'input' AND (body @? 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")'))
-        OR (body ? 'inputs' AND (body @? 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")'))
-        OR (body ? 'prompt' AND (body @? 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")'))
+        OR (body ? 'input' AND (body @? 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")'))
+        OR (body ? 'inputs' AND (body @? 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")'))
+        OR (body ? 'prompt' AND (body @? 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")'))
         OR (body ? 'inputText' AND (body @? 'lax $.inputText'))
         OR (body ? 'textToImageParams' AND (body @? 'lax $.textToImageParams.text'
             OR body @? 'lax $.textToImageParams.conditionImage'))
@@ -968,11 +1002,17 @@ CREATE FUNCTION orchestra.is_request(body jsonb) RETURNS boolean
         OR (body ? 'colorGuidedGenerationParams' AND (body @? 'lax $.colorGuidedGenerationParams.text'))
         OR (body ? 'text_prompts' AND (body @? 'lax $.text_prompts[*].text'))
         OR (body ? 'instances' AND (body @? 'lax $.instances[*].prompt'
-            OR body @? 'lax $.instances[*].content'))
+            OR body @? 'lax $.instances[*].content'
+            OR body @? 'lax $.instances[*].referenceImages[*].referenceImage'
+            OR body @? 'lax $.instances[*].image'))
         OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "conversation.item.create").item'))
         OR (body ? 'texts' AND (body @? 'lax $.texts[*]'))
         OR (body ? 'query' AND (body @? 'lax $ ? (exists (@.documents)).query'))
         OR (body ? 'userContent' AND (body @? 'lax $.userContent'))
+        OR (body ? 'document_annotation_prompt' AND (body @? 'lax $.document_annotation_prompt'))
+        OR (body ? 'document' AND (body @? 'lax $.document.document_url ? (!(@ starts with "data:"))'
+            OR body @? 'lax $.document ? (@.type == "image_url").image_url'
+            OR body @? 'lax $.document ? (@.type == "document_url" || @.type == "file")'))
         OR (body ? 'system' AND (body @? 'lax $.system'))
         OR (body ? 'systemInstruction' AND (body @? 'lax $.systemInstruction.parts'
             OR body @? 'lax $.systemInstruction ? (@.type() == "string")'))
@@ -988,6 +1028,7 @@ CREATE FUNCTION orchestra.is_request(body jsonb) RETURNS boolean
         OR (body ? 'preamble' AND (body @? 'lax $.preamble'))
         OR (body ? 'systemContent' AND (body @? 'lax $.systemContent'))
         OR (body ? 'image' AND (body @? 'lax $.image[*]'))
+        OR (body ? 'input_references' AND (body @? 'lax $.input_references[*]'))
         OR (body ? 'file' AND (body @? 'lax $.file')))
 $_$;
 COMMENT ON FUNCTION orchestra.is_request(body jsonb) IS 'Whether an object is a known request of a model (see the reference of model calls).';
@@ -1011,11 +1052,12 @@ CREATE FUNCTION orchestra.is_response(body jsonb) RETURNS boolean
             OR body @? 'lax $.choices[*].message.audio.data'))
         OR (body ? 'output' AND (body @? 'lax $.output[*] ? (@.type == "message").content'
             OR body @? 'lax $.output.message.content'
-            OR body @? 'lax $.output[*] ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")'
+            OR body @? 'lax $.output[*] ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell|shell|apply_patch|tool_search)_call$")'
             OR body @? 'lax $.output.message.content[*].toolUse'
             OR body @? 'lax $.output[*] ? (@.type == "image_generation_call").result'))
         OR (body ? 'delta' AND (body @? 'lax $ ? (@.type == "response.output_text.delta").delta'
             OR body @? 'lax $ ? (@.type == "response.refusal.delta").delta'
+            OR body @? 'lax $ ? (@.type == "response.audio.transcript.delta").delta'
             OR body @? 'lax $ ? (@.type == "response.text.delta").delta'
             OR body @? 'lax $ ? (@.type == "response.output_audio_transcript.delta").delta'
             OR body @? 'lax $ ? (@.type == "response.audio_transcript.delta").delta'
@@ -1023,8 +1065,10 @@ CREATE FUNCTION orchestra.is_response(body jsonb) RETURNS boolean
             OR body @? 'lax $.delta.message.content'
             OR body @? 'lax $.delta.text'
             OR body @? 'lax $ ? (@.type == "text-delta").delta ? (@.type() == "string")'
-            OR body @? 'lax $.delta ? (@.type == "input_json_delta")'
-            OR body @? 'lax $.delta.message.tool_calls'))
+            OR body @? 'lax $.delta ? (@.type == "input_json_delta" && exists (@.partial_json))'
+            OR body @? 'lax $.delta.message.tool_calls'
+            OR body @? 'lax $.delta ? (@.type == "arguments_delta" && exists (@.arguments))'
+            OR body @? 'lax $.delta ? (@.type == "function_call" && exists (@.name))'))
         OR (body ? 'candidates' AND (body @? 'lax $.candidates[*].content.parts'
             OR body @? 'lax $.candidates[*].content.parts[*].functionCall'
             OR body @? 'lax $.candidates[*].content.parts[*].function_call'))
@@ -1039,18 +1083,22 @@ CREATE FUNCTION orchestra.is_response(body jsonb) RETURNS boolean
         OR (body ? 'generation' AND (body @? 'lax $.generation ? (@.type() == "string")'))
         OR (body ? 'outputs' AND (body @? 'lax $.outputs[*].text'
             OR body @? 'lax $.outputs[*] ? (@.type == "message.output").content'
+            OR body @? 'lax $.outputs[*].message.content'
             OR body @? 'lax $.outputs[*] ? (@.type == "function.call" || @.type == "tool.execution")'
-            OR body @? 'lax $.outputs[*] ? (@.type == "function_call")'))
+            OR body @? 'lax $.outputs[*] ? (@.type == "function_call")'
+            OR body @? 'lax $.outputs[*].message.tool_calls[*]'
+            OR body @? 'lax $.outputs[*].message.toolCalls[*]'))
         OR (body ? 'content' AND (body @? 'lax $ ? (@.type == "message.output.delta").content'
             OR body @? 'lax $ ? (@.type == "AIMessageChunk").content'
-            OR body @? 'lax $.content'
+            OR body @? 'lax $ ? (!(@.type == "thought_summary")).content'
             OR body @? 'lax $.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")'
             OR body @? 'lax $.content[*] ? (@.type == "tool-call")'))
         OR (body ? 'pages' AND (body @? 'lax $.pages[*].markdown'))
-        OR (body ? 'generations' AND (body @? 'lax $.generations[*].text'
+        OR (body ? 'generations' AND (body @? 'lax $.generations[*][*].text'
             OR body @? 'lax $.generations[*][*].message.kwargs.tool_calls[*]'))
         OR (body ? 'completions' AND (body @? 'lax $.completions[*].data.text'))
-        OR (body ? 'message' AND (body @? 'lax $.message.content'
+        OR (body ? 'message' AND (body @? 'lax $.message ? (@.type == "message").content'
+            OR body @? 'lax $.message.content'
             OR body @? 'lax $.message.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")'
             OR body @? 'lax $.message.tool_calls[*]'))
         OR (body ? 'completion' AND (body @? 'lax $.completion ? (@.type() == "string")'))
@@ -1060,29 +1108,44 @@ CREATE FUNCTION orchestra.is_response(body jsonb) RETURNS boolean
         OR (body ? 'textDelta' AND (body @? 'lax $ ? (@.type == "text-delta").textDelta ? (@.type() == "string")'))
         OR (body ? 'kwargs' AND (body @? 'lax $.kwargs.content'
             OR body @? 'lax $.kwargs.tool_calls[*]'))
+        OR (body ? 'messages' AND (body @? 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").content'
+            OR body @? 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").data.content'
+            OR body @? 'lax $.messages[last] ? (@.id[last] like_regex "^AIMessage").kwargs.content'
+            OR body @? 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").tool_calls[*]'
+            OR body @? 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").data.tool_calls[*]'
+            OR body @? 'lax $.messages[last] ? (@.id[last] like_regex "^AIMessage").kwargs.tool_calls[*]'))
         OR (body ? 'response' AND (body @? 'lax $.response ? (@.type() == "string")'))
         OR (body ? 'generated_text' AND (body @? 'lax $.generated_text ? (@.type() == "string")'))
-        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")'))
+        OR (body ? 'object' AND (body @? 'lax $ ? (!exists (@.type)) ? (exists (@.finishReason) || @.object.type() == "object" || @.object.type() == "array").object'))
+        OR (body ? 'item' AND (body @? 'lax $ ? (@.type == "response.output_item.done").item ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell|shell|apply_patch|tool_search)_call$")'))
         OR (body ? 'content_block' AND (body @? 'lax $.content_block ? (@.type like_regex "^(server_|mcp_)?tool_use$")'))
         OR (body ? 'contentBlockStart' AND (body @? 'lax $.contentBlockStart.start.toolUse'))
+        OR (body ? 'step' AND (body @? 'lax $.step ? (@.type == "function_call")'))
+        OR (body ? 'output_index' AND (body @? 'lax $ ? (@.type like_regex "^(function.call|tool.execution).(delta|started)$" && exists (@.output_index))'))
         OR (body ? 'tool_call_chunks' AND (body @? 'lax $.tool_call_chunks[*]'))
         OR (body ? 'tool_calls' AND (body @? 'lax $.tool_calls[*]'))
         OR (body ? 'toolCalls' AND (body @? 'lax $.toolCalls[*]'))
+        OR (body ? 'toolName' AND (body @? 'lax $ ? (@.type == "tool-call" && exists (@.toolName))'
+            OR body @? 'lax $ ? (@.type == "tool-input-available" && exists (@.toolName))'))
         OR (body ? 'data' AND (body @? 'lax $.data[*].b64_json'
             OR body @? 'lax $.data[*].url'
             OR body @? 'lax $.data[*].embedding'))
         OR (body ? 'b64_json' AND (body @? 'lax $ ? (@.type == "image_generation.completed" || @.type == "image_edit.completed").b64_json'))
         OR (body ? 'predictions' AND (body @? 'lax $.predictions[*].bytesBase64Encoded'
+            OR body @? 'lax $.predictions[*].gcsUri'
             OR body @? 'lax $.predictions[*].embeddings'))
+        OR (body ? 'generated_images' AND (body @? 'lax $.generated_images[*].image'))
+        OR (body ? 'generatedImages' AND (body @? 'lax $.generatedImages[*].image'))
         OR (body ? 'images' AND (body @? 'lax $.images[*]'))
         OR (body ? 'artifacts' AND (body @? 'lax $.artifacts[*].base64'))
         OR (body ? 'files' AND (body @? 'lax $.files[*] ? (@.mediaType starts with "image/")'
             OR body @? 'lax $.files[*] ? (@.mediaType starts with "audio/")'))
         OR (body ? 'embedding' AND (body @? 'lax $.embedding'))
         OR (body ? 'embeddings' AND (body @? 'lax $.embeddings'))
+        OR (body ? 'promptFeedback' AND (body @? 'lax $.promptFeedback.blockReason'))
+        OR (body ? 'prompt_feedback' AND (body @? 'lax $.prompt_feedback.block_reason'))
         OR (body ? 'embeddingsByType' AND (body @? 'lax $.embeddingsByType'))
-        OR (body ? 'classifications' AND (body @? 'lax $.classifications[*]'))
-        OR (body ? 'object' AND (body @? 'lax $.object ? (@.type() == "object")')))
+        OR (body ? 'classifications' AND (body @? 'lax $.classifications[*]')))
 $_$;
 COMMENT ON FUNCTION orchestra.is_response(body jsonb) IS 'Whether an object is a known response of a model (see the reference of model calls).';
 
@@ -1172,8 +1235,8 @@ CREATE FUNCTION orchestra.message_content(message jsonb) RETURNS jsonb
         jsonb_path_query_first(message, 'lax $.content', '{}', true),
         jsonb_path_query_first(message, 'lax $.parts', '{}', true),
         jsonb_path_query_first(message, 'lax $.message ? (@.type() == "string")', '{}', true),
-        jsonb_path_query_first(message, 'lax $ ? (@.type == "function_call_output" || @.type == "custom_tool_call_output").output', '{}', true),
-        jsonb_path_query_first(message, 'lax $ ? (@.type == "function.result").result', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type like_regex "_call_output$").output', '{}', true),
+        jsonb_path_query_first(message, 'lax $ ? (@.type like_regex "^function[._]result$").result', '{}', true),
         jsonb_path_query_first(message, 'lax $.data.content', '{}', true),
         jsonb_path_query_first(message, 'lax $.kwargs.content', '{}', true),
         jsonb_path_query_first(message, 'lax $ ? (exists (@.text))', '{}', true),
@@ -1181,7 +1244,8 @@ CREATE FUNCTION orchestra.message_content(message jsonb) RETURNS jsonb
         jsonb_path_query_first(message, 'lax $ ? (exists (@.inlineData))', '{}', true),
         jsonb_path_query_first(message, 'lax $ ? (exists (@.inline_data))', '{}', true),
         jsonb_path_query_first(message, 'lax $ ? (exists (@.fileData))', '{}', true),
-        jsonb_path_query_first(message, 'lax $ ? (exists (@.file_data))', '{}', true))
+        jsonb_path_query_first(message, 'lax $ ? (exists (@.file_data))', '{}', true),
+        jsonb_path_query_first(message, 'lax $[1] ? (exists ($[0] ? (@ like_regex "^(system|developer|user|human|assistant|ai|tool|function)$")))', '{}', true))
 $_$;
 COMMENT ON FUNCTION orchestra.message_content(message jsonb) IS 'The content of a message (see the reference of model calls); null if there is none.';
 
@@ -1189,8 +1253,15 @@ CREATE FUNCTION orchestra.message_role(message jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
     SELECT COALESCE(
+        jsonb_path_query_first(message, 'lax "tool" ? (exists ($ ? (@.type like_regex "_call_output$|^function[._]result$")))', '{}', true),
+        jsonb_path_query_first(message, 'lax "tool" ? (exists ($.content[*] ? (@.type == "tool_result")) && !exists ($.content[*] ? (@.type != "tool_result")))', '{}', true),
+        jsonb_path_query_first(message, 'lax "tool" ? (exists ($.content[*].toolResult) && !exists ($.content[*] ? (!exists (@.toolResult))))', '{}', true),
+        jsonb_path_query_first(message, 'lax "tool" ? (exists ($.parts[*].functionResponse) && !exists ($.parts[*] ? (!exists (@.functionResponse))))', '{}', true),
+        jsonb_path_query_first(message, 'lax "tool" ? (exists ($.parts[*].function_response) && !exists ($.parts[*] ? (!exists (@.function_response))))', '{}', true),
+        jsonb_path_query_first(message, 'lax "model" ? ($.type == "model_output")', '{}', true),
         jsonb_path_query_first(message, 'lax $.role ? (@.type() == "string")', '{}', true),
-        jsonb_path_query_first(message, 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', '{}', true))
+        jsonb_path_query_first(message, 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', '{}', true),
+        jsonb_path_query_first(message, 'lax $[0] ? (@ like_regex "^(system|developer|user|human|assistant|ai|tool|function)$" && exists ($[1]))', '{}', true))
 $_$;
 COMMENT ON FUNCTION orchestra.message_role(message jsonb) IS 'Who wrote a message of a request (see the reference of model calls); null if there is none.';
 
@@ -1232,11 +1303,21 @@ COMMENT ON FUNCTION orchestra.model_bodies(payload jsonb, direction text) IS 'Th
 CREATE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
-    SELECT CASE WHEN jsonb_typeof(payload) <> 'string' THEN payload
-                WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]' THEN orchestra.parsed_json(payload #>> '{}')
-           END
+    SELECT CASE jsonb_typeof(payload)
+               WHEN 'string' THEN
+                   CASE WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]'
+                        THEN COALESCE(orchestra.parsed_json(payload #>> '{}'),
+                                      orchestra.stream_events(payload))
+                        WHEN payload #>> '{}' ~ '^[ \t\n\r]*(data|event|id|retry)?:'
+                        THEN orchestra.stream_events(payload) END
+               WHEN 'array' THEN
+                   CASE WHEN jsonb_typeof(payload -> 0) = 'string'
+                             AND payload ->> 0 ~ '^[ \t\n\r]*((data|event|id|retry)?:|\{)'
+                        THEN COALESCE(orchestra.stream_events(payload), payload)
+                        ELSE payload END
+               ELSE payload END
 $$;
-COMMENT ON FUNCTION orchestra.opened(payload jsonb) IS 'A payload; that of a JSON text with an object or an array; null for any other text.';
+COMMENT ON FUNCTION orchestra.opened(payload jsonb) IS 'A payload; that of a JSON text with an object or an array; the events of a stream that is kept as a text or as a list of lines; null for any other text.';
 
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1312,6 +1393,9 @@ CREATE FUNCTION orchestra.parameter_names() RETURNS text[]
         'safe_prompt',
         'random_seed',
         'prompt_mode',
+        'pages',
+        'table_format',
+        'confidence_scores_granularity',
         'p',
         'k',
         'citation_options',
@@ -1328,6 +1412,8 @@ CREATE FUNCTION orchestra.parameter_names() RETURNS text[]
         'min_p',
         'top_a',
         'repetition_penalty',
+        'resolution',
+        'aspect_ratio',
         'max_gen_len',
         'performanceConfig',
         'guardrailConfig',
@@ -1428,6 +1514,8 @@ CREATE FUNCTION orchestra.part_text(part jsonb) RETURNS jsonb
         jsonb_path_query_first(part, 'lax $.function_response.response', '{}', true),
         jsonb_path_query_first(part, 'lax $.json ? (@.type() == "object")', '{}', true),
         jsonb_path_query_first(part, 'lax $ ? (@.type == "tool-result").output ? (@.type != "content").value', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (@.type == "tool-result").result', '{}', true),
+        jsonb_path_query_first(part, 'lax $ ? (exists (@.outcome)).stdout', '{}', true),
         jsonb_path_query_first(part, 'lax $.guardContent.text.text', '{}', true),
         jsonb_path_query_first(part, 'lax $.document.source.text', '{}', true))
 $_$;
@@ -1509,11 +1597,11 @@ CREATE FUNCTION orchestra.prompt_places() RETURNS TABLE(ordinal integer, api tex
         (6, 'Cohere chat v1', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message ? (@.type() == "string")', 'whole'),
         (7, 'OpenAI responses', 'input', jsonpath 'lax $',
-            jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")', 'whole'),
+            jsonpath 'lax $.input ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")', 'whole'),
         (8, 'Mistral conversations', 'inputs', jsonpath 'lax $',
-            jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")', 'whole'),
+            jsonpath 'lax $.inputs ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")', 'whole'),
         (9, 'OpenAI completions', 'prompt', jsonpath 'lax $',
-            jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type == "function_call_output" || @.type == "custom_tool_call_output" || @.type == "function.result")', 'whole'),
+            jsonpath 'lax $.prompt ? (@.type() == "string" || exists (@.content) || @.type == "text" || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")', 'whole'),
         (10, 'Bedrock, Titan', 'inputText', jsonpath 'lax $',
             jsonpath 'lax $.inputText', 'whole'),
         (11, 'Bedrock, Titan images', 'textToImageParams', jsonpath 'lax $',
@@ -1539,7 +1627,11 @@ CREATE FUNCTION orchestra.prompt_places() RETURNS TABLE(ordinal integer, api tex
         (21, 'Cohere reranking', 'query', jsonpath 'lax $',
             jsonpath 'lax $ ? (exists (@.documents)).query', 'whole'),
         (22, 'Perplexity by Composio', 'userContent', jsonpath 'lax $',
-            jsonpath 'lax $.userContent', 'whole')
+            jsonpath 'lax $.userContent', 'whole'),
+        (23, 'Mistral OCR', 'document_annotation_prompt', jsonpath 'lax $',
+            jsonpath 'lax $.document_annotation_prompt', 'whole'),
+        (24, 'Mistral OCR', 'document', jsonpath 'lax $',
+            jsonpath 'lax $.document.document_url ? (!(@ starts with "data:"))', 'whole')
 $_$;
 COMMENT ON FUNCTION orchestra.prompt_places() IS 'The messages of a request, or its prompt (see the reference of model calls).';
 
@@ -1579,7 +1671,9 @@ CREATE FUNCTION orchestra.request_messages(inputs jsonb) RETURNS TABLE(ordinal b
     AS $$
     WITH written AS (
         SELECT b.place, p.api, p.ordinal, m.ordinal AS number,
-               lower(orchestra.message_role(m.message) #>> '{}') AS role,
+               -- The names of protobuf are such as ROLE_USER.
+               regexp_replace(
+                   lower(orchestra.message_role(m.message) #>> '{}'), '^role_', '') AS role,
                CASE WHEN jsonb_typeof(m.message) = 'string' THEN NULLIF(m.message #>> '{}', '')
                     ELSE orchestra.content_text(c.content, E'\n') END AS text
         FROM orchestra.model_bodies(inputs, 'request') AS b
@@ -1633,6 +1727,7 @@ DECLARE
     slice_runs bigint := 200;
     runs bigint := 0;
     uses_index boolean := false;
+    frequency bigint;
     hits integer := 0;
     added integer;
     statement CONSTANT text := $sql$
@@ -1669,6 +1764,10 @@ BEGIN
     WHILE hits < max_hits AND slice_end > first LOOP
         slice_began := clock_timestamp();
         uses_index := is_indexed AND runs >= 200 AND runs * max_hits > hits * 4000;
+        IF uses_index THEN
+            frequency := COALESCE(frequency, orchestra.search_frequency(folded));
+            uses_index := runs * 10 >= frequency;
+        END IF;
         slice_start := first;
         IF NOT uses_index THEN
             SELECT COALESCE(min(newest.start_time), first) INTO slice_start
@@ -1752,6 +1851,33 @@ CREATE FUNCTION orchestra.search_fold(said text) RETURNS text
     SELECT replace(replace(lower(said COLLATE pg_catalog.pg_c_utf8), 'ς', 'σ'), E'i\u0307', 'i') COLLATE "C"
 $$;
 COMMENT ON FUNCTION orchestra.search_fold(said text) IS 'The text in lower case, in which a search compares it.';
+
+CREATE FUNCTION orchestra.search_frequency(folded text) RETURNS bigint
+    LANGUAGE sql STABLE PARALLEL SAFE
+    AS $$
+    WITH sizes AS (
+        SELECT c.relname, c.reltuples AS rows,
+               CASE WHEN c.reltuples > 0 THEN LEAST(100000 / c.reltuples, 100) ELSE 0 END AS percent
+        FROM pg_catalog.pg_class AS c
+        WHERE c.oid IN ('orchestra.inputs'::regclass, 'orchestra.outputs'::regclass)
+    ), sampled AS (
+        SELECT 'inputs' AS relname,
+               strpos(orchestra.search_fold(orchestra.search_text(p.data)), folded) > 0 AS has_it
+        FROM orchestra.inputs AS p
+        TABLESAMPLE SYSTEM ((SELECT percent FROM sizes WHERE relname = 'inputs'))
+        UNION ALL
+        SELECT 'outputs',
+               strpos(orchestra.search_fold(orchestra.search_output(p.data)), folded) > 0
+        FROM orchestra.outputs AS p
+        TABLESAMPLE SYSTEM ((SELECT percent FROM sizes WHERE relname = 'outputs'))
+    )
+    SELECT COALESCE(sum(t.frequency), 0)
+    FROM (
+        SELECT max(z.rows) * count(*) FILTER (WHERE s.has_it) / count(*) AS frequency
+        FROM sampled AS s JOIN sizes AS z USING (relname) GROUP BY s.relname
+    ) AS t
+$$;
+COMMENT ON FUNCTION orchestra.search_frequency(folded text) IS 'About how many inputs and outputs contain a folded phrase, by 1,000 rows of each; 0 before the first ANALYZE.';
 
 CREATE FUNCTION orchestra.search_is_indexed(query text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -1874,37 +2000,64 @@ CREATE FUNCTION orchestra.settings_names() RETURNS text[]
 $$;
 COMMENT ON FUNCTION orchestra.settings_names() IS 'Objects with settings of a request (see the reference of model calls).';
 
+CREATE FUNCTION orchestra.stream_events(payload jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
+    AS $_$
+    SELECT orchestra.parsed_json('[' || substr(string_agg(
+               CASE WHEN left(l.said, 1) IN ('{', '[') THEN ',' ELSE E'\n' END || l.said, ''
+               ORDER BY l.ordinal), 2) || ']')
+    FROM (
+        SELECT i.ordinal, CASE WHEN s.is_json THEN i.line
+                               WHEN starts_with(i.line, 'data:')
+                               THEN regexp_replace(i.line, '^data: ?', '') END AS said
+        FROM (
+            SELECT translate(a.said, E'\r', E'\n'), left(ltrim(a.said, E' \t\n\r'), 1) = '{'
+            FROM (
+                SELECT string_agg(t.value #>> '{}', E'\n' ORDER BY t.ordinal)
+                FROM jsonb_path_query(payload, 'lax $[*] ? (@.type() == "string")')
+                    WITH ORDINALITY AS t (value, ordinal)
+            ) AS a (said)
+            WHERE length(a.said) <= 1048576
+              AND a.said ~ '^[ \t\n\r]*(data: ?[[{]|(event|id|retry)?:|\{)'
+            OFFSET 0
+        ) AS s (said, is_json)
+        CROSS JOIN LATERAL string_to_table(s.said, E'\n') WITH ORDINALITY AS i (line, ordinal)
+    ) AS l
+    WHERE l.said NOT IN ('', '[DONE]')
+$_$;
+COMMENT ON FUNCTION orchestra.stream_events(payload jsonb) IS 'The events of a stream that is kept as a text or as a list of lines, as an array: server-sent events, or lines of JSON; null for anything else, if an event is not JSON, and beyond the bounds of parsed_json.';
+
 CREATE FUNCTION orchestra.system_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
     AS $_$
     VALUES
-        (23, 'Anthropic', 'system', jsonpath 'lax $',
+        (25, 'Anthropic', 'system', jsonpath 'lax $',
             jsonpath 'lax $.system', 'whole'),
-        (24, 'Gemini', 'systemInstruction', jsonpath 'lax $',
+        (26, 'Gemini', 'systemInstruction', jsonpath 'lax $',
             jsonpath 'lax $.systemInstruction.parts', 'whole'),
-        (25, 'Gemini', 'systemInstruction', jsonpath 'lax $',
+        (27, 'Gemini', 'systemInstruction', jsonpath 'lax $',
             jsonpath 'lax $.systemInstruction ? (@.type() == "string")', 'whole'),
-        (26, 'OpenAI realtime', 'session', jsonpath 'lax $',
+        (28, 'OpenAI realtime', 'session', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "session.update").session.instructions', 'whole'),
-        (27, 'OpenAI realtime', 'response', jsonpath 'lax $',
+        (29, 'OpenAI realtime', 'response', jsonpath 'lax $',
             jsonpath 'lax $ ? (@.type == "response.create").response.instructions', 'whole'),
-        (28, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+        (30, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
             jsonpath 'lax $.system_instruction ? (@.type() == "string")', 'whole'),
-        (29, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
+        (31, 'Gemini by Python', 'system_instruction', jsonpath 'lax $',
             jsonpath 'lax $.system_instruction.parts', 'whole'),
-        (30, 'Gemini by Python', 'config', jsonpath 'lax $',
-            jsonpath 'lax $.config.system_instruction ? (@.type() == "string")', 'whole'),
-        (31, 'Gemini by Python', 'config', jsonpath 'lax $',
-            jsonpath 'lax $.config.system_instruction.parts', 'whole'),
         (32, 'Gemini by Python', 'config', jsonpath 'lax $',
-            jsonpath 'lax $.config.systemInstruction ? (@.type() == "string")', 'whole'),
+            jsonpath 'lax $.config.system_instruction ? (@.type() == "string")', 'whole'),
         (33, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.system_instruction.parts', 'whole'),
+        (34, 'Gemini by Python', 'config', jsonpath 'lax $',
+            jsonpath 'lax $.config.systemInstruction ? (@.type() == "string")', 'whole'),
+        (35, 'Gemini by Python', 'config', jsonpath 'lax $',
             jsonpath 'lax $.config.systemInstruction.parts', 'whole'),
-        (34, 'OpenAI responses', 'instructions', jsonpath 'lax $',
+        (36, 'OpenAI responses', 'instructions', jsonpath 'lax $',
             jsonpath 'lax $.instructions ? (@.type() == "string")', 'whole'),
-        (35, 'Cohere chat v1', 'preamble', jsonpath 'lax $',
+        (37, 'Cohere chat v1', 'preamble', jsonpath 'lax $',
             jsonpath 'lax $.preamble', 'whole'),
-        (36, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
+        (38, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
             jsonpath 'lax $.systemContent', 'whole')
 $_$;
 COMMENT ON FUNCTION orchestra.system_places() IS 'The system text of a request (see the reference of model calls).';
@@ -1945,6 +2098,7 @@ CREATE FUNCTION orchestra.tool_arguments(tool jsonb) RETURNS jsonb
         jsonb_path_query_first(tool, 'lax $.args', '{}', true),
         jsonb_path_query_first(tool, 'lax $.parameters', '{}', true),
         jsonb_path_query_first(tool, 'lax $.action', '{}', true),
+        jsonb_path_query_first(tool, 'lax $.operation', '{}', true),
         jsonb_path_query_first(tool, 'lax $.queries', '{}', true),
         jsonb_path_query_first(tool, 'lax $.code', '{}', true))
 $_$;
@@ -1958,7 +2112,7 @@ CREATE FUNCTION orchestra.tool_name(tool jsonb) RETURNS jsonb
         jsonb_path_query_first(tool, 'lax $.custom.name ? (@.type() == "string")', '{}', true),
         jsonb_path_query_first(tool, 'lax $.name ? (@.type() == "string")', '{}', true),
         jsonb_path_query_first(tool, 'lax $.toolName ? (@.type() == "string")', '{}', true),
-        jsonb_path_query_first(tool, 'lax $.type ? (@ like_regex "^(web_search|file_search|code_interpreter|computer|local_shell)_call$")', '{}', true))
+        jsonb_path_query_first(tool, 'lax $.type ? (@ like_regex "^(web_search|file_search|code_interpreter|computer|local_shell|shell|apply_patch|tool_search)_call$")', '{}', true))
 $_$;
 COMMENT ON FUNCTION orchestra.tool_name(tool jsonb) IS 'The name of the tool that a tool call names (see the reference of model calls); null if there is none.';
 
@@ -1966,57 +2120,79 @@ CREATE FUNCTION orchestra.tool_places() RETURNS TABLE(ordinal integer, api text,
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
     AS $_$
     VALUES
-        (203, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (217, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.tool_calls[*]', 'whole'),
-        (204, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (218, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.message.function_call', 'whole'),
-        (205, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (219, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.tool_calls[*]', 'delta'),
-        (206, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
+        (220, 'OpenAI chat', 'choices', jsonpath 'lax $.choices[*]',
             jsonpath 'lax $.delta.function_call', 'delta'),
-        (207, 'OpenAI responses', 'output', jsonpath 'lax $',
-            jsonpath 'lax $.output[*] ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")', 'whole'),
-        (208, 'OpenAI responses', 'item', jsonpath 'lax $',
-            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell)_call$")', 'delta'),
-        (209, 'Anthropic', 'content', jsonpath 'lax $',
+        (221, 'OpenAI responses', 'output', jsonpath 'lax $',
+            jsonpath 'lax $.output[*] ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell|shell|apply_patch|tool_search)_call$")', 'whole'),
+        (222, 'OpenAI responses', 'item', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "response.output_item.done").item ? (@.type like_regex "^(function|custom_tool|mcp|web_search|file_search|code_interpreter|computer|local_shell|shell|apply_patch|tool_search)_call$")', 'delta'),
+        (223, 'Anthropic', 'content', jsonpath 'lax $',
             jsonpath 'lax $.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")', 'whole'),
-        (210, 'Anthropic batches', 'message', jsonpath 'lax $',
+        (224, 'Anthropic batches', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message.content[*] ? (@.type like_regex "^(server_|mcp_)?tool_use$")', 'whole'),
-        (211, 'Anthropic', 'content_block', jsonpath 'lax $',
+        (225, 'Anthropic', 'content_block', jsonpath 'lax $',
             jsonpath 'lax $.content_block ? (@.type like_regex "^(server_|mcp_)?tool_use$")', 'delta'),
-        (212, 'Anthropic', 'delta', jsonpath 'lax $',
-            jsonpath 'lax $.delta ? (@.type == "input_json_delta")', 'delta'),
-        (213, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
+        (226, 'Anthropic', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta ? (@.type == "input_json_delta" && exists (@.partial_json))', 'delta'),
+        (227, 'Gemini', 'candidates', jsonpath 'lax $.candidates[*]',
             jsonpath 'lax $.content.parts[*].functionCall', 'whole'),
-        (214, 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]',
+        (228, 'Gemini by Python', 'candidates', jsonpath 'lax $.candidates[*]',
             jsonpath 'lax $.content.parts[*].function_call', 'whole'),
-        (215, 'Bedrock Converse', 'output', jsonpath 'lax $',
+        (229, 'Bedrock Converse', 'output', jsonpath 'lax $',
             jsonpath 'lax $.output.message.content[*].toolUse', 'whole'),
-        (216, 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $',
+        (230, 'Bedrock Converse', 'contentBlockStart', jsonpath 'lax $',
             jsonpath 'lax $.contentBlockStart.start.toolUse', 'delta'),
-        (217, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
+        (231, 'Bedrock Converse', 'contentBlockDelta', jsonpath 'lax $',
             jsonpath 'lax $.contentBlockDelta.delta.toolUse', 'delta'),
-        (218, 'Ollama', 'message', jsonpath 'lax $',
+        (232, 'Ollama', 'message', jsonpath 'lax $',
             jsonpath 'lax $.message.tool_calls[*]', 'whole'),
-        (219, 'Cohere chat', 'delta', jsonpath 'lax $',
+        (233, 'Cohere chat', 'delta', jsonpath 'lax $',
             jsonpath 'lax $.delta.message.tool_calls', 'delta'),
-        (220, 'Mistral conversations', 'outputs', jsonpath 'lax $',
+        (234, 'Mistral conversations', 'outputs', jsonpath 'lax $',
             jsonpath 'lax $.outputs[*] ? (@.type == "function.call" || @.type == "tool.execution")', 'whole'),
-        (221, 'Gemini interactions', 'steps', jsonpath 'lax $',
+        (235, 'Gemini interactions', 'steps', jsonpath 'lax $',
             jsonpath 'lax $.steps[*] ? (@.type == "function_call")', 'whole'),
-        (222, 'Gemini interactions', 'outputs', jsonpath 'lax $',
+        (236, 'Gemini interactions', 'outputs', jsonpath 'lax $',
             jsonpath 'lax $.outputs[*] ? (@.type == "function_call")', 'whole'),
-        (223, 'LangChain', 'kwargs', jsonpath 'lax $',
+        (237, 'Gemini interactions', 'step', jsonpath 'lax $',
+            jsonpath 'lax $.step ? (@.type == "function_call")', 'delta'),
+        (238, 'Gemini interactions', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta ? (@.type == "arguments_delta" && exists (@.arguments))', 'delta'),
+        (239, 'Gemini interactions', 'delta', jsonpath 'lax $',
+            jsonpath 'lax $.delta ? (@.type == "function_call" && exists (@.name))', 'delta'),
+        (240, 'Mistral conversations', 'output_index', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type like_regex "^(function.call|tool.execution).(delta|started)$" && exists (@.output_index))', 'delta'),
+        (241, 'xAI by gRPC', 'outputs', jsonpath 'lax $.outputs[*]',
+            jsonpath 'lax $.message.tool_calls[*]', 'whole'),
+        (242, 'xAI by gRPC', 'outputs', jsonpath 'lax $.outputs[*]',
+            jsonpath 'lax $.message.toolCalls[*]', 'whole'),
+        (243, 'LangChain', 'kwargs', jsonpath 'lax $',
             jsonpath 'lax $.kwargs.tool_calls[*]', 'whole'),
-        (224, 'LangChain', 'tool_call_chunks', jsonpath 'lax $',
+        (244, 'LangChain', 'tool_call_chunks', jsonpath 'lax $',
             jsonpath 'lax $.tool_call_chunks[*]', 'delta'),
-        (225, 'LangChain', 'tool_calls', jsonpath 'lax $',
+        (245, 'LangChain', 'tool_calls', jsonpath 'lax $',
             jsonpath 'lax $.tool_calls[*]', 'whole'),
-        (226, 'LangChain', 'generations', jsonpath 'lax $',
+        (246, 'LangGraph', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").tool_calls[*]', 'whole'),
+        (247, 'LangGraph', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant").data.tool_calls[*]', 'whole'),
+        (248, 'LangGraph', 'messages', jsonpath 'lax $',
+            jsonpath 'lax $.messages[last] ? (@.id[last] like_regex "^AIMessage").kwargs.tool_calls[*]', 'whole'),
+        (249, 'LangChain', 'generations', jsonpath 'lax $',
             jsonpath 'lax $.generations[*][*].message.kwargs.tool_calls[*]', 'whole'),
-        (227, 'AI SDK', 'toolCalls', jsonpath 'lax $',
+        (250, 'AI SDK', 'toolCalls', jsonpath 'lax $',
             jsonpath 'lax $.toolCalls[*]', 'whole'),
-        (228, 'AI SDK, a provider', 'content', jsonpath 'lax $',
+        (251, 'AI SDK', 'toolName', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "tool-call" && exists (@.toolName))', 'whole'),
+        (252, 'AI SDK', 'toolName', jsonpath 'lax $',
+            jsonpath 'lax $ ? (@.type == "tool-input-available" && exists (@.toolName))', 'whole'),
+        (253, 'AI SDK, a provider', 'content', jsonpath 'lax $',
             jsonpath 'lax $.content[*] ? (@.type == "tool-call")', 'whole')
 $_$;
 COMMENT ON FUNCTION orchestra.tool_places() IS 'The tools that a response calls (see the reference of model calls).';
@@ -2278,6 +2454,17 @@ CREATE FUNCTION orchestra.usage_of(calls orchestra.model_usage) RETURNS orchestr
     ) AS orchestra.usage)
 $$;
 COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usage in a row of model_usage as one value, for cost_parts and call_cost.';
+
+CREATE FUNCTION orchestra.without_reasoning(said text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN r.tag IS NULL THEN said
+                ELSE NULLIF(ltrim(substr(said, NULLIF(strpos(said, r.tag), 0) + length(r.tag)),
+                                  E' \t\n\r'), '') END
+    FROM (SELECT '</' || substring(said FROM '^[ \t\n\r]*<(think|thinking)>') || '>' OFFSET 0)
+        AS r (tag)
+$$;
+COMMENT ON FUNCTION orchestra.without_reasoning(said text) IS 'An answer without a block <think> or <thinking> at its start; null if nothing follows the block, or if it has no end.';
 
 CREATE FUNCTION orchestra_etl.mark_runs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER

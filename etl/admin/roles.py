@@ -79,7 +79,7 @@ LOADED: Mapping[Table, str] = {
 }
 """The loader's privileges on each table."""
 
-PAYLOAD_ROUTINES = ("search",)
+PAYLOAD_ROUTINES = ("search", "search_frequency")
 """Functions of the schema for analysts that read payloads; the catalogue does not show that."""
 
 _SCHEMAS = f"{ANALYTICS}, {OPERATIONS}"

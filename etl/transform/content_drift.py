@@ -6,7 +6,6 @@ the SQL functions know.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 import msgspec
@@ -15,12 +14,13 @@ from msgspec import Raw
 from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH, REQUEST_CONTAINERS, SHAPES
 from etl.transform.scanner import REFUSALS
 from etl.transform.shape import REQUEST, RESPONSE, Part
+from etl.transform.text_streams import events_of
+from etl.transform.usage_reading import INPUTS, OUTPUTS, Deviation, type_of
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
-_MEMBER_OF_PATH = re.compile(r"\.(\w+)(?![\w(])", re.ASCII)
-_CONDITION = re.compile(r" \? \((?:[^()]|\([^()]*\))*\)", re.ASCII)
+_ANY = msgspec.json.Decoder()
 _OBJECT, _ARRAY, _STRING = b"{["[0], b"["[0], b'"'[0]
 
 
@@ -40,7 +40,7 @@ class _Names:
         for shape in SHAPES:
             if shape.part not in parts:
                 continue
-            first, *rest = _MEMBER_OF_PATH.findall(_CONDITION.sub("", shape.whole))
+            first, *rest = shape.members
             if first not in self.containers:
                 self.first |= {first}
             elif rest:
@@ -55,6 +55,27 @@ ANSWER_MEMBERS = _ANSWERS.first
 """Members that show at once that an object may hold an answer."""
 
 
+UNKNOWN_SHAPES = frozenset({"unknown_prompt", "unknown_answer"})
+"""The kinds of drift that are found here."""
+
+
+def unknown_shapes(inputs: Raw | None, outputs: Raw | None) -> list[Deviation]:
+    """Return a deviation for each payload that has no prompt or answer at a known place.
+
+    No content raises an error.
+
+    Args:
+        inputs: the inputs of a model's call; None if they are not to be checked.
+        outputs: its outputs; None if they are not to be checked.
+    """
+    found = []
+    if inputs is not None and _has_content(inputs) and not has_known_prompt(inputs):
+        found.append(Deviation(INPUTS, "unknown_prompt", _type_of(inputs)))
+    if outputs is not None and _has_content(outputs) and not has_known_answer(outputs):
+        found.append(Deviation(OUTPUTS, "unknown_answer", _type_of(outputs)))
+    return found
+
+
 def has_known_prompt(inputs: Raw) -> bool:
     """Return whether inputs may hold a prompt at a known place. No content raises an error."""
     return _is_known(inputs, _PROMPTS)
@@ -66,6 +87,17 @@ def has_known_answer(outputs: Raw) -> bool:
     No content raises an error.
     """
     return _is_known(outputs, _ANSWERS)
+
+
+def _has_content(payload: Raw) -> bool:
+    return bytes(memoryview(payload)[:4]) not in (b"null", b"{}", b"[]", b'""')
+
+
+def _type_of(payload: Raw) -> str:
+    try:
+        return type_of(_ANY.decode(payload))
+    except REFUSALS:
+        return "null"
 
 
 def _is_known(
@@ -83,13 +115,25 @@ def _is_known(
                 for name in names.containers & members.keys()
             )
         if first == _ARRAY:
-            return depth < MAX_DEPTH and any(
-                memoryview(one)[0] == _OBJECT and _is_known(one, names, inside, depth + 1)
-                for one in _ELEMENTS.decode(value)
+            elements = _ELEMENTS.decode(value)
+            lines = [_TEXT.decode(one) for one in elements if memoryview(one)[0] == _STRING]
+            return _are_known("\n".join(lines), names, inside, depth) or (
+                depth < MAX_DEPTH
+                and any(
+                    memoryview(one)[0] == _OBJECT and _is_known(one, names, inside, depth + 1)
+                    for one in elements
+                )
             )
         if first == _STRING:
             text = _TEXT.decode(value).strip()
-            return text[:1] in ("{", "[") and _is_known(Raw(text.encode()), names, inside, depth)
+            return (
+                text[:1] in ("{", "[") and _is_known(Raw(text.encode()), names, inside, depth)
+            ) or _are_known(text, names, inside, depth)
     except REFUSALS:
         pass
     return False
+
+
+def _are_known(text: str, names: _Names, inside: frozenset[str], depth: int) -> bool:
+    events = events_of(text)
+    return events is not None and _is_known(Raw(events), names, inside, depth)

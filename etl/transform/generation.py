@@ -7,19 +7,20 @@ unexpected type counts as missing and never raises an error.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 
-from etl.transform.content_drift import has_known_answer, has_known_prompt
-from etl.transform.fields import MAX_TEXT_CHARACTERS, MAX_TOKENS
-from etl.transform.model_responses import OUTPUTS, Completion, may_hold_usage
+from etl.transform.content_drift import UNKNOWN_SHAPES, unknown_shapes
+from etl.transform.fields import MAX_TEXT_CHARACTERS
+from etl.transform.model_responses import Completion, may_hold_usage
 from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FLAGS, MONEY, WORDS
-from etl.transform.usage_parts import plain_usage, usage_of
-from etl.transform.usage_reading import UNREAD, Deviation, type_of
-from etl.usage import NO_USAGE, STANDARD, Usage
+from etl.transform.usage_parts import usage_of
+from etl.transform.usage_reading import OUTPUTS, UNREAD, Deviation
+from etl.transform.usual_usage import usual_usage
+from etl.usage import NO_USAGE, Usage
 
 MAX_ERROR_CHARACTERS = 2_000
 """The longest reported error that is stored; the whole text stays in the payload."""
@@ -87,37 +88,6 @@ class _Choice(Struct, gc=False):
     error: Raw | UnsetType = UNSET
 
 
-_Count = Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None
-
-
-class _UsualDetails(Struct, gc=False, forbid_unknown_fields=True):
-    cached_tokens: _Count = None
-    reasoning_tokens: _Count = None
-    audio_tokens: _Count = None
-    image_tokens: _Count = None
-    video_tokens: _Count = None
-    text_tokens: _Count = None
-    accepted_prediction_tokens: _Count = None
-    rejected_prediction_tokens: _Count = None
-
-
-class _UsualUsage(Struct, gc=False, forbid_unknown_fields=True):
-    """The names of `usage_names` that nearly all responses use, decoded in one step.
-
-    A response with any other name is read by the whole table of names.
-    """
-
-    prompt_tokens: _Count = None
-    completion_tokens: _Count = None
-    total_tokens: _Count = None
-    prompt_tokens_details: _UsualDetails | None = None
-    completion_tokens_details: _UsualDetails | None = None
-    queue_time: Any = None
-    prompt_time: Any = None
-    completion_time: Any = None
-    total_time: Any = None
-
-
 class _Result(Struct, gc=False):
     error: Raw | UnsetType = UNSET
     successful: Any = None
@@ -130,13 +100,11 @@ class _Result(Struct, gc=False):
 _OUTPUTS = msgspec.json.Decoder(_Outputs)
 _INPUTS = msgspec.json.Decoder(_Inputs)
 _CHOICES = msgspec.json.Decoder(list[_Choice])
-_USUAL: msgspec.json.Decoder[_UsualUsage | None] = msgspec.json.Decoder(_UsualUsage)
 _RESULT = msgspec.json.Decoder(_Result)
 _ANY = msgspec.json.Decoder()
 
 _NO_OUTPUTS, _NO_INPUTS, _NO_RESULT = _Outputs(), _Inputs(), _Result()
 _NO_CHOICES: list[_Choice] = []
-_NO_DETAILS = _UsualDetails()
 
 _View = TypeVar("_View")
 
@@ -155,20 +123,14 @@ class Generation(Struct, frozen=True, gc=False):
     """Members that should report usage, but could not be read; payloads of an unknown shape."""
 
 
-INPUTS = "inputs"
-"""The first part of paths in drift."""
-_UNKNOWN_SHAPES = frozenset({"unknown_prompt", "unknown_answer"})
-
-
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
     """Read the columns from a step's payloads: JSON, or None if the step has no such payload."""
     input_view = _view(_INPUTS, inputs, _NO_INPUTS)
     output_view = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
     is_model = output_view.object in _RESPONSES
     if output_view.choices is not UNSET and output_view.usage is not UNSET:
-        if (usual := _view(_USUAL, output_view.usage, None)) is not None and (
-            usage := _usual_usage(usual, output_view)
-        ) is not None:
+        usage = usual_usage(output_view.usage, output_view.service_tier, output_view.response_cost)
+        if usage is not None:
             read = _chat(input_view, output_view, usage)
             # The choices hold the answer.
             return read if input_view.messages is not UNSET else _checked(read, inputs, None)
@@ -226,31 +188,14 @@ def _is_call(read: Generation) -> bool:
 
 
 def _checked(read: Generation, inputs: Raw | None, outputs: Raw | None) -> Generation:
-    """Add a deviation for each payload of a call that has no prompt or answer at a known place.
+    """Add the payloads of a call whose shape is unknown; None for one that is not to be checked.
 
-    A call that failed needs no answer. None for a payload that is not to be checked.
+    A call that failed needs no answer.
     """
-    deviations = []
-    if inputs is not None and _has_content(inputs) and not has_known_prompt(inputs):
-        deviations.append(Deviation(INPUTS, "unknown_prompt", _type_of(inputs)))
-    if (
-        outputs is not None
-        and read.reported_error is None
-        and _has_content(outputs)
-        and not has_known_answer(outputs)
-    ):
-        deviations.append(Deviation(OUTPUTS, "unknown_answer", _type_of(outputs)))
-    if not deviations:
+    found = unknown_shapes(inputs, outputs if read.reported_error is None else None)
+    if not found:
         return read
-    return msgspec.structs.replace(read, deviations=(*read.deviations, *deviations))
-
-
-def _has_content(payload: Raw) -> bool:
-    return bytes(memoryview(payload)[:4]) not in (b"null", b"{}", b"[]", b'""')
-
-
-def _type_of(payload: Raw) -> str:
-    return type_of(_view(_ANY, payload, None))
+    return msgspec.structs.replace(read, deviations=(*read.deviations, *found))
 
 
 def _may_report_usage(outputs: Raw, output_view: _Outputs, result: _Result) -> bool:
@@ -339,49 +284,10 @@ def with_facts_of(original: Generation, redacted: Generation) -> Generation:
     deviations = tuple(
         one
         for one in redacted.deviations
-        if one.kind not in _UNKNOWN_SHAPES or one in original.deviations
+        if one.kind not in UNKNOWN_SHAPES or one in original.deviations
     )
     return msgspec.structs.replace(
         redacted, node_type=original.node_type, reported_error=error, deviations=deviations
-    )
-
-
-def _usual_usage(used: _UsualUsage, output_view: _Outputs) -> Usage | None:
-    """Return the same as `usage_of` for the usual names; None if only `usage_of` can decide."""
-    of_input, of_output = (
-        used.prompt_tokens_details or _NO_DETAILS,
-        used.completion_tokens_details or _NO_DETAILS,
-    )
-    read, wrote, cached, reasoning = (
-        used.prompt_tokens,
-        used.completion_tokens,
-        of_input.cached_tokens,
-        of_output.reasoning_tokens,
-    )
-    if (
-        read is None
-        or wrote is None
-        or (used.total_tokens is not None and used.total_tokens != read + wrote)
-        or (cached is not None and cached > read)
-        or (reasoning is not None and reasoning > wrote)
-        or of_input.audio_tokens
-        or of_input.image_tokens
-        or of_input.video_tokens
-        or of_output.audio_tokens
-        or of_output.image_tokens
-        or of_output.video_tokens
-        or of_input.reasoning_tokens
-        or of_output.cached_tokens
-        or output_view.service_tier not in (None, "default")
-        or output_view.response_cost is not None
-    ):
-        return None
-    return plain_usage(
-        read=read,
-        wrote=wrote,
-        cached=cached,
-        reasoning=reasoning,
-        service_tier=None if output_view.service_tier is None else STANDARD,
     )
 
 

@@ -17,6 +17,8 @@ from etl.transform.usage_names import (
     OPENAI,
 )
 
+_OCR = f"{MISTRAL}/endpoint/ocr"
+_INTERACTIONS = "https://ai.google.dev/gemini-api/docs/function-calling"
 _CHAT = f"{OPENAI}/chat"
 _RESPONSES = f"{OPENAI}/responses"
 _REALTIME = f"{OPENAI}/realtime-server-events/response"
@@ -27,6 +29,7 @@ _COHERE_1 = "https://docs.cohere.com/v1/reference/chat"
 _GENAI = "https://googleapis.github.io/python-genai/genai.html"
 _LANGCHAIN_DUMP = "https://reference.langchain.com/python/langchain_core/load/"
 _TEXT = ' ? (@.type() == "string")'
+_ROLE = 'like_regex "^(system|developer|user|human|assistant|ai|tool|function)$"'
 _OBJECT = ' ? (@.type() == "object")'
 
 
@@ -59,6 +62,21 @@ def media() -> Iterator[Shape]:
         "Vertex, Imagen",
         "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/imagen-api",
         "$.predictions[*].bytesBase64Encoded",
+        "$.predictions[*].gcsUri",
+    )
+    yield from rows(
+        "image_input",
+        "Vertex, Imagen",
+        "https://cloud.google.com/vertex-ai/generative-ai/docs/model-reference/imagen-api-edit",
+        "$.instances[*].referenceImages[*].referenceImage",
+        "$.instances[*].image",
+    )
+    yield from rows(
+        "image",
+        "Gemini by Python",
+        _GENAI,
+        "$.generated_images[*].image",
+        "$.generatedImages[*].image",
     )
     yield from rows(
         "image_input",
@@ -70,6 +88,12 @@ def media() -> Iterator[Shape]:
         "$.imageVariationParams.images[*]",
     )
     yield from rows("image_input", "Ollama", OLLAMA, "$.messages[*].images[*]")
+    yield from rows(
+        "image_input",
+        "OpenRouter images",
+        "https://openrouter.ai/docs/guides/overview/multimodal/image-generation",
+        "$.input_references[*]",
+    )
     yield from rows(
         "image",
         "Bedrock, Titan images",
@@ -88,6 +112,15 @@ def media() -> Iterator[Shape]:
     yield from rows(
         "audio_input", "OpenAI transcription", f"{OPENAI}/audio/createTranscription", "$.file"
     )
+    yield from rows(
+        "image_input", "Mistral OCR", _OCR, '$.document ? (@.type == "image_url").image_url'
+    )
+    yield from rows(
+        "file_input",
+        "Mistral OCR",
+        _OCR,
+        '$.document ? (@.type == "document_url" || @.type == "file")',
+    )
 
     yield from rows(
         "other", "OpenAI embeddings", f"{OPENAI}/embeddings/object", "$.data[*].embedding"
@@ -99,6 +132,9 @@ def media() -> Iterator[Shape]:
         "$.embedding",
         "$.embeddings",
     )
+    # A refusal before the model read the prompt.
+    yield from rows("other", "Gemini", GEMINI, "$.promptFeedback.blockReason")
+    yield from rows("other", "Gemini by Python", _GENAI, "$.prompt_feedback.block_reason")
     yield from rows(
         "other",
         "Bedrock, Titan embeddings",
@@ -124,12 +160,6 @@ def media() -> Iterator[Shape]:
         "$.results[*].relevance_score",
     )
     yield from rows(
-        "other",
-        "AI SDK objects",
-        "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-object",
-        "$.object" + _OBJECT,
-    )
-    yield from rows(
         "other", "OpenAI moderation", f"{OPENAI}/moderations/object", "$.results[*].categories"
     )
 
@@ -142,6 +172,41 @@ _HIDDEN = "".join(
 
 def parts() -> Iterator[Shape]:
     """Return the places inside of messages and their parts."""
+    # Results of tools that are sent as messages of the user, or without a role.
+    for api, source, result in (
+        (
+            "OpenAI responses",
+            f"{_RESPONSES}/create",
+            'exists ($ ? (@.type like_regex "_call_output$|^function[._]result$"))',
+        ),
+        (
+            "Anthropic",
+            ANTHROPIC,
+            'exists ($.content[*] ? (@.type == "tool_result"))'
+            ' && !exists ($.content[*] ? (@.type != "tool_result"))',
+        ),
+        (
+            "Bedrock Converse",
+            _CONTENT_BLOCK,
+            "exists ($.content[*].toolResult) && !exists ($.content[*] ? (!exists (@.toolResult)))",
+        ),
+        (
+            "Gemini",
+            GEMINI,
+            "exists ($.parts[*].functionResponse)"
+            " && !exists ($.parts[*] ? (!exists (@.functionResponse)))",
+        ),
+        (
+            "Gemini by Python",
+            _GENAI,
+            "exists ($.parts[*].function_response)"
+            " && !exists ($.parts[*] ? (!exists (@.function_response)))",
+        ),
+    ):
+        yield from rows("role", api, source, f'"tool" ? ({result})')
+    yield from rows(
+        "role", "Gemini interactions", _INTERACTIONS, '"model" ? ($.type == "model_output")'
+    )
     yield from rows("role", "OpenAI chat", f"{_CHAT}/create", "$.role" + _TEXT)
     yield from rows(
         "role",
@@ -149,6 +214,8 @@ def parts() -> Iterator[Shape]:
         LANGCHAIN,
         '$.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")',
     )
+    # A pair of role and content. `$[0]` of a message that is no list is the message itself.
+    yield from rows("role", "LangChain", LANGCHAIN, f"$[0] ? (@ {_ROLE} && exists ($[1]))")
     yield from rows("content", "OpenAI chat", f"{_CHAT}/create", "$.content")
     yield from rows("content", "Gemini", GEMINI, "$.parts")
     yield from rows("content", "Cohere chat v1", _COHERE_1, "$.message" + _TEXT)
@@ -156,13 +223,13 @@ def parts() -> Iterator[Shape]:
         "content",
         "OpenAI responses",
         f"{_RESPONSES}/create",
-        '$ ? (@.type == "function_call_output" || @.type == "custom_tool_call_output").output',
+        '$ ? (@.type like_regex "_call_output$").output',
     )
     yield from rows(
         "content",
         "Mistral conversations",
         f"{MISTRAL}/endpoint/beta/conversations",
-        '$ ? (@.type == "function.result").result',
+        '$ ? (@.type like_regex "^function[._]result$").result',
     )
     yield from rows("content", "LangChain", LANGCHAIN, "$.data.content")
     yield from rows("content", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.content")
@@ -171,6 +238,7 @@ def parts() -> Iterator[Shape]:
     yield from rows("content", "Gemini interactions", GEMINI, '$ ? (@.type == "image")')
     for name in ("inlineData", "inline_data", "fileData", "file_data"):
         yield from rows("content", "Gemini", GEMINI, f"$ ? (exists (@.{name}))")
+    yield from rows("content", "LangChain", LANGCHAIN, f"$[1] ? (exists ($[0] ? (@ {_ROLE})))")
 
     # Reasoning is no text of an answer.
     yield from rows("text", "OpenAI chat", f"{_CHAT}/create", "$" + _TEXT)
@@ -193,6 +261,10 @@ def parts() -> Iterator[Shape]:
         "AI SDK",
         AI_SDK,
         '$ ? (@.type == "tool-result").output ? (@.type != "content").value',
+        '$ ? (@.type == "tool-result").result',
+    )
+    yield from rows(
+        "text", "OpenAI responses", f"{_RESPONSES}/create", "$ ? (exists (@.outcome)).stdout"
     )
     yield from rows("text", "Bedrock Converse", _CONTENT_BLOCK, "$.guardContent.text.text")
     yield from rows("text", "Bedrock Converse", _CONTENT_BLOCK, "$.document.source.text")

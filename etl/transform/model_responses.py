@@ -19,6 +19,7 @@ from etl.transform.scanner import REFUSALS
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
 from etl.transform.usage_reading import (
     NAMES,
+    OUTPUTS,
     UNREAD,
     Deviations,
     Found,
@@ -53,8 +54,6 @@ _CHARGED_ITEMS = {
 
 https://platform.openai.com/docs/pricing#built-in-tools
 """
-OUTPUTS = "outputs"
-"""The first part of paths in drift."""
 _FINISH_REASONS = tuple(tuple(path.replace("[]", ".[]").split(".")) for path, _ in FINISH_REASONS)
 # Up to version 2, Gemini charges a prompt with searches once; later versions charge each search:
 # https://ai.google.dev/gemini-api/docs/google-search

@@ -32,8 +32,7 @@ _TEXT = ' ? (@.type() == "string")'
 # A text or a message, or each of a list of these: a condition applies to the elements of a list.
 _ITEM = (
     ' ? (@.type() == "string" || exists (@.content) || @.type == "text"'
-    ' || @.type == "image" || @.type == "function_call_output"'
-    ' || @.type == "custom_tool_call_output" || @.type == "function.result")'
+    ' || @.type == "image" || @.type like_regex "_call_output$|^function[._]result$")'
 )
 
 
@@ -93,6 +92,13 @@ def requests() -> Iterator[Shape]:
         "$ ? (exists (@.documents)).query",
     )
     yield from rows("prompt", "Perplexity by Composio", _COMPOSIO, "$.userContent")
+    yield from rows(
+        "prompt",
+        "Mistral OCR",
+        f"{MISTRAL}/endpoint/ocr",
+        "$.document_annotation_prompt",
+        '$.document.document_url ? (!(@ starts with "data:"))',
+    )
 
     yield from rows("system", "Anthropic", ANTHROPIC, "$.system")
     yield from rows("system", "Gemini", GEMINI, "$.systemInstruction.parts")
@@ -144,7 +150,11 @@ def requests() -> Iterator[Shape]:
         ("Ollama", OLLAMA, "format think keep_alive raw"),
         ("xAI", XAI, "search_parameters"),
         ("Groq", "https://console.groq.com/docs/api-reference", "reasoning_format"),
-        ("Mistral", MISTRAL, "safe_prompt random_seed prompt_mode"),
+        (
+            "Mistral",
+            MISTRAL,
+            "safe_prompt random_seed prompt_mode pages table_format confidence_scores_granularity",
+        ),
         (
             "Cohere",
             COHERE,
@@ -154,7 +164,8 @@ def requests() -> Iterator[Shape]:
         (
             "OpenRouter",
             OPENROUTER,
-            "provider models transforms route min_p top_a repetition_penalty",
+            "provider models transforms route min_p top_a repetition_penalty resolution"
+            " aspect_ratio",
         ),
         ("Bedrock, Llama", f"{INVOKE}/model-parameters-meta.html", "max_gen_len"),
         ("Bedrock Converse", _CONVERSE, "performanceConfig guardrailConfig serviceTier"),

@@ -25,6 +25,7 @@ _CONVERSE_STREAM = (
     "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html"
 )
 _ANTHROPIC_STREAM = "https://docs.claude.com/en/build-with-claude/streaming"
+_BATCHES = "https://docs.claude.com/en/build-with-claude/batch-processing"
 _ANTHROPIC_LEGACY = "https://docs.claude.com/en/api/complete"
 _COHERE_1 = "https://docs.cohere.com/v1/reference/chat"
 _COHERE_STREAM = "https://docs.cohere.com/v2/reference/chat-stream"
@@ -33,11 +34,20 @@ _CONVERSATIONS = f"{MISTRAL}/endpoint/beta/conversations"
 _LANGCHAIN_DUMP = "https://reference.langchain.com/python/langchain_core/load/"
 _AI_STREAM = "https://ai-sdk.dev/docs/reference/ai-sdk-core/stream-text"
 _INTERACTIONS = "https://ai.google.dev/gemini-api/docs/interactions-breaking-changes-may-2026"
+_INTERACTIONS_STREAM = "https://ai.google.dev/gemini-api/docs/interactions/streaming"
+_LANGGRAPH = "https://reference.langchain.com/python/langgraph/graph/message/MessagesState"
+_XAI_PROTO = "https://github.com/xai-org/xai-proto"
+_UI_STREAM = "https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol"
 # These have no name: their type names them.
-_OWN_TOOLS = "web_search|file_search|code_interpreter|computer|local_shell"
+_OWN_TOOLS = (
+    "web_search|file_search|code_interpreter|computer|local_shell|shell|apply_patch|tool_search"
+)
 _TEXT = ' ? (@.type() == "string")'
 # Events repeat in `text` what their deltas have reported, or hold reasoning in it.
 _NO_EVENT = '$ ? (!(@.type like_regex "^response[.]|-delta$"))'
+# The last message of a state is what the model said.
+_SAID = '$.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant")'
+_SAID_DUMP = '$.messages[last] ? (@.id[last] like_regex "^AIMessage").kwargs'
 
 
 def answers() -> Iterator[Shape]:
@@ -77,8 +87,14 @@ def answers() -> Iterator[Shape]:
         f"{_RESPONSES}/object",
         '$.output[*] ? (@.type == "message").content',
     )
-    for event in ("output_text", "refusal", "text", "output_audio_transcript", "audio_transcript"):
-        source = _STREAM if event in ("output_text", "refusal") else f"{_REALTIME}/{event}/delta"
+    for event, source in (
+        ("output_text", _STREAM),
+        ("refusal", _STREAM),
+        ("audio.transcript", _STREAM),
+        ("text", f"{_REALTIME}/text/delta"),
+        ("output_audio_transcript", f"{_REALTIME}/output_audio_transcript/delta"),
+        ("audio_transcript", f"{_REALTIME}/audio_transcript/delta"),
+    ):
         yield from rows(
             "answer",
             "OpenAI responses",
@@ -152,6 +168,7 @@ def answers() -> Iterator[Shape]:
         '$ ? (@.type == "message.output.delta").content',
         kind="delta",
     )
+    yield from rows("answer", "xAI by gRPC", _XAI_PROTO, "$.message.content", each="$.outputs[*]")
     yield from rows(
         "answer", "Mistral OCR", f"{MISTRAL}/endpoint/ocr", "$.markdown", each="$.pages[*]"
     )
@@ -160,7 +177,7 @@ def answers() -> Iterator[Shape]:
         "Bedrock, Cohere",
         f"{INVOKE}/model-parameters-cohere-command.html",
         "$.text",
-        each="$.generations[*]",
+        each="$.generations[*][*]",
         kind="either",
     )
     yield from rows(
@@ -174,6 +191,9 @@ def answers() -> Iterator[Shape]:
         "answer", "Cohere chat", _COHERE_STREAM, "$.delta.message.content", kind="delta"
     )
     yield from rows("answer", "Anthropic", _ANTHROPIC_STREAM, "$.delta.text", kind="delta")
+    yield from rows(
+        "answer", "Anthropic batches", _BATCHES, '$.message ? (@.type == "message").content'
+    )
     yield from rows("answer", "Ollama", OLLAMA, "$.message.content", kind="either")
     yield from rows(
         "answer", "Anthropic completions", _ANTHROPIC_LEGACY, "$.completion" + _TEXT, kind="either"
@@ -200,13 +220,31 @@ def answers() -> Iterator[Shape]:
     yield from rows(
         "answer", "LangChain", LANGCHAIN, '$ ? (@.type == "AIMessageChunk").content', kind="delta"
     )
-    yield from rows("answer", "Anthropic", ANTHROPIC, "$.content")
+    yield from rows(
+        "answer",
+        "LangGraph",
+        _LANGGRAPH,
+        f"{_SAID}.content",
+        f"{_SAID}.data.content",
+        f"{_SAID_DUMP}.content",
+    )
+    yield from rows(
+        "answer", "Anthropic", ANTHROPIC, '$ ? (!(@.type == "thought_summary")).content'
+    )
     yield from rows("answer", "Ollama", OLLAMA, "$.response" + _TEXT, kind="either")
     yield from rows(
         "answer",
         "Hugging Face",
         "https://huggingface.co/docs/inference-providers/tasks/text-generation",
         "$.generated_text" + _TEXT,
+    )
+    yield from rows(
+        "answer",
+        "AI SDK objects",
+        "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-object",
+        '$ ? (!exists (@.type)) ? (exists (@.finishReason) || @.object.type() == "object"'
+        ' || @.object.type() == "array").object',
+        kind="json",
     )
 
 
@@ -236,18 +274,13 @@ def tools() -> Iterator[Shape]:
     )
     used = ' ? (@.type like_regex "^(server_|mcp_)?tool_use$")'
     yield from rows("tool", "Anthropic", ANTHROPIC, f"$.content[*]{used}")
-    yield from rows(
-        "tool",
-        "Anthropic batches",
-        "https://docs.claude.com/en/build-with-claude/batch-processing",
-        f"$.message.content[*]{used}",
-    )
+    yield from rows("tool", "Anthropic batches", _BATCHES, f"$.message.content[*]{used}")
     yield from rows("tool", "Anthropic", _ANTHROPIC_STREAM, f"$.content_block{used}", kind="delta")
     yield from rows(
         "tool",
         "Anthropic",
         _ANTHROPIC_STREAM,
-        '$.delta ? (@.type == "input_json_delta")',
+        '$.delta ? (@.type == "input_json_delta" && exists (@.partial_json))',
         kind="delta",
     )
     yield from rows(
@@ -286,13 +319,55 @@ def tools() -> Iterator[Shape]:
             _INTERACTIONS,
             f'$.{name}[*] ? (@.type == "function_call")',
         )
+    yield from rows(
+        "tool",
+        "Gemini interactions",
+        _INTERACTIONS_STREAM,
+        '$.step ? (@.type == "function_call")',
+        '$.delta ? (@.type == "arguments_delta" && exists (@.arguments))',
+        '$.delta ? (@.type == "function_call" && exists (@.name))',
+        kind="delta",
+    )
+    yield from rows(
+        "tool",
+        "Mistral conversations",
+        _CONVERSATIONS,
+        '$ ? (@.type like_regex "^(function.call|tool.execution).(delta|started)$"'
+        " && exists (@.output_index))",
+        kind="delta",
+    )
+    yield from rows(
+        "tool",
+        "xAI by gRPC",
+        _XAI_PROTO,
+        "$.message.tool_calls[*]",
+        "$.message.toolCalls[*]",
+        each="$.outputs[*]",
+    )
     yield from rows("tool", "LangChain", _LANGCHAIN_DUMP, "$.kwargs.tool_calls[*]")
     yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_call_chunks[*]", kind="delta")
     yield from rows("tool", "LangChain", LANGCHAIN, "$.tool_calls[*]")
     yield from rows(
+        "tool",
+        "LangGraph",
+        _LANGGRAPH,
+        f"{_SAID}.tool_calls[*]",
+        f"{_SAID}.data.tool_calls[*]",
+        f"{_SAID_DUMP}.tool_calls[*]",
+    )
+    yield from rows(
         "tool", "LangChain", _LANGCHAIN_DUMP, "$.generations[*][*].message.kwargs.tool_calls[*]"
     )
     yield from rows("tool", "AI SDK", AI_SDK, "$.toolCalls[*]")
+    yield from rows(
+        "tool", "AI SDK", _AI_STREAM, '$ ? (@.type == "tool-call" && exists (@.toolName))'
+    )
+    yield from rows(
+        "tool",
+        "AI SDK",
+        _UI_STREAM,
+        '$ ? (@.type == "tool-input-available" && exists (@.toolName))',
+    )
     yield from rows("tool", "AI SDK, a provider", AI_SDK, '$.content[*] ? (@.type == "tool-call")')
     for name in ("function.name", "custom.name", "name", "toolName"):
         source = AI_SDK if name == "toolName" else f"{_CHAT}/object"
@@ -312,6 +387,7 @@ def tools() -> Iterator[Shape]:
         ("args", "Gemini", GEMINI),
         ("parameters", "Cohere chat v1", _COHERE_1),
         ("action", "OpenAI responses", f"{_RESPONSES}/object"),
+        ("operation", "OpenAI responses", f"{_RESPONSES}/object"),
         ("queries", "OpenAI responses", f"{_RESPONSES}/object"),
         ("code", "OpenAI responses", f"{_RESPONSES}/object"),
     ):

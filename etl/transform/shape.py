@@ -13,6 +13,7 @@ Part = Literal[
     "settings",
     "image_input",
     "audio_input",
+    "file_input",
     "answer",
     "tool",
     "image",
@@ -34,6 +35,7 @@ PARTS: dict[Part, str] = {
     "settings": "Objects of settings of a request",
     "image_input": "Images of a request, apart from those in contents",
     "audio_input": "Audio of a request, apart from that in contents",
+    "file_input": "Files of a request, such as documents",
     "answer": "The text of a response, or its content",
     "tool": "Tool calls of a response",
     "image": "Images of a response, apart from those in contents",
@@ -49,15 +51,18 @@ PARTS: dict[Part, str] = {
     "tool_arguments": "In a tool call: the arguments",
 }
 """The meaning of each part. A path without another start begins at the request or response."""
-REQUEST: tuple[Part, ...] = ("prompt", "system", "image_input", "audio_input")
+REQUEST: tuple[Part, ...] = ("prompt", "system", "image_input", "audio_input", "file_input")
 """The parts that show that an object is a request."""
 RESPONSE: tuple[Part, ...] = ("answer", "tool", "image", "audio", "other")
 """The parts that show that an object is a response."""
 
-Kind = Literal["whole", "delta", "either"]
+Kind = Literal["whole", "delta", "either", "json"]
 
-# Behind the start and its conditions, whose parentheses can contain others.
-_FIRST_MEMBER = re.compile(r"\$(?: \? \((?:[^()]|\([^()]*\))*\))*\.(\w+)", re.ASCII)
+# Not the methods of jsonpath, such as type().
+_MEMBER = re.compile(r"\.(\w+)(?![\w(])", re.ASCII)
+# Parentheses of a condition can contain others.
+_CONDITION = re.compile(r" \? \((?:[^()]|\([^()]*\))*\)", re.ASCII)
+_LAST_CONDITION = re.compile(r" && exists \(@\.(\w+)\)\)$", re.ASCII)
 
 
 class Shape(NamedTuple):
@@ -73,18 +78,28 @@ class Shape(NamedTuple):
     each: str = "$"
     """The path to the alternatives, such as the choices; the text of each is an answer."""
     kind: Kind = "whole"
-    """`delta`: a piece in an event of a stream; `either`: the same in events and in whole ones."""
+    """`delta`: a piece in an event of a stream; `either`: the same in events and in whole ones;
+    `json`: not a text, but a value that is shown as JSON.
+    """
 
     @property
     def member(self) -> str:
-        """The first member of the path; empty if it starts with the value itself."""
-        found = _FIRST_MEMBER.match(self.whole)
-        return "" if found is None else found[1]
+        """The first member; empty if the path names none."""
+        return next(iter(self.members), "")
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The members that the path names, outside of its conditions.
+
+        If its last condition ends with `&& exists (@.name)`, this member is part of the path.
+        """
+        last = _LAST_CONDITION.findall(self.whole)
+        return (*_MEMBER.findall(_CONDITION.sub("", self.whole)), *last)
 
     @property
     def whole(self) -> str:
         """The path from the request or response on."""
-        return self.each + self.path.removeprefix("$")
+        return self.path if self.each == "$" else self.each + self.path.removeprefix("$")
 
 
 def rows(part: Part, api: str, source: str, *paths: str, **more: str) -> Iterator[Shape]:

@@ -51,6 +51,10 @@ Found = dict[str, Any]
 """The values found, by quantity: whole numbers, seconds, money as Decimal, words, flags."""
 
 
+INPUTS, OUTPUTS = "inputs", "outputs"
+"""The first part of a deviation's path."""
+
+
 class Deviation(Struct, frozen=True, gc=False):
     """A member that should report usage, but could not be read."""
 

@@ -17,7 +17,14 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES = ("open_runs_v2", "run_summary_v2", "step_timeline_v2")
+_SQL_FILES = (
+    "open_runs_v2",
+    "run_summary_v2",
+    "step_timeline_v2",
+    "content_shapes_v2",
+    "model_call_text_v2",
+    "search_v2",
+)
 
 
 def upgrade() -> None:

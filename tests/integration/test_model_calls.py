@@ -21,6 +21,7 @@ from etl.transform.shape import PARTS, REQUEST, RESPONSE
 from tests.provider_bodies import SAMPLES
 from tests.provider_calls import CALLS, Call
 from tests.provider_exchanges import EXCHANGES
+from tests.provider_streams import STREAMS
 from tests.support import query
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -81,7 +82,7 @@ def columns_of(call: Call) -> dict[str, Any]:
 
 def test_every_shape(url: str) -> None:
     """The view has the prompt, answer, tools, media and settings of each documented shape."""
-    calls = (*CALLS, *EXCHANGES)
+    calls = (*CALLS, *EXCHANGES, *STREAMS)
     for number, call in enumerate(calls):
         add(url, f"{number:03}", call.inputs, call.outputs)
     found = query(
@@ -141,6 +142,8 @@ _WORDS = sorted(
     {"message", "tool_use", "tool_result", "image", "text-delta", "reasoning", "AIMessageChunk"}
     | {"image/png", "system", "user", "{}", '{"a": [1, "\\ud83d\\ude00"]}', '{"messages": ["a"]}'}
     | {"response.output_text.delta", "[", "{", "\u0130", ""}
+    | {'data: {"choices": [{"text": "a"}]}\n\n', 'data: {"text":\ndata: "a"}', "data: {", ":"}
+    | {'{"text": "a"}\n{"response": "b"}', '\r\nevent: a\rdata:[1],{"messages": ["a"]}', "id:1"}
 )
 _SCALARS = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
@@ -231,6 +234,11 @@ def test_what_is_beyond_a_bound_is_null(url: str) -> None:
     long = json.dumps({"prompt": "a" * (1 << 20)})
     assert len(one("prompt_text", long)) == 1 << 20
     assert one("prompt_text", json.dumps(long)) is None
+    event = 'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    assert one("answer_text", json.dumps(event * 10_000)) == "a" * 10_000
+    assert one("answer_text", json.dumps(event * 10_001)) is None
+    assert one("answer_text", json.dumps(event + "data: {broken\n\n")) is None
+    assert one("answer_text", json.dumps(event + ":" * (1 << 20))) is None
     assert one("answer_text", '{"result":[' * 3_000 + '{"text":"a"}' + "]}" * 3_000) is None
 
 

@@ -18,6 +18,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from etl.transform.generation import REMOVED_ERROR
 from tests.command_line import Command, command_line
+from tests.integration.test_search import always_indexed, found, prefer_the_index, used
 from tests.stored_text import columns_with, statistics_with
 from tests.support import configuration, environment, load, query
 
@@ -183,6 +184,33 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
     again = world.command("redact", "apply", "--json").json
     assert again == dict.fromkeys(again, 0) | {"complete": True}
     assert world.command("rollups", "verify").status == 0
+
+
+@pytest.mark.parametrize("indexed", [False, True], ids=["without an index", "with the index"])
+def test_what_later_rules_remove_is_not_found(world: World, indexed: bool) -> None:
+    """A search finds nothing that rules have removed, and everything that they have left."""
+    world.run("sync")
+    if indexed:
+        always_indexed(world.url)
+        prefer_the_index(world.url)
+
+    def places() -> set[str]:
+        more = ", since => '-infinity', max_hits => 1000"
+        scans = used(world.url)
+        hits = found(world.url, CANARY.upper(), more)
+        assert (used(world.url) > scans) is indexed
+        assert len(hits) < 1000
+        return {place for place, _ in hits}
+
+    assert places() == {"input", "output", "answer", "error"}
+    world.configure(("$.inputs", "drop"), ("$.error", "mask"))
+    world.run("redact", "apply")
+    assert places() == {"output", "answer"}
+    world.configure(*ALL)
+    world.run("redact", "apply")
+    assert places() == set()
+    world.run("backfill", "--reread")
+    assert places() == set()
 
 
 def test_models_in_rollups_of_pruned_runs(world: World) -> None:

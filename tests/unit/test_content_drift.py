@@ -15,6 +15,8 @@ from etl.transform.redact import Policy, RedactionRule
 from etl.transform.states import StateMap
 from tests.provider_bodies import SAMPLES
 from tests.provider_calls import CALLS
+from tests.provider_exchanges import EXCHANGES
+from tests.provider_streams import STREAMS
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 6, "total_tokens": 11}
 CHAT = {"object": "chat.completion", "choices": [{"message": {"content": "Rain."}}], "usage": USAGE}
@@ -39,7 +41,7 @@ def unknown(inputs: Any, outputs: Any, policy: Policy | None = None) -> list[tup
     ]
 
 
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: call.name)
+@pytest.mark.parametrize("call", [*CALLS, *EXCHANGES, *STREAMS], ids=lambda call: call.name)
 def test_known_shapes_are_no_drift(call: Any) -> None:
     """The payloads of each documented shape are known by the names of their members."""
     inputs = None if call.inputs is None else raw(call.inputs)

@@ -7,20 +7,15 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
 
 from etl import logs, schema
-from etl.admin import rebuild, redaction, retention, roles
-from etl.admin.rebuild import RebuildReport
-from etl.admin.redaction import RedactionReport
-from etl.admin.retention import Horizons, PruneReport
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
-from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds
@@ -32,15 +27,19 @@ from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.pipeline.sync import Syncer, WorkflowPlan
-from etl.reports import status
-from etl.reports.status import Status
-from etl.reports.verdict import WatchedWorkflow
 from etl.settings import EMBEDDED, Settings, WorkflowSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
+
+# Only some commands use what these import. Imported here, they would delay the start of all.
+if TYPE_CHECKING:
+    from etl.admin.rebuild import RebuildReport
+    from etl.admin.redaction import RedactionReport
+    from etl.admin.retention import Horizons, PruneReport
+    from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +63,8 @@ def database_url(settings: Settings) -> Iterator[str]:
     if settings.database_url() != EMBEDDED:
         yield _server_url(settings)
         return
+    from etl.embedded.postgres import EmbeddedPostgres, default_home
+
     with EmbeddedPostgres(default_home()) as server:
         yield server.url
 
@@ -111,6 +112,8 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             may_migrate = embedded or settings.database.migrate_on_start
             # If a newer version has migrated the schema, its grants must not be changed here.
             if may_migrate and not schema.read(database).is_current and schema.upgrade(url):
+                from etl.admin import roles
+
                 roles.refresh(database)
                 if (due := database.transaction(rebuilds.due)) is not None:
                     log.warning("rebuild_required", problem=due.advice)
@@ -293,6 +296,8 @@ async def prune(
     Raises:
         DatabaseError: the database cannot be used.
     """
+    from etl.admin import retention
+
     return await _priced(
         settings, database, partial(retention.prune, database, wanted, stopped=stopped), stopped
     )
@@ -312,6 +317,8 @@ async def redact_stored(
         ConfigurationError: the redaction key cannot be read.
         DatabaseError: the database cannot be used.
     """
+    from etl.admin import redaction
+
     work = partial(
         redaction.redact_stored,
         database,
@@ -336,6 +343,8 @@ async def rebuild_stored(
         DatabaseError: the database cannot be used.
         SchemaMismatch: another version of the program has the newest rules.
     """
+    from etl.admin import rebuild
+
     return await _priced(
         settings, database, partial(rebuild.rebuild, database, only=only, stopped=stopped), stopped
     )
@@ -365,6 +374,9 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
     Raises:
         DatabaseError: the database cannot be used.
     """
+    from etl.reports import status
+    from etl.reports.verdict import WatchedWorkflow
+
     watched = [
         WatchedWorkflow(
             one.id,

@@ -16,11 +16,14 @@ from collections.abc import Mapping
 from typing import Any, Literal, TextIO
 from urllib.parse import quote, quote_plus
 
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
-
 from etl.errors import EtlError
+from etl.imports import without
 from etl.terminal import LONGEST_LINE, plain, safe_json, unguarded, visible
+
+# structlog would use rich for tracebacks, which are plain here. That import takes 30 ms.
+with without("rich"):
+    import structlog
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 Level = Literal["debug", "info", "warning", "error"]
 Format = Literal["auto", "console", "json"]

@@ -242,3 +242,7 @@ class DecodedWorkflows(msgspec.Struct, frozen=True):
 
     Each keeps only the id as the API sent it, cut off after `MAX_ID_BYTES`.
     """
+
+
+SearchPlace = Literal["prompts", "answers", "errors", "all"]
+"""Where a search looks for its phrase."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -140,6 +139,8 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
     Sends one request per workflow, and changes nothing. The exit status is that of the first
     problem.
     """
+    import asyncio
+
     settings = invocation(context).settings()
     findings = [
         _settings_finding(settings),

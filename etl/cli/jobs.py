@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -103,6 +102,8 @@ def serve(context: typer.Context) -> int:
     It sweeps each workflow on its schedule and reads what is due. It serves /livez, /readyz and
     /metrics over HTTP at service.host and service.port. A second signal ends it at once.
     """
+    import asyncio
+
     from etl import app
 
     settings = invocation(context).settings()
@@ -199,6 +200,8 @@ def _fetch(
     as_json: bool,
     then: Callable[[Database, Stop], Awaitable[None]] = _nothing,
 ) -> int:
+    import asyncio
+
     from etl import app, logs
 
     logs.leave_out(*SUMMARISED)
@@ -247,6 +250,8 @@ async def _repeated(
     PostgreSQL has spare capacity while the block runs; after it, the command would have to wait for
     the whole refresh. Errors are ignored here: the refresh that follows the block reports them.
     """
+    import asyncio
+
     over = asyncio.Event()
 
     async def repeat() -> None:

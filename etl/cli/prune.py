@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -47,6 +46,8 @@ def prune(
     service, and can be stopped and repeated at any time. In cron, use --yes. PostgreSQL reuses the
     space; only VACUUM FULL shrinks the files.
     """
+    import asyncio
+
     from etl import app
     from etl.admin import retention
 

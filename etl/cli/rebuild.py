@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import typer
@@ -30,6 +29,8 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
     and can be stopped and repeated: it continues where it stopped. With --workflow, it starts again
     from the workflow's first step.
     """
+    import asyncio
+
     from etl import app
     from etl.cli import resolve
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,6 +113,8 @@ def preview(
 
     Reads the run from the API, and changes nothing.
     """
+    import asyncio
+
     from etl import app
     from etl.cli import resolve
     from etl.ledger import redaction
@@ -151,6 +152,8 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     transactions, and can be stopped and repeated at any time. Backups are not changed; PostgreSQL
     overwrites the old rows over time, VACUUM FULL at once.
     """
+    import asyncio
+
     from etl import app
     from etl.cli import resolve
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -44,6 +43,8 @@ def refresh(
 
     `sync`, `backfill` and `serve` do this automatically.
     """
+    import asyncio
+
     from etl import app
     from etl.analytics import changed_groups
 

@@ -18,7 +18,7 @@ from etl.cli.display import counted, instant, say, styled
 from etl.cli.ids import no_json
 from etl.cli.times import Since, Until, window
 from etl.exit_status import ExitStatus
-from etl.reports.search import Place
+from etl.records import SearchPlace
 from etl.terminal import plain, visible
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def search(
     since: Since = None,
     until: Until = None,
     within: Annotated[
-        Place,
+        SearchPlace,
         typer.Option(
             "--in",
             metavar="PLACE",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +93,8 @@ def simulate(
     Its runs start, progress and end as time passes. It prints the lines that point other commands
     at it; standard error says how to continue the same history after a restart.
     """
+    import asyncio
+
     from etl import logs
     from etl.simulator.folder import Folder
     from etl.simulator.history import History

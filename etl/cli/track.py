@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -195,6 +194,8 @@ def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
             is wrong.
         ApiError: the API cannot be read.
     """
+    import asyncio
+
     unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored of it"
     try:
         confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))

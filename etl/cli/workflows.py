@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING
@@ -42,6 +41,8 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
 
     Shows which of them are configured, and the lines to add to the configuration for the others.
     """
+    import asyncio
+
     settings = invocation(context).settings()
     found = _compare(settings, asyncio.run(_ask(settings)))
     if as_json:

@@ -35,7 +35,7 @@ def open_transport(base_url: str, *, trust_env: bool) -> AiohttpTransport:
     Raises:
         ConfigurationError: the environment's proxy or certificates cannot be used.
     """
-    ssl_context = _ssl_context(trust_env=trust_env)
+    ssl_context = _ssl_context(base_url, trust_env=trust_env)
     proxy = _environment_proxy(base_url) if trust_env else None
 
     def open_session() -> aiohttp.ClientSession:
@@ -145,12 +145,14 @@ def _environment_proxy(base_url: str) -> str | None:
     return proxy
 
 
-def _ssl_context(*, trust_env: bool) -> ssl.SSLContext:
-    """Return a TLS context with the certificate authorities.
+def _ssl_context(base_url: str, *, trust_env: bool) -> ssl.SSLContext:
+    """Return a TLS context with the certificate authorities, if there can be a TLS connection.
 
     Raises:
         ConfigurationError: the environment names certificates that cannot be read.
     """
+    if not trust_env and urlsplit(base_url).scheme == "http":
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
         return httpx.create_ssl_context() if trust_env else _bundled_context()
     except OSError as error:

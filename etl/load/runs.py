@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime
+from operator import itemgetter
 from typing import NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ from msgspec import Raw
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, WriteReport
-from etl.load.staging import Staging, assign, column_types, listed
+from etl.load.staging import Staging, assign, column_types, copy, copy_new, listed
 from etl.records import Payload, Rejected
 from etl.tables import run_payloads, runs
 
@@ -113,6 +114,8 @@ class _Rows(NamedTuple):
     own: _RunRow
     content_hash: bytes
     payloads: _RunPayloads | None
+    is_stored: bool = False
+    """Whether there is a row already."""
 
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
@@ -157,6 +160,9 @@ def write_runs(
             work([_rows(bare)])
 
     def work(some: Sequence[_Rows]) -> None:
+        if not any(one.is_stored for one in some) and _insert(connection, some):
+            written.runs_inserted += len(some)
+            return
         _STAGED_RUNS.fill(
             connection,
             ((*one.own, one.content_hash, *(one.payloads or _NO_PAYLOADS)) for one in some),
@@ -198,7 +204,27 @@ def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
         row.id: (row.workflow_id, row.tracking, row.state, row.content_hash)
         for row in connection.execute(_STORED_RUNS, {"ids": [run.id for run in fresh]}).all()
     }
-    return [one for one in map(_rows, fresh) if stored.get(one.own.id) != _compared(one)]
+    return [
+        one._replace(is_stored=one.own.id in stored)
+        for one in map(_rows, fresh)
+        if stored.get(one.own.id) != _compared(one)
+    ]
+
+
+def _insert(connection: Connection, new: Sequence[_Rows]) -> bool:
+    """Insert new runs; return False if one of their ids exists already: nothing is written."""
+    rows = sorted(((*one.own, one.content_hash) for one in new), key=itemgetter(0))
+    if not copy_new(connection, "orchestra.runs", ("id", *_RUN_CONTENT, "content_hash"), rows):
+        return False
+    payloads = [
+        (one.own.id, *one.payloads)
+        for one in new
+        if one.payloads is not None and one.payloads != _NO_PAYLOADS
+    ]
+    if payloads:
+        payloads.sort(key=itemgetter(0))
+        copy(connection, "orchestra.run_payloads", ("run_id", *_RUN_PAYLOADS), payloads)
+    return True
 
 
 def _compared(one: _Rows) -> tuple[str, str, str, bytes]:

@@ -1,4 +1,4 @@
-"""Fast transfer of rows into the database: COPY, usually into a temporary table."""
+"""Fast transfer of rows into the database: COPY, into a table or a temporary one."""
 
 from __future__ import annotations
 
@@ -79,6 +79,24 @@ def copy(
         with cursor.copy(f"COPY {table} ({listed(columns)}) FROM STDIN") as sink:
             for row in rows:
                 sink.write_row(row)
+
+
+def copy_new(
+    connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[object]]
+) -> bool:
+    """Add `rows` to a table that has none of their keys; JSON as text or `Raw`.
+
+    Returns False, and adds nothing, if the table has one of the keys after all.
+
+    Raises:
+        psycopg.Error: PostgreSQL refuses a value.
+    """
+    try:
+        with connection.begin_nested():
+            copy(connection, table, columns, rows)
+    except psycopg.errors.UniqueViolation:
+        return False
+    return True
 
 
 def listed(columns: Sequence[str], prefix: str = "") -> str:

@@ -1,8 +1,9 @@
 """The write of steps with their inputs and outputs.
 
-Steps stored with the same hash are not sent. Payloads of new steps are copied directly into their
-tables: the same transaction inserted the row of `steps`, which proves that no payload exists yet.
-Everything else is staged.
+Steps stored with the same hash are not sent. If all steps of a statement are new, they are copied
+directly into `steps`, otherwise they are staged. Payloads of new steps are copied directly into
+their tables: the same transaction inserted the row of `steps`, which proves that no payload exists
+yet. Other payloads are staged.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.load.batch import Isolation, RunWrite, WriteReport
-from etl.load.staging import Staging, assign, column_types, copy, listed
+from etl.load.staging import Staging, assign, column_types, copy, copy_new, listed
 from etl.records import Payload, Rejected, RejectionReason, Step
 from etl.tables import inputs, steps
 from etl.usage import Usage
@@ -141,20 +142,16 @@ def write_steps(
         reject(*one, "rejected", why)
 
     def work(some: Sequence[tuple[RunWrite, Step]]) -> None:
-        _STAGED_STEPS.fill(connection, (_step_row(run, step) for run, step in some))
-        landed = connection.execute(_UPSERT_STEPS).rowcount
-        taken: set[str] = set()
-        if landed != len(some):
-            taken = set(connection.execute(_OWNED_BY_OTHERS).scalars())
-            for run, step in some:
-                if step.id in taken:
-                    reject_conflict(run, step)
-        new = [step for _, step in some if step.id not in stored and step.id not in taken]
         known = [step for _, step in some if step.id in stored]
+        taken = set() if not known and _insert(connection, some) else _upsert(connection, some)
+        for run, step in some:
+            if step.id in taken:
+                reject_conflict(run, step)
+        new = [step for _, step in some if step.id not in stored and step.id not in taken]
         _insert_payloads(connection, new)
         _update_payloads(connection, known)
         written.steps_updated += len(known)
-        written.steps_inserted += landed - len(known)
+        written.steps_inserted += len(new)
 
     changed: list[tuple[RunWrite, Step]] = []
     for run in batch:
@@ -186,6 +183,20 @@ def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[
             first, size = place + 1, 0
     if first < len(changed):
         yield changed[first:]
+
+
+def _insert(connection: Connection, new: Sequence[tuple[RunWrite, Step]]) -> bool:
+    """Insert new steps; return False if one of their ids exists already: nothing is written."""
+    rows = (_step_row(run, step) for run, step in new)
+    return copy_new(connection, "orchestra.steps", _STEP_COLUMNS, rows)
+
+
+def _upsert(connection: Connection, some: Sequence[tuple[RunWrite, Step]]) -> set[str]:
+    """Insert or replace steps; return the ids that other runs own: those are not written."""
+    _STAGED_STEPS.fill(connection, (_step_row(run, step) for run, step in some))
+    if connection.execute(_UPSERT_STEPS).rowcount == len(some):
+        return set()
+    return set(connection.execute(_OWNED_BY_OTHERS).scalars())
 
 
 def _insert_payloads(connection: Connection, new: Sequence[Step]) -> None:

@@ -6,18 +6,16 @@ import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Literal
 
 import msgspec
 from sqlalchemy import Connection, text
 
 from etl.database import Database, allow_long
 from etl.errors import ConfigurationError, SchemaMismatch
+from etl.records import SearchPlace
 
 LONGEST_PHRASE = 1000
 """The most characters of a phrase."""
-
-Place = Literal["prompts", "answers", "errors", "all"]
 
 # The first slice, and the seconds that a slice should take: hits are shown, and the search can be
 # stopped, between two slices.
@@ -55,7 +53,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """Only runs that started before this time; None: no limit."""
     workflow: str | None = None
     node: str | None = None
-    within: Place = "all"
+    within: SearchPlace = "all"
     limit: int = 100
 
 

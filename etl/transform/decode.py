@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from functools import partial
 from types import MappingProxyType
 
 from msgspec import Raw
 
 from etl.dead_letter_buffer import cut
-from etl.records import DecodedSteps, Payload, Rejected, RejectionReason, Step
-from etl.transform.fields import MAX_ELAPSED_SECONDS, MAX_TOKENS, Fields, Findings, usable_id
+from etl.records import DecodedSteps, Rejected, RejectionReason, Step
+from etl.transform.fields import Fields, Findings, usable_id
 from etl.transform.generation import Generation, read_generation, with_facts_of
 from etl.transform.payloads import may_be_refused, payload
 from etl.transform.redact import NotRedactable, Policy
@@ -30,6 +31,7 @@ from etl.transform.scanner import (
     is_strict_json,
 )
 from etl.transform.states import StateMap
+from etl.transform.step_columns import StepColumns, read_columns, read_usual
 
 TRANSFORM_VERSION = 1
 """The version of the decoding. Raise it whenever the same bytes give different records.
@@ -38,21 +40,6 @@ It is part of `content_hash`, by which the load skips stored rows. With the old 
 newer version decodes differently would count as unchanged and would never be written.
 """
 
-_KNOWN = frozenset(
-    {
-        *(
-            "id",
-            "user_id",
-            "organization_id",
-            "node_id",
-            "status",
-            "start_time",
-            "end_time",
-            "elapsed_time",
-        ),
-        *("error", "inputs", "outputs", "step_metadata", "tokens"),
-    }
-)
 # The most steps decoded from a response: one for each 256 bytes of it. A decoded step takes at most
 # five times as much memory.
 _STEP_BYTES = 256
@@ -118,7 +105,11 @@ def _decoded(
     steps: dict[str, Step] = {}
     own_texts: dict[str, Raw] = {}
     position = -1
-    for element in elements(body, most=max(ALWAYS_READ, len(body) // _STEP_BYTES)):
+    # jsonb may refuse a part of an odd response, and rules need the members.
+    read = (
+        partial(read_usual, latest=findings.latest) if policy is None and not may_be_odd else None
+    )
+    for element in elements(body, most=max(ALWAYS_READ, len(body) // _STEP_BYTES), read=read):
         position += element.number
         own, members, suspect = element.own, element.members, may_be_odd or not element.strict
         original = None
@@ -133,8 +124,11 @@ def _decoded(
                     policy.withhold_unredactable(error, own, usable_id(members.get("id")))
                 )
                 continue
+        columns: StepColumns | None = element.record
         step_id = None if members is None else usable_id(members.get("id"))
-        if members is None or step_id is None:
+        if columns is not None:
+            step_id = columns.id
+        if step_id is None:
             reject_element(findings, element, own=own, members=members, policy=policy)
             continue
         if step_id in steps:
@@ -149,15 +143,17 @@ def _decoded(
             )
             del steps[step_id]  # The later step also determines the position in the order.
         own_texts[step_id] = own
-        fields = Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None)
-        context = f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}"
+        if columns is None:
+            assert members is not None
+            columns = read_columns(
+                Fields(step_id, members, findings, suspect=suspect, keep_raw=policy is None),
+                step_id,
+            )
         steps[step_id] = _step(
-            step_id=step_id,
+            columns,
             position=position,
             own=own,
-            members=members,
-            fields=fields,
-            context=context,
+            context=f"{TRANSFORM_VERSION}\0{workflow_id}\0{run_id}\0{position}",
             findings=findings,
             states=states,
             node_types=node_types,
@@ -228,11 +224,10 @@ def _is_json(body: bytes, number: int) -> bool:
 
 
 def _step(
-    step_id: str,
+    columns: StepColumns,
+    *,
     position: int,
     own: Raw,
-    members: Members,
-    fields: Fields,
     context: str,
     findings: Findings,
     states: StateMap,
@@ -240,15 +235,13 @@ def _step(
     original: Generation | None,
     policy_version: str | None,
 ) -> Step:
-    node_id = fields.text("node_id")
-    status = fields.text("status")
+    node_id, status = columns.node_id, columns.status
     state = states.state_of(status)
     if state == "unknown" and status is not None:
         findings.add_drift("status", "unknown_status", status)
-    inputs = fields.payload("inputs")
-    outputs = fields.payload("outputs")
+    inputs, outputs = columns.inputs, columns.outputs
     seen = read_generation(
-        _readable(inputs, members.get("inputs")), _readable(outputs, members.get("outputs"))
+        None if inputs is None else inputs.data, None if outputs is None else outputs.data
     )
     if original is not None:
         seen = with_facts_of(original, seen)
@@ -264,26 +257,26 @@ def _step(
         digest.update(f"{policy_version}\0{seen.reported_error is not None}\0".encode())
     digest.update(own)
     return Step(
-        id=step_id,
+        id=columns.id,
         position=position,
         node_id=node_id,
         node_type=node_type,
-        user_id=fields.text("user_id"),
-        organization_id=fields.text("organization_id"),
+        user_id=columns.user_id,
+        organization_id=columns.organization_id,
         status=status,
         state=state,
-        start_time=fields.time("start_time"),
-        end_time=fields.time("end_time"),
-        api_elapsed_seconds=fields.number("elapsed_time", most=MAX_ELAPSED_SECONDS),
-        api_tokens=fields.integer("tokens", most=MAX_TOKENS),
+        start_time=columns.start_time,
+        end_time=columns.end_time,
+        api_elapsed_seconds=columns.api_elapsed_seconds,
+        api_tokens=columns.api_tokens,
         request_model=seen.request_model,
         response_model=seen.response_model,
         usage=seen.usage,
         finish_reason=seen.finish_reason,
-        error=fields.json("error"),
+        error=columns.error,
         reported_error=seen.reported_error,
-        step_metadata=fields.json("step_metadata"),
-        extra=fields.rest(_KNOWN),
+        step_metadata=columns.step_metadata,
+        extra=columns.extra,
         inputs=inputs,
         outputs=outputs,
         content_hash=digest.digest(),
@@ -297,7 +290,7 @@ def generation_of(members: Members, *, suspect: bool) -> Generation:
 
     def readable(name: str) -> Raw | None:
         raw = members.get(name)
-        return None if raw is None else _readable(payload(raw, suspect=suspect), raw)
+        return None if raw is None else payload(raw, suspect=suspect).data
 
     return read_generation(readable("inputs"), readable("outputs"))
 
@@ -307,13 +300,3 @@ def _digest(steps: Iterable[Step]) -> bytes:
     for line in sorted(f"{step.id}\0{step.status}\0{step.end_time}\n" for step in steps):
         found.update(line.encode())
     return found.digest()
-
-
-def _readable(payload: Payload | None, raw: Raw | None) -> Raw | None:
-    """Return JSON that a decoder accepts: the payload's own bytes, or what is stored instead.
-
-    None if there is no payload, or if jsonb cannot hold it.
-    """
-    if payload is None or payload.note is None:
-        return raw
-    return payload.data

@@ -60,9 +60,12 @@ _KINDS = {
     ord("n"): "null",
 }
 
-# The decoder rounds a second with more than six decimal digits, which can lead to the year 10000.
-# `parse_time` therefore does not pass longer texts to the decoder, and cuts these digits off.
-_LONGEST_IN_MICROSECONDS = len("2025-03-13T02:41:15.144470Z")
+LONGEST_USUAL_TIME = len("2025-03-13T02:41:15.144470Z")
+"""The length of a time that the decoder reads exactly.
+
+It rounds a second with more than six decimal digits, which can lead to the year 10000.
+`parse_time` therefore does not pass longer texts to the decoder, and cuts these digits off.
+"""
 
 # `datetime.fromisoformat` alone accepts more forms, which differ between versions of Python: bare
 # digits, letters before the zone, hour 24.
@@ -308,7 +311,7 @@ def parse_time(text: str) -> datetime | None:
     time, `Z`, offsets with or without minutes, and a date alone. None if the text is unreadable or
     outside the years 1 to 9999 in UTC.
     """
-    if len(text) <= _LONGEST_IN_MICROSECONDS:
+    if len(text) <= LONGEST_USUAL_TIME:
         # The decoder accepts the form that the API sends, at a tenth of the cost of the code below,
         # which accepts more forms.
         try:

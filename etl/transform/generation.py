@@ -346,6 +346,8 @@ def _error(error: Raw | UnsetType) -> str | None:
 
 def _no_success(result: _Result | _Outputs) -> str | None:
     """Return an error if the result says that it was not successful, else None."""
+    if result.successful is None and result.successfull is None and result.success is None:
+        return None
     if _is_false(result.successful) or _is_false(result.successfull):
         return "reported successful: false"
     return "reported success: false" if _is_false(result.success) else None

@@ -15,9 +15,9 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw
@@ -76,6 +76,8 @@ class Element(NamedTuple):
     """The number of elements."""
     unread: bool = False
     """Whether these are the elements after the last examined element."""
+    record: Any = None
+    """What `read` returned for the element, which is then not split (see `elements`)."""
 
 
 MAX_MEMBERS = 20_000
@@ -112,37 +114,51 @@ def check_utf8(text: bytes) -> None:
         decoder.decode(text[start : start + _PIECE], final=start + _PIECE >= len(text))
 
 
-def elements(body: bytes, *, most: int) -> Iterator[Element]:
+def elements(
+    body: bytes, *, most: int, read: Callable[[Raw], Any] | None = None
+) -> Iterator[Element]:
     """Split an array, with the fast method if possible.
 
     The first `most` elements are examined; all later ones are yielded together, as `unread`.
 
+    Args:
+        body: the text.
+        most: the number of elements to examine.
+        read: decodes an element of strict JSON with at most `MAX_MEMBERS` members as a whole, which
+            costs less than splitting it; None for an element that must be split.
+
     Raises:
         Malformed: the text is not exactly one array; raised at the latest after the last element.
     """
-    if body.count(b",") <= max(5 * ALWAYS_READ, len(body) // _DENSE):
+    most_commas = max(5 * ALWAYS_READ, len(body) // _DENSE)
+    if len(body) <= most_commas or body.count(b",") <= most_commas:
         try:
-            return split_fast(body, most)
+            return split_fast(body, most, read)
         except REFUSALS:
             pass
     return split_tolerant(body, most)
 
 
-def split_fast(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
+def split_fast(
+    body: bytes, most: int = ALWAYS_READ, read: Callable[[Raw], Any] | None = None
+) -> Iterator[Element]:
     """Split an array with the decoder; the first `most` elements are examined.
 
     Raises:
         REFUSALS: the decoder does not accept the text.
     """
     check_utf8(body)  # The decoder does not check the parts that it leaves raw.
-    return _fast(_ELEMENTS.decode(body), most)
+    return _fast(_ELEMENTS.decode(body), most, read)
 
 
-def _fast(own_texts: list[Raw], most: int) -> Iterator[Element]:
+def _fast(own_texts: list[Raw], most: int, read: Callable[[Raw], Any] | None) -> Iterator[Element]:
     unread = own_texts[most:]
     del own_texts[most:]
     for own in own_texts:
-        yield _strict(own) or Element(own, _members(bytes(own)))
+        if read is not None and not has_too_many_members(own) and (record := read(own)) is not None:
+            yield Element(own, None, strict=True, record=record)
+        else:
+            yield _strict(own) or Element(own, _members(bytes(own)))
     if unread:
         yield Element(Raw(b",".join(unread)), None, number=len(unread), unread=True)
 

@@ -46,9 +46,12 @@ def run(command: Sequence[str], variables: Mapping[str, str]) -> Cost:
     Raises:
         SystemExit: if it fails.
     """
+    environment = {**os.environ, **variables}
+    # All contenders start from compiled modules, as an installed program does.
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     begun = time.perf_counter()
     process = subprocess.Popen(
-        command, env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
     assert process.stdout is not None
     output = process.stdout.read()

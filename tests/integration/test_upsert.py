@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+import psycopg
 import pytest
 from sqlalchemy import event
 
@@ -15,7 +17,7 @@ from etl.load.upsert import write
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_run
 from etl.transform.states import StateMap
-from tests.support import query
+from tests.support import query, wait_until
 
 STATES = StateMap()
 
@@ -149,3 +151,56 @@ def test_a_step_keeps_the_payload_of_its_owner(database: Database, database_url:
         "SELECT run_id, data FROM orchestra.steps JOIN orchestra.outputs ON step_id = id",
     )
     assert stored == [{"run_id": "a", "data": "OWNER"}]
+
+
+def test_new_rows_are_not_staged(database: Database, database_url: str) -> None:
+    """A batch of new runs is copied directly into the tables; a changed one is staged."""
+    statements: list[str] = []
+
+    def note(connection: Any, cursor: Any, statement: str, *more: Any) -> None:
+        statements.append(statement)
+
+    event.listen(database._engine, "before_cursor_execute", note)
+    steps = '[{"id": "s", "status": "running", "outputs": 1}]'
+    done = written(database, found(steps=steps, outputs=2))
+    assert (done.runs_inserted, done.steps_inserted) == (1, 1)
+    assert not [one for one in statements if "staged" in one]
+    assert outputs(database_url) == [2]
+    done = written(database, found(steps=steps.replace("running", "completed"), outputs=3))
+    assert (done.runs_updated, done.steps_updated) == (0, 1)
+    assert [one for one in statements if "staged_runs" in one]
+    assert [one for one in statements if "staged_steps" in one]
+
+
+def test_a_key_that_appears_during_a_copy_is_replaced(
+    database: Database, database_url: str
+) -> None:
+    """If another transaction has inserted a new run or step in the meantime, the batch is staged.
+
+    Only a load without the ledger's locks can meet this.
+    """
+    steps = '[{"id": "a", "status": "completed"}, {"id": "b", "status": "completed"}]'
+    with psycopg.connect(database_url) as other, ThreadPoolExecutor(1) as pool:
+        other.execute(
+            "INSERT INTO orchestra.runs (id, workflow_id, tracking, state, status_source,"
+            " content_hash) VALUES ('r', 'w', 'open', 'running', 'api', '')"
+        )
+        other.execute(
+            "INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, content_hash)"
+            " VALUES ('b', 'r', 'w', 0, 'running', '')"
+        )
+        done = pool.submit(written, database, found(steps=steps, outputs=1))
+        waiting = (
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        wait_until(lambda: bool(query(database_url, waiting)))
+        other.commit()
+        report = done.result(60)
+    assert (report.runs_inserted, report.runs_updated) == (0, 1)
+    assert (report.steps_inserted, report.steps_updated) == (1, 1)
+    stored = query(database_url, "SELECT id, state FROM orchestra.steps ORDER BY id")
+    assert [(row["id"], row["state"]) for row in stored] == [("a", "succeeded"), ("b", "succeeded")]
+    [run] = query(database_url, "SELECT state FROM orchestra.runs")
+    assert run["state"] == "succeeded"
+    assert outputs(database_url) == [1]

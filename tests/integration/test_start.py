@@ -1,0 +1,73 @@
+"""The modules that a command imports: they take most of the time of a short command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
+from tests.processes import environment_of, run
+from tests.support import configuration, environment
+
+# `main` ends with an exception, so that the list of modules is printed when the interpreter exits.
+_CODE = """
+import atexit, sys
+atexit.register(lambda: print("MODULES", *sys.modules))
+from etl.cli import main
+main()
+"""
+
+
+def _imported(*arguments: str, variables: dict[str, str]) -> tuple[set[str], set[str]]:
+    """Return the imported packages of others, and the imported parts of this program."""
+    done = subprocess.run(
+        [sys.executable, "-c", _CODE, *arguments],
+        env=environment_of(variables),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    modules = done.stdout.rpartition("MODULES")[2].split()
+    packages = {name.partition(".")[0] for name in modules} - sys.stdlib_module_names
+    # A site may import more at the start of each interpreter.
+    bare = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*sys.modules)"], capture_output=True, text=True
+    )
+    packages -= {name.partition(".")[0] for name in bare.stdout.split()}
+    parts = {".".join(name.split(".")[:2]) for name in modules if name.startswith("etl.")}
+    return packages, parts
+
+
+def test_help_imports_only_the_command_line() -> None:
+    """`--help` imports neither a library that a command's work needs, nor the code of that work."""
+    packages, parts = _imported("--help", variables={})
+    assert packages <= {
+        "annotated_doc",
+        "etl",
+        "msgspec",
+        "shellingham",
+        "typer",
+        "typing_extensions",
+    }
+    assert not parts & {"etl.app", "etl.database", "etl.settings", "etl.logs", "etl.tables"}
+
+
+def test_a_sync_imports_only_what_it_uses(database_url: str, tmp_path: Path) -> None:
+    """A `sync` with nothing new imports no optional parts of libraries, and no other commands."""
+    history = History(seed=7, workflows=1, runs_per_workflow=3, live=0, arrivals_per_minute=0)
+    config = tmp_path / "etl.toml"
+    config.write_text(configuration(*history.workflow_ids))
+    with Simulator(history).in_thread() as serving:
+        variables = environment(database_url, serving.base_url, ORCHESTRA_ETL_CONFIG=str(config))
+        assert run("sync", variables=variables).returncode == 0  # it looks up prices of new models
+        packages, parts = _imported("sync", "--json", variables=variables)
+    assert set() == packages & {
+        "alembic", "apprise", "apscheduler", "click", "genai_prices", "jsonpath_rfc9535", "mako",
+        "prometheus_client", "pyarrow", "pygments", "pyiceberg", "rich",
+    }  # fmt: skip
+    assert set() == parts & {
+        "etl.admin", "etl.cron", "etl.demo", "etl.embedded", "etl.reports", "etl.service",
+        "etl.simulator",
+    }  # fmt: skip

@@ -14,7 +14,12 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ()
+_SQL_FILES: tuple[str, ...] = (
+    "explained_periods_v1",
+    "explain_cost_v1",
+    "explain_duration_v1",
+    "explain_failures_v1",
+)
 
 
 def upgrade() -> None:

@@ -117,7 +117,7 @@ AS $$
         GROUP BY n.node_id, n.is_step, m.runs_0, m.runs_1
     ), factors AS (
         -- A node that is on the path in one period only takes as long in the other.
-        SELECT n.node_id, orchestra.ratio(n.steps_0, n.runs_0) AS often_0,
+        SELECT n.node_id, n.is_step, orchestra.ratio(n.steps_0, n.runs_0) AS often_0,
                orchestra.ratio(n.steps_1, n.runs_1) AS often_1,
                COALESCE(orchestra.ratio(n.took_0, n.steps_0), orchestra.ratio(n.took_1, n.steps_1))
                    AS ms_0,
@@ -136,7 +136,8 @@ AS $$
                  (f.often_1 - f.often_0) * orchestra.midpoint(f.ms_0, f.ms_1)),
                 ('time', f.ms_0, f.ms_1,
                  orchestra.midpoint(f.often_0, f.often_1) * (f.ms_1 - f.ms_0)),
-                ('waiting', f.waited_0, f.waited_1, f.waited_1 - f.waited_0)
+                (CASE WHEN f.is_step THEN 'waiting' ELSE 'waiting_at_end' END,
+                 f.waited_0, f.waited_1, f.waited_1 - f.waited_0)
         ) AS e (part, before, after, amount)
         WHERE round(e.amount, 6) <> 0
     ), ranked AS (

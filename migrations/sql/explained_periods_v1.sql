@@ -31,18 +31,24 @@ AS $$
     WITH versions AS (
         SELECT v.version, v.since, lead(v.since, 1, 'infinity') OVER (ORDER BY v.since) AS ends
         FROM (
-            SELECT CAST(NULL AS text) AS version, CAST('-infinity' AS timestamptz) AS since
-            UNION ALL
-            -- The rule of run_summary.
-            SELECT seen.version,
-                   CASE WHEN seen.api_updated_at < seen.first_seen_at
-                         AND (seen.before <= seen.api_updated_at OR seen.before IS NULL)
-                       THEN seen.api_updated_at ELSE seen.first_seen_at END
-            FROM (SELECT w.version, w.first_seen_at, w.api_updated_at,
-                         lag(w.first_seen_at) OVER (ORDER BY w.first_seen_at) AS before
-                  FROM orchestra.workflow_versions AS w
-                  WHERE w.workflow_id = workflow) AS seen
+            SELECT b.version, b.since, row_number() OVER (ORDER BY b.since) > 1
+                   AND b.version IS NOT DISTINCT FROM lag(b.version) OVER (ORDER BY b.since)
+                       AS is_same
+            FROM (
+                SELECT CAST(NULL AS text) AS version, CAST('-infinity' AS timestamptz) AS since
+                UNION ALL
+                -- The rule of run_summary.
+                SELECT seen.version,
+                       CASE WHEN seen.api_updated_at < seen.first_seen_at
+                             AND (seen.before <= seen.api_updated_at OR seen.before IS NULL)
+                           THEN seen.api_updated_at ELSE seen.first_seen_at END
+                FROM (SELECT w.version, w.first_seen_at, w.api_updated_at,
+                             lag(w.first_seen_at) OVER (ORDER BY w.first_seen_at) AS before
+                      FROM orchestra.workflow_versions AS w
+                      WHERE w.workflow_id = workflow) AS seen
+            ) AS b
         ) AS v
+        WHERE NOT v.is_same
     ), stretches AS (
         SELECT p.side, v.version, GREATEST(p.begins, v.since) AS begins,
                LEAST(p.ends, v.ends) AS ends, p.ends AS period_ends

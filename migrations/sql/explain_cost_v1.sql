@@ -3,7 +3,8 @@ CREATE FUNCTION orchestra.explained_calls(
     against_since timestamptz, against_until timestamptz
 ) RETURNS TABLE (
     side integer, version text, node_id text, model text, service_tier text, context_tier integer,
-    hour timestamptz, calls bigint, unmetered_calls bigint, used orchestra.usage
+    usage_kinds integer, at timestamptz, calls bigint, unmetered_calls bigint,
+    used orchestra.usage
 )
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 10000
 AS $$
@@ -11,8 +12,8 @@ AS $$
         SELECT * FROM orchestra.explained_periods(
             workflow, since, until, against_since, against_until)
     )
-    SELECT p.side, p.version, s.node_id, s.model, s.service_tier, s.context_tier, s.hour, s.calls,
-           s.unmetered_calls,
+    SELECT p.side, p.version, s.node_id, s.model, s.service_tier, s.context_tier, s.usage_kinds,
+           s.hour, s.calls, s.unmetered_calls,
            CAST(ROW(
                s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens,
                s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens,
@@ -29,7 +30,7 @@ AS $$
     WHERE s.calls > 0
     UNION ALL
     SELECT c.side, c.version, c.node_id, c.model, c.service_tier,
-           orchestra.context_tier((c.used).input_tokens), c.time, 1,
+           orchestra.context_tier((c.used).input_tokens), orchestra.kinds_of(c.used), c.time, 1,
            CASE WHEN orchestra.is_unmetered(c.outcome, true, c.has_usage, c.used)
                THEN 1 ELSE 0 END,
            c.used
@@ -101,6 +102,17 @@ AS $$ SELECT (before + after) * 0.5 $$;
 
 COMMENT ON FUNCTION orchestra.midpoint(numeric, numeric) IS 'The mean of two numbers.';
 
+-- The rollups limit their sums in the same way.
+CREATE FUNCTION orchestra.bounded(total numeric) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+AS $$
+    SELECT CASE WHEN total > 1000000000000000000 THEN 1000000000000000000
+                ELSE CAST(total AS bigint) END
+$$;
+
+COMMENT ON FUNCTION orchestra.bounded(numeric) IS
+    'A sum of quantities as a bigint, at most 10^18, so that an absurd number does no harm.';
+
 -- A cost is a product along the levels of a tree: runs; the share of a version in the runs; calls of
 -- a node in a run; the share of the calls with a cost; the share of a model in those; the quantity
 -- of a kind in a call; its price. At each level, the difference of the product of a factor x and
@@ -116,16 +128,53 @@ CREATE FUNCTION orchestra.explain_cost(
 )
 LANGUAGE sql STABLE PARALLEL SAFE ROWS 100
 AS $$
-    WITH calls AS MATERIALIZED (
-        SELECT c.side, c.version, c.node_id, c.model, c.service_tier, c.context_tier, c.calls,
-               c.unmetered_calls AS unmetered, c.calls - c.unmetered_calls AS metered, c.used,
-               p AS prices,
-               CASE WHEN orchestra.call_cost(c.used, c.calls - c.unmetered_calls, p) IS NOT NULL
-                   THEN p.currency END AS currency
+    WITH used AS MATERIALIZED (
+        -- Calls with the same price and the same kinds of usage, of which either all have a cost or
+        -- none has.
+        SELECT c.side, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+               c.usage_kinds, p.valid_from, min(c.at) AS at,
+               CAST(sum(c.calls) AS bigint) AS calls,
+               CAST(sum(c.unmetered_calls) AS bigint) AS unmetered,
+               CAST(ROW(
+                   orchestra.bounded(sum((c.used).input_tokens)),
+                   orchestra.bounded(sum((c.used).cached_input_tokens)),
+                   orchestra.bounded(sum((c.used).cache_write_tokens)),
+                   orchestra.bounded(sum((c.used).cache_write_1h_tokens)),
+                   orchestra.bounded(sum((c.used).input_audio_tokens)),
+                   orchestra.bounded(sum((c.used).cached_audio_tokens)),
+                   orchestra.bounded(sum((c.used).input_image_tokens)),
+                   orchestra.bounded(sum((c.used).cached_image_tokens)),
+                   orchestra.bounded(sum((c.used).input_video_tokens)),
+                   orchestra.bounded(sum((c.used).output_tokens)),
+                   orchestra.bounded(sum((c.used).reasoning_tokens)),
+                   orchestra.bounded(sum((c.used).output_audio_tokens)),
+                   orchestra.bounded(sum((c.used).output_image_tokens)),
+                   orchestra.bounded(sum((c.used).output_video_tokens)),
+                   orchestra.bounded(sum((c.used).citation_tokens)),
+                   orchestra.bounded(sum((c.used).other_tokens)),
+                   orchestra.bounded(sum((c.used).web_searches)),
+                   orchestra.bounded(sum((c.used).file_searches)),
+                   orchestra.bounded(sum((c.used).tool_uses)),
+                   orchestra.bounded(sum((c.used).audio_ms)),
+                   orchestra.bounded(sum((c.used).document_pages)),
+                   orchestra.bounded(sum((c.used).search_units)),
+                   orchestra.bounded(sum((c.used).unread_quantities))
+               ) AS orchestra.usage) AS used
         FROM orchestra.explained_calls(workflow, since, until, against_since, against_until) AS c
         LEFT JOIN orchestra.prices AS p
-          ON p.model = c.model AND c.calls > c.unmetered_calls
-         AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.hour)
+          ON p.model = c.model
+         AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.at)
+        GROUP BY c.side, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+                 c.usage_kinds, p.valid_from
+    ), calls AS MATERIALIZED (
+        SELECT u.side, u.version, u.node_id, u.model, u.service_tier, u.context_tier, u.calls,
+               u.unmetered, u.calls - u.unmetered AS metered, u.used, p AS prices,
+               CASE WHEN orchestra.call_cost(u.used, u.calls - u.unmetered, p) IS NOT NULL
+                   THEN p.currency END AS currency
+        FROM used AS u
+        LEFT JOIN orchestra.prices AS p
+          ON p.model = u.model AND p.valid_from = u.valid_from AND u.calls > u.unmetered
+         AND orchestra.price_applies(p, u.service_tier, u.context_tier, u.at)
     ), periods AS (
         SELECT p.side, p.version, sum(p.runs) AS runs
         FROM orchestra.explained_periods(workflow, since, until, against_since, against_until) AS p

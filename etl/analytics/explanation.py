@@ -295,9 +295,18 @@ def _node(node: str | None) -> str:
 
 
 def _change(before: Decimal | int | None, after: Decimal | int | None) -> str:
-    return " -> ".join(_number(Decimal(one or 0)) for one in (before, after))
+    """Return both numbers, with as many digits as it takes to tell them apart."""
+    one, other = Decimal(before or 0), Decimal(after or 0)
+    texts = ("", "")
+    for digits in range(4, 10):
+        texts = (_number(one, digits), _number(other, digits))
+        if texts[0] != texts[1]:
+            break
+    return " -> ".join(texts)
 
 
-def _number(number: Decimal) -> str:
-    """Return a number with four digits, or with all those before its point."""
-    return f"{number:,.0f}" if abs(number) >= 1000 else f"{float(number):.4g}"
+def _number(number: Decimal, digits: int) -> str:
+    """Return a number with so many significant digits, or with all those before its point."""
+    places = max(digits - 1 - number.adjusted(), 0) if number else 0
+    text = f"{number:,.{places}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -96,10 +96,10 @@ def duration(
     against: Against = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show why the successful runs of a workflow take longer or shorter than before.
+    """Show why runs take longer or shorter than before.
 
-    The difference of the mean duration is split into the nodes on the critical path (how often they
-    are on it, and how long they take) and the waiting between them.
+    The difference of the mean duration of successful runs is split into the nodes on the critical
+    path (how often they are on it, and how long they take) and the waiting between them.
     """
     _explain(context, "duration", workflow, since, until, against, as_json=as_json)
 
@@ -112,7 +112,7 @@ def failures(
     against: Against = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show why more or fewer steps of a workflow fail than before.
+    """Show why more or fewer steps fail than before.
 
     The difference is split into the number of runs, and the failures per run by node and kind of
     failure: new, grown, shrunk or gone. Soft failures count.

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, text
 
 from etl.errors import SchemaMismatch
 from etl.terminal import plain
+from etl.usage import STANDARD
 
 Figure = Literal["cost", "duration", "failures"]
 
@@ -249,7 +250,8 @@ def _cost_words(part: CostPart) -> str:
     version = "" if part.version is None else f", version {plain(part.version, _NAME)}"
     change = _change(part.before, part.after)
     model = plain(part.model or "without a name", _NAME)
-    tiers = [plain(part.service_tier, 20)] if part.service_tier else []
+    is_standard = part.service_tier in (None, STANDARD)
+    tiers = [] if is_standard else [plain(part.service_tier or "", 20)]
     tiers += [f"above {part.context_tier:,} input tokens"] if part.context_tier else []
     if tiers:
         model += f" ({', '.join(tiers)})"

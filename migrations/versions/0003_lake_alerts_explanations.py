@@ -24,6 +24,10 @@ _SQL_FILES = (
     "content_shapes_v2",
     "model_call_text_v2",
     "search_v2",
+    "explained_periods_v1",
+    "explain_cost_v1",
+    "explain_duration_v1",
+    "explain_failures_v1",
 )
 
 

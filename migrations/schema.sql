@@ -1953,11 +1953,12 @@ CREATE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
     AS $$
     SELECT CASE jsonb_typeof(payload)
                WHEN 'string' THEN
-                   CASE WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]'
-                        THEN COALESCE(orchestra.parsed_json(payload #>> '{}'),
-                                      orchestra.stream_events(payload))
-                        WHEN payload #>> '{}' ~ '^[ \t\n\r]*(data|event|id|retry)?:'
-                        THEN orchestra.stream_events(payload) END
+                   -- JSON has no line end between } and {, not even in a string.
+                   CASE WHEN payload #>> '{}' ~ '^[ \t\n\r]*(data|event|id|retry)?:'
+                             OR payload #>> '{}' ~ '^[ \t\n\r]*\{.*\}[ \t]*[\n\r]\s*\{'
+                        THEN orchestra.stream_events(payload)
+                        WHEN payload #>> '{}' ~ '^[ \t\n\r]*[[{]'
+                        THEN orchestra.parsed_json(payload #>> '{}') END
                WHEN 'array' THEN
                    CASE WHEN jsonb_typeof(payload -> 0) = 'string'
                              AND payload ->> 0 ~ '^[ \t\n\r]*((data|event|id|retry)?:|\{)'
@@ -2684,7 +2685,9 @@ CREATE FUNCTION orchestra.stream_events(payload jsonb) RETURNS jsonb
                 FROM jsonb_path_query(payload, 'lax $[*] ? (@.type() == "string")')
                     WITH ORDINALITY AS t (value, ordinal)
             ) AS a (said)
+            -- 10,000 events of three lines, each with two characters at its end.
             WHERE length(a.said) <= 1048576
+              AND length(a.said) - length(translate(a.said, E'\r\n', '')) <= 60000
               AND a.said ~ '^[ \t\n\r]*(data: ?[[{]|(event|id|retry)?:|\{)'
             OFFSET 0
         ) AS s (said, is_json)

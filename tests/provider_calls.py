@@ -33,6 +33,9 @@ _GEMINI = "https://ai.google.dev/api/generate-content"
 _BEDROCK = "https://docs.aws.amazon.com/bedrock/latest"
 _LANGCHAIN = "https://reference.langchain.com/python/langchain_core/messages/"
 _LANGGRAPH = "https://reference.langchain.com/python/langgraph/graph/message/MessagesState"
+_THINKING = (
+    "https://reference.langchain.com/python/langchain-groq/chat_models/ChatGroq/reasoning_format"
+)
 _PICTURE = "data:image/png;base64,aGk="
 
 
@@ -430,7 +433,7 @@ CALLS = (
          tools=[_tool({"commands": ["ls"]}, "shell_call"),
                 _tool({"type": "delete_file", "path": "a.txt"}, "apply_patch_call"),
                 _tool({"query": "tea"}, "tool_search_call")], parameters={}),
-    Call("Reasoning before the answer", "https://console.groq.com/docs/reasoning",
+    Call("Reasoning before the answer", _THINKING,
          _asked(_user("Rain?"), reasoning_format="raw"),
          _chose({"content": "<think>\nHm.\n</think>\n\nRain, <think>no</think>."},
                 {"content": " <thinking>Hm.</thinking>Sun."}, {"content": "<think>Cut of"},

@@ -16,6 +16,9 @@ _CHUNKS = "https://platform.openai.com/docs/api-reference/chat-streaming"
 _EVENTS = "https://html.spec.whatwg.org/multipage/server-sent-events.html"
 _GEMINI = "https://ai.google.dev/gemini-api/docs/interactions/streaming"
 _MISTRAL = "https://docs.mistral.ai/api/endpoint/beta/conversations"
+_THINKING = (
+    "https://reference.langchain.com/python/langchain-groq/chat_models/ChatGroq/reasoning_format"
+)
 _UI = "https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol"
 
 
@@ -149,7 +152,7 @@ STREAMS = (
          [{"type": "object", "object": {}}, {"type": "text-delta", "textDelta": '{"a"'},
           {"type": "object", "object": {"a": 1}}, {"type": "text-delta", "textDelta": ": 1}"},
           {"type": "finish", "finishReason": "stop"}], answer='{"a": 1}'),
-    Call("Reasoning in pieces", "https://console.groq.com/docs/reasoning", None,
+    Call("Reasoning in pieces", _THINKING, None,
          [_chunk("<thi"), _chunk("nk>Hm."), _chunk("</think>\n"), *_PIECES], answer="Rain."),
     Call("No stream", _EVENTS, {"prompt": "data: {not JSON"}, {"text": "data: {\"text\": 1"},
          "data: {not JSON", answer='data: {"text": 1', parameters={}),

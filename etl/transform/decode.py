@@ -33,7 +33,7 @@ from etl.transform.scanner import (
 from etl.transform.states import StateMap
 from etl.transform.step_columns import StepColumns, read_columns, read_usual
 
-TRANSFORM_VERSION = 1
+TRANSFORM_VERSION = 2
 """The version of the decoding. Raise it whenever the same bytes give different records.
 
 It is part of `content_hash`, by which the load skips stored rows. With the old hash, rows that a

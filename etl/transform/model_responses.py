@@ -16,6 +16,7 @@ from etl.transform.content_drift import ANSWER_MEMBERS
 from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
+from etl.transform.text_streams import events_of
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
 from etl.transform.usage_reading import (
     NAMES,
@@ -40,6 +41,7 @@ _FEW = 100
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _TEXT = msgspec.json.Decoder(str)
+_TEXTS = msgspec.json.Decoder(list[str])
 _ANY = msgspec.json.Decoder()
 _BESIDE = frozenset({"response_cost", "service_tier", "serviceTier", "results", "_hidden_params"})
 """Members that belong to a response, but do not show that an object is a response."""
@@ -187,19 +189,31 @@ class Completion:
                 found.setdefault(name, count)
         return found, self._deviations
 
-    def look(self, value: bytes, path: str, depth: int = 0) -> None:
-        """Search JSON of any type for a response. No content raises an error."""
+    def look(self, value: bytes, path: str, depth: int = 0) -> bool:
+        """Search JSON of any type for a response; return whether it could be read.
+
+        No content raises an error.
+        """
         try:
             if value.startswith(b"{"):
                 self._look_into(_MEMBERS.decode(value), path, depth)
             elif value.startswith(b"[") and len(value) <= _MAX_ARRAY_BYTES:
-                self._look_at_events(_ELEMENTS.decode(value), f"{path}[]", depth + 1)
+                elements = _ELEMENTS.decode(value)
+                self._look_at_events(elements, f"{path}[]", depth + 1)
+                if elements and bytes(elements[0]).startswith(b'"'):
+                    self._look_at_stream("\n".join(_TEXTS.decode(value)), path)
             elif value.startswith(b'"') and len(value) <= _MAX_TEXT_BYTES:
-                text = _TEXT.decode(value)
-                if text.lstrip()[:1] in ("{", "["):
-                    self.look(text.strip().encode(), path, MAX_DEPTH - 1)
+                text = _TEXT.decode(value).strip()
+                if not (text[:1] in ("{", "[") and self.look(text.encode(), path, MAX_DEPTH - 1)):
+                    self._look_at_stream(text, path)
         except REFUSALS:
-            return
+            return False
+        return True
+
+    def _look_at_stream(self, text: str, path: str) -> None:
+        # An event can contain the response, which contains the usage.
+        if len(text) <= _MAX_TEXT_BYTES and (events := events_of(text)) is not None:
+            self.look(events, path, MAX_DEPTH - 3)
 
     def _look_at_events(self, events: list[Raw], path: str, depth: int) -> None:
         if len(events) > _FIRST_EVENTS + _LAST_EVENTS:

@@ -36,6 +36,15 @@ def upgrade() -> None:
         # `op.execute` would read a colon as a parameter. The driver reads a percent sign as one.
         statements = (_SQL / f"{name}.sql").read_text()
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
+    _newer_rules()
+
+
+def _newer_rules() -> None:
+    """Make a rebuild due: the usage of streams that are kept as a text is read."""
+    op.execute(
+        "INSERT INTO orchestra_etl.rebuilds (transform_version, finished_at)"
+        " SELECT 2, CASE WHEN NOT EXISTS (SELECT FROM orchestra.steps) THEN now() END"
+    )
 
 
 def downgrade() -> None:

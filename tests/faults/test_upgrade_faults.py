@@ -282,7 +282,10 @@ def _rows(url: str) -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _key(row: dict[str, Any]) -> str:
-    names = ("id", "run_id", "step_id", "workflow_id", "version", "hour", "day", "ordinal")
+    names = (
+        *("id", "run_id", "step_id", "workflow_id", "version", "hour", "day", "ordinal"),
+        "transform_version",
+    )
     named = [str(row[name]) for name in names if name in row]
     return "/".join(named[:1] if "id" in row else named)
 

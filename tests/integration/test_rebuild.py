@@ -153,7 +153,11 @@ def world(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[World]:
-    """Provide finished runs, none of them loaded."""
+    """Provide finished runs, none of them loaded, and only the newest rebuild."""
+    query(
+        database_url,
+        "DELETE FROM orchestra_etl.rebuilds WHERE transform_version < %s", TRANSFORM_VERSION,
+    )  # fmt: skip
     history = History(
         seed=5,
         workflows=1,

@@ -190,6 +190,43 @@ def test_events_of_a_stream_under_a_name(name: str) -> None:
         assert seen.finish_reason == "max_tokens"
 
 
+@pytest.mark.parametrize("wrap", [lambda one: one, lambda one: {"result": {"data": one}}])
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda events: "".join(f"data: {one}\r\n\r\n" for one in events) + "data: [DONE]\r\n\r\n",
+        lambda events: ": wait\n\n" + "".join(f"event: a\ndata:{one}\n\n" for one in events),
+        lambda events: "\n".join(events) + "\n",
+        lambda events: [*(f"data: {one}" for one in events), ""],
+    ],
+    ids=["server-sent events", "with comments and names", "lines of JSON", "a list of lines"],
+)
+@pytest.mark.parametrize(
+    "events",
+    [
+        [{"id": "c", "model": "m", "choices": [{"delta": {"content": "a"}}]},
+         {"id": "c", "model": "m", "choices": [{"delta": {}, "finish_reason": "stop"}]},
+         {"id": "c", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}],
+        [{"type": "message_start", "message": {"id": "m", "model": "m",
+                                               "usage": {"input_tokens": 3, "output_tokens": 1}}},
+         {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}},
+         {"type": "message_delta", "delta": {"stop_reason": "stop"},
+          "usage": {"output_tokens": 4}}],
+        [{"type": "response.created", "response": {"id": "r", "usage": None}},
+         {"type": "response.completed", "response": {
+             "id": "r", "object": "response", "model": "m", "status": "stop",
+             "usage": {"input_tokens": 3, "output_tokens": 4}}}],
+    ],
+    ids=["OpenAI chat", "Anthropic", "OpenAI responses"],
+)  # fmt: skip
+def test_a_stream_as_text(events: list[Any], form: Any, wrap: Any) -> None:
+    """The usage of a stream that is kept as a text is read as that of its events."""
+    found = read(wrap(form([json.dumps(one) for one in events])))
+    assert found == read(wrap(events))
+    assert (found.usage.input_tokens, found.usage.output_tokens) == (3, 4)
+    assert (found.response_model, found.finish_reason) == ("m", "stop")
+
+
 def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
     """An unreadable total or reported cost does not change what is charged."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "x", "cost": "y"}

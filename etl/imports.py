@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def without(*modules: str) -> Iterator[None]:
     """Let the block's imports find none of these modules, as if they were not installed.
 
-    Some libraries import others if they can, for instance for colours, which delays the start of
-    every command. A module that is already imported stays.
+    Libraries with an optional command line or optional colours import these if they can, which
+    delays the start of every command. A module that is already imported stays.
     """
     hidden = [one for one in modules if one not in sys.modules]
     sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]

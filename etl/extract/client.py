@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import io
 import random
 import time
@@ -12,9 +13,11 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+import httpx
 
 from etl.errors import (
     ApiUnavailable,
+    ConfigurationError,
     KeyRefused,
     NotFound,
     RequestRefused,
@@ -23,7 +26,7 @@ from etl.errors import (
 )
 from etl.extract.gunzip import Gunzip, gunzip
 from etl.extract.http_dates import http_date, retry_after
-from etl.extract.transport import Transport
+from etl.extract.transport import cause_of, open_transport
 from etl.identifiers import path_segment
 from etl.records import ApiResponse
 
@@ -95,7 +98,10 @@ class OrchestraClient:
         self._base_url = base_url
         self._api_key = api_key
         self._key: str | None = None
-        self._headers: dict[str, str] = {}
+        try:
+            self._template = httpx.Request("GET", base_url)
+        except httpx.InvalidURL:
+            raise ConfigurationError("`api.base_url` is not a valid URL") from None
         self._header_name = header_name
         self._deadline = deadline
         self._max_response_bytes = max_response_bytes
@@ -105,7 +111,7 @@ class OrchestraClient:
         self._on_throttled = on_throttled
         self._on_request = on_request
         self._in_flight = asyncio.Semaphore(concurrency)
-        self._transport = Transport(base_url, trust_env=trust_env)
+        self._transport = open_transport(base_url, trust_env=trust_env)
         self.requests_sent = 0
         """Attempts so far, including the failed ones."""
         self.has_responded = False
@@ -150,14 +156,14 @@ class OrchestraClient:
 
     async def _get(self, path: str, endpoint: str) -> ApiResponse:
         """Send a request until it succeeds, is refused, or has no attempt left."""
-        url = self._base_url + path  # for error texts
+        url = self._base_url + path
         failed_attempts = 0
         while True:
             try:
                 async with self._in_flight:
                     if self._before_request is not None:
                         await self._before_request()
-                    return await self._attempt(path, url, endpoint)
+                    return await self._attempt(url, endpoint)
             except _NoResponse as error:
                 # Handled outside this block, so that the final error does not refer to aiohttp's
                 # errors: they print the request's headers, which contain the key.
@@ -187,37 +193,45 @@ class OrchestraClient:
         )
         return min(self._max_wait, (retry_after_seconds or 0.0) + jitter)
 
-    async def _attempt(self, path: str, url: str, endpoint: str) -> ApiResponse:
+    async def _attempt(self, url: str, endpoint: str) -> ApiResponse:
         """Send one request; raise _NoResponse if another attempt may succeed."""
-        headers = self._headers_with_key()
+        request = self._request(url)
         self.requests_sent += 1
         requested_at = time.monotonic()
         status = "cancelled"
         try:
-            # A body that arrives byte by byte never exceeds a timeout between two reads.
+            # httpx has no total timeout: a body that arrives byte by byte never exceeds the
+            # timeouts that it has.
             async with asyncio.timeout(self._deadline):
-                async with await self._transport.get(path, headers) as response:
-                    status = str(response.status)
-                    server_time = http_date(_header(response, "Date"))
-                    wait = retry_after(_header(response, "Retry-After"), server_time=server_time)
-                    self._check_status(response.status, url, wait)
+                response = await self._transport.handle_async_request(request)
+                status = str(response.status_code)
+                try:
+                    server_time = http_date(response.headers.get("date"))
+                    wait = retry_after(response.headers.get("retry-after"), server_time=server_time)
+                    self._check_status(response.status_code, url, wait)
                     fetched = ApiResponse(
                         await self._body(response, url), requested_at, server_time
                     )
                     self.has_responded = True
                     return fetched
+                finally:
+                    await response.aclose()
         except TimeoutError:
             status = "timeout"
             raise _NoResponse(f"no complete response within {self._deadline:g} s") from None
-        except (aiohttp.ClientError, OSError, zlib.error) as error:
+        except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
-            cause, advice = self._transport.cause_of(error)
+            cause, advice = cause_of(error, httpx.URL(self._base_url))
             raise _NoResponse(cause, advice=advice) from None
         finally:
             self._on_request(endpoint, status, time.monotonic() - requested_at)
 
-    def _headers_with_key(self) -> dict[str, str]:
-        """Return the headers of a request with the current key."""
+    def _request(self, url: str) -> httpx.Request:
+        """Return a request with the current key, copied from a template.
+
+        Building a request from scratch takes a seventh of a request's total time, half of it to
+        parse the URL.
+        """
         key = self._api_key()
         if key != self._key:
             if not key or not key.isascii() or not key.isprintable():
@@ -225,14 +239,16 @@ class OrchestraClient:
                     "the API key is empty, or contains a character that an HTTP header cannot "
                     "contain: correct it"
                 )
-            self._key = key
-            self._headers = {
+            headers = {
                 self._header_name: f"Bearer {key}",
                 "Accept": "application/json",
                 "Accept-Encoding": "gzip",
                 "User-Agent": "orchestra-etl",
             }
-        return self._headers
+            self._key, self._template = key, httpx.Request("GET", self._base_url, headers=headers)
+        request = copy.copy(self._template)
+        request.url = _CheckedUrl(url)
+        return request
 
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
         """Return if the body may be read; otherwise raise the error that the status means."""
@@ -264,7 +280,7 @@ class OrchestraClient:
             case _:
                 raise RequestRefused(f"GET {url}: {status}, the API refuses the request", status)
 
-    async def _body(self, response: aiohttp.ClientResponse, url: str) -> bytes:
+    async def _body(self, response: httpx.Response, url: str) -> bytes:
         """Read and decompress the body.
 
         aiohttp itself raises if the body is shorter than the headers say.
@@ -272,11 +288,10 @@ class OrchestraClient:
         A compressed body is only measured while it arrives, and stays compressed: a body that
         inflates beyond the limit never takes more memory than was sent.
         """
-        if response.status == 204:
+        if response.status_code == 204:
             return b"[]"  # no content: an empty list
         encodings = [
-            name.strip().lower()
-            for name in (_header(response, "Content-Encoding") or "").split(",")
+            name.strip().lower() for name in response.headers.get("content-encoding", "").split(",")
         ]
         encodings = [name for name in encodings if name not in {"", "identity"}]
         if encodings not in ([], ["gzip"], ["x-gzip"]):
@@ -285,12 +300,13 @@ class OrchestraClient:
                 f"GET {url}: the response's Content-Encoding is neither gzip nor identity"
             )
         limit = self._max_response_bytes
-        if int(_header(response, "Content-Length") or 0) > limit:
+        if int(response.headers.get("content-length", 0)) > limit:
             raise _too_large(url, limit)
         stream = Gunzip() if encodings else None
         received = io.BytesIO()
         inflated_bytes = 0
-        async for chunk in response.content.iter_any():
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        async for chunk in response.stream:
             received.write(chunk)
             if received.tell() > limit:
                 raise _too_large(url, limit)
@@ -306,6 +322,19 @@ class OrchestraClient:
         if inflated_bytes < THREAD_FROM_BYTES:
             return gunzip(body)
         return await asyncio.to_thread(gunzip, body)
+
+
+class _CheckedUrl(httpx.URL):
+    """A URL built from a validated base and escaped ids, which httpx need not parse.
+
+    The transport reads only its text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __str__(self) -> str:
+        return self._text
 
 
 class _NoResponse(Exception):
@@ -328,12 +357,6 @@ class _NoResponse(Exception):
         """Seconds for which the server requests a pause; None if it requests none."""
         self.throttled = throttled
         """Whether all requests should pause, not only this one."""
-
-
-def _header(response: aiohttp.ClientResponse, name: str) -> str | None:
-    """Return the value of a header; several of one name are one list, as HTTP says."""
-    values = response.headers.getall(name, ())
-    return ", ".join(values) if values else None
 
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:

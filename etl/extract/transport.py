@@ -6,12 +6,12 @@ import functools
 import os
 import ssl
 import zlib
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from yarl import URL
+import httpx
+from httpx_aiohttp import AiohttpTransport
 
 from etl.errors import ConfigurationError
 
@@ -25,71 +25,35 @@ _CHECK_URL = "check `api.base_url` (ORCHESTRA_BASE_URL)"
 _CHECK_PROXY = "check HTTP_PROXY and HTTPS_PROXY, or unset `api.trust_env`"
 
 
-class Transport:
-    """The connections to one origin."""
+def open_transport(base_url: str, *, trust_env: bool) -> AiohttpTransport:
+    """Return a transport to this origin.
 
-    def __init__(self, base_url: str, *, trust_env: bool) -> None:
-        """Open no connection before the first request.
+    Args:
+        base_url: a URL of the origin.
+        trust_env: use the proxy and certificates that the environment names.
 
-        Args:
-            base_url: a URL of the origin.
-            trust_env: use the proxy and certificates that the environment names.
+    Raises:
+        ConfigurationError: the environment's proxy or certificates cannot be used.
+    """
+    ssl_context = _ssl_context(base_url, trust_env=trust_env)
+    proxy = _environment_proxy(base_url) if trust_env else None
 
-        Raises:
-            ConfigurationError: the base URL is not a valid URL, or the environment's proxy or
-                certificates cannot be used.
-        """
-        try:
-            self._base = URL(base_url)
-        except ValueError:
-            raise ConfigurationError("`api.base_url` is not a valid URL") from None
-        self._ssl_context = _ssl_context(base_url, trust_env=trust_env)
-        self._proxy = _environment_proxy(base_url) if trust_env else None
-        self._session: aiohttp.ClientSession | None = None
-        self.timeout = aiohttp.ClientTimeout(total=None)
-        """The timeouts of each request; by default none, because the client has a deadline."""
-
-    async def get(self, path: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        """Send a request for this path below the base URL; return once the headers have arrived.
-
-        The path is sent as it is: it must be escaped.
-
-        Raises:
-            aiohttp.ClientError, OSError: no response came (see `cause_of`).
-        """
-        if self._session is None:
-            self._session = self._open_session()
-        return await self._session.get(
-            URL(f"{self._base}{path}", encoded=True),
-            headers=headers,
-            allow_redirects=False,
-            timeout=self.timeout,
-        )
-
-    def _open_session(self) -> aiohttp.ClientSession:
+    def open_session() -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
             # The client already bounds the connections. Idle ones are closed before the 5 s after
             # which common servers close them: a request sent at that moment would fail.
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl_context, keepalive_timeout=4),
+            connector=aiohttp.TCPConnector(limit=0, ssl=ssl_context, keepalive_timeout=4),
             cookie_jar=aiohttp.DummyCookieJar(),
             # Not aiohttp's own `trust_env`: it would also read `~/.netrc`, which conflicts with
             # the key's header.
-            proxy=self._proxy,
-            auto_decompress=False,
+            proxy=proxy,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
             max_headers=MAX_HEADERS,
             middlewares=(_send_once,),
         )
 
-    def cause_of(self, error: Exception) -> tuple[str, str]:
-        """Return the kind of a failure of `get` or of reading the body, and what to check."""
-        return _cause_of(error, self._base)
-
-    async def aclose(self) -> None:
-        """Close the connections."""
-        if self._session is not None:
-            await self._session.close()
+    return AiohttpTransport(verify=ssl_context, client=open_session)
 
 
 async def _send_once(
@@ -108,8 +72,13 @@ async def _send_once(
         raise aiohttp.ClientConnectionError from error
 
 
-def _cause_of(error: Exception, base: URL) -> tuple[str, str]:
-    match error:
+def cause_of(error: Exception, base: httpx.URL) -> tuple[str, str]:
+    """Return the kind of a transport failure, and what to check.
+
+    The causes come from aiohttp's errors, which are more specific than the httpx errors that wrap
+    them.
+    """
+    match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
         case aiohttp.ClientConnectorCertificateError() as found:
             return (
                 f"the TLS certificate of {_peer(found)} is not trusted",
@@ -119,7 +88,7 @@ def _cause_of(error: Exception, base: URL) -> tuple[str, str]:
             return "cannot connect to the proxy", _CHECK_PROXY
         case aiohttp.ClientConnectorDNSError() as found if found.host not in (
             base.host,
-            base.raw_host,
+            base.raw_host.decode("ascii"),
         ):
             return f"the proxy's name cannot be resolved ({_peer(found)})", _CHECK_PROXY
         case aiohttp.ClientConnectorDNSError() as found:
@@ -158,8 +127,8 @@ def _environment_proxy(base_url: str) -> str | None:
         ConfigurationError: the proxy cannot be used. The text leaves out the proxy's URL, which may
             contain a password.
     """
-    url = urlsplit(base_url)
-    proxy = None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
+    url = httpx.URL(base_url)
+    proxy = None if proxy_bypass(url.host) else getproxies().get(url.scheme)
     if proxy is None:
         return None
     proxy = proxy if "://" in proxy else f"http://{proxy}"
@@ -184,17 +153,12 @@ def _ssl_context(base_url: str, *, trust_env: bool) -> ssl.SSLContext:
     """
     if not trust_env and urlsplit(base_url).scheme == "http":
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if not trust_env:
-        return _bundled_context()
-    file, folder = os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")
-    if not file and not folder:
-        return _bundled_context()
     try:
-        return ssl.create_default_context(cafile=file or None, capath=None if file else folder)
+        return httpx.create_ssl_context() if trust_env else _bundled_context()
     except OSError as error:
+        variable = "SSL_CERT_FILE" if os.environ.get("SSL_CERT_FILE") else "SSL_CERT_DIR"
         raise ConfigurationError(
-            f"{'SSL_CERT_FILE' if file else 'SSL_CERT_DIR'}: the certificates cannot be read: "
-            f"{error.strerror or 'not in PEM form'}"
+            f"{variable}: the certificates cannot be read: {error.strerror or 'not in PEM form'}"
         ) from None
 
 
@@ -204,6 +168,4 @@ def _bundled_context() -> ssl.SSLContext:
 
     Parsing them takes 20 ms.
     """
-    import certifi
-
-    return ssl.create_default_context(cafile=certifi.where())
+    return httpx.create_ssl_context(trust_env=False)

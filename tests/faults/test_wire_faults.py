@@ -8,12 +8,12 @@ import gzip
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import aiohttp
+import httpx
 import msgspec
 import pytest
 
@@ -85,7 +85,7 @@ async def _accepted(
         return taken
 
 
-def take_what_there_is(body: bytes, *, most: int, read: Any = None) -> Iterator[Element]:
+def take_what_there_is(body: bytes, *, most: int) -> Iterator[Element]:
     """Yield the elements that are there, whether or not the array ends."""
     try:
         found = list(elements(body, most=most))
@@ -132,6 +132,23 @@ def test_a_cut_body_is_never_read(
 # Fault 20: dripping
 
 
+class OwnTimeouts:
+    """httpx's timeouts instead of the product's: each of them restarts with every byte."""
+
+    def __init__(self, transport: Any, seconds: float) -> None:
+        self._transport, self._seconds = transport, seconds
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request with httpx's timeouts."""
+        request.extensions["timeout"] = httpx.Timeout(self._seconds).as_dict()
+        response: httpx.Response = await self._transport.handle_async_request(request)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the transport."""
+        await self._transport.aclose()
+
+
 async def _drip(dripped: str, *, deadline: float, own_timeouts: bool = False) -> tuple[float, str]:
     """Return the client's patience with a server that responds in a second, and the error text."""
 
@@ -151,10 +168,7 @@ async def _drip(dripped: str, *, deadline: float, own_timeouts: bool = False) ->
     ):
         if own_timeouts:
             client._deadline = 60.0
-            # These timeouts restart with every byte.
-            client._transport.timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=deadline, sock_read=deadline
-            )
+            client._transport = OwnTimeouts(client._transport, deadline)  # type: ignore[assignment]
         started = time.monotonic()
         said = "an answer"
         try:
@@ -274,10 +288,8 @@ def test_unrequested_encodings(
         assert len(server.heads) == 1
         fault.injected()
 
-    async def read_anyway(
-        self: OrchestraClient, response: aiohttp.ClientResponse, url: str
-    ) -> bytes:
-        return await response.read()
+    async def read_anyway(self: OrchestraClient, response: httpx.Response, url: str) -> bytes:
+        return b"".join([chunk async for chunk in response.aiter_raw()])
 
     monkeypatch.setattr(OrchestraClient, "_body", read_anyway)
 
@@ -324,14 +336,17 @@ class Following:
     def __init__(self, transport: Any, origin: str) -> None:
         self._transport, self._origin = transport, origin
 
-    async def get(self, path: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request, and follow a redirect to the other origin."""
-        response: aiohttp.ClientResponse = await self._transport.get(path, headers)
-        target = response.headers.get("Location", "")
+        response: httpx.Response = await self._transport.handle_async_request(request)
+        target = response.headers.get("location", "")
         if not target.startswith(self._origin):
             return response
-        response.close()
-        return await self._transport._session.get(target, headers=headers)  # type: ignore[no-any-return]
+        await response.aclose()
+        again: httpx.Response = await self._transport.handle_async_request(
+            httpx.Request("GET", target, headers=request.headers)
+        )
+        return again
 
     async def aclose(self) -> None:
         """Close the transport."""

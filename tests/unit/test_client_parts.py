@@ -146,5 +146,5 @@ def test_unusable_identifiers(identifier: str) -> None:
 def test_an_unusable_base_url_is_refused() -> None:
     """A base URL that the HTTP library refuses is a configuration error that does not repeat it."""
     with pytest.raises(ConfigurationError) as refused:
-        OrchestraClient("http://[::1/canary", api_key=lambda: "key")
+        OrchestraClient("http://1.2.3.999/canary", api_key=lambda: "key")
     assert "canary" not in str(refused.value)

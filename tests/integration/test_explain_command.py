@@ -327,8 +327,9 @@ def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--since", "soon"), "--since takes a duration with a unit"),
+        (("--since", "soon"), "--since takes a duration with a unit, such as 7d, or a time"),
         (("--against", "2026-13-01"), "--against: '2026-13-01' is not a time"),
+        (("--against", "9999-12-31"), "the periods must be within the years 1 to 9999"),
         (("--since", "2026-03-16"), "--since must be earlier than the end of the period"),
     ],
 )

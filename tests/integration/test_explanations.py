@@ -64,7 +64,7 @@ MINUTES = st.integers(-150, 150)
 STEP = st.fixed_dictionaries(
     {
         "node_id": st.sampled_from(("a", "b", None)),
-        "response_model": st.sampled_from(("m", "m", "dear", "euro", "unpriced", None)),
+        "response_model": st.sampled_from(("m", "dear", "dear", "euro", "unpriced", None)),
         "service_tier": st.sampled_from((None, None, "standard", "batch")),
         "state": st.sampled_from(("succeeded", "succeeded", "succeeded", "failed", "skipped")),
         "reported_error": st.sampled_from((None, None, None, "broken", "lost it")),

@@ -240,6 +240,29 @@ def test_durations_follow_the_critical_path(database: Database, database_url: st
     assert [(one.part, one.node_id, one.amount) for one in found.parts] == [("time", "slow", 2000)]
 
 
+def test_failures_of_earlier_runs(database: Database, database_url: str) -> None:
+    """In a period in which no run started, failures belong to earlier runs, and are not lost."""
+    Runs(database_url, BASE).add(2)
+    late = CHANGED + timedelta(hours=3)
+    add(database_url, f"{BASE:%d} 1", "late", late, node_id="a", state="failed")
+    [found] = _explained(database, "failures")
+    assert (found.before, found.after) == (0, 1)
+    assert _sums(found) == {"runs": Decimal("-0.5"), "new": Decimal("1.5")}
+
+
+def test_a_soft_failed_run_has_no_duration(database: Database, database_url: str) -> None:
+    """Only runs that succeeded without an error count in the mean duration."""
+    base, changed = Runs(database_url, BASE), Runs(database_url, CHANGED)
+    base.add(2)
+    changed.add(1)
+    [found] = _explained(database, "duration")
+    assert found.difference == 0
+    changed.add(1, reported_error="it broke", end_time=PERIOD.until)
+    assert _explained(database, "duration") == [found]
+    query(database_url, "UPDATE orchestra.steps SET reported_error = 'it broke'")
+    assert _explained(database, "duration") == []
+
+
 def test_first_lines(database: Database, database_url: str) -> None:
     """The lines name the largest parts first; names are printable and short."""
     hostile = "evil\x1b[2J\n" + "x" * 100

@@ -289,7 +289,7 @@ def duration(facts: Facts, workflow: str, baseline: Period, period: Period) -> d
                 continue
             number += 1
             total += _ms(start, end)
-            for node, own, before in _path(facts.of_run(run["id"]), start, end):
+            for node, own, before in critical_path(facts.of_run(run["id"]), start, end):
                 waited[node] += before
                 if own is not None:
                     took[node] += own
@@ -318,7 +318,7 @@ def duration(facts: Facts, workflow: str, baseline: Period, period: Period) -> d
     return {key: one for key, one in found.items() if one or key[0] == "baseline"}
 
 
-def _path(
+def critical_path(
     steps: list[Row], start: datetime, end: datetime
 ) -> list[tuple[Any, Fraction | None, Fraction]]:
     """Return node, milliseconds, and milliseconds of waiting before, of each step on the path.

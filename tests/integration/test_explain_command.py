@@ -172,15 +172,25 @@ def test_a_period_without_runs(database: Database, database_url: str, begin: dat
 
 
 def test_late_and_pruned_runs(database: Database, database_url: str) -> None:
-    """A run that arrives late counts at once; a pruned one keeps its cost, and its failures."""
+    """A run that arrives late counts at once; a pruned one keeps its cost, and its failures.
+
+    Its version is known even if the version changed within the hour of the run.
+    """
+    query(
+        database_url,
+        "INSERT INTO orchestra.workflow_versions (workflow_id, version, first_seen_at)"
+        " VALUES ('w', '1', '2026-01-01'), ('w', '2', %s)",
+        BASE + timedelta(hours=2, minutes=15),
+    )
     Runs(database_url, BASE).add(4, state="failed", error='"it broke"')
     Runs(database_url, CHANGED).add(1)
     before = _explained(database)
     late = Runs(database_url, CHANGED + timedelta(days=1))
-    late.add(3)
+    late.add(3, output_tokens=300)
     [found] = _explained(database)
     assert before[0].difference == Decimal("-0.018")
-    assert (found.before, found.difference) == (Decimal("0.024"), 0)
+    assert (found.before, found.difference) == (Decimal("0.024"), Decimal("0.006"))
+    assert _sums(found).keys() == {"version", "usage"}
     wanted = database.transaction(
         lambda c: retention.horizons(
             c, payloads=None, runs=(datetime.now(UTC) - CHANGED).total_seconds()
@@ -228,6 +238,29 @@ def test_durations_follow_the_critical_path(database: Database, database_url: st
     [found] = _explained(database, "duration")
     assert (found.before, found.after) == (7000, 9000)
     assert [(one.part, one.node_id, one.amount) for one in found.parts] == [("time", "slow", 2000)]
+
+
+def test_failures_of_earlier_runs(database: Database, database_url: str) -> None:
+    """In a period in which no run started, failures belong to earlier runs, and are not lost."""
+    Runs(database_url, BASE).add(2)
+    late = CHANGED + timedelta(hours=3)
+    add(database_url, f"{BASE:%d} 1", "late", late, node_id="a", state="failed")
+    [found] = _explained(database, "failures")
+    assert (found.before, found.after) == (0, 1)
+    assert _sums(found) == {"runs": Decimal("-0.5"), "new": Decimal("1.5")}
+
+
+def test_a_soft_failed_run_has_no_duration(database: Database, database_url: str) -> None:
+    """Only runs that succeeded without an error count in the mean duration."""
+    base, changed = Runs(database_url, BASE), Runs(database_url, CHANGED)
+    base.add(2)
+    changed.add(1)
+    [found] = _explained(database, "duration")
+    assert found.difference == 0
+    changed.add(1, reported_error="it broke", end_time=PERIOD.until)
+    assert _explained(database, "duration") == [found]
+    query(database_url, "UPDATE orchestra.steps SET reported_error = 'it broke'")
+    assert _explained(database, "duration") == []
 
 
 def test_first_lines(database: Database, database_url: str) -> None:
@@ -317,8 +350,9 @@ def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--since", "soon"), "--since takes a duration with a unit"),
+        (("--since", "soon"), "--since takes a duration with a unit, such as 7d, or a time"),
         (("--against", "2026-13-01"), "--against: '2026-13-01' is not a time"),
+        (("--against", "9999-12-31"), "the periods must be within the years 1 to 9999"),
         (("--since", "2026-03-16"), "--since must be earlier than the end of the period"),
     ],
 )

@@ -59,19 +59,21 @@ def _price(url: str, model: str, **more: Any) -> None:
     )
 
 
-MINUTES = st.integers(-36 * 60, 36 * 60)
+# A few hours, so that periods, versions and runs cut each other, and the hours.
+MINUTES = st.integers(-150, 150)
 STEP = st.fixed_dictionaries(
     {
         "node_id": st.sampled_from(("a", "b", None)),
-        "response_model": st.sampled_from(("m", "m", "dear", "euro", "unpriced", None)),
+        "response_model": st.sampled_from(("m", "dear", "dear", "euro", "unpriced", None)),
         "service_tier": st.sampled_from((None, None, "standard", "batch")),
         "state": st.sampled_from(("succeeded", "succeeded", "succeeded", "failed", "skipped")),
-        "reported_error": st.sampled_from((None, None, None, "broken", "lost it")),
+        "reported_error": st.sampled_from((*[None] * 8, "broken", "lost it")),
         "input_tokens": st.sampled_from((None, 0, 10, 1000, 40_000)),
         "cached_input_tokens": st.sampled_from((None, None, 5)),
         "output_tokens": st.sampled_from((None, 7, 333)),
         "audio_ms": st.sampled_from((None, None, None, 1000)),
-        "offset": st.one_of(st.none(), st.integers(-5, 600)),
+        "offset": st.one_of(st.none(), st.integers(-5, 9000), st.integers(0, 600)),
+        "absent": st.sampled_from((False, False, False, False, True)),
         "seconds": st.integers(-5, 300),
     }
 )
@@ -79,15 +81,15 @@ RUN = st.fixed_dictionaries(
     {
         "workflow_id": st.sampled_from(("w", "w", "w", "v")),
         "start": MINUTES,
-        "started": st.sampled_from((True, True, True, False)),
-        "seconds": st.one_of(st.none(), st.integers(0, 900)),
+        "started": st.sampled_from((True, True, False)),
+        "seconds": st.integers(-90, 900).map(lambda one: None if one < 0 else one),
         "state": st.sampled_from(("succeeded", "succeeded", "failed")),
-        "steps": st.lists(STEP, max_size=5),
+        "steps": st.lists(STEP, min_size=1, max_size=5),
     }
 )
-VERSION = st.tuples(MINUTES, st.sampled_from(("1", "2", None)), st.integers(0, 900))
+VERSION = st.tuples(MINUTES, st.sampled_from(("1", "2", None)), st.integers(0, 90))
 PERIODS = st.one_of(
-    st.just((-24 * 60, 0, 0, 24 * 60)),
+    st.sampled_from(((-120, 0, 0, 120), (-150, 150, -150, 0), (-75, -15, -15, 45))),
     st.tuples(MINUTES, MINUTES, MINUTES, MINUTES).map(lambda t: (*sorted(t[:2]), *sorted(t[2:]))),
 )
 
@@ -102,7 +104,9 @@ def _replace(url: str, runs: list[dict[str, Any]], versions: list[Any]) -> None:
         "node_id", "response_model", "service_tier", "state", "reported_error", "input_tokens",
         "cached_input_tokens", "output_tokens", "audio_ms",
     ]  # fmt: skip
-    columns = ["id", "run_id", "workflow_id", "position", "start_time", "end_time", *names]
+    columns = [
+        "id", "run_id", "workflow_id", "position", "start_time", "end_time", "absent_since", *names
+    ]  # fmt: skip
     with psycopg.connect(url) as connection:
         connection.execute("DELETE FROM orchestra.runs")
         connection.execute("DELETE FROM orchestra.workflow_versions")
@@ -128,7 +132,9 @@ def _replace(url: str, runs: list[dict[str, Any]], versions: list[Any]) -> None:
                         else begun + timedelta(seconds=step["offset"])
                     )  # fmt: skip
                     done = None if at is None else at + timedelta(seconds=step["seconds"])
+                    absent = begun if step["absent"] else None
                     row = [f"s{number} {place}", f"r{number}", run["workflow_id"], place, at, done]
+                    row.append(absent)
                     cursor.execute(
                         f"INSERT INTO orchestra.steps (content_hash, {', '.join(columns)})"
                         f" VALUES ('', {', '.join(['%s'] * len(columns))})",
@@ -165,7 +171,7 @@ def _close(found: dict[Any, Decimal], wanted: dict[Any, Fraction], unit: str) ->
 
 
 @given(
-    st.lists(RUN, max_size=8), st.lists(VERSION, max_size=3, unique_by=lambda one: one[0]), PERIODS
+    st.lists(RUN, max_size=12), st.lists(VERSION, max_size=3, unique_by=lambda one: one[0]), PERIODS
 )
 @settings(max_examples=60, suppress_health_check=list(HealthCheck))
 def test_every_explanation_equals_a_split_of_the_raw_steps(
@@ -208,3 +214,68 @@ def test_every_explanation_equals_a_split_of_the_raw_steps(
     assert len(found) == len(rows)
     _close(found, wanted, "1e-6")
     assert abs(Fraction(sum(found.values())) - sum(wanted.values())) <= Fraction("0.5e-6")
+
+
+SECONDS = st.integers(-3, 12)
+
+
+@given(st.integers(0, 9), st.lists(st.tuples(SECONDS, st.integers(0, 6)), max_size=8))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+def test_the_critical_path(
+    read_only_database_url: str, length: int, spans: list[tuple[int, int]]
+) -> None:
+    """Any steps, even outside of their run, leave a path that adds up to the run's duration."""
+    steps: list[dict[str, Any]] = [
+        {
+            "id": f"{place}", "node_id": f"{place}", "position": place,
+            "start_time": _at(0) + timedelta(seconds=start),
+            "end_time": _at(0) + timedelta(seconds=start + took),
+        }
+        for place, (start, took) in enumerate(spans)
+    ]  # fmt: skip
+    end = _at(0) + timedelta(seconds=length)
+    steps.sort(key=lambda one: (one["start_time"], one["position"]))
+    steps.sort(key=lambda one: one["end_time"], reverse=True)
+    [found] = query(
+        read_only_database_url,
+        "SELECT * FROM orchestra.critical_path(%s::timestamptz[], %s::timestamptz[], %s, %s)",
+        [one["start_time"] for one in steps], [one["end_time"] for one in steps], _at(0), end,
+    )  # fmt: skip
+    path = {
+        steps[place]["node_id"]: (took, waited)
+        for place, (took, waited) in enumerate(zip(found["took"], found["waited"], strict=True))
+        if took is not None
+    }
+    wanted = explanation_oracle.critical_path(steps, _at(0), end)
+    at_end = [waited for node, own, waited in wanted if own is None]
+    assert [found["waited_at_end"] / 1000] == at_end
+    assert {node: (took / 1000, waited / 1000) for node, (took, waited) in path.items()} == {
+        node: (own, waited) for node, own, waited in wanted if own is not None
+    }
+    assert sum(map(sum, path.values())) + found["waited_at_end"] == length * 1_000_000
+
+
+@given(st.lists(VERSION, max_size=5, unique_by=lambda one: one[0]))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+def test_versions_are_those_of_run_summary(history_url: str, versions: list[Any]) -> None:
+    """A run belongs to the stretch of its version, as in `run_summary`."""
+    step = {"workflow_id": "w", "started": True, "seconds": 1, "state": "succeeded", "steps": []}
+    _replace(history_url, [{**step, "start": 2 * one} for one in range(-75, 75)], versions)
+    database = Database(history_url, patience=5)
+    rollups.drain(database)
+    database.close()
+    counted = query(
+        history_url,
+        """SELECT version, CAST(sum(runs) AS integer) AS runs
+           FROM orchestra.explained_periods('w', %s, %s, %s, %s)
+           WHERE side = 1 GROUP BY version""",
+        _at(-150), _at(150), _at(-200), _at(-150),
+    )  # fmt: skip
+    wanted = query(
+        history_url,
+        "SELECT workflow_version AS version, CAST(count(*) AS integer) AS runs"
+        " FROM orchestra.run_summary GROUP BY 1",
+    )
+    assert {row["version"]: row["runs"] for row in counted} == {
+        row["version"]: row["runs"] for row in wanted
+    }

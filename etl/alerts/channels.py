@@ -194,11 +194,7 @@ async def _post(url: httpx.URL, message: Message, *, trust_env: bool) -> None:
     from etl.extract.http_dates import http_date, retry_after
     from etl.extract.transport import open_transport
 
-    headers = {
-        "Content-Type": "application/json",
-        "User-Agent": "orchestra-etl",
-        "Idempotency-Key": message.key,
-    }
+    headers = {"Content-Type": "application/json", "User-Agent": "orchestra-etl"}
     body = msgspec.json.encode(message.document)
     request = httpx.Request("POST", url, headers=headers, content=body)
     transport = open_transport(str(url), trust_env=trust_env)

@@ -29,6 +29,8 @@ _LEVELS: Mapping[Kind, Level] = {
 }
 LONGEST_NAME = 120
 LONGEST_PATTERN = 300
+LONGEST_KEY = 1000
+"""The most characters of a key or a command in a text; an id has at most 512 bytes."""
 EXAMPLES = 3
 """The most run ids in a message."""
 
@@ -154,8 +156,7 @@ def compose(
     link = _link(content, dashboards) if dashboards else None
     title, lines = _text(kind, rule, content, evidence, str)
     marked_title, marked = _text(kind, rule, content, evidence, _escaped)
-    ends = [f"Look: {command}"] if command else []
-    ends += [f"Dashboard: {link}"] if link else []
+    look, address = f"Look: {command}", [f"Dashboard: {link}"] if link else []
     document = {
         "version": 1,
         "key": key,
@@ -180,19 +181,20 @@ def compose(
         "command": command,
         "dashboard": link,
         "title": title,
-        "text": "\n".join([*lines, *ends]),
+        "text": "\n".join([*lines, look, *address]),
     }
     return Message(
         key=key,
         kind=kind,
         rule=rule,
         title=title,
-        lines=(*lines, *ends, f"Key: {key}"),
+        lines=(*lines, look, *address, f"Key: {plain(key, LONGEST_KEY)}"),
         marked_title=marked_title,
         marked_lines=(
             *marked,
-            *(_escaped(one) if one.startswith("Look: ") else one for one in ends),
-            f"Key: {_escaped(key)}",
+            _escaped(look),
+            *address,
+            f"Key: {_escaped(plain(key, LONGEST_KEY))}",
         ),
         document=document,
     )
@@ -300,8 +302,8 @@ def _time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _command(content: Content, runs: Sequence[str]) -> str | None:
-    """Return the command that shows more; None if an id in it could not be copied."""
+def _command(content: Content, runs: Sequence[str]) -> str:
+    """Return the command that shows more, with only such ids as can be copied."""
     if content.metric == "cost" and content.workflow_id is not None:
         arguments = ["explain", "cost", content.workflow_id]
     elif content.metric.startswith("duration_") and content.workflow_id is not None:
@@ -313,7 +315,7 @@ def _command(content: Content, runs: Sequence[str]) -> str | None:
     else:
         return "orchestra-etl status"
     command = f"orchestra-etl {shlex.join(arguments)}"
-    return command if plain(command) == command else "orchestra-etl alerts list"
+    return command if plain(command, LONGEST_KEY) == command else "orchestra-etl alerts list"
 
 
 def _link(content: Content, dashboards: str) -> str:

@@ -19,7 +19,7 @@ DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
 
 
 @pytest.mark.parametrize(
-    "view", ["model_usage", "run_summary", "step_timeline", "cost_differences"]
+    "view", ["model_usage", "run_summary", "step_timeline", "cost_differences", "alerts"]
 )
 def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> None:
     """A dataset has exactly the columns of its view that a dashboard can show."""

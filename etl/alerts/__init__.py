@@ -1,1 +1,1 @@
-"""Alerts on the runs: their rules, their evaluation, and the delivery of notifications."""
+"""Alerts on runs: rules, their evaluation, and messages."""

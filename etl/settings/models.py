@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
+from etl.settings.alerts import AlertSettings, NotifySettings
 from etl.settings.prices import PriceSettings
 from etl.settings.privacy import RedactionSettings, clean_redaction_key
 from etl.settings.retention import RetentionSettings
@@ -239,6 +240,10 @@ class Settings(Section):
     prices: tuple[PriceSettings, ...] = ()
     """Prices of models. The first match applies; prices set by command and published ones come
     after these."""
+    alerts: tuple[AlertSettings, ...] = ()
+    """The rules of alerts."""
+    notify: Mapping[str, NotifySettings] = Field(default_factory=dict)
+    """The channels that are told of alerts, by name."""
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)
@@ -268,6 +273,21 @@ class Settings(Section):
                 raise ValueError(f"the price of {price.model}{since} is given twice")
             seen.add(key)
         return prices
+
+    @model_validator(mode="after")
+    def _known_channels(self) -> Settings:
+        names: set[str] = set()
+        for alert in self.alerts:
+            if alert.name in names:
+                raise ValueError(f"alerts: two rules have the name {alert.name}")
+            names.add(alert.name)
+            for channel in alert.notify:
+                if channel not in self.notify:
+                    raise ValueError(
+                        f"alerts: the rule {alert.name} notifies {channel}, but there is no "
+                        f"[notify.{channel}]"
+                    )
+        return self
 
     @field_validator("states")
     @classmethod
@@ -346,7 +366,7 @@ class Settings(Section):
 
     def masked(self) -> dict[str, Any]:
         """Return all settings with secrets masked, to be shown or written into a file."""
-        shown = self.model_dump(mode="json")
+        shown = self.model_dump(mode="json", by_alias=True)
         if self.api.api_key is not None:
             shown["api"]["api_key"] = MASK
         if self.redaction.key is not None:

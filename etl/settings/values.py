@@ -28,7 +28,12 @@ _CENTURY = 36525 * 86400.0
 _DATABASE_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 
 
-def _seconds(value: object) -> float:
+def seconds(value: object) -> float:
+    """Return a duration with its unit, such as `1h30m`, in seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
     if not isinstance(value, str):
         raise ValueError("must be a duration in quotes, such as '90s', '5m' or '1h30m'")
     text = "".join(value.lower().split())
@@ -37,12 +42,12 @@ def _seconds(value: object) -> float:
             "is not a valid duration: write a number and a unit (ms, s, m, h, d), such as '90s', "
             "'5m' or '1h30m'"
         )
-    seconds = sum(
+    found = sum(
         float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
     )
-    if seconds > _CENTURY:
+    if found > _CENTURY:
         raise ValueError("is longer than a century")
-    return seconds
+    return found
 
 
 def _duration_text(seconds: float) -> str:
@@ -59,13 +64,13 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-# Accepts what `_seconds` accepts: either case, and spaces between any two characters.
-_WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
+# Accepts what `seconds` accepts: either case, and spaces between any two characters.
+WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
 Duration = Annotated[
     float,
-    BeforeValidator(_seconds),
+    BeforeValidator(seconds),
     PlainSerializer(_duration_text),
-    WithJsonSchema({"type": "string", "pattern": _WRITTEN_DURATION}),
+    WithJsonSchema({"type": "string", "pattern": WRITTEN_DURATION}),
 ]
 """A duration in seconds; zero is allowed."""
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]

@@ -78,7 +78,7 @@ _MOST_TOKENS = text(f"""
     LIMIT :limit
 """)
 
-_OLDEST_OPEN = text("""
+_OLDEST = text("""
     SELECT r.id
     FROM orchestra.runs AS r
     WHERE r.workflow_id = :workflow_id AND r.state IN ('pending', 'running', 'unknown')
@@ -105,7 +105,7 @@ _RUNS = {
     "cost": _MOST_TOKENS,
     "tokens": _MOST_TOKENS,
     "unpriced_calls": _MOST_TOKENS,
-    "overdue_runs": _OLDEST_OPEN,
+    "overdue_runs": _OLDEST,
     "runs": _NEWEST,
 }
 
@@ -115,15 +115,15 @@ def evidence_for(connection: Connection, content: Content) -> Evidence:
 
     Args:
         connection: in a transaction.
-        content: what the evaluation knows; without a workflow or a window there is no evidence.
+        content: what the evaluation knows. A metric of this moment has no window.
     """
-    begin, end = content.window_begin, content.window_end
-    if content.workflow_id is None or begin is None or end is None:
+    statement = _RUNS.get(content.metric)
+    if content.workflow_id is None or (content.window_begin is None and statement is not _OLDEST):
         return Evidence()
     parameters = {
         "workflow_id": content.workflow_id,
-        "begin": begin,
-        "end": end,
+        "begin": content.window_begin,
+        "end": content.window_end,
         "node": content.node,
         "model": content.model,
         "organisation": content.organisation,
@@ -132,7 +132,6 @@ def evidence_for(connection: Connection, content: Content) -> Evidence:
         with connection.begin_nested():
             connection.execute(_LIMIT, {"milliseconds": str(round(SECONDS * 1000))})
             pattern = connection.execute(_PATTERN, parameters).one_or_none()
-            statement = _RUNS.get(content.metric)
             runs = (
                 ()
                 if statement is None

@@ -69,13 +69,17 @@ class Content(msgspec.Struct, frozen=True):
     value: float | None = None
     threshold: float | None = None
     unit: str | None = None
-    """The currency of a cost."""
+    """`share`, `seconds`, `count`, `tokens`, or the currency of a cost."""
     comparison: str = "above"
-    """`above` or `below`."""
+    """`above`, `below`, or `above_usual`: the threshold is then `limit` times the usual value."""
+    limit: float | None = None
+    """The number in the rule."""
     window_begin: datetime | None = None
     window_end: datetime | None = None
     since: datetime | None = None
     """Since when the alert fires."""
+    reason: str | None = None
+    """Why the present value is not known; None: it is."""
     runs: int | None = None
     """Runs in the window."""
     workflow_id: str | None = None
@@ -166,9 +170,11 @@ def compose(
         "value": content.value,
         "threshold": content.threshold,
         "comparison": content.comparison,
+        "limit": content.limit,
         "unit": content.unit,
         "window": {"begin": content.window_begin, "end": content.window_end},
         "since": content.since,
+        "reason": content.reason,
         "runs": content.runs,
         "workflow": {"id": content.workflow_id, "name": _name(content.workflow_name)},
         "node": _name(content.node),
@@ -231,11 +237,12 @@ def _text(
     subject = name(content.workflow_name or content.workflow_id)
     title = f"{kind}: {name(rule)}" + (f" ({subject})" if subject else "")
     what = content.metric.replace("_", " ") or "value"
-    measured = f"{what} is {amount(content.metric, content.value, content.unit)}"
+    measured = f"{what} is {amount(content.value, content.unit)}"
     if content.threshold is not None:
-        limit = amount(content.metric, content.threshold, content.unit)
-        measured += f", {_relation(kind, content.comparison)} {limit}"
+        measured += f", {_comparison(kind, content)}"
     lines = [measured[0].upper() + measured[1:]]
+    if content.reason:
+        lines.append(f"Not known now: {safe(plain(content.reason, LONGEST_PATTERN))}")
     details = []
     if content.window_begin is not None and content.window_end is not None:
         details.append(f"{_time(content.window_begin)} to {_time(content.window_end)}")
@@ -263,26 +270,26 @@ def _text(
     return title, lines
 
 
-def amount(metric: str, value: float | None, unit: str | None = None) -> str:
-    """Return a metric's value with its unit; None is `unknown`."""
+def amount(value: float | None, unit: str | None) -> str:
+    """Return a value with its unit (see `Content.unit`); None is `unknown`."""
     if value is None:
         return "unknown"
-    if metric.endswith("_rate"):
+    if unit == "share":
         return f"{100 * value:.1f} %"
-    if metric.startswith("duration_"):
+    if unit == "seconds":
         return f"{value:,.1f} s"
-    if metric == "lag":
-        return f"{value:,.0f} s"
-    number = f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
-    if metric == "cost":
-        number = f"{value:,.4f}".rstrip("0").rstrip(".")
-    return f"{number} {unit}" if unit else number
+    if unit in (None, "count", "tokens"):
+        return f"{value:,.0f}" if value == round(value) else f"{value:,.4g}"
+    return f"{f'{value:,.4f}'.rstrip('0').rstrip('.')} {plain(unit or '', LONGEST_NAME)}"
 
 
-def _relation(kind: Kind, comparison: str) -> str:
-    if kind == "resolved":
-        return f"no longer {comparison}"
-    return comparison
+def _comparison(kind: Kind, content: Content) -> str:
+    """Return how the value compares with the threshold."""
+    direction = "below" if content.comparison == "below" else "above"
+    text = f"{direction} {amount(content.threshold, content.unit)}"
+    if content.comparison == "above_usual" and content.limit is not None:
+        text += f" ({content.limit:g} times the usual)"
+    return f"no longer {text}" if kind == "resolved" else text
 
 
 def _name(text: str | None) -> str | None:

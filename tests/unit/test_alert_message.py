@@ -49,6 +49,7 @@ def test_the_text_says_what_how_much_and_how_to_go_on() -> None:
         metric="failure_rate",
         value=0.431,
         threshold=0.2,
+        unit="share",
         runs=28,
         since=datetime(2026, 3, 1, 9, 55, tzinfo=UTC),
         workflow_id="w1",
@@ -82,20 +83,28 @@ def test_a_resolved_alert_says_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "unit", "text"),
+    ("value", "unit", "text"),
     [
-        ("failure_rate", 0.5, None, "50.0 %"),
-        ("duration_p95", 75.26, None, "75.3 s"),
-        ("lag", 61.2, None, "61 s"),
-        ("cost", 1234.5, "USD", "1,234.5 USD"),
-        ("cost", 0.0042, "EUR", "0.0042 EUR"),
-        ("tokens", 1234567.0, None, "1,234,567"),
-        ("runs", None, None, "unknown"),
+        (0.5, "share", "50.0 %"),
+        (75.26, "seconds", "75.3 s"),
+        (1234.5, "USD", "1,234.5 USD"),
+        (0.0042, "EUR", "0.0042 EUR"),
+        (1234567.0, "tokens", "1,234,567"),
+        (3.0, "count", "3"),
+        (None, "count", "unknown"),
     ],
 )
-def test_numbers_have_units(metric: str, value: float, unit: str | None, text: str) -> None:
-    """Rates are percentages, durations seconds, and costs have their currency."""
-    assert amount(metric, value, unit) == text
+def test_numbers_have_units(value: float | None, unit: str, text: str) -> None:
+    """Shares are percentages, durations seconds, and costs have their currency."""
+    assert amount(value, unit) == text
+
+
+def test_a_comparison_with_the_usual_names_both() -> None:
+    """A threshold that follows from the usual value says how many times the usual it is."""
+    found = _compose(
+        metric="cost", value=9.0, threshold=6.0, unit="USD", comparison="above_usual", limit=3.0
+    )
+    assert found.lines[0] == "Cost is 9 USD, above 6 USD (3 times the usual)"
 
 
 def test_the_link_shows_the_window_and_the_workflow() -> None:

@@ -37,6 +37,8 @@ LONGEST_REQUESTED_PAUSE = 3600.0
 # Seconds after which a notification that no channel accepted is given up: it is no news any more.
 GIVE_UP_AFTER = 86400.0
 
+_EXISTS = text("SELECT to_regclass('orchestra_etl.alert_notifications') IS NOT NULL")
+
 _EXPIRE = text("""
     UPDATE orchestra_etl.alert_notifications
     SET next_attempt_at = NULL, leased_until = NULL,
@@ -115,6 +117,7 @@ class Courier:
         self._database = database
         self._channels = channels
         self._dashboards = dashboards
+        self._outbox_exists = False
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -186,6 +189,10 @@ class Courier:
 
         Return also the notifications that are given up.
         """
+        if not self._outbox_exists and not connection.execute(_EXISTS).scalar_one():
+            # The schema is of an earlier revision, with which the rest of the service works.
+            return (), None
+        self._outbox_exists = True
         parameters = {"channels": list(self.channels), "give_up_after": GIVE_UP_AFTER}
         given_up = connection.execute(_EXPIRE, parameters).all()
         row = connection.execute(_CLAIM, {"channel": channel, "lease": LEASE}).one_or_none()

@@ -22,6 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
+from etl.alerts.delivery import Courier
 from etl.analytics.rollups import RefreshReport
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.pipeline.loading import LoadReport
@@ -63,6 +64,9 @@ class Pace(msgspec.Struct, frozen=True):
     """Between two checks of the workflows' names and graphs, which request the API only if due."""
     refresh: float = 5.0
     """Between two refreshes of the rollups; one that finds nothing costs three short queries."""
+    notify: float = 2.0
+    """Between two checks for messages about alerts; an idle check costs two index scans a
+    channel."""
     observe: float = 15.0
     """Between two reads of the workflows' status, which cost as much as `orchestra-etl status`.
 
@@ -89,6 +93,7 @@ class Daemon:
         default_interval: float,
         refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
         status: Callable[[], Status] | None = None,
+        courier: Courier | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Prepare the service; `run` creates its jobs and starts them.
@@ -102,6 +107,7 @@ class Daemon:
                 returns True. None: this service does not refresh rollups.
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
+            courier: delivers messages about alerts. None: the service delivers none.
             pace: the intervals of the jobs; None: `PACE`.
         """
         self._syncer = syncer
@@ -110,6 +116,7 @@ class Daemon:
         self._default_interval = default_interval
         self._refresh = refresh
         self._status = status
+        self._courier = courier
         self._pace = pace or PACE
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
@@ -142,6 +149,15 @@ class Daemon:
                 IntervalTrigger(seconds=self._pace.observe),
                 now=True,
             )
+        if self._courier is not None:
+            # A job for each channel, so that a slow one delays only its own messages.
+            for channel in self._courier.channels:
+                self._add(
+                    f"notify {channel}",
+                    partial(self._notify, self._courier, channel),
+                    IntervalTrigger(seconds=self._pace.notify),
+                    now=True,
+                )
         # `beat` is not guarded, because it must also run while the API refuses the key.
         self._scheduler.add_job(
             self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
@@ -277,6 +293,10 @@ class Daemon:
         self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
+
+    async def _notify(self, courier: Courier, channel: str) -> None:
+        for one in await courier.deliver(channel, self._stop.is_set):
+            self._health.metrics.count_notification(one.channel, delivered=one.failure is None)
 
     async def _observe(self, status: Callable[[], Status]) -> None:
         try:

@@ -326,7 +326,9 @@ def test_examples_fit_the_metric(
         FROM orchestra.runs WHERE state = 'succeeded';
         """,
     )
-    now = {"window_begin": None, "window_end": None} if metric in ("overdue_runs", "lag") else {}
+    now: dict[str, Any] = {}
+    if metric in ("overdue_runs", "lag"):
+        now = {"window_begin": None, "window_end": None}
     _queue(database_url, "k1", metric=metric, **now)
     _deliver(_courier(database, ops=hook.url()))
     assert hook.requests[0].document["example_runs"] == expected

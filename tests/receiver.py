@@ -38,6 +38,8 @@ class Receiver:
     body: bytes = b"ok"
     drip: float = 0.0
     """Seconds between two bytes of the body; the header of its length promises 1,000 bytes."""
+    delay: float = 0.0
+    """Seconds before the response."""
     malformed: bool = False
     """Send a header that is not HTTP."""
 
@@ -60,6 +62,7 @@ def receiver() -> Iterator[Receiver]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.title(): value for name, value in self.headers.items()}
             found.requests.append(Received(self.path, headers, body))
+            time.sleep(found.delay)
             self.send_response(found.status)
             for name, value in found.headers.items():
                 self.send_header(name, value)

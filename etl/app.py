@@ -12,12 +12,17 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection
 
 from etl import logs, schema
 from etl.admin import rebuild, redaction, retention, roles
 from etl.admin.rebuild import RebuildReport
 from etl.admin.redaction import RedactionReport
 from etl.admin.retention import Horizons, PruneReport
+from etl.alerts import evaluation, states
+from etl.alerts.evaluation import EvaluationReport
+from etl.alerts.knowledge import Pauses
+from etl.alerts.rules import Rule, Slice
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
@@ -36,6 +41,7 @@ from etl.reports import status
 from etl.reports.status import Status
 from etl.reports.verdict import WatchedWorkflow
 from etl.settings import EMBEDDED, Settings, WorkflowSettings
+from etl.settings.alerts import AlertSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
@@ -265,6 +271,7 @@ async def serve(settings: Settings, database: Database) -> None:
             schedules,
             default_interval=DEFAULT_INTERVAL,
             refresh=partial(refresh_rollups, settings, database),
+            evaluate=partial(evaluate_alerts, settings, database, every=evaluation.EVERY),
             status=partial(_checked_status, settings, database),
             courier=open_courier(settings, database),
         )
@@ -436,6 +443,67 @@ def _longest_pause(workflow: WorkflowSettings) -> float:
     from etl import cron  # the import takes 100 ms, and most configurations have no cron line
 
     return cron.parse(workflow.cron).longest_interval(datetime.now(UTC).date())
+
+
+async def evaluate_alerts(
+    settings: Settings, database: Database, *, every: float = 0.0, wait: bool = False
+) -> EvaluationReport:
+    """Evaluate the rules of the alerts in a thread, and queue their messages.
+
+    Args:
+        settings: contain the rules.
+        database: a schema without the tables of the alerts is left alone.
+        every: do nothing if the last evaluation was less than this many seconds ago.
+        wait: whether to wait for another process that evaluates.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    rules, pauses = alert_rules(settings), sweep_pauses(settings)
+
+    def work(connection: Connection) -> EvaluationReport:
+        if not states.exist(connection):
+            return EvaluationReport()
+        return evaluation.evaluate(connection, rules, pauses, every=every, wait=wait)
+
+    done = await database.in_thread(work)
+    for one in done.findings:
+        for message in one.messages:
+            log.info(
+                "alert_queued", kind=message.kind, rule=one.alert.rule, channel=message.channel,
+                workflow_id=one.alert.workflow_id,
+            )  # fmt: skip
+    return done
+
+
+def alert_rules(settings: Settings) -> list[Rule]:
+    """Return the rules of the alerts."""
+    return [_alert_rule(one) for one in settings.alerts]
+
+
+def _alert_rule(setting: AlertSettings) -> Rule:
+    return Rule(
+        name=setting.name,
+        metric=setting.metric,
+        comparison=setting.comparison,
+        limit=setting.limit,
+        over=setting.over,
+        workflow=setting.workflow,
+        label=setting.label,
+        part=Slice(setting.organisation, setting.node, setting.model),
+        min_runs=setting.min_runs,
+        hold=setting.hold,
+        notify=setting.notify,
+        repeat=setting.repeat,
+    )
+
+
+def sweep_pauses(settings: Settings) -> Pauses:
+    """Return how often each workflow is swept."""
+    return Pauses(
+        {one.id: _longest_pause(one) if one.discover else None for one in settings.workflows},
+        DEFAULT_INTERVAL if settings.api.all_workflows else None,
+    )
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:

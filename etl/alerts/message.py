@@ -46,6 +46,19 @@ _DASHBOARDS = {
 }
 """The dashboard for each metric; `overview` for the others."""
 
+_UNITS = {
+    "failure_rate": "share",
+    "soft_failure_rate": "share",
+    "failures": "count",
+    "runs": "count",
+    "duration_p50": "seconds",
+    "duration_p95": "seconds",
+    "tokens": "tokens",
+    "unpriced_calls": "count",
+    "overdue_runs": "count",
+    "lag": "seconds",
+}
+
 _RUNS = {
     "failure_rate": "Latest failed runs",
     "soft_failure_rate": "Latest failed runs",
@@ -68,8 +81,8 @@ class Content(msgspec.Struct, frozen=True):
     metric: str = ""
     value: float | None = None
     threshold: float | None = None
-    unit: str | None = None
-    """`share`, `seconds`, `count`, `tokens`, or the currency of a cost."""
+    currency: str | None = None
+    """Of a cost."""
     comparison: str = "above"
     """`above`, `below`, or `above_usual`: the threshold is then `limit` times the usual value."""
     limit: float | None = None
@@ -77,7 +90,7 @@ class Content(msgspec.Struct, frozen=True):
     window_begin: datetime | None = None
     window_end: datetime | None = None
     since: datetime | None = None
-    """Since when the alert fires."""
+    """Since when the alert fires, or when it was resolved."""
     reason: str | None = None
     """Why the present value is not known; None: it is."""
     runs: int | None = None
@@ -88,6 +101,11 @@ class Content(msgspec.Struct, frozen=True):
     model: str | None = None
     organisation: str | None = None
     label: str | None = None
+
+    @property
+    def unit(self) -> str | None:
+        """`share`, `seconds`, `tokens`, `count`, or the currency of a cost; None: not known."""
+        return self.currency if self.metric == "cost" else _UNITS.get(self.metric)
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -258,7 +276,7 @@ def _text(
         ("Label", content.label),
     )
     lines += [f"{label}: {name(one)}" for label, one in parts if one]
-    if content.since is not None:
+    if content.since is not None and kind != "resolved":
         lines.append(f"Firing since: {_time(content.since)}")
     if (pattern := _pattern(evidence)) is not None:
         runs = f"{evidence.pattern_runs:,} run{'' if evidence.pattern_runs == 1 else 's'}"

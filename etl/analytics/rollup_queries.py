@@ -35,6 +35,58 @@ EVERY_STEP = """(
 )"""
 """All steps, with the time and the workflow that determine their group."""
 
+
+def runs_of(groups: str) -> str:
+    """Return the query, in parentheses, of the runs of some groups.
+
+    Two queries with one index condition each, because no index serves a condition on COALESCE.
+
+    Args:
+        groups: a FROM item named `g` with the columns `workflow_id` and `hour`, without duplicates.
+    """
+    return f"""(
+    SELECT found.*
+    FROM {groups}
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestra.runs
+        WHERE workflow_id = g.workflow_id
+          AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
+        UNION ALL
+        SELECT * FROM orchestra.runs
+        WHERE workflow_id = g.workflow_id AND start_time IS NULL
+          AND first_seen_at >= g.hour AND first_seen_at < g.hour + interval '1 hour'
+    ) AS found
+)"""
+
+
+def steps_of(groups: str) -> str:
+    """Return the query, in parentheses, of the steps of some groups; columns as `EVERY_STEP`.
+
+    OFFSET 0 makes the planner go from each hour, and from each run, to its steps by an index. The
+    planner does not know the hours, and would otherwise read all steps: 32 s instead of 1 s for a
+    batch in a history of ten million steps.
+
+    Args:
+        groups: a FROM item named `g` with the columns `workflow_id` and `hour`, without duplicates.
+    """
+    return f"""(
+    SELECT s.*, s.start_time AS time, s.workflow_id AS counted_in
+    FROM {groups}
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestra.steps
+        WHERE workflow_id = g.workflow_id
+          AND start_time >= g.hour AND start_time < g.hour + interval '1 hour'
+        OFFSET 0
+    ) AS s
+    UNION ALL
+    SELECT s.*, COALESCE(r.start_time, r.first_seen_at), r.workflow_id
+    FROM {runs_of(groups)} AS r
+    CROSS JOIN LATERAL (
+        SELECT * FROM orchestra.steps WHERE run_id = r.id AND start_time IS NULL OFFSET 0
+    ) AS s
+)"""
+
+
 _OUTCOMES = """
     count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
     count(*) FILTER (WHERE outcome = 'soft_failed') AS soft_failed,
@@ -116,11 +168,12 @@ def _gathered(
     """
 
 
-def step_rollup(steps: str) -> str:
+def step_rollup(steps: str, unit: str = "hour") -> str:
     """Return the query of `step_rollup` over these steps.
 
     Args:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
+        unit: `minute` for groups of a minute; the result's column is named `hour` then, too.
     """
     return _gathered(
         f"""
@@ -132,7 +185,7 @@ def step_rollup(steps: str) -> str:
                count(reported_cost) AS reported_calls,
                {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
         FROM (
-            SELECT counted_in AS workflow_id, date_trunc('hour', time, 'UTC') AS hour,
+            SELECT counted_in AS workflow_id, date_trunc('{unit}', time, 'UTC') AS hour,
                    organization_id, node_id, node_type, model, outcome, duration_ms, is_call,
                    orchestra.is_unmetered(outcome, is_call, has_usage, used) AS is_unmetered,
                    orchestra.is_untotalled(outcome, is_call, has_usage, used, total_tokens)
@@ -171,11 +224,12 @@ def step_rollup(steps: str) -> str:
     )
 
 
-def run_rollup(runs: str) -> str:
+def run_rollup(runs: str, unit: str = "hour") -> str:
     """Return the query of `run_rollup` over these runs.
 
     Args:
         runs: a table, or a query in parentheses.
+        unit: `minute` for groups of a minute; the result's column is named `hour` then, too.
     """
     return _gathered(
         f"""
@@ -183,7 +237,7 @@ def run_rollup(runs: str) -> str:
                count(*) AS durations, count(*) AS runs, {_OUTCOMES}
         FROM (
             SELECT r.workflow_id,
-                   date_trunc('hour', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
+                   date_trunc('{unit}', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
                    r.organization_id, r.duration_ms,
                    CASE WHEN r.state = 'succeeded' AND EXISTS (
                             SELECT FROM orchestra.steps AS s

@@ -64,6 +64,8 @@ class Pace(msgspec.Struct, frozen=True):
     """Between two checks of the workflows' names and graphs, which request the API only if due."""
     refresh: float = 5.0
     """Between two refreshes of the rollups; one that finds nothing costs three short queries."""
+    evaluate: float = 60.0
+    """Between two evaluations of the alerts by this process."""
     notify: float = 2.0
     """Between two checks for messages about alerts; an idle check costs two index scans a
     channel."""
@@ -92,6 +94,7 @@ class Daemon:
         *,
         default_interval: float,
         refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
+        evaluate: Callable[[], Awaitable[object]] | None = None,
         status: Callable[[], Status] | None = None,
         courier: Courier | None = None,
         pace: Pace | None = None,
@@ -105,6 +108,7 @@ class Daemon:
             default_interval: seconds between sweeps of a workflow that is not configured.
             refresh: brings the rollups up to date, and ends early once its argument, a function,
                 returns True. None: this service does not refresh rollups.
+            evaluate: evaluates the alerts. None: this service does not.
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
             courier: delivers messages about alerts. None: the service delivers none.
@@ -115,6 +119,7 @@ class Daemon:
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
         self._refresh = refresh
+        self._evaluate = evaluate
         self._status = status
         self._courier = courier
         self._pace = pace or PACE
@@ -141,6 +146,13 @@ class Daemon:
                 partial(self._refresh_rollups, self._refresh),
                 IntervalTrigger(seconds=self._pace.refresh),
                 now=True,
+            )
+        if self._evaluate is not None:
+            self._add(
+                "alerts",
+                partial(self._evaluate_alerts, self._evaluate),
+                IntervalTrigger(seconds=self._pace.evaluate),
+                now=False,
             )
         if self._status is not None:
             self._add(
@@ -293,6 +305,9 @@ class Daemon:
         self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
+
+    async def _evaluate_alerts(self, evaluate: Callable[[], Awaitable[object]]) -> None:
+        await evaluate()
 
     async def _notify(self, courier: Courier, channel: str) -> None:
         for one in await courier.deliver(channel, self._stop.is_set):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -164,13 +164,15 @@ class AlertSettings(Section):
             if self.over > LONGEST_USUAL:
                 raise ValueError("with above_usual, over must be at most 7d")
             return self
-        limit: Any = self.below if self.above is None else self.above
-        if isinstance(limit, str) != (self.metric in DURATIONS):
+        written = self.below if self.above is None else self.above
+        if isinstance(written, str) != (self.metric in DURATIONS):
             wanted = "a duration, such as '30s'" if self.metric in DURATIONS else "a number"
-            raise ValueError(f"{given[0]} must be {wanted} for {self.metric}")
-        if self.metric in SHARES and not (limit < 1 if self.above is not None else 0 < limit <= 1):
-            raise ValueError(f"{given[0]} must be a share between 0 and 1, such as 0.2")
-        if self.below is not None and self.limit == 0:
+            raise ValueError(f"{self.comparison} must be {wanted} for {self.metric}")
+        if self.metric in SHARES and not (
+            self.limit < 1 if self.comparison == "above" else 0 < self.limit <= 1
+        ):
+            raise ValueError(f"{self.comparison} must be a share between 0 and 1, such as 0.2")
+        if self.comparison == "below" and self.limit == 0:
             raise ValueError(f"no {self.metric} is ever below 0")
         return self
 
@@ -189,10 +191,17 @@ class AlertSettings(Section):
         return self
 
     @property
-    def limit(self) -> float | None:
-        """The number of `above` or `below`, in seconds for durations; None with `above_usual`."""
-        written = self.below if self.above is None else self.above
-        return seconds(written) if isinstance(written, str) else written
+    def comparison(self) -> Literal["above", "below", "above_usual"]:
+        """The condition that is set."""
+        if self.above_usual is not None:
+            return "above_usual"
+        return "below" if self.above is None else "above"
+
+    @property
+    def limit(self) -> float:
+        """The condition's number: seconds for durations, a factor with `above_usual`."""
+        written = next(one for one in (self.above, self.below, self.above_usual) if one is not None)
+        return seconds(written) if isinstance(written, str) else float(written)
 
 
 class NotifySettings(Section):

@@ -24,7 +24,6 @@ WINDOW = {
     "metric": "failure_rate",
     "value": 0.43,
     "threshold": 0.2,
-    "unit": "share",
     "workflow_id": "w1",
     "workflow_name": "Weather jokes",
     "window_begin": "2026-03-01T09:00:00+00:00",

@@ -49,7 +49,6 @@ def test_the_text_says_what_how_much_and_how_to_go_on() -> None:
         metric="failure_rate",
         value=0.431,
         threshold=0.2,
-        unit="share",
         runs=28,
         since=datetime(2026, 3, 1, 9, 55, tzinfo=UTC),
         workflow_id="w1",
@@ -102,7 +101,7 @@ def test_numbers_have_units(value: float | None, unit: str, text: str) -> None:
 def test_a_comparison_with_the_usual_names_both() -> None:
     """A threshold that follows from the usual value says how many times the usual it is."""
     found = _compose(
-        metric="cost", value=9.0, threshold=6.0, unit="USD", comparison="above_usual", limit=3.0
+        metric="cost", value=9.0, threshold=6.0, currency="USD", comparison="above_usual", limit=3.0
     )
     assert found.lines[0] == "Cost is 9 USD, above 6 USD (3 times the usual)"
 

@@ -1,0 +1,195 @@
+"""The evaluation of all rules for all workflows: one at a time, whichever process does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from etl.alerts import knowledge, measures, states
+from etl.alerts.bounds import weeks_before
+from etl.alerts.knowledge import Known, Pauses
+from etl.alerts.measures import Measures, Window
+from etl.alerts.rules import OF_CALLS, QUANTILES, WEEKS, WITHOUT_WINDOW, Rule
+from etl.alerts.states import Change
+from etl.alerts.transitions import Alert, Message, Transition, end, follow
+from etl.alerts.verdicts import Judge, Verdict, is_complete
+
+# Seconds between two evaluations by services; a little less than their tick of a minute.
+EVERY = 50.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A subject that is not simply ok, after an evaluation."""
+
+    alert: Alert
+    workflow_name: str | None
+    messages: tuple[Message, ...]
+
+
+class EvaluationReport(msgspec.Struct, frozen=True):
+    """The result of an evaluation."""
+
+    at: datetime | None = None
+    """Database time; None: nothing was evaluated."""
+    subjects: int = 0
+    """Pairs of a rule and a workflow."""
+    findings: tuple[Finding, ...] = ()
+    written: int = 0
+    """States that changed."""
+
+    @property
+    def firing(self) -> int:
+        """The number of alerts that fire."""
+        return sum(one.alert.state == "firing" for one in self.findings)
+
+
+def evaluate(
+    connection: Connection,
+    rules: Sequence[Rule],
+    pauses: Pauses,
+    *,
+    every: float = 0.0,
+    wait: bool = False,
+) -> EvaluationReport:
+    """Evaluate the rules, store what changed, and queue the messages, in this transaction.
+
+    Args:
+        connection: in a READ COMMITTED transaction; the schema has the tables of the alerts.
+        rules: all rules of the configuration; the states of other rules end.
+        pauses: the workflows to be evaluated, and how often they are swept.
+        every: do nothing if the last evaluation was less than this many seconds ago.
+        wait: whether to wait for another process that evaluates, to evaluate the newest data.
+    """
+    at = states.claim(connection, every=every, wait=wait)
+    if at is None:
+        return EvaluationReport()
+    report, changes = _evaluated(connection, rules, pauses, at)
+    states.write(connection, changes, at)
+    return report
+
+
+def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> EvaluationReport:
+    """Return what `evaluate` would find and queue now; write nothing."""
+    return _evaluated(connection, rules, pauses, states.now(connection))[0]
+
+
+def _evaluated(
+    connection: Connection,
+    rules: Sequence[Rule],
+    pauses: Pauses,
+    at: datetime,
+) -> tuple[EvaluationReport, list[Change]]:
+    stored = states.read(connection)
+    workflows = knowledge.read(connection, at, pauses) if rules else []
+    subjects = [
+        (rule, one) for rule in rules for one in workflows if rule.covers(one.id, one.labels)
+    ]
+    judge = Judge(at, *_read(connection, subjects, at))
+    muted = states.mutes(connection, at)
+    findings, changes = [], []
+    for rule, known in subjects:
+        window = _window(rule, known)
+        verdict = judge.verdict(rule, known, window)
+        before = stored.pop((rule.name, rule.subject(known.id)), None) if stored else None
+        if verdict.is_breached is False and before is None:
+            continue
+        after = follow(before, rule, known.id, verdict, at, is_muted=rule.name in muted)
+        if after.alert is not None:
+            findings.append(Finding(after.alert, known.name, after.messages))
+        if after.alert != before:
+            content = _content(rule, known, verdict)
+            changes.append(_change(before, after, rule.metric, content, at))
+    names = states.names(connection) if stored else {}
+    for before in stored.values():
+        after = end(before, at)
+        if after.alert is not None:
+            findings.append(Finding(after.alert, names.get(before.workflow_id), after.messages))
+        if after.alert != before:
+            content = {"workflow_id": before.workflow_id, "value": before.value}
+            changes.append(_change(before, after, "", content, at))
+    findings.sort(key=lambda one: (one.alert.rule, one.alert.subject))
+    return EvaluationReport(at, len(subjects), tuple(findings), len(changes)), changes
+
+
+def _window(rule: Rule, known: Known) -> Window | None:
+    if known.until is None or known.problem is not None or rule.metric in WITHOUT_WINDOW:
+        return None
+    return Window(known.id, known.until - timedelta(seconds=rule.over), known.until)
+
+
+def _read(
+    connection: Connection, subjects: Sequence[tuple[Rule, Known]], at: datetime
+) -> tuple[Measures, Mapping[str, list[tuple[str | None, int, int]]]]:
+    """Read the figures that the rules need."""
+    wanted: dict[str, dict[Window, None]] = {
+        source: {} for source in ("runs", "steps", "calls", "run durations", "step durations")
+    }
+    overdue: dict[str, None] = {}
+    for rule, known in subjects:
+        if rule.metric == "overdue_runs":
+            overdue[known.id] = None
+        window = _window(rule, known)
+        if window is None or known.is_stuck(window.begun, window.ended):
+            continue
+        windows = [window]
+        if rule.comparison == "above_usual":
+            earlier = [weeks_before(window, week) for week in range(1, WEEKS + 1)]
+            windows += [one for one in earlier if is_complete(rule, known, one)]
+        of_steps = rule.part.of_steps
+        sources = ["steps" if of_steps else "runs"]
+        if rule.metric in OF_CALLS:
+            sources.append("calls")
+        if rule.metric in QUANTILES:
+            sources.append("step durations" if of_steps else "run durations")
+        for source in sources:
+            wanted[source].update(dict.fromkeys(windows))
+    found = Measures(connection)
+    found.count(list(wanted["runs"]), list(wanted["steps"]))
+    found.add_calls(list(wanted["calls"]))
+    found.add_durations(list(wanted["run durations"]), list(wanted["step durations"]))
+    late = measures.overdue(connection, list(overdue), at, knowledge.PATIENCE) if overdue else {}
+    return found, late
+
+
+def _change(
+    before: Alert | None, after: Transition, metric: str, content: Mapping[str, Any], at: datetime
+) -> Change:
+    contents = tuple(
+        {
+            **content,
+            "rule": one.alert.rule,
+            "kind": one.kind,
+            "sequence": one.alert.sequence,
+            "reminder": one.alert.reminders,
+            "since": one.alert.since,
+            "threshold": one.alert.threshold,
+            "reason": one.alert.reason,
+            "at": at,
+        }
+        for one in after.messages
+    )
+    return Change(before, after, metric, contents)
+
+
+def _content(rule: Rule, known: Known, verdict: Verdict) -> dict[str, Any]:
+    window = verdict.window
+    return {
+        "workflow_id": known.id,
+        "workflow_name": known.name,
+        **msgspec.structs.asdict(rule.part),
+        "label": rule.label,
+        "metric": rule.metric,
+        "comparison": rule.comparison,
+        "limit": rule.limit,
+        "over": None if rule.metric in WITHOUT_WINDOW else rule.over,
+        "value": verdict.value,
+        "usual": verdict.usual,
+        "currency": verdict.currency,
+        "runs": verdict.counted,
+        "window_begin": window.begun if window else None,
+        "window_end": window.ended if window else None,
+    }

@@ -6,9 +6,16 @@ import os
 import signal
 from typing import Any
 
-from etl.alerts import delivery
+from etl.alerts import delivery, evaluation
 from etl.alerts.channels import Channels
+from etl.service import daemon
 from tests.faults.database_guards import replaced
+
+
+def quick_alerts() -> None:
+    """Shorten the intervals of the alerts' jobs; this is no guard."""
+    daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0, evaluate=0.5, notify=0.1)
+    evaluation.EVERY = 0.4
 
 
 def short_lease() -> None:

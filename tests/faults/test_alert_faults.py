@@ -20,7 +20,7 @@ from tests.support import query, wait_until
 
 GUARDS = "tests.faults.alert_guards:"
 SHORT = f"{GUARDS}short_lease"
-TICKS = "tests.faults.process_guards:quick_ticks"
+QUICK = f"{GUARDS}quick_alerts"
 TOKEN = "canary-payload-c64e10-in-a-url"
 """A part of the channel's URL: the canary of payloads, so that the session's search finds it."""
 RULES = """
@@ -113,7 +113,7 @@ def _repeated(found: World, hook: Receiver, *without: str) -> list[str]:
     query(found.url, "DELETE FROM orchestra_etl.alert_episodes")
     with ExitStack() as stack:
         for _ in range(3):
-            stack.enter_context(found.started("serve", without=(TICKS, *without)))
+            stack.enter_context(found.started("serve", without=(QUICK, *without)))
         wait_until(lambda: len(_keys(hook)) >= 3 and _lost(found.url, hook) == [])
     return [f"{key} was delivered {count} times" for key, count in _keys(hook).items() if count > 1]
 
@@ -129,6 +129,7 @@ def test_three_services_deliver_once(
 ) -> None:
     """Three services that evaluate and deliver together send each message once."""
     with receiver() as hook, _world(database_url, tmp_path, log, hook) as found:
+        assert found.sync() == 0, said(log)
         # Long enough for the other services to look while one sends.
         hook.delay = 1.0
         assert _repeated(found, hook) == []

@@ -224,7 +224,7 @@ def compose(
     )
 
 
-def test_message(channel: str, at: datetime) -> Message:
+def sample_message(channel: str, at: datetime) -> Message:
     """Return the message with which a channel is tested."""
     key = f"test {channel} {at:%Y-%m-%dT%H:%M:%SZ}"
     title = "[test] orchestra-etl can reach this channel"

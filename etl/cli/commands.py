@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from etl import terminal
 from etl.cli import (
+    alerts,
     config,
     db,
     dead_letters,
@@ -110,6 +111,7 @@ for group in (
     redact,
     rollups,
     prices,
+    alerts,
     db,
     config,
     simulate,

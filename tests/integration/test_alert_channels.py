@@ -13,8 +13,7 @@ import pytest
 
 from etl.alerts import channels
 from etl.alerts.channels import Channels, NotDelivered
-from etl.alerts.message import Message
-from etl.alerts.message import test_message as message_for
+from etl.alerts.message import Message, sample_message
 from etl.errors import ConfigurationError
 from tests.receiver import Receiver, receiver
 from tests.support import free_port
@@ -30,7 +29,7 @@ def hook() -> Iterator[Receiver]:
 
 
 def _message() -> Message:
-    return message_for("ops", datetime(2026, 3, 1, tzinfo=UTC))
+    return sample_message("ops", datetime(2026, 3, 1, tzinfo=UTC))
 
 
 def _send(url: str, message: Message | None = None) -> None:

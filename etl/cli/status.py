@@ -9,6 +9,7 @@ import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import STYLES, counted, fields, instant, span, state, styled
+from etl.cli.times import seconds
 from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
@@ -48,7 +49,7 @@ def status(
     """
     from etl import app
 
-    age = None if max_age is None else _seconds(max_age)
+    age = None if max_age is None else seconds("--max-age", max_age)
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
         found = app.read_status(settings, database, age)
@@ -60,19 +61,6 @@ def status(
         _print_old_prices()
     is_failing = check and found.verdict == "failing"
     return ExitStatus.FAILING if is_failing else ExitStatus.DONE
-
-
-def _seconds(text: str) -> float:
-    from pydantic import TypeAdapter, ValidationError
-
-    from etl.settings.values import PositiveDuration
-
-    try:
-        return TypeAdapter(PositiveDuration).validate_python(text)
-    except ValidationError:
-        raise typer.BadParameter(
-            "--max-age takes a duration with a unit, such as 90s, 15m or 1d"
-        ) from None
 
 
 def _print(found: Status) -> None:

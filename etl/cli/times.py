@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -38,6 +38,37 @@ def time(option: str, text: str | None) -> datetime | None:
             f"{option}: {text[:80]!r} is not a time: write 2026-01-31, 2026-01-31T12:00 (UTC)"
             " or 2026-01-31T12:00+01:00"
         ) from None
+
+
+def seconds(option: str, text: str) -> float:
+    """Parse a duration with a unit, such as 15m; return seconds.
+
+    Raises:
+        ConfigurationError: the text is not a duration, or not longer than zero.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from etl.settings.values import PositiveDuration
+
+    try:
+        return TypeAdapter(PositiveDuration).validate_python(text)
+    except ValidationError:
+        raise ConfigurationError(
+            f"{option} takes a duration with a unit, such as 90s, 15m or 1d"
+        ) from None
+
+
+def age_or_time(option: str, text: str) -> timedelta | datetime:
+    """Parse a duration with a unit, or a time in ISO 8601.
+
+    Raises:
+        ConfigurationError: the text is neither.
+    """
+    if "-" in text:
+        found = time(option, text)
+        assert found is not None
+        return found
+    return timedelta(seconds=seconds(option, text))
 
 
 def window(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:

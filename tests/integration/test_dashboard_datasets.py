@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from etl.analytics import rollups
+from etl.database import Database
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.conftest import ROOT
@@ -123,3 +125,58 @@ def test_the_run_that_is_shown_first_has_ended(database_url: str, tmp_path: Path
         database_url, "SELECT count(*) AS steps FROM orchestra.steps WHERE run_id = %s", ended[0]
     )
     assert steps[0]["steps"] > 0
+
+
+@pytest.mark.parametrize("figure", ["cost", "failure"])
+def test_an_explanation_has_a_cause_for_every_part(
+    figure: str, database_url: str, tmp_path: Path
+) -> None:
+    """A waterfall has exactly the dataset's columns, and its causes add up to the difference."""
+    history = History(
+        runs_per_workflow=30, live=0, arrivals_per_minute=0, spacing=timedelta(hours=10),
+        failure_rate=0.5,
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        toml = configuration(*history.workflow_ids)
+        loaded = load(tmp_path, toml, environment(database_url, simulator.base_url))
+        asyncio.run(sync(loaded))
+    database = Database(database_url, patience=5)
+    rollups.drain(database)
+    database.close()
+    query(
+        database_url,
+        "INSERT INTO orchestra.prices (model, currency, source, input_per_million,"
+        " output_per_million, valid_from)"
+        " SELECT DISTINCT model, 'USD', 'set', 2, 3, CAST('0001-01-01' AS date)"
+        " FROM orchestra.step_rollup WHERE model IS NOT NULL",
+    )
+    dataset = _dataset(f"{figure}_explanation")
+    rows = query(database_url, dataset["sql"])
+    names = {one["column_name"] for one in dataset["columns"] if "expression" not in one}
+    assert {name for row in rows for name in row} == names
+    assert {row["cause"][0] for row in rows} >= {"1"}
+    weeks = query(
+        database_url,
+        """
+        SELECT CAST(sum(cost) FILTER (WHERE u.hour >= at.hour - interval '7 days') AS numeric)
+                   AS after,
+               CAST(sum(cost) FILTER (WHERE u.hour < at.hour - interval '7 days') AS numeric)
+                   AS before
+        FROM (SELECT date_trunc('hour', now()) AS hour) AS at
+        JOIN orchestra.model_usage AS u
+          ON u.hour >= at.hour - interval '14 days' AND u.hour < at.hour AND u.currency = 'USD'
+        """
+        if figure == "cost"
+        else """
+        SELECT count(*) FILTER (WHERE f.time >= at.hour - interval '7 days') AS after,
+               count(*) FILTER (WHERE f.time < at.hour - interval '7 days') AS before
+        FROM (SELECT date_trunc('hour', now()) AS hour) AS at
+        JOIN orchestra.failures AS f
+          ON f.time >= at.hour - interval '14 days' AND f.time < at.hour
+        """,
+    )
+    [week] = weeks
+    shown = [row for row in rows if row.get("currency", "USD") == "USD"]
+    difference = week["after"] - week["before"]
+    assert week["before"] > 0
+    assert round(sum(row["amount"] for row in shown), 9) == round(difference, 9)

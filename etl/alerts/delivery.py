@@ -147,11 +147,12 @@ class Courier:
                 log.error("notification_given_up", **row._mapping)
             if claimed is None:
                 break
-            done.append(await self._attempt(*claimed))
+            done.append(await self._attempt(claimed))
         return done
 
-    async def _attempt(self, row: _Row, message: Message) -> Delivery:
+    async def _attempt(self, row: _Row) -> Delivery:
         """Send a claimed notification and record the result."""
+        message = await self._run(lambda c: self._complete(c, row))
         wait: float | None = None
         failure: str | None = None
         try:
@@ -182,26 +183,23 @@ class Courier:
             )
         return Delivery(row.rule, row.channel, row.kind, failure)
 
-    def _claim(
-        self, connection: Connection, channel: str
-    ) -> tuple[Sequence[_Row], tuple[_Row, Message] | None]:
-        """Claim the channel's next notification, and complete its message.
-
-        Return also the notifications that are given up.
-        """
+    def _claim(self, connection: Connection, channel: str) -> tuple[Sequence[_Row], _Row | None]:
+        """Claim the channel's next notification; return also those that are given up."""
         if not self._outbox_exists and not connection.execute(_EXISTS).scalar_one():
             # The schema is of an earlier revision, with which the rest of the service works.
             return (), None
         self._outbox_exists = True
         parameters = {"channels": list(self.channels), "give_up_after": GIVE_UP_AFTER}
         given_up = connection.execute(_EXPIRE, parameters).all()
-        row = connection.execute(_CLAIM, {"channel": channel, "lease": LEASE}).one_or_none()
-        if row is None:
-            return given_up, None
+        claimed = connection.execute(_CLAIM, {"channel": channel, "lease": LEASE}).one_or_none()
+        return given_up, claimed
+
+    def _complete(self, connection: Connection, row: _Row) -> Message:
+        """Return the message of a claimed notification."""
         content = msgspec.json.decode(row.content, type=Content)
         # A resolved alert needs no example of what is over.
         evidence = Evidence() if row.kind == "resolved" else evidence_for(connection, content)
-        message = compose(
+        return compose(
             key=row.key,
             kind=row.kind,
             rule=row.rule,
@@ -209,7 +207,6 @@ class Courier:
             evidence=evidence,
             dashboards=self._dashboards,
         )
-        return given_up, (row, message)
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.transaction, work)

@@ -5,16 +5,24 @@ Only rows inside the alert's window are read, by index, and never a payload.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
 import structlog
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from etl.alerts.message import EXAMPLES, Content, Evidence
+from etl.analytics.explanation import first_lines
+from etl.errors import SchemaMismatch
 
+T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
+
 SECONDS = 5.0
-"""Seconds for each statement. A message is sent without evidence rather than late."""
+"""The statement timeout. A message is sent without evidence rather than late."""
 
 _LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
@@ -128,22 +136,46 @@ def evidence_for(connection: Connection, content: Content) -> Evidence:
         "model": content.model,
         "organisation": content.organisation,
     }
+    found = _attempted(connection, lambda: _cause(connection, statement, parameters)) or Evidence()
+    if content.metric == "cost" and content.node is None and content.model is None:
+        lines = _attempted(connection, lambda: _explanation(connection, content)) or ()
+        found = msgspec.structs.replace(found, explanation=lines)
+    return found
+
+
+def _cause(
+    connection: Connection, statement: TextClause | None, parameters: Mapping[str, object]
+) -> Evidence:
+    pattern = connection.execute(_PATTERN, parameters).one_or_none()
+    runs = (
+        ()
+        if statement is None
+        else connection.execute(statement, {**parameters, "limit": EXAMPLES}).scalars()
+    )
+    return Evidence(
+        pattern=None if pattern is None else pattern.pattern,
+        pattern_runs=0 if pattern is None else pattern.runs,
+        runs=tuple(runs),
+    )
+
+
+def _explanation(connection: Connection, content: Content) -> tuple[str, ...]:
+    """Return why the cost differs from that of the same hours a week earlier."""
+    if content.workflow_id is None or content.periods is None:
+        return ()
+    return tuple(first_lines(connection, content.workflow_id, *content.periods))
+
+
+def _attempted(connection: Connection, read: Callable[[], T]) -> T | None:
+    """Return what `read` returns; None if it cannot be read in time."""
     try:
         with connection.begin_nested():
             connection.execute(_LIMIT, {"milliseconds": str(round(SECONDS * 1000))})
-            pattern = connection.execute(_PATTERN, parameters).one_or_none()
-            runs = (
-                ()
-                if statement is None
-                else connection.execute(statement, {**parameters, "limit": EXAMPLES}).scalars()
-            )
-            return Evidence(
-                pattern=None if pattern is None else pattern.pattern,
-                pattern_runs=0 if pattern is None else pattern.runs,
-                runs=tuple(runs),
-            )
+            return read()
+    except SchemaMismatch:
+        return None
     except SQLAlchemyError as error:
         if connection.invalidated or connection.closed:
             raise
         log.warning("evidence_missing", problem=type(error).__name__)
-        return Evidence()
+        return None

@@ -7,10 +7,11 @@ escaped too.
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -27,6 +28,8 @@ _LEVELS: Mapping[Kind, Level] = {
     "resolved": "success",
     "test": "info",
 }
+Periods = tuple[tuple[datetime, datetime], tuple[datetime, datetime]]
+WEEK = timedelta(days=7)
 LONGEST_NAME = 120
 LONGEST_PATTERN = 300
 LONGEST_KEY = 1000
@@ -70,6 +73,9 @@ _RUNS = {
     "overdue_runs": "Oldest open runs",
 }
 
+_EXPLAINED = {"cost": "cost", "duration_p50": "duration", "duration_p95": "duration"}
+"""What `explain` is called for, by metric."""
+
 # Mentions, links and formatting of chat services. Underscores are common in names of nodes, and
 # format at most a part of the text. The backslash keeps two different names different.
 _MARKUP = re.compile(r"[<>@*`~|\[\]\\]|(?<=:)//")
@@ -106,6 +112,15 @@ class Content(msgspec.Struct, frozen=True):
     def unit(self) -> str | None:
         """`share`, `seconds`, `tokens`, `count`, or the currency of a cost; None: not known."""
         return self.currency if self.metric == "cost" else _UNITS.get(self.metric)
+
+    @property
+    def periods(self) -> Periods | None:
+        """The window, and the same hours a week earlier; None for a metric of this moment."""
+        begin, end = self.window_begin, self.window_end
+        if begin is None or end is None:
+            return None
+        earlier = WEEK * max(1, math.ceil((end - begin) / WEEK))
+        return (begin, end), (begin - earlier, end - earlier)
 
 
 class Evidence(msgspec.Struct, frozen=True):
@@ -329,10 +344,14 @@ def _time(moment: datetime) -> str:
 
 def _command(content: Content, runs: Sequence[str]) -> str:
     """Return the command that shows more, with only such ids as can be copied."""
-    if content.metric == "cost" and content.workflow_id is not None:
-        arguments = ["explain", "cost", content.workflow_id]
-    elif content.metric.startswith("duration_") and content.workflow_id is not None:
-        arguments = ["explain", "duration", content.workflow_id]
+    explained = _EXPLAINED.get(content.metric)
+    if explained and content.workflow_id is not None and content.periods is not None:
+        (begin, end), (earlier, _) = (
+            [f"{one.astimezone(UTC):%Y-%m-%dT%H:%M}" for one in period]
+            for period in content.periods
+        )
+        arguments = ["explain", explained, content.workflow_id]
+        arguments += ["--since", begin, "--until", end, "--against", earlier]
     elif runs:
         arguments = ["runs", "show", runs[0]]
     elif content.workflow_id is not None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -51,10 +53,11 @@ def hook(tmp_path: Path) -> Iterator[Receiver]:
 
 @pytest.fixture
 def history() -> History:
-    """Provide a workflow of which half of the runs fail."""
+    """Provide a workflow with 40 runs in two weeks, of which half fail."""
     return History(
-        seed=3, workflows=1, runs_per_workflow=20, live=0, arrivals_per_minute=0, failure_rate=0.5
-    )
+        seed=3, workflows=1, runs_per_workflow=40, live=0, arrivals_per_minute=0, failure_rate=0.5,
+        spacing=timedelta(hours=8),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -109,6 +112,28 @@ def test_a_sync_tells_each_channel_once(
     assert document["title"] in chat.document["title"]
     assert loading("sync").status == 0
     assert len(hook.requests) == 2
+
+
+def test_a_message_about_cost_says_why(
+    loading: Command, hook: Receiver, database_url: str, tmp_path: Path
+) -> None:
+    """A message about cost quotes three lines of the explanation, and its command prints them."""
+    config = tmp_path / "etl.toml"
+    toml = config.read_text().replace(
+        '"failures"\nabove = 0\nover = "31d"', '"cost"\nabove = 0\nover = "7d"'
+    )
+    config.write_text(toml)
+    assert loading("sync").status == 0
+    [document] = [one.document for one in hook.requests if "key" in one.document]
+    assert (document["metric"], document["unit"]) == ("cost", "USD")
+    lines = document["explanation"]
+    assert len(lines) == 3
+    assert [f"Why: {line}" in document["text"] for line in lines] == [True] * 3
+    program, *arguments = shlex.split(document["command"])
+    assert (program, arguments[:2]) == ("orchestra-etl", ["explain", "cost"])
+    done = loading(*arguments)
+    assert done.status == 0
+    assert lines[0].partition(":")[0] in done.out
 
 
 def test_a_channel_that_refuses_does_not_fail_a_sync(

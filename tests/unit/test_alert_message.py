@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote
 
@@ -165,6 +165,23 @@ def test_two_names_never_look_the_same(one: str, other: str) -> None:
     titles = {_compose(rule=text).marked_title for text in (one, other)}
     if short:
         assert len(titles) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("days", "begin", "earlier"),
+    [(1, "2026-02-28T10:00", "2026-02-21T10:00"), (10, "2026-02-19T10:00", "2026-02-05T10:00")],
+)
+def test_an_explanation_compares_with_whole_weeks_before(
+    days: int, begin: str, earlier: str
+) -> None:
+    """The command explains the window against the same hours of the last week that is apart."""
+    found = _compose(
+        metric="cost", workflow_id="w1", window_begin=WINDOW["window_end"] - timedelta(days=days)
+    )
+    assert found.document["command"] == (
+        f"orchestra-etl explain cost w1 --since {begin} --until 2026-03-01T10:00"
+        f" --against {earlier}"
+    )
 
 
 def test_a_command_is_copied_whole_or_replaced() -> None:

@@ -34,6 +34,8 @@ LEASE = 3 * DEADLINE
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 # Seconds for which a receiver may at most ask to wait.
 LONGEST_REQUESTED_PAUSE = 3600.0
+# Seconds for which the outbox keeps what was delivered or given up.
+KEPT = 30 * 86400.0
 # Seconds after which a notification that no channel accepted is given up: it is no news any more.
 GIVE_UP_AFTER = 86400.0
 
@@ -75,6 +77,11 @@ _DELIVERED = text("""
     UPDATE orchestra_etl.alert_notifications
     SET delivered_at = now(), next_attempt_at = NULL, leased_until = NULL, failure = NULL
     WHERE id = :id AND delivered_at IS NULL
+""")
+
+_FORGET = text("""
+    DELETE FROM orchestra_etl.alert_notifications
+    WHERE next_attempt_at IS NULL AND created_at < now() - make_interval(secs => :kept)
 """)
 
 # `attempts` identifies the claim: if its lease has ended, the next claim decides.
@@ -162,7 +169,7 @@ class Courier:
         except ConfigurationError as error:
             failure = str(error)
         if failure is None:
-            await self._run(lambda c: c.execute(_DELIVERED, {"id": row.id}))
+            await self._run(lambda c: self._settle(c, row))
             log.info("notification_delivered", rule=row.rule, channel=row.channel, kind=row.kind)
         else:
             parameters = {
@@ -207,6 +214,11 @@ class Courier:
             evidence=evidence,
             dashboards=self._dashboards,
         )
+
+    def _settle(self, connection: Connection, row: _Row) -> None:
+        """Record that a notification is delivered, and forget old ones."""
+        connection.execute(_DELIVERED, {"id": row.id})
+        connection.execute(_FORGET, {"kept": KEPT})
 
     async def _run(self, work: Callable[[Connection], T]) -> T:
         return await asyncio.to_thread(self._database.transaction, work)

@@ -49,9 +49,10 @@ def client(superset: Superset) -> Iterator[httpx.Client]:
 
 
 SINCE = "date_trunc('hour', now()) - interval '7 days'"
+ALERTS = "Alerts now: those that fire, then the latest"
 BUSY_SECONDS = 15
 """By how many seconds Superset's time of a query may be later than the database's."""
-ALWAYS = ("Behind", "Pipeline now")
+ALWAYS = ("Behind", "Pipeline now", "Alerts firing", ALERTS)
 """Charts of the overview that no filter narrows."""
 EXPLAINED = "Failures: why they differ from the week before"
 """A chart of the overview that follows only the filter Workflow."""

@@ -170,6 +170,25 @@ def test_a_message_is_given_up_after_a_day(
     ]  # fmt: skip
 
 
+def test_old_notifications_are_forgotten(
+    database: Database, database_url: str, hook: Receiver
+) -> None:
+    """What was delivered more than 30 days ago is removed when something else is delivered."""
+    courier = _courier(database, ops=hook.url())
+    for key, days in (("old", 31), ("young", 29)):
+        _queue(database_url, key)
+        _deliver(courier)
+        query(
+            database_url,
+            "UPDATE orchestra_etl.alert_notifications"
+            " SET created_at = now() - %s * interval '1 day' WHERE key = %s",
+            days, key,
+        )  # fmt: skip
+    _queue(database_url, "new")
+    _deliver(courier)
+    assert [row["key"] for row in _rows(database_url)] == ["young", "new"]
+
+
 def test_resolved_never_overtakes_firing(
     database: Database, database_url: str, hook: Receiver
 ) -> None:

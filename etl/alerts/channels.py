@@ -99,7 +99,8 @@ class Channels:
         """
         if (last := self._unfinished.get(name)) is not None and not last.done():
             raise NotDelivered("the last message is still being sent")
-        service = self._service(name, url)
+        # The first import of Apprise takes a second.
+        service = await asyncio.to_thread(self._service, name, url)
         accepted: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._unfinished[name] = accepted
         accepted.set_running_or_notify_cancel()

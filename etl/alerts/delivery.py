@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 import msgspec
 import structlog
@@ -24,7 +23,6 @@ from etl.alerts.message import Content, Evidence, Kind, Message, compose
 from etl.database import Database
 from etl.errors import ConfigurationError
 
-T = TypeVar("T")
 _Row = Row[tuple[object, ...]]
 log = structlog.get_logger(__name__)
 
@@ -149,7 +147,7 @@ class Courier:
         """
         done: list[Delivery] = []
         while not stopped() and not (done and done[-1].failure):
-            given_up, claimed = await self._run(lambda c: self._claim(c, channel))
+            given_up, claimed = await self._database.in_thread(lambda c: self._claim(c, channel))
             for row in given_up:
                 log.error("notification_given_up", **row._mapping)
             if claimed is None:
@@ -159,7 +157,7 @@ class Courier:
 
     async def _attempt(self, row: _Row) -> Delivery:
         """Send a claimed notification and record the result."""
-        message = await self._run(lambda c: self._complete(c, row))
+        message = await self._database.in_thread(lambda c: self._complete(c, row))
         wait: float | None = None
         failure: str | None = None
         try:
@@ -169,7 +167,7 @@ class Courier:
         except ConfigurationError as error:
             failure = str(error)
         if failure is None:
-            await self._run(lambda c: self._settle(c, row))
+            await self._database.in_thread(lambda c: self._settle(c, row))
             log.info("notification_delivered", rule=row.rule, channel=row.channel, kind=row.kind)
         else:
             parameters = {
@@ -179,7 +177,7 @@ class Courier:
                 "pause": pause_after(row.attempts, wait),
                 "give_up_after": GIVE_UP_AFTER,
             }
-            await self._run(lambda c: c.execute(_FAILED, parameters))
+            await self._database.in_thread(lambda c: c.execute(_FAILED, parameters))
             log.warning(
                 "notification_failed",
                 rule=row.rule,
@@ -219,9 +217,6 @@ class Courier:
         """Record that a notification is delivered, and forget old ones."""
         connection.execute(_DELIVERED, {"id": row.id})
         connection.execute(_FORGET, {"kept": KEPT})
-
-    async def _run(self, work: Callable[[Connection], T]) -> T:
-        return await asyncio.to_thread(self._database.transaction, work)
 
 
 def pause_after(attempts: int, requested: float | None) -> float:

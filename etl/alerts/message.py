@@ -191,8 +191,8 @@ def compose(
     runs = tuple(plain(one, LONGEST_NAME) for one in evidence.runs[:EXAMPLES])
     command = _command(content, evidence.runs)
     link = _link(content, dashboards) if dashboards else None
-    title, lines = _text(kind, rule, content, evidence, str)
-    marked_title, marked = _text(kind, rule, content, evidence, _escaped)
+    title, lines = _text(kind, rule, content, evidence, safe=str)
+    marked_title, marked = _text(kind, rule, content, evidence, safe=_escaped)
     look, address = f"Look: {command}", [f"Dashboard: {link}"] if link else []
     document = {
         "version": 1,
@@ -242,8 +242,8 @@ def compose(
 def sample_message(channel: str, at: datetime) -> Message:
     """Return the message with which a channel is tested."""
     key = f"test {channel} {at:%Y-%m-%dT%H:%M:%SZ}"
-    title = "[test] orchestra-etl can reach this channel"
-    lines = (f"Sent by `orchestra-etl alerts test {channel}` at {_time(at)}.", f"Key: {key}")
+    title = "test: orchestra-etl can reach this channel"
+    lines = (f"Sent by orchestra-etl alerts test at {_time(at)}", f"Key: {key}")
     marked = tuple(_escaped(one) for one in lines)
     return Message(
         key=key,
@@ -260,7 +260,7 @@ def sample_message(channel: str, at: datetime) -> Message:
 
 
 def _text(
-    kind: Kind, rule: str, content: Content, evidence: Evidence, safe: Callable[[str], str]
+    kind: Kind, rule: str, content: Content, evidence: Evidence, *, safe: Callable[[str], str]
 ) -> tuple[str, list[str]]:
     """Return title and lines; `safe` is applied to every name."""
 
@@ -275,7 +275,7 @@ def _text(
         measured += f", {_comparison(kind, content)}"
     lines = [measured[0].upper() + measured[1:]]
     if content.reason:
-        lines.append(f"Not known now: {safe(plain(content.reason, LONGEST_PATTERN))}")
+        lines.append(f"Note: {safe(plain(content.reason, LONGEST_PATTERN))}")
     details = []
     if content.window_begin is not None and content.window_end is not None:
         details.append(f"{_time(content.window_begin)} to {_time(content.window_end)}")

@@ -46,7 +46,7 @@ def test_a_message_is_delivered(hook: Receiver, scheme: str) -> None:
         assert request.document["key"] == "test ops 2026-03-01T00:00:00Z"
         assert request.headers["Content-Type"] == "application/json"
     else:
-        assert request.document["title"] == r"\x5btest\x5d orchestra-etl can reach this channel"
+        assert request.document["title"] == "test: orchestra-etl can reach this channel"
         assert "Key: test ops 2026-03-01T00:00:00Z" in request.document["message"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -77,23 +77,27 @@ def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> Ev
     return _evaluated(connection, rules, pauses, states.now(connection))[0]
 
 
-def _evaluated(
-    connection: Connection,
-    rules: Sequence[Rule],
-    pauses: Pauses,
-    at: datetime,
-) -> tuple[EvaluationReport, list[Change]]:
-    stored = states.read(connection)
+def judged(
+    connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
+) -> Iterator[tuple[Rule, Known, Verdict]]:
+    """Return the verdict on each rule and workflow that it covers, at this database time."""
     workflows = knowledge.read(connection, at, pauses) if rules else []
     subjects = [
         (rule, one) for rule in rules for one in workflows if rule.covers(one.id, one.labels)
     ]
     judge = Judge(at, *_read(connection, subjects, at))
-    muted = states.mutes(connection, at)
-    findings, changes = [], []
     for rule, known in subjects:
-        window = _window(rule, known)
-        verdict = judge.verdict(rule, known, window)
+        yield rule, known, judge.verdict(rule, known, _window(rule, known))
+
+
+def _evaluated(
+    connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
+) -> tuple[EvaluationReport, list[Change]]:
+    stored = states.read(connection)
+    muted = states.mutes(connection, at)
+    findings, changes, subjects = [], [], 0
+    for rule, known, verdict in judged(connection, rules, pauses, at):
+        subjects += 1
         before = stored.pop((rule.name, rule.subject(known.id)), None) if stored else None
         if verdict.is_breached is False and before is None:
             continue
@@ -112,7 +116,7 @@ def _evaluated(
             content = {"workflow_id": before.workflow_id, "value": before.value}
             changes.append(_change(before, after, "", content, at))
     findings.sort(key=lambda one: (one.alert.rule, one.alert.subject))
-    return EvaluationReport(at, len(subjects), tuple(findings), len(changes)), changes
+    return EvaluationReport(at, subjects, tuple(findings), len(changes)), changes
 
 
 def _window(rule: Rule, known: Known) -> Window | None:

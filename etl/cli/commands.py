@@ -20,6 +20,7 @@ from typer.main import get_command
 
 from etl import terminal
 from etl.cli import (
+    alerts,
     config,
     db,
     dead_letters,
@@ -101,6 +102,7 @@ for group in (
     track,
     runs,
     status,
+    alerts,
     workflows,
     dead_letters,
     gaps,

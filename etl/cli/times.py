@@ -52,3 +52,19 @@ def window(since: str | None, until: str | None) -> tuple[datetime | None, datet
     if first is not None and first > datetime.now(UTC):
         raise ConfigurationError("--since is in the future: no run has started since")
     return first, end
+
+
+def duration(option: str, text: str) -> float:
+    """Parse a duration with a unit; return seconds.
+
+    Raises:
+        typer.BadParameter: the text is not a duration.
+    """
+    from etl.settings.values import seconds
+
+    try:
+        return seconds(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{option} takes a duration with a unit, such as 90s, 15m or 1d"
+        ) from None

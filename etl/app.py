@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -47,6 +47,10 @@ from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
+
+if TYPE_CHECKING:
+    from etl.alerts.channels import Channels
+    from etl.alerts.delivery import Courier
 
 log = structlog.get_logger(__name__)
 
@@ -269,9 +273,49 @@ async def serve(settings: Settings, database: Database) -> None:
             refresh=partial(refresh_rollups, settings, database),
             evaluate=partial(evaluate_alerts, settings, database, every=evaluation.EVERY),
             status=partial(_checked_status, settings, database),
+            courier=open_courier(settings, database),
         )
         with stop_on_signals() as stop:
             await daemon.run(stop)
+
+
+def open_courier(settings: Settings, database: Database) -> Courier | None:
+    """Return what delivers the notifications of alerts; None without a channel."""
+    if not settings.notify:
+        return None
+    from etl.alerts.delivery import Courier
+
+    return Courier(database, open_channels(settings), dashboards=settings.dashboards.url)
+
+
+def open_channels(settings: Settings) -> Channels:
+    """Return the configured channels; their URLs are read when they are used."""
+    # Imported here, because only a delivery needs it.
+    from etl.alerts.channels import Channels
+
+    def url(name: str) -> str:
+        """Read the channel's URL, and hide it from logs."""
+        found = settings.read_channel_url(name)
+        logs.add_secret(found)
+        return found
+
+    return Channels(
+        {name: partial(url, name) for name in settings.notify}, trust_env=settings.api.trust_env
+    )
+
+
+async def deliver_notifications(
+    settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Deliver the notifications of alerts that are due; end early once `stopped` returns True.
+
+    A message that fails stays in the outbox, and the log says why.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    if (courier := open_courier(settings, database)) is not None:
+        await courier.deliver_all(stopped)
 
 
 async def refresh_rollups(
@@ -381,10 +425,15 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         )
         for one in settings.workflows
     ]
-    everything = settings.api.all_workflows
-    return database.transaction(
-        lambda c: status.read(c, watched, all_workflows=everything, max_age=max_age or GRACE)
+    read = partial(
+        status.read,
+        watched=watched,
+        all_workflows=settings.api.all_workflows,
+        max_age=max_age or GRACE,
+        rules=[one.name for one in settings.alerts],
+        channels=list(settings.notify),
     )
+    return database.transaction(read)
 
 
 def _longest_pause(workflow: WorkflowSettings) -> float:

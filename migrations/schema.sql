@@ -183,6 +183,14 @@ CREATE FUNCTION orchestra.audio_places() RETURNS TABLE(ordinal integer, api text
 $_$;
 COMMENT ON FUNCTION orchestra.audio_places() IS 'Audio beside contents (see the reference of model calls).';
 
+CREATE FUNCTION orchestra.bounded(total numeric) RETURNS bigint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT CASE WHEN total > 1000000000000000000 THEN 1000000000000000000
+                ELSE CAST(total AS bigint) END
+$$;
+COMMENT ON FUNCTION orchestra.bounded(total numeric) IS 'A sum of quantities as a bigint, at most 10^18, so that an absurd number does no harm.';
+
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -535,6 +543,42 @@ CREATE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
     AS $$ SELECT count(DISTINCT item COLLATE "C") FROM unnest(items) AS i (item) $$;
 COMMENT ON FUNCTION orchestra.count_distinct(items text[]) IS 'The number of distinct texts: count_distinct(array_agg(x)) equals count(DISTINCT x), and is faster if rows are grouped.';
 
+CREATE FUNCTION orchestra.critical_path(starts timestamp with time zone[], ends timestamp with time zone[], run_starts timestamp with time zone, run_ends timestamp with time zone, OUT took bigint[], OUT waited bigint[], OUT waited_at_end bigint) RETURNS record
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    steps integer := COALESCE(cardinality(ends), 0);
+    later integer := 0;
+    at timestamptz := run_ends;
+    ends_at timestamptz;
+    gap bigint;
+BEGIN
+    took := array_fill(NULL::bigint, ARRAY[steps]);
+    waited := took;
+    FOR ordinal IN 1 .. steps LOOP
+        ends_at := LEAST(ends[ordinal], run_ends);
+        IF ends_at <= at AND ends_at >= run_starts THEN
+            gap := extract(epoch FROM at - ends_at) * 1000000;
+            IF later = 0 THEN
+                waited_at_end := gap;
+            ELSE
+                waited[later] := gap;
+            END IF;
+            at := GREATEST(LEAST(starts[ordinal], ends_at), run_starts);
+            took[ordinal] := extract(epoch FROM ends_at - at) * 1000000;
+            later := ordinal;
+        END IF;
+    END LOOP;
+    gap := extract(epoch FROM at - run_starts) * 1000000;
+    IF later = 0 THEN
+        waited_at_end := gap;
+    ELSE
+        waited[later] := gap;
+    END IF;
+END
+$$;
+COMMENT ON FUNCTION orchestra.critical_path(starts timestamp with time zone[], ends timestamp with time zone[], run_starts timestamp with time zone, run_ends timestamp with time zone, OUT took bigint[], OUT waited bigint[], OUT waited_at_end bigint) IS 'The steps that a run waited for, found from its end: the step that ended last, before it the step that ended last before that one started, and so on. The steps must be in the order of their ends, the last first. took: microseconds of each step on the path; waited: from the end of the one before it to its start; null: not on the path. With waited_at_end, they add up to the duration of the run.';
+
 CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
@@ -668,6 +712,606 @@ CREATE FUNCTION orchestra.error_message(error jsonb, reported_error text) RETURN
     END
 $$;
 COMMENT ON FUNCTION orchestra.error_message(error jsonb, reported_error text) IS 'The message of an error as plain text: the API''s own error, else the one that the step''s payload reports; null if there is neither.';
+
+CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(currency text, part text, version text, node_id text, model text, service_tier text, context_tier integer, kind text, before numeric, after numeric, amount numeric)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    AS $$
+    WITH used AS MATERIALIZED (
+        -- Calls with the same price and the same kinds of usage, of which either all have a cost or
+        -- none has.
+        SELECT c.side, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+               c.usage_kinds, p.valid_from, min(c.at) AS at,
+               CAST(sum(c.calls) AS bigint) AS calls,
+               CAST(sum(c.unmetered_calls) AS bigint) AS unmetered,
+               CAST(ROW(
+                   orchestra.bounded(sum((c.used).input_tokens)),
+                   orchestra.bounded(sum((c.used).cached_input_tokens)),
+                   orchestra.bounded(sum((c.used).cache_write_tokens)),
+                   orchestra.bounded(sum((c.used).cache_write_1h_tokens)),
+                   orchestra.bounded(sum((c.used).input_audio_tokens)),
+                   orchestra.bounded(sum((c.used).cached_audio_tokens)),
+                   orchestra.bounded(sum((c.used).input_image_tokens)),
+                   orchestra.bounded(sum((c.used).cached_image_tokens)),
+                   orchestra.bounded(sum((c.used).input_video_tokens)),
+                   orchestra.bounded(sum((c.used).output_tokens)),
+                   orchestra.bounded(sum((c.used).reasoning_tokens)),
+                   orchestra.bounded(sum((c.used).output_audio_tokens)),
+                   orchestra.bounded(sum((c.used).output_image_tokens)),
+                   orchestra.bounded(sum((c.used).output_video_tokens)),
+                   orchestra.bounded(sum((c.used).citation_tokens)),
+                   orchestra.bounded(sum((c.used).other_tokens)),
+                   orchestra.bounded(sum((c.used).web_searches)),
+                   orchestra.bounded(sum((c.used).file_searches)),
+                   orchestra.bounded(sum((c.used).tool_uses)),
+                   orchestra.bounded(sum((c.used).audio_ms)),
+                   orchestra.bounded(sum((c.used).document_pages)),
+                   orchestra.bounded(sum((c.used).search_units)),
+                   orchestra.bounded(sum((c.used).unread_quantities))
+               ) AS orchestra.usage) AS used
+        FROM orchestra.explained_calls(workflow, since, until, against_since, against_until) AS c
+        LEFT JOIN orchestra.prices AS p
+          ON p.model = c.model
+         AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.at)
+        GROUP BY c.side, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+                 c.usage_kinds, p.valid_from
+    ), calls AS MATERIALIZED (
+        SELECT u.side, u.version, u.node_id, u.model, u.service_tier, u.context_tier, u.calls,
+               u.unmetered, u.calls - u.unmetered AS metered, u.used, p AS prices,
+               CASE WHEN orchestra.call_cost(u.used, u.calls - u.unmetered, p) IS NOT NULL
+                   THEN p.currency END AS currency
+        FROM used AS u
+        LEFT JOIN orchestra.prices AS p
+          ON p.model = u.model AND p.valid_from = u.valid_from AND u.calls > u.unmetered
+         AND orchestra.price_applies(p, u.service_tier, u.context_tier, u.at)
+    ), periods AS (
+        SELECT p.side, p.version, sum(p.runs) AS runs
+        FROM orchestra.explained_periods(workflow, since, until, against_since, against_until) AS p
+        GROUP BY p.side, p.version
+    ), versions AS (
+        -- Without a run that started in a period, its calls belong to earlier runs: these count as
+        -- one run.
+        SELECT v.version, v.runs_0, v.runs_1, sum(v.runs_0) OVER () AS all_0,
+               sum(v.runs_1) OVER () AS all_1
+        FROM (
+            SELECT p.version,
+                   COALESCE(sum(GREATEST(p.runs, s.least)) FILTER (WHERE p.side = 0), 0) AS runs_0,
+                   COALESCE(sum(GREATEST(p.runs, s.least)) FILTER (WHERE p.side = 1), 0) AS runs_1
+            FROM periods AS p
+            CROSS JOIN LATERAL (
+                SELECT CASE WHEN EXISTS (SELECT FROM calls AS c WHERE c.side = p.side)
+                    THEN 1 ELSE 0 END AS least
+            ) AS s
+            GROUP BY p.version
+        ) AS v
+    ), nodes AS (
+        SELECT c.version, c.node_id,
+               COALESCE(sum(c.calls) FILTER (WHERE c.side = 0), 0) AS calls_0,
+               COALESCE(sum(c.calls) FILTER (WHERE c.side = 1), 0) AS calls_1,
+               COALESCE(sum(c.unmetered) FILTER (WHERE c.side = 0), 0) AS unmetered_0,
+               COALESCE(sum(c.unmetered) FILTER (WHERE c.side = 1), 0) AS unmetered_1,
+               COALESCE(sum(c.metered) FILTER (WHERE c.side = 0 AND c.currency IS NULL), 0)
+                   AS unpriced_0,
+               COALESCE(sum(c.metered) FILTER (WHERE c.side = 1 AND c.currency IS NULL), 0)
+                   AS unpriced_1
+        FROM calls AS c
+        GROUP BY c.version, c.node_id
+    ), models AS (
+        SELECT m.*, sum(m.calls_0) OVER node AS priced_0, sum(m.calls_1) OVER node AS priced_1
+        FROM (
+            SELECT c.currency, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+                   COALESCE(sum(c.metered) FILTER (WHERE c.side = 0), 0) AS calls_0,
+                   COALESCE(sum(c.metered) FILTER (WHERE c.side = 1), 0) AS calls_1
+            FROM calls AS c
+            WHERE c.currency IS NOT NULL
+            GROUP BY c.currency, c.version, c.node_id, c.model, c.service_tier, c.context_tier
+        ) AS m
+        WINDOW node AS (PARTITION BY m.currency, m.version, m.node_id)
+    ), kinds AS (
+        SELECT c.currency, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+               part.kind, part.per,
+               COALESCE(sum(part.quantity) FILTER (WHERE c.side = 0), 0) AS used_0,
+               COALESCE(sum(part.quantity) FILTER (WHERE c.side = 1), 0) AS used_1,
+               COALESCE(sum(part.quantity * part.price) FILTER (WHERE c.side = 0), 0) AS charged_0,
+               COALESCE(sum(part.quantity * part.price) FILTER (WHERE c.side = 1), 0) AS charged_1
+        FROM calls AS c
+        CROSS JOIN LATERAL orchestra.cost_parts(c.used, c.metered, c.prices) AS part
+        WHERE c.currency IS NOT NULL
+        GROUP BY c.currency, c.version, c.node_id, c.model, c.service_tier, c.context_tier,
+                 part.kind, part.per
+    ), costs AS (
+        SELECT c.currency,
+               round(COALESCE(sum(orchestra.ratio(k.charged_0, k.per)), 0), 12) AS cost_0,
+               round(COALESCE(sum(orchestra.ratio(k.charged_1, k.per)), 0), 12) AS cost_1
+        FROM (SELECT DISTINCT m.currency FROM models AS m) AS c
+        LEFT JOIN kinds AS k ON k.currency = c.currency
+        GROUP BY c.currency
+    ), priced AS (
+        -- A price is not the workflow's own: if a node lacks it in a period, it is that of other
+        -- nodes and versions.
+        SELECT k.*,
+               orchestra.ratio(sum(k.charged_0) OVER everywhere, sum(k.used_0) OVER everywhere)
+                   AS usual_0,
+               orchestra.ratio(sum(k.charged_1) OVER everywhere, sum(k.used_1) OVER everywhere)
+                   AS usual_1
+        FROM kinds AS k
+        WINDOW everywhere AS (
+            PARTITION BY k.currency, k.model, k.service_tier, k.context_tier, k.kind)
+    ), known AS (
+        -- Null: the period has no calls below this place.
+        SELECT k.currency, k.version, k.node_id, k.model, k.service_tier, k.context_tier, k.kind,
+               k.per, v.all_0 AS runs_0, v.all_1 AS runs_1,
+               orchestra.ratio(v.runs_0, v.all_0) AS version_0,
+               orchestra.ratio(v.runs_1, v.all_1) AS version_1,
+               orchestra.ratio(n.calls_0, v.runs_0) AS calls_0,
+               orchestra.ratio(n.calls_1, v.runs_1) AS calls_1,
+               orchestra.ratio(m.priced_0, n.calls_0) AS priced_0,
+               orchestra.ratio(m.priced_1, n.calls_1) AS priced_1,
+               orchestra.ratio(n.unpriced_0, n.calls_0) AS unpriced_0,
+               orchestra.ratio(n.unpriced_1, n.calls_1) AS unpriced_1,
+               orchestra.ratio(n.unmetered_0, n.calls_0) AS unmetered_0,
+               orchestra.ratio(n.unmetered_1, n.calls_1) AS unmetered_1,
+               orchestra.ratio(m.calls_0, m.priced_0) AS model_0,
+               orchestra.ratio(m.calls_1, m.priced_1) AS model_1,
+               orchestra.ratio(k.used_0, m.calls_0) AS used_0,
+               orchestra.ratio(k.used_1, m.calls_1) AS used_1,
+               COALESCE(orchestra.ratio(k.charged_0, k.used_0), k.usual_0, k.usual_1) AS price_0,
+               COALESCE(orchestra.ratio(k.charged_1, k.used_1), k.usual_1, k.usual_0) AS price_1
+        FROM priced AS k
+        JOIN versions AS v ON v.version IS NOT DISTINCT FROM k.version
+        JOIN nodes AS n
+          ON n.version IS NOT DISTINCT FROM k.version AND n.node_id IS NOT DISTINCT FROM k.node_id
+        JOIN models AS m
+          ON m.currency = k.currency AND m.version IS NOT DISTINCT FROM k.version
+         AND m.node_id IS NOT DISTINCT FROM k.node_id AND m.model = k.model
+         AND m.service_tier IS NOT DISTINCT FROM k.service_tier
+         AND m.context_tier IS NOT DISTINCT FROM k.context_tier
+    ), factors AS (
+        SELECT k.currency, k.version, k.node_id, k.model, k.service_tier, k.context_tier, k.kind,
+               k.per, k.runs_0, k.runs_1,
+               COALESCE(k.version_0, k.version_1) AS version_0,
+               COALESCE(k.version_1, k.version_0) AS version_1,
+               COALESCE(k.calls_0, k.calls_1) AS calls_0,
+               COALESCE(k.calls_1, k.calls_0) AS calls_1,
+               COALESCE(k.priced_0, k.priced_1) AS priced_0,
+               COALESCE(k.priced_1, k.priced_0) AS priced_1,
+               COALESCE(k.unpriced_0, k.unpriced_1) AS unpriced_0,
+               COALESCE(k.unpriced_1, k.unpriced_0) AS unpriced_1,
+               COALESCE(k.unmetered_0, k.unmetered_1) AS unmetered_0,
+               COALESCE(k.unmetered_1, k.unmetered_0) AS unmetered_1,
+               COALESCE(k.model_0, k.model_1) AS model_0,
+               COALESCE(k.model_1, k.model_0) AS model_1,
+               COALESCE(k.used_0, k.used_1) AS used_0,
+               COALESCE(k.used_1, k.used_0) AS used_1,
+               k.price_0 / k.per AS price_0, k.price_1 / k.per AS price_1
+        FROM known AS k
+    ), effects AS (
+        SELECT f.currency, e.*,
+               CASE WHEN e.depth >= 3 THEN f.version END AS version,
+               CASE WHEN e.depth >= 2 THEN f.node_id END AS node_id,
+               CASE WHEN e.depth >= 4 THEN f.model END AS model,
+               CASE WHEN e.depth >= 4 THEN f.service_tier END AS service_tier,
+               CASE WHEN e.depth >= 4 THEN f.context_tier END AS context_tier,
+               CASE WHEN e.depth >= 5 THEN f.kind END AS kind
+        FROM factors AS f
+        -- What lies below each level: y of the formula.
+        CROSS JOIN LATERAL (SELECT f.price_0 AS y_0, f.price_1 AS y_1) AS used
+        CROSS JOIN LATERAL (SELECT f.used_0 * used.y_0 AS y_0, f.used_1 * used.y_1 AS y_1) AS model
+        CROSS JOIN LATERAL (
+            SELECT f.model_0 * model.y_0 AS y_0, f.model_1 * model.y_1 AS y_1) AS priced
+        CROSS JOIN LATERAL (
+            SELECT f.priced_0 * priced.y_0 AS y_0, f.priced_1 * priced.y_1 AS y_1) AS calls
+        CROSS JOIN LATERAL (
+            SELECT f.calls_0 * calls.y_0 AS y_0, f.calls_1 * calls.y_1 AS y_1) AS version
+        CROSS JOIN LATERAL (
+            SELECT f.version_0 * version.y_0 AS y_0, f.version_1 * version.y_1 AS y_1) AS runs
+        -- The product of the means of the factors above each level.
+        CROSS JOIN LATERAL (SELECT orchestra.midpoint(f.runs_0, f.runs_1) AS x) AS below_runs
+        CROSS JOIN LATERAL (
+            SELECT below_runs.x * orchestra.midpoint(f.version_0, f.version_1) AS x
+        ) AS below_version
+        CROSS JOIN LATERAL (
+            SELECT below_version.x * orchestra.midpoint(f.calls_0, f.calls_1) AS x
+        ) AS below_calls
+        CROSS JOIN LATERAL (
+            SELECT below_calls.x * orchestra.midpoint(f.priced_0, f.priced_1) AS x
+        ) AS below_priced
+        CROSS JOIN LATERAL (
+            SELECT below_priced.x * orchestra.midpoint(f.model_0, f.model_1) AS x
+        ) AS below_model
+        CROSS JOIN LATERAL (
+            SELECT below_model.x * orchestra.midpoint(f.used_0, f.used_1) AS x
+        ) AS below_used
+        CROSS JOIN LATERAL (
+            SELECT (f.unpriced_1 - f.unpriced_0) AS unpriced,
+                   (f.unmetered_1 - f.unmetered_0) AS unmetered,
+                   below_calls.x * orchestra.midpoint(priced.y_0, priced.y_1) AS weight
+        ) AS without
+        CROSS JOIN LATERAL (
+            VALUES
+                (1, 'runs', f.runs_0, f.runs_1,
+                 (f.runs_1 - f.runs_0) * orchestra.midpoint(runs.y_0, runs.y_1)),
+                (2, 'version', NULL, NULL,
+                 below_runs.x * (f.version_1 - f.version_0)
+                     * orchestra.midpoint(version.y_0, version.y_1)),
+                (3, CASE WHEN f.calls_0 = 0 OR f.calls_1 = 0 THEN 'nodes' ELSE 'calls' END,
+                 f.calls_0, f.calls_1,
+                 below_version.x * (f.calls_1 - f.calls_0)
+                     * orchestra.midpoint(calls.y_0, calls.y_1)),
+                (3, 'unpriced', f.unpriced_0, f.unpriced_1, -without.unpriced * without.weight),
+                (3, 'unmetered', f.unmetered_0, f.unmetered_1, -without.unmetered * without.weight),
+                (3, 'currencies', 1 - f.priced_0 - f.unpriced_0 - f.unmetered_0,
+                 1 - f.priced_1 - f.unpriced_1 - f.unmetered_1,
+                 (f.priced_1 - f.priced_0 + without.unpriced + without.unmetered) * without.weight),
+                (4, 'models', f.model_0, f.model_1,
+                 below_priced.x * (f.model_1 - f.model_0)
+                     * orchestra.midpoint(model.y_0, model.y_1)),
+                (5, 'usage', f.used_0, f.used_1,
+                 below_model.x * (f.used_1 - f.used_0) * orchestra.midpoint(used.y_0, used.y_1)),
+                (5, 'prices', f.price_0 * f.per, f.price_1 * f.per,
+                 below_used.x * (f.price_1 - f.price_0))
+        ) AS e (depth, part, before, after, amount)
+    ), summed AS (
+        SELECT e.currency, e.part, e.version, e.node_id, e.model, e.service_tier, e.context_tier,
+               e.kind, max(e.before) AS before, max(e.after) AS after,
+               round(sum(e.amount), 12) AS amount
+        FROM effects AS e
+        GROUP BY e.currency, e.part, e.version, e.node_id, e.model, e.service_tier, e.context_tier,
+                 e.kind
+        HAVING round(sum(e.amount), 12) <> 0
+    ), ranked AS (
+        SELECT s.*,
+               c.cost_1 - c.cost_0 - sum(s.amount) OVER (PARTITION BY s.currency) AS rounding,
+               row_number() OVER (
+                   PARTITION BY s.currency
+                   ORDER BY abs(s.amount) DESC, s.part, s.version, s.node_id, s.model,
+                            s.service_tier, s.context_tier, s.kind
+               ) AS rank
+        FROM summed AS s
+        JOIN costs AS c ON c.currency = s.currency
+    )
+    SELECT c.currency, 'baseline', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, c.cost_0
+    FROM costs AS c
+    UNION ALL
+    SELECT r.currency, r.part, r.version, r.node_id, r.model, r.service_tier, r.context_tier,
+           r.kind, trim_scale(round(r.before, 12)), trim_scale(round(r.after, 12)),
+           CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
+    FROM ranked AS r
+$$;
+COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the cost of a workflow differs between two periods: a row baseline with the cost against which it is compared, and the parts of the difference, which add up to it exactly, for each currency. before and after are the factor in the baseline and in the period.';
+
+CREATE FUNCTION orchestra.explain_duration(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(part text, node_id text, before numeric, after numeric, amount numeric)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    AS $$
+    WITH runs AS (
+        SELECT s.side, r.id, r.start_time, r.end_time
+        FROM (VALUES (0, against_since, against_until), (1, since, until))
+            AS s (side, begins, ends)
+        JOIN orchestra.runs AS r
+          ON r.workflow_id = workflow AND r.start_time >= s.begins AND r.start_time < s.ends
+        WHERE r.state = 'succeeded' AND r.end_time >= r.start_time
+          AND orchestra.outcome(r.state, r.error, NULL) = 'succeeded'
+    ), paths AS MATERIALIZED (
+        SELECT r.side, r.start_time, r.end_time, s.nodes,
+               orchestra.critical_path(s.starts, s.ends, r.start_time, r.end_time) AS path
+        FROM runs AS r
+        CROSS JOIN LATERAL (
+            SELECT array_agg(s.node_id ORDER BY s.end_time DESC, s.start_time, s.position, s.id)
+                       FILTER (WHERE s.end_time >= s.start_time) AS nodes,
+                   array_agg(s.start_time ORDER BY s.end_time DESC, s.start_time, s.position, s.id)
+                       FILTER (WHERE s.end_time >= s.start_time) AS starts,
+                   array_agg(s.end_time ORDER BY s.end_time DESC, s.start_time, s.position, s.id)
+                       FILTER (WHERE s.end_time >= s.start_time) AS ends,
+                   bool_or(orchestra.outcome(s.state, s.error, s.reported_error) = 'soft_failed')
+                       AS soft_failed
+            FROM orchestra.steps AS s
+            WHERE s.run_id = r.id AND s.absent_since IS NULL
+            OFFSET 0  -- a look-up for each run, or the planner may read all steps
+        ) AS s
+        WHERE s.soft_failed IS NOT TRUE
+    ), totals AS (
+        SELECT count(*) FILTER (WHERE p.side = 0) AS runs_0,
+               count(*) FILTER (WHERE p.side = 1) AS runs_1,
+               sum(extract(epoch FROM p.end_time - p.start_time) * 1000)
+                   FILTER (WHERE p.side = 0) AS ms_0,
+               sum(extract(epoch FROM p.end_time - p.start_time) * 1000)
+                   FILTER (WHERE p.side = 1) AS ms_1
+        FROM paths AS p
+    ), means AS (
+        SELECT t.runs_0, t.runs_1, round(orchestra.ratio(t.ms_0, t.runs_0), 6) AS mean_0,
+               round(orchestra.ratio(t.ms_1, t.runs_1), 6) AS mean_1
+        FROM totals AS t
+        WHERE t.runs_0 > 0 AND t.runs_1 > 0
+    ), on_path AS (
+        SELECT p.side, s.node_id, s.took, s.waited, s.took IS NOT NULL AS is_step
+        FROM paths AS p
+        CROSS JOIN LATERAL unnest(p.nodes, (p.path).took, (p.path).waited)
+            AS s (node_id, took, waited)
+        WHERE s.took IS NOT NULL
+        UNION ALL
+        SELECT p.side, NULL, NULL, (p.path).waited_at_end, false
+        FROM paths AS p
+    ), nodes AS (
+        SELECT n.node_id, n.is_step, m.runs_0, m.runs_1,
+               COALESCE(sum(n.steps) FILTER (WHERE n.side = 0), 0) AS steps_0,
+               COALESCE(sum(n.steps) FILTER (WHERE n.side = 1), 0) AS steps_1,
+               COALESCE(sum(n.took) FILTER (WHERE n.side = 0), 0) * 0.001 AS took_0,
+               COALESCE(sum(n.took) FILTER (WHERE n.side = 1), 0) * 0.001 AS took_1,
+               COALESCE(sum(n.waited) FILTER (WHERE n.side = 0), 0) * 0.001 AS waited_0,
+               COALESCE(sum(n.waited) FILTER (WHERE n.side = 1), 0) * 0.001 AS waited_1
+        FROM (
+            SELECT o.side, o.node_id, o.is_step, count(o.took) AS steps, sum(o.took) AS took,
+                   sum(o.waited) AS waited
+            FROM on_path AS o
+            GROUP BY o.side, o.node_id, o.is_step
+        ) AS n
+        CROSS JOIN means AS m
+        GROUP BY n.node_id, n.is_step, m.runs_0, m.runs_1
+    ), factors AS (
+        -- A node that is on the path in one period only takes as long in the other.
+        SELECT n.node_id, n.is_step, orchestra.ratio(n.steps_0, n.runs_0) AS often_0,
+               orchestra.ratio(n.steps_1, n.runs_1) AS often_1,
+               COALESCE(orchestra.ratio(n.took_0, n.steps_0), orchestra.ratio(n.took_1, n.steps_1))
+                   AS ms_0,
+               COALESCE(orchestra.ratio(n.took_1, n.steps_1), orchestra.ratio(n.took_0, n.steps_0))
+                   AS ms_1,
+               orchestra.ratio(n.waited_0, n.runs_0) AS waited_0,
+               orchestra.ratio(n.waited_1, n.runs_1) AS waited_1
+        FROM nodes AS n
+    ), effects AS (
+        SELECT e.part, f.node_id, e.before, e.after, round(e.amount, 6) AS amount
+        FROM factors AS f
+        CROSS JOIN LATERAL (
+            VALUES
+                (CASE WHEN f.often_0 = 0 OR f.often_1 = 0 THEN 'nodes' ELSE 'executions' END,
+                 f.often_0, f.often_1,
+                 (f.often_1 - f.often_0) * orchestra.midpoint(f.ms_0, f.ms_1)),
+                ('time', f.ms_0, f.ms_1,
+                 orchestra.midpoint(f.often_0, f.often_1) * (f.ms_1 - f.ms_0)),
+                (CASE WHEN f.is_step THEN 'waiting' ELSE 'waiting_at_end' END,
+                 f.waited_0, f.waited_1, f.waited_1 - f.waited_0)
+        ) AS e (part, before, after, amount)
+        WHERE round(e.amount, 6) <> 0
+    ), ranked AS (
+        SELECT e.*, m.mean_1 - m.mean_0 - sum(e.amount) OVER () AS rounding,
+               row_number() OVER (ORDER BY abs(e.amount) DESC, e.part, e.node_id) AS rank
+        FROM effects AS e
+        CROSS JOIN means AS m
+    )
+    SELECT 'baseline', NULL, NULL, NULL, m.mean_0
+    FROM means AS m
+    UNION ALL
+    SELECT r.part, r.node_id, trim_scale(round(r.before, 6)), trim_scale(round(r.after, 6)),
+           CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
+    FROM ranked AS r
+$$;
+COMMENT ON FUNCTION orchestra.explain_duration(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the mean duration of the successful runs of a workflow differs between two periods, in milliseconds: a row baseline with the mean against which it is compared, and the parts of the difference, which add up to it exactly: by node on the critical path (see critical_path) and waiting. No row if a period has no such run.';
+
+CREATE FUNCTION orchestra.explain_failures(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(part text, outcome text, node_id text, fingerprint text, pattern text, before bigint, after bigint, amount numeric)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    AS $$
+    WITH periods AS MATERIALIZED (
+        SELECT * FROM orchestra.explained_periods(
+            workflow, since, until, against_since, against_until)
+    ), failed AS MATERIALIZED (
+        SELECT s.side, f.outcome, f.node_id, f.fingerprint, min(f.pattern) AS pattern,
+               count(*) AS steps
+        FROM (VALUES (0, against_since, against_until), (1, since, until))
+            AS s (side, begins, ends)
+        JOIN orchestra.step_failures AS f
+          ON f.workflow_id = workflow AND f.time >= s.begins AND f.time < s.ends
+        GROUP BY s.side, f.outcome, f.node_id, f.fingerprint
+        UNION ALL
+        -- Of failures of pruned runs, only the number is known.
+        SELECT p.side, n.outcome, r.node_id, NULL, NULL, sum(n.steps)
+        FROM periods AS p
+        JOIN orchestra.step_rollup AS r
+          ON r.workflow_id = workflow AND r.hour >= p.begins AND r.hour < p.ends
+         AND r.hour <= p.period_ends - interval '1 hour' AND r.ordinal < 0
+        CROSS JOIN LATERAL (VALUES ('failed', r.failed), ('soft_failed', r.soft_failed))
+            AS n (outcome, steps)
+        WHERE n.steps > 0
+        GROUP BY p.side, n.outcome, r.node_id
+    ), totals AS (
+        -- Failures in a period in which no run started belong to earlier runs, which count as one.
+        SELECT GREATEST(COALESCE(r.runs_0, 0), LEAST(f.steps_0, 1)) AS runs_0,
+               GREATEST(COALESCE(r.runs_1, 0), LEAST(f.steps_1, 1)) AS runs_1,
+               f.steps_0, f.steps_1
+        FROM (SELECT sum(p.runs) FILTER (WHERE p.side = 0) AS runs_0,
+                     sum(p.runs) FILTER (WHERE p.side = 1) AS runs_1
+              FROM periods AS p) AS r
+        CROSS JOIN (SELECT COALESCE(sum(f.steps) FILTER (WHERE f.side = 0), 0) AS steps_0,
+                           COALESCE(sum(f.steps) FILTER (WHERE f.side = 1), 0) AS steps_1
+                    FROM failed AS f) AS f
+    ), groups AS (
+        SELECT f.outcome, f.node_id, f.fingerprint, min(f.pattern) AS pattern,
+               COALESCE(sum(f.steps) FILTER (WHERE f.side = 0), 0) AS steps_0,
+               COALESCE(sum(f.steps) FILTER (WHERE f.side = 1), 0) AS steps_1
+        FROM failed AS f
+        GROUP BY f.outcome, f.node_id, f.fingerprint
+    ), rated AS (
+        -- Failures a run. Without runs in a period, the rate is that of the other.
+        SELECT g.*, t.runs_0, t.runs_1,
+               COALESCE(orchestra.ratio(g.steps_0, t.runs_0), orchestra.ratio(g.steps_1, t.runs_1))
+                   AS rate_0,
+               COALESCE(orchestra.ratio(g.steps_1, t.runs_1), orchestra.ratio(g.steps_0, t.runs_0))
+                   AS rate_1
+        FROM groups AS g
+        CROSS JOIN totals AS t
+    ), effects AS (
+        SELECT 'runs' AS part, NULL AS outcome, NULL AS node_id, NULL AS fingerprint,
+               NULL AS pattern, max(r.runs_0) AS before, max(r.runs_1) AS after,
+               round(sum((r.runs_1 - r.runs_0) * orchestra.midpoint(r.rate_0, r.rate_1)), 6)
+                   AS amount
+        FROM rated AS r
+        UNION ALL
+        SELECT CASE WHEN r.fingerprint IS NULL THEN 'pruned' WHEN r.rate_0 = 0 THEN 'new'
+                    WHEN r.rate_1 = 0 THEN 'gone' WHEN r.rate_1 > r.rate_0 THEN 'grown'
+                    ELSE 'shrunk' END,
+               r.outcome, r.node_id, r.fingerprint, r.pattern, r.steps_0, r.steps_1,
+               round(orchestra.midpoint(r.runs_0, r.runs_1) * (r.rate_1 - r.rate_0), 6)
+        FROM rated AS r
+    ), ranked AS (
+        SELECT e.*, t.steps_1 - t.steps_0 - sum(e.amount) OVER () AS rounding,
+               row_number() OVER (ORDER BY abs(e.amount) DESC, e.part, e.outcome, e.node_id,
+                   e.fingerprint) AS rank
+        FROM effects AS e
+        CROSS JOIN totals AS t
+        WHERE e.amount <> 0
+    )
+    SELECT 'baseline', NULL, NULL, NULL, NULL, NULL, NULL, t.steps_0
+    FROM totals AS t
+    UNION ALL
+    SELECT r.part, r.outcome, r.node_id, r.fingerprint, r.pattern, CAST(r.before AS bigint),
+           CAST(r.after AS bigint),
+           CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
+    FROM ranked AS r
+$$;
+COMMENT ON FUNCTION orchestra.explain_failures(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the number of failed and soft-failed steps of a workflow differs between two periods: a row baseline with the number against which it is compared, and the parts of the difference, which add up to it exactly: runs, and failures a run by node and pattern. before and after are runs, or steps.';
+
+CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(side integer, version text, node_id text, model text, service_tier text, context_tier integer, usage_kinds integer, at timestamp with time zone, calls bigint, unmetered_calls bigint, used orchestra.usage)
+    LANGUAGE sql STABLE ROWS 10000 PARALLEL SAFE
+    AS $$
+    WITH periods AS MATERIALIZED (
+        SELECT * FROM orchestra.explained_periods(
+            workflow, since, until, against_since, against_until)
+    )
+    SELECT p.side, p.version, s.node_id, s.model, s.service_tier, s.context_tier, s.usage_kinds,
+           s.hour, s.calls, s.unmetered_calls,
+           CAST(ROW(
+               s.input_tokens, s.cached_input_tokens, s.cache_write_tokens, s.cache_write_1h_tokens,
+               s.input_audio_tokens, s.cached_audio_tokens, s.input_image_tokens,
+               s.cached_image_tokens, s.input_video_tokens, s.output_tokens, s.reasoning_tokens,
+               s.output_audio_tokens, s.output_image_tokens, s.output_video_tokens,
+               s.citation_tokens, s.other_tokens, s.web_searches, s.file_searches, s.tool_uses,
+               s.audio_ms, s.document_pages, s.search_units, s.unread_quantities
+           ) AS orchestra.usage)
+    FROM periods AS p
+    JOIN orchestra.step_rollup AS s
+      ON s.workflow_id = workflow AND s.hour >= p.begins AND s.hour < p.ends
+     AND s.hour <= p.period_ends - interval '1 hour'
+     AND (s.ordinal < 0 OR s.hour <= p.ends - interval '1 hour')
+    WHERE s.calls > 0
+    UNION ALL
+    SELECT c.side, c.version, c.node_id, c.model, c.service_tier,
+           orchestra.context_tier((c.used).input_tokens), orchestra.kinds_of(c.used), c.time, 1,
+           CASE WHEN orchestra.is_unmetered(c.outcome, true, c.has_usage, c.used)
+               THEN 1 ELSE 0 END,
+           c.used
+    FROM (
+        SELECT p.side, p.version, s.node_id, s.service_tier, found.time, u.model, u.outcome, u.used,
+               u.has_usage,
+               orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason, u.has_usage)
+                   AS is_call
+        FROM periods AS p
+        CROSS JOIN LATERAL orchestra.partial_hours(p.begins, p.ends) AS part
+        CROSS JOIN LATERAL (
+            SELECT s.start_time AS time, s.id
+            FROM orchestra.steps AS s
+            WHERE s.workflow_id = workflow
+              AND s.start_time >= part.begins AND s.start_time < part.ends
+            UNION ALL
+            SELECT r.time, s.id
+            FROM (
+                SELECT r.id, r.start_time AS time
+                FROM orchestra.runs AS r
+                WHERE r.workflow_id = workflow
+                  AND r.start_time >= part.begins AND r.start_time < part.ends
+                UNION ALL
+                SELECT r.id, r.first_seen_at
+                FROM orchestra.runs AS r
+                WHERE r.workflow_id = workflow AND r.start_time IS NULL
+                  AND r.first_seen_at >= part.begins AND r.first_seen_at < part.ends
+            ) AS r
+            JOIN orchestra.steps AS s ON s.run_id = r.id AND s.start_time IS NULL
+        ) AS found
+        JOIN orchestra.steps AS s ON s.id = found.id AND s.absent_since IS NULL
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(s.response_model, s.request_model) AS model,
+                   orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
+                   orchestra.plausible_usage(raw.used) AS used,
+                   orchestra.has_usage(raw.used, s.total_tokens, s.reported_cost) AS has_usage
+            FROM (SELECT CAST(ROW(
+                    s.input_tokens, s.cached_input_tokens, s.cache_write_tokens,
+                    s.cache_write_1h_tokens, s.input_audio_tokens, s.cached_audio_tokens,
+                    s.input_image_tokens, s.cached_image_tokens, s.input_video_tokens,
+                    s.output_tokens, s.reasoning_tokens, s.output_audio_tokens,
+                    s.output_image_tokens, s.output_video_tokens, s.citation_tokens,
+                    s.other_tokens, s.web_searches, s.file_searches, s.tool_uses, s.audio_ms,
+                    s.document_pages, s.search_units, s.unread_quantities
+                ) AS orchestra.usage) AS used) AS raw
+            OFFSET 0
+        ) AS u
+    ) AS c
+    WHERE c.is_call
+$$;
+COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The calls of models in two periods of a workflow, side 1 being since/until and side 0 the baseline: in whole hours from step_rollup, in the rest from the steps.';
+
+CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(side integer, version text, begins timestamp with time zone, ends timestamp with time zone, period_ends timestamp with time zone, runs bigint)
+    LANGUAGE sql STABLE ROWS 4 PARALLEL SAFE
+    AS $$
+    WITH versions AS (
+        SELECT v.version, v.since, lead(v.since, 1, 'infinity') OVER (ORDER BY v.since) AS ends
+        FROM (
+            SELECT b.version, b.since, row_number() OVER (ORDER BY b.since) > 1
+                   AND b.version IS NOT DISTINCT FROM lag(b.version) OVER (ORDER BY b.since)
+                       AS is_same
+            FROM (
+                SELECT CAST(NULL AS text) AS version, CAST('-infinity' AS timestamptz) AS since
+                UNION ALL
+                -- The rule of run_summary.
+                SELECT seen.version,
+                       CASE WHEN seen.api_updated_at < seen.first_seen_at
+                             AND (seen.before <= seen.api_updated_at OR seen.before IS NULL)
+                           THEN seen.api_updated_at ELSE seen.first_seen_at END
+                FROM (SELECT w.version, w.first_seen_at, w.api_updated_at,
+                             lag(w.first_seen_at) OVER (ORDER BY w.first_seen_at) AS before
+                      FROM orchestra.workflow_versions AS w
+                      WHERE w.workflow_id = workflow) AS seen
+            ) AS b
+        ) AS v
+        WHERE NOT v.is_same
+    ), stretches AS (
+        SELECT p.side, v.version, GREATEST(p.begins, v.since) AS begins,
+               LEAST(p.ends, v.ends) AS ends, p.ends AS period_ends
+        FROM (VALUES (0, against_since, against_until), (1, since, until))
+            AS p (side, begins, ends)
+        JOIN versions AS v ON GREATEST(p.begins, v.since) < LEAST(p.ends, v.ends)
+    ), counted AS (
+        SELECT s.*, rolled.runs + partial.runs AS runs
+        FROM stretches AS s
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(sum(r.runs), 0) AS runs
+            FROM orchestra.run_rollup AS r
+            WHERE r.workflow_id = workflow AND r.hour >= s.begins AND r.hour < s.ends
+              AND r.hour <= s.period_ends - interval '1 hour'
+              AND (r.ordinal < 0 OR r.hour <= s.ends - interval '1 hour')
+        ) AS rolled
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS runs
+            FROM orchestra.partial_hours(s.begins, s.ends) AS part
+            CROSS JOIN LATERAL (
+                SELECT FROM orchestra.runs AS r
+                WHERE r.workflow_id = workflow
+                  AND r.start_time >= part.begins AND r.start_time < part.ends
+                UNION ALL
+                SELECT FROM orchestra.runs AS r
+                WHERE r.workflow_id = workflow AND r.start_time IS NULL
+                  AND r.first_seen_at >= part.begins AND r.first_seen_at < part.ends
+            ) AS found
+        ) AS partial
+    )
+    SELECT c.side, other.version, c.begins, c.ends, c.period_ends, CAST(c.runs AS bigint)
+    FROM counted AS c
+    CROSS JOIN LATERAL (
+        SELECT o.version
+        FROM counted AS o
+        WHERE o.side = c.side
+        ORDER BY o.runs > 0 DESC, o.runs > 0 AND o.begins <= c.begins DESC,
+                 CASE WHEN o.runs > 0 AND o.begins <= c.begins THEN o.begins END DESC, o.begins
+        LIMIT 1
+    ) AS other
+$$;
+COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The stretches of two periods of a workflow in which one version was in force, with the runs that started in them: side 1 is the period since/until, side 0 the baseline. Their whole hours are counted by the rollups, the rest by the runs.';
 
 CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1194,6 +1838,11 @@ CREATE FUNCTION orchestra.message_role(message jsonb) RETURNS jsonb
 $_$;
 COMMENT ON FUNCTION orchestra.message_role(message jsonb) IS 'Who wrote a message of a request (see the reference of model calls); null if there is none.';
 
+CREATE FUNCTION orchestra.midpoint(before numeric, after numeric) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT (before + after) * 0.5 $$;
+COMMENT ON FUNCTION orchestra.midpoint(before numeric, after numeric) IS 'The mean of two numbers.';
+
 CREATE FUNCTION orchestra.model_bodies(payload jsonb, direction text) RETURNS TABLE(place integer[], streamed boolean, body jsonb)
     LANGUAGE sql IMMUTABLE COST 1000 ROWS 2 PARALLEL SAFE
     AS $$
@@ -1433,6 +2082,20 @@ CREATE FUNCTION orchestra.part_text(part jsonb) RETURNS jsonb
 $_$;
 COMMENT ON FUNCTION orchestra.part_text(part jsonb) IS 'The text of a part of a content (see the reference of model calls); null if there is none.';
 
+CREATE FUNCTION orchestra.partial_hours(INOUT begins timestamp with time zone, INOUT ends timestamp with time zone) RETURNS SETOF record
+    LANGUAGE sql STABLE ROWS 2 PARALLEL SAFE
+    AS $$
+    SELECT begins, LEAST(ends, first.hour)
+    FROM (SELECT date_trunc('hour', begins + interval '1 hour' - interval '1 microsecond', 'UTC')
+              AS hour) AS first
+    WHERE begins < LEAST(ends, first.hour)
+    UNION ALL
+    SELECT last.hour, ends
+    FROM (SELECT date_trunc('hour', ends, 'UTC') AS hour) AS last
+    WHERE begins <= last.hour AND last.hour < ends
+$$;
+COMMENT ON FUNCTION orchestra.partial_hours(INOUT begins timestamp with time zone, INOUT ends timestamp with time zone) IS 'The parts of a period that are no whole hours (UTC): at most one at its begin and one at its end.';
+
 CREATE FUNCTION orchestra.parts_text(content jsonb, separator text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
@@ -1553,6 +2216,11 @@ CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
     WHERE m.role NOT IN ('system', 'developer')
 $$;
 COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'What a step''s inputs ask a model, without the system text: the text of the only message, or each message as "role: text" with a blank line between; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
+
+CREATE FUNCTION orchestra.ratio(count numeric, total numeric) RETURNS numeric
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$ SELECT count * 1.000000000000000000000000 / NULLIF(total, 0) $$;
+COMMENT ON FUNCTION orchestra.ratio(count numeric, total numeric) IS 'A count divided by its total, to 24 decimals; null if the total is 0 or null.';
 
 CREATE FUNCTION orchestra.request_containers() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

@@ -27,6 +27,8 @@ class Finding(msgspec.Struct, frozen=True):
     alert: Alert
     workflow_name: str | None
     messages: tuple[Message, ...]
+    contents: tuple[Mapping[str, Any], ...]
+    """What the evaluation knows about each message."""
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
@@ -109,19 +111,21 @@ def _evaluated(
         if verdict.is_breached is False and before is None:
             continue
         after = follow(before, rule, known.id, verdict, at, is_muted=rule.name in muted)
+        contents = _contents(after, _content(rule, known, verdict))
         if after.alert is not None:
-            findings.append(Finding(after.alert, known.name, after.messages))
+            findings.append(Finding(after.alert, known.name, after.messages, contents))
         if after.alert != before:
-            content = _content(rule, known, verdict)
-            changes.append(_change(before, after, rule.metric, content, at))
+            changes.append(Change(before, after, rule.metric, contents))
     names = states.names(connection) if stored else {}
     for before in stored.values():
         after = end(before, at)
+        name = names.get(before.workflow_id)
+        content = {"workflow_id": before.workflow_id, "workflow_name": name, "value": before.value}
+        contents = _contents(after, content)
         if after.alert is not None:
-            findings.append(Finding(after.alert, names.get(before.workflow_id), after.messages))
+            findings.append(Finding(after.alert, name, after.messages, contents))
         if after.alert != before:
-            content = {"workflow_id": before.workflow_id, "value": before.value}
-            changes.append(_change(before, after, "", content, at))
+            changes.append(Change(before, after, "", contents))
     findings.sort(key=lambda one: (one.alert.rule, one.alert.subject))
     return EvaluationReport(at, subjects, tuple(findings), len(changes)), changes
 
@@ -159,24 +163,18 @@ def _read(
     return measures
 
 
-def _change(
-    before: Alert | None, after: Transition, metric: str, content: Mapping[str, Any], at: datetime
-) -> Change:
-    contents = tuple(
+def _contents(after: Transition, content: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
         {
             **content,
-            "rule": one.alert.rule,
-            "kind": one.kind,
             "sequence": one.alert.sequence,
             "reminder": one.alert.reminders,
             "since": one.alert.since,
             "threshold": one.alert.threshold,
             "reason": one.alert.reason,
-            "at": at,
         }
         for one in after.messages
     )
-    return Change(before, after, metric, contents)
 
 
 def _content(rule: Rule, known: Known, verdict: Verdict) -> dict[str, Any]:

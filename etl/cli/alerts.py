@@ -1,4 +1,4 @@
-"""`alerts`: what fires, what would be sent now, and mutes."""
+"""`alerts`: what fires, what would be sent now, mutes, and a test of a channel."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     Row = tuple[Sequence[str | Text], Sequence[str]]
 
 
+RuleName = Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule.")]
+
+
 class Listed(msgspec.Struct, frozen=True):
     """A stored state."""
 
@@ -53,6 +56,8 @@ def register(app: typer.Typer) -> None:
     group.command("list")(list_alerts)
     group.command("check", epilog=examples("alerts check", "alerts check --json"))(check)
     group.command("mute", epilog=examples("alerts mute 'support triage fails' --for 2h"))(mute)
+    group.command("unmute")(unmute)
+    group.command("test", epilog=examples("alerts test ops"))(send_test)
     app.add_typer(group)
 
 
@@ -100,10 +105,9 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
 
 def mute(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the rule.")],
+    name: RuleName,
     how_long: Annotated[
-        str,
-        typer.Option("--for", metavar="DURATION", help="Such as 2h; 0s ends the mute."),
+        str, typer.Option("--for", metavar="DURATION", help="How long, such as 2h.")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -112,22 +116,73 @@ def mute(
     It is still evaluated and shown. What fires when the mute ends is sent then.
     """
     from etl.alerts import states
-    from etl.cli.times import duration
+    from etl.cli.times import seconds
 
     settings = invocation(context).settings()
-    if name not in {one.name for one in settings.alerts}:
-        raise ConfigurationError(f"there is no rule {name[:200]!r} in {settings.source}")
-    seconds = duration("--for", how_long)
+    _check_name(settings, name)
+    length = seconds("--for", how_long)
     with _database(settings) as database:
-        until = database.transaction(lambda c: states.mute(c, name, seconds)) if seconds else None
-        if until is None:
-            database.transaction(lambda c: states.unmute(c, name))
+        until = database.transaction(lambda c: states.mute(c, name, length))
     if as_json:
         print_json({"rule": name, "muted_until": until})
-    elif until is None:
-        say(f"{plain(name)} is not muted")
     else:
         say(f"{plain(name)} is muted until {instant(until)}")
+
+
+def unmute(context: typer.Context, name: RuleName, as_json: AsJson = False) -> None:
+    """Send the messages of a rule again."""
+    from etl.alerts import states
+
+    settings = invocation(context).settings()
+    _check_name(settings, name)
+    with _database(settings) as database:
+        was_muted = database.transaction(lambda c: states.unmute(c, name))
+    if as_json:
+        print_json({"rule": name, "was_muted": was_muted})
+    else:
+        say(f"{plain(name)} {'is no longer' if was_muted else 'was not'} muted")
+
+
+def send_test(
+    context: typer.Context,
+    channel: Annotated[
+        str, typer.Argument(metavar="CHANNEL", help="A channel: a name of `[notify.NAME]`.")
+    ],
+    as_json: AsJson = False,
+) -> int:
+    """Send a test message to a channel.
+
+    It needs no database. Exit status 13: the channel did not accept the message; the output says
+    why.
+    """
+    import asyncio
+    from datetime import UTC, datetime
+
+    from etl import app
+    from etl.alerts.channels import NotDelivered
+    from etl.alerts.message import sample_message
+
+    settings = invocation(context).settings()
+    channels = app.open_channels(settings)
+    if channel not in channels.names:
+        known = ", ".join(channels.names)
+        raise ConfigurationError(
+            f"there is no channel {plain(channel, 200)} ({settings.source}): "
+            + (f"choose from {known}" if known else f"add a section [notify.{plain(channel, 200)}]")
+        )
+    message = sample_message(channel, datetime.now(UTC))
+    failure: str | None = None
+    try:
+        asyncio.run(channels.send(channel, message))
+    except NotDelivered as error:
+        failure = str(error)
+    if as_json:
+        print_json({"channel": channel, "key": message.key, "failure": failure})
+    elif failure is None:
+        say(f"{channel} accepted the message {message.key!r}")
+    else:
+        say(f"{channel} did not accept the message: {failure}", err=True)
+    return ExitStatus.DONE if failure is None else ExitStatus.NOT_ACCEPTED
 
 
 def _rules(settings: Settings) -> list[Rule]:
@@ -141,6 +196,16 @@ def _rules(settings: Settings) -> list[Rule]:
     if not settings.alerts:
         raise ConfigurationError(f"no [[alerts]] in {settings.source}: add a rule")
     return app.alert_rules(settings)
+
+
+def _check_name(settings: Settings, name: str) -> None:
+    """Check that there is a rule with this name.
+
+    Raises:
+        ConfigurationError: there is none.
+    """
+    if name not in {one.name for one in settings.alerts}:
+        raise ConfigurationError(f"there is no rule {plain(name, 200)!r} in {settings.source}")
 
 
 @contextmanager
@@ -203,11 +268,21 @@ def _print_report(report: EvaluationReport, rules: Mapping[str, Rule]) -> None:
 
 
 def _found(one: Finding, rules: Mapping[str, Rule]) -> Row:
+    from etl.alerts.message import Content, Evidence, compose
+
     alert = one.alert
     below = [_named(one.workflow_name, alert.workflow_id, alert.subject)]
     if alert.reason is not None:
         below.append(f"not known: {alert.reason}")
-    below += [f"would tell {plain(message.channel)}: {message.kind}" for message in one.messages]
+    for message, content in zip(one.messages, one.contents, strict=True):
+        text = compose(
+            key=message.key,
+            kind=message.kind,
+            rule=alert.rule,
+            content=msgspec.convert(content, Content),
+            evidence=Evidence(),
+        ).text
+        below += [f"would tell {plain(message.channel)}:", *text.splitlines()]
     cells = _row(
         alert.state, alert.rule, rules.get(alert.rule), alert.value, alert.threshold, alert.since
     )

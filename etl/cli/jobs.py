@@ -230,6 +230,7 @@ async def _run(
                     await app.refresh_rollups(settings, database, stop.is_set)
                     if not stop.is_set():
                         await app.evaluate_alerts(settings, database, wait=True)
+                        await app.deliver_notifications(settings, database, stop.is_set)
                 except EtlError as error:
                     # The pass is stored, and the queue keeps the groups that wait for a refresh.
                     report.errors.append(error)

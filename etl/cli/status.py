@@ -9,12 +9,14 @@ import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import STYLES, counted, fields, instant, span, state, styled
+from etl.cli.times import seconds
 from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from etl.reports.alerts import AlertsStatus
     from etl.reports.status import Coverage, Status, WorkflowStatus
 
 
@@ -47,7 +49,7 @@ def status(
     """
     from etl import app
 
-    age = None if max_age is None else _seconds(max_age)
+    age = None if max_age is None else seconds("--max-age", max_age)
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
         found = app.read_status(settings, database, age)
@@ -55,22 +57,10 @@ def status(
         print_json(found)
     else:
         _print(found)
+        _print_alerts(found.alerts)
         _print_old_prices()
     is_failing = check and found.verdict == "failing"
     return ExitStatus.FAILING if is_failing else ExitStatus.DONE
-
-
-def _seconds(text: str) -> float:
-    from pydantic import TypeAdapter, ValidationError
-
-    from etl.settings.values import PositiveDuration
-
-    try:
-        return TypeAdapter(PositiveDuration).validate_python(text)
-    except ValidationError:
-        raise typer.BadParameter(
-            "--max-age takes a duration with a unit, such as 90s, 15m or 1d"
-        ) from None
 
 
 def _print(found: Status) -> None:
@@ -106,6 +96,31 @@ def _print(found: Status) -> None:
                 )
             ],
         )
+
+
+def _print_alerts(found: AlertsStatus) -> None:
+    rows: list[tuple[str, str | Text]] = []
+    for rule in found.rules:
+        if not rule.firing:
+            continue
+        named = [
+            f"{plain(one.workflow_name or one.workflow_id, 40)} since {instant(one.since)}"
+            for one in rule.examples
+        ]
+        more = ", …" if rule.firing > len(named) else ""
+        muted = "" if rule.muted_until is None else f" (muted until {instant(rule.muted_until)})"
+        text = f"{plain(rule.name, 60)}{muted} fires: {', '.join(named)}{more}; see `alerts list`"
+        rows.append(("alert", styled(text, STYLES["failing"])))
+    for channel in found.channels:
+        if channel.undelivered:
+            text = (
+                f"{counted(channel.undelivered, 'message')} to {plain(channel.name, 60)} could not"
+                f" be delivered yet: {plain(channel.failure or '', 200)}"
+            )
+            rows.append(("notify", styled(text, STYLES["warning"])))
+    if rows:
+        console().print()
+        fields(console(), rows)
 
 
 def _print_old_prices() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -40,6 +40,37 @@ def time(option: str, text: str | None) -> datetime | None:
         ) from None
 
 
+def seconds(option: str, text: str) -> float:
+    """Parse a duration with a unit, such as 15m; return seconds.
+
+    Raises:
+        ConfigurationError: the text is not a duration, or not longer than zero.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from etl.settings.values import PositiveDuration
+
+    try:
+        return TypeAdapter(PositiveDuration).validate_python(text)
+    except ValidationError:
+        raise ConfigurationError(
+            f"{option} takes a duration with a unit, such as 90s, 15m or 1d"
+        ) from None
+
+
+def age_or_time(option: str, text: str) -> timedelta | datetime:
+    """Parse a duration with a unit, or a time in ISO 8601.
+
+    Raises:
+        ConfigurationError: the text is neither.
+    """
+    if "-" in text:
+        found = time(option, text)
+        assert found is not None
+        return found
+    return timedelta(seconds=seconds(option, text))
+
+
 def window(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:
     """Parse --since and --until; return None for an option that is not given.
 
@@ -52,19 +83,3 @@ def window(since: str | None, until: str | None) -> tuple[datetime | None, datet
     if first is not None and first > datetime.now(UTC):
         raise ConfigurationError("--since is in the future: no run has started since")
     return first, end
-
-
-def duration(option: str, text: str) -> float:
-    """Parse a duration with a unit; return seconds.
-
-    Raises:
-        typer.BadParameter: the text is not a duration.
-    """
-    from etl.settings.values import seconds
-
-    try:
-        return seconds(text)
-    except ValueError:
-        raise typer.BadParameter(
-            f"{option} takes a duration with a unit, such as 90s, 15m or 1d"
-        ) from None

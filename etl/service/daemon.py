@@ -22,6 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
+from etl.alerts.delivery import Courier
 from etl.analytics.rollups import RefreshReport
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.pipeline.loading import LoadReport
@@ -65,6 +66,9 @@ class Pace(msgspec.Struct, frozen=True):
     """Between two refreshes of the rollups; one that finds nothing costs three short queries."""
     evaluate: float = 60.0
     """Between two evaluations of the alerts by this process."""
+    notify: float = 2.0
+    """Between two checks for messages about alerts; an idle check costs two index scans a
+    channel."""
     observe: float = 15.0
     """Between two reads of the workflows' status, which cost as much as `orchestra-etl status`.
 
@@ -92,6 +96,7 @@ class Daemon:
         refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
         evaluate: Callable[[], Awaitable[object]] | None = None,
         status: Callable[[], Status] | None = None,
+        courier: Courier | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Prepare the service; `run` creates its jobs and starts them.
@@ -106,6 +111,7 @@ class Daemon:
             evaluate: evaluates the alerts. None: this service does not.
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
+            courier: delivers messages about alerts. None: the service delivers none.
             pace: the intervals of the jobs; None: `PACE`.
         """
         self._syncer = syncer
@@ -115,6 +121,7 @@ class Daemon:
         self._refresh = refresh
         self._evaluate = evaluate
         self._status = status
+        self._courier = courier
         self._pace = pace or PACE
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
@@ -154,6 +161,15 @@ class Daemon:
                 IntervalTrigger(seconds=self._pace.observe),
                 now=True,
             )
+        if self._courier is not None:
+            # A job for each channel, so that a slow one delays only its own messages.
+            for channel in self._courier.channels:
+                self._add(
+                    f"notify {channel}",
+                    partial(self._notify, self._courier, channel),
+                    IntervalTrigger(seconds=self._pace.notify),
+                    now=True,
+                )
         # `beat` is not guarded, because it must also run while the API refuses the key.
         self._scheduler.add_job(
             self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
@@ -292,6 +308,10 @@ class Daemon:
 
     async def _evaluate_alerts(self, evaluate: Callable[[], Awaitable[object]]) -> None:
         await evaluate()
+
+    async def _notify(self, courier: Courier, channel: str) -> None:
+        for one in await courier.deliver(channel, self._stop.is_set):
+            self._health.metrics.count_notification(one.channel, delivered=one.failure is None)
 
     async def _observe(self, status: Callable[[], Status]) -> None:
         try:

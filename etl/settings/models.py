@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -34,7 +33,9 @@ from etl.settings.values import (
     Identifier,
     PositiveDuration,
     SecretFile,
+    clean_channel_url,
     clean_database_url,
+    clean_http_url,
     clean_key,
     from_file,
     libpq_understands,
@@ -75,23 +76,7 @@ class ApiSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _usable_base_url(cls, url: str) -> str:
-        url = url.strip().rstrip("/")
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("is not a valid URL") from None
-        if parts.scheme not in {"http", "https"}:
-            raise ValueError("must begin with http:// or https://")
-        if not host or not url.isascii() or not url.isprintable() or " " in url:
-            raise ValueError("has no host, or contains characters that a URL cannot contain")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "must not hold a user or password; the key goes into ORCHESTRA_API_KEY"
-            )
-        if "?" in url or "#" in url:
-            raise ValueError("must end with its path, without '?' or '#'")
-        return url
+        return clean_http_url(url, "the key goes into ORCHESTRA_API_KEY")
 
     @field_validator("header_name")
     @classmethod
@@ -213,6 +198,19 @@ class ServiceSettings(Section):
     """The port; 0: no HTTP server."""
 
 
+class DashboardSettings(Section):
+    """Where people open the dashboards."""
+
+    url: str | None = None
+    """The address of Superset, such as `https://superset.example.com`, for links in messages about
+    alerts; none: they have no links."""
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, url: str | None) -> str | None:
+        return None if url is None else clean_http_url(url, "messages would show it")
+
+
 class LogSettings(Section):
     """Level and format of the log."""
 
@@ -244,6 +242,7 @@ class Settings(Section):
     """The rules of alerts."""
     notify: Mapping[str, NotifySettings] = Field(default_factory=dict)
     """The channels that are told of alerts, by name."""
+    dashboards: DashboardSettings = DashboardSettings()
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)
@@ -342,6 +341,15 @@ class Settings(Section):
             return ""
         source = "the redaction key (ORCHESTRA_REDACTION_KEY_FILE, redaction.key_file)"
         return from_file(self.redaction.key_file, source, clean_redaction_key)
+
+    def read_channel_url(self, name: str) -> str:
+        """Return the URL of a channel of `notify`; each call re-reads its file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or contains no URL.
+        """
+        path = self.notify[name].url_file
+        return from_file(path, f"the URL (notify.{name}.url_file)", clean_channel_url)
 
     def database_url(self) -> str:
         """Return the database as a libpq URI (`postgresql://…`), or `embedded`.

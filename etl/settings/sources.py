@@ -21,6 +21,7 @@ from etl.errors import ConfigurationError
 from etl.settings.alerts import AlertSettings
 from etl.settings.models import (
     ApiSettings,
+    DashboardSettings,
     DatabaseSettings,
     LogSettings,
     PollingSettings,
@@ -58,6 +59,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "retention": RetentionSettings,
     "prices": PriceSettings,
     "alerts": AlertSettings,
+    "dashboards": DashboardSettings,
     "service": ServiceSettings,
     "logs": LogSettings,
 }

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from errno import EFBIG
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -213,6 +213,44 @@ def clean_database_url(text: str) -> str:
         if url.startswith(scheme):
             return "postgresql://" + url.removeprefix(scheme)
     raise ValueError(f"must begin with postgresql:// or postgres://, or be the word {EMBEDDED}")
+
+
+def clean_channel_url(text: str) -> str:
+    """Return the URL of a channel without outer spaces.
+
+    Raises:
+        ValueError: the text is not one URL. Its scheme and parts are checked where it is used.
+    """
+    url = text.strip()
+    if not url.isprintable() or " " in url:
+        raise ValueError("holds a space or a line break: it must be the URL alone, on one line")
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url):
+        raise ValueError("is not a URL: it must begin with a scheme, such as https:// or slack://")
+    return url
+
+
+def clean_http_url(text: str, no_password: str) -> str:
+    """Return the URL without outer spaces and without a slash at its end.
+
+    Raises:
+        ValueError: it is not the URL of a host and a path; `no_password` says why it must not hold
+            a user or password.
+    """
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a valid URL") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must begin with http:// or https://")
+    if not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("has no host, or contains characters that a URL cannot contain")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"must not hold a user or password; {no_password}")
+    if "?" in url or "#" in url:
+        raise ValueError("must end with its path, without '?' or '#'")
+    return url
 
 
 def libpq_understands(url: str) -> bool:

@@ -19,7 +19,13 @@ _ID = sa.Text(collation="C")
 _TIME = sa.DateTime(timezone=True)
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ("alerts_v1",)
+_SQL_FILES: tuple[str, ...] = (
+    "alerts_v1",
+    "explained_periods_v1",
+    "explain_cost_v1",
+    "explain_duration_v1",
+    "explain_failures_v1",
+)
 
 
 def upgrade() -> None:

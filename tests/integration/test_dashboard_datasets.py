@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from etl.analytics import rollups
+from etl.database import Database
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.conftest import ROOT
@@ -19,7 +22,7 @@ DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
 
 
 @pytest.mark.parametrize(
-    "view", ["model_usage", "run_summary", "step_timeline", "cost_differences"]
+    "view", ["model_usage", "run_summary", "step_timeline", "cost_differences", "alerts"]
 )
 def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> None:
     """A dataset has exactly the columns of its view that a dashboard can show."""
@@ -123,3 +126,93 @@ def test_the_run_that_is_shown_first_has_ended(database_url: str, tmp_path: Path
         database_url, "SELECT count(*) AS steps FROM orchestra.steps WHERE run_id = %s", ended[0]
     )
     assert steps[0]["steps"] > 0
+
+
+@pytest.mark.parametrize("figure", ["cost", "failure"])
+def test_an_explanation_has_a_cause_for_every_part(
+    figure: str, database_url: str, tmp_path: Path
+) -> None:
+    """A waterfall has exactly the dataset's columns, and its causes add up to the difference."""
+    history = History(
+        runs_per_workflow=30, live=0, arrivals_per_minute=0, spacing=timedelta(hours=10),
+        failure_rate=0.5,
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        toml = configuration(*history.workflow_ids)
+        loaded = load(tmp_path, toml, environment(database_url, simulator.base_url))
+        asyncio.run(sync(loaded))
+    database = Database(database_url, patience=5)
+    rollups.drain(database)
+    database.close()
+    query(
+        database_url,
+        "INSERT INTO orchestra.prices (model, currency, source, input_per_million,"
+        " output_per_million, valid_from)"
+        " SELECT DISTINCT model, 'USD', 'set', 2, 3, CAST('0001-01-01' AS date)"
+        " FROM orchestra.step_rollup WHERE model IS NOT NULL",
+    )
+    dataset = _dataset(f"{figure}_explanation")
+    rows = query(database_url, dataset["sql"])
+    names = {one["column_name"] for one in dataset["columns"] if "expression" not in one}
+    assert {name for row in rows for name in row} == names
+    assert {row["cause"][0] for row in rows} >= {"1"}
+    weeks = query(
+        database_url,
+        """
+        SELECT CAST(sum(cost) FILTER (WHERE u.hour >= at.hour - interval '7 days') AS numeric)
+                   AS after,
+               CAST(sum(cost) FILTER (WHERE u.hour < at.hour - interval '7 days') AS numeric)
+                   AS before
+        FROM (SELECT date_trunc('hour', now()) AS hour) AS at
+        JOIN orchestra.model_usage AS u
+          ON u.hour >= at.hour - interval '14 days' AND u.hour < at.hour AND u.currency = 'USD'
+        """
+        if figure == "cost"
+        else """
+        SELECT count(*) FILTER (WHERE f.time >= at.hour - interval '7 days') AS after,
+               count(*) FILTER (WHERE f.time < at.hour - interval '7 days') AS before
+        FROM (SELECT date_trunc('hour', now()) AS hour) AS at
+        JOIN orchestra.failures AS f
+          ON f.time >= at.hour - interval '14 days' AND f.time < at.hour
+        """,
+    )
+    [week] = weeks
+    shown = [row for row in rows if row.get("currency", "USD") == "USD"]
+    difference = week["after"] - week["before"]
+    assert week["before"] > 0
+    assert round(sum(row["amount"] for row in shown), 9) == round(difference, 9)
+
+
+def test_alerts_that_fire_come_first(database_url: str) -> None:
+    """The table of alerts begins with those that fire, shows units, and marks disguised names."""
+    query(
+        database_url,
+        """
+        INSERT INTO orchestra.workflows (id, name) VALUES ('w', 'weather');
+        INSERT INTO orchestra_etl.alert_episodes (rule, subject, sequence, workflow_id, node,
+                                                  metric, value, threshold, fired_at, resolved_at)
+        SELECT rule, 'w', 1, 'w', node, metric, value, 0.5, now() - hours * interval '1 hour',
+               now() - ended * interval '1 hour'
+        FROM (VALUES ('old', U&'a\\202Eb', 'lag', 61.25, 9, 8), ('new', NULL, 'cost', 0.0042, 3, 2),
+                     ('now', NULL, 'failure_rate', 0.431, 5, NULL)
+             ) AS v (rule, node, metric, value, hours, ended)
+        """,
+    )
+    dataset = _dataset("alerts")
+    chart = yaml.safe_load(
+        (DATASETS.parents[1] / "charts" / "overview" / "alerts.yaml").read_text()
+    )
+    sql = {one["column_name"]: one.get("expression") for one in dataset["columns"]}
+    columns = ", ".join(f"{sql[name] or name} AS {name}" for name in chart["params"]["all_columns"])
+    orders = [json.loads(one) for one in chart["params"]["order_by_cols"]]
+    order = ", ".join(f"{name} {'ASC' if rises else 'DESC'}" for name, rises in orders)
+    rows = query(database_url, f"SELECT {columns} FROM orchestra.alerts ORDER BY {order}")
+    assert [(one["rule_shown"], one["state"], one["value_text"]) for one in rows] == [
+        ("now", "firing", "43.1 %"),
+        ("new", "resolved", "0.0042"),
+        ("old", "resolved", "61.3 s"),
+    ]
+    assert rows[2]["subject_shown"].startswith("a\ufffdb #")
+    [metric] = dataset["metrics"]
+    [tile] = query(database_url, f"SELECT {metric['expression']} AS firing FROM orchestra.alerts")
+    assert tile == {"firing": 1}

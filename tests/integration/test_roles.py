@@ -293,6 +293,8 @@ ANALYST_MAY = (
     "SELECT * FROM orchestra.coverage",
     "SELECT r.id FROM orchestra.runs r JOIN orchestra.steps s ON s.run_id = r.id",
     "COPY orchestra.steps (id) TO STDOUT",
+    *(f"SELECT * FROM orchestra.explain_{one}('w', '2026-01-02', now(), '2026-01-01', '2026-01-02')"
+      for one in ("cost", "duration", "failures")),
 )  # fmt: skip
 PAYLOAD_READS = (
     "SELECT * FROM orchestra.steps", "SELECT extra FROM orchestra.runs",

@@ -1,0 +1,226 @@
+"""`explain`: why a figure of a workflow differs between two periods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import groupby
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from etl.cli.context import AsJson, console, examples, invocation, print_json
+from etl.cli.display import fields, instant, listing, say
+from etl.cli.ids import no_json
+from etl.cli.times import age_or_time, time
+from etl.errors import ConfigurationError
+from etl.terminal import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from etl.analytics.explanation import Difference, Explanation, Figure, Part, Period
+
+DETAILS = 5
+"""The most lines below a part."""
+
+Workflow = Annotated[
+    str,
+    typer.Argument(
+        metavar="WORKFLOW",
+        help="The workflow's id, a unique prefix of it, or its name.",
+        callback=no_json,
+    ),
+]
+Since = Annotated[
+    str,
+    typer.Option(
+        metavar="WHEN", help="Begin of the period: 7d for 7 days before its end, or a time (UTC)."
+    ),
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="End of the period (UTC). Default: now.")
+]
+Against = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHEN",
+        help="What to compare it with: 7d for the 7 days before it, or the time (UTC) at which an"
+        " equally long period begins. Default: as long before it.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(
+        name="explain",
+        help="Show why a figure differs between two periods.",
+        no_args_is_help=True,
+    )
+    group.command("cost", epilog=examples("explain cost 'weather jokes' --since 7d --against 7d"))(
+        cost
+    )
+    group.command("duration", epilog=examples("explain duration 'weather jokes' --since 1d"))(
+        duration
+    )
+    group.command("failures", epilog=examples("explain failures 'weather jokes' --since 24h"))(
+        failures
+    )
+    app.add_typer(group)
+
+
+def cost(
+    context: typer.Context,
+    workflow: Workflow,
+    since: Since = "7d",
+    until: Until = None,
+    against: Against = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why a workflow costs more or less than before.
+
+    The difference is split into the number of runs, the workflow's version, the nodes and their
+    calls per run, the models, the tokens per call by kind, and the prices. Calls without a known
+    cost are parts of their own. The parts add up to the difference; each currency has its own.
+    """
+    _explain(context, "cost", workflow, since, until, against, as_json=as_json)
+
+
+def duration(
+    context: typer.Context,
+    workflow: Workflow,
+    since: Since = "7d",
+    until: Until = None,
+    against: Against = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why runs take longer or shorter than before.
+
+    The difference of the mean duration of successful runs is split into the nodes on the critical
+    path (how often they are on it, and how long they take) and the waiting between them.
+    """
+    _explain(context, "duration", workflow, since, until, against, as_json=as_json)
+
+
+def failures(
+    context: typer.Context,
+    workflow: Workflow,
+    since: Since = "7d",
+    until: Until = None,
+    against: Against = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show why more or fewer steps fail than before.
+
+    The difference is split into the number of runs, and the failures per run by node and kind of
+    failure: new, grown, shrunk or gone. Soft failures count.
+    """
+    _explain(context, "failures", workflow, since, until, against, as_json=as_json)
+
+
+def _explain(
+    context: typer.Context,
+    figure: Figure,
+    workflow: str,
+    since: str,
+    until: str | None,
+    against: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    from etl.analytics import explanation
+    from etl.cli import resolve
+
+    period, baseline = _periods(since, until, against)
+    with invocation(context).database() as database:
+        ids = resolve.stored_workflows(database, [workflow])
+        id = ids[0] if ids else workflow
+        found = database.transaction(lambda c: explanation.explain(c, figure, id, period, baseline))
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+
+
+def _periods(since: str, until: str | None, against: str | None) -> tuple[Period, Period]:
+    """Return the period and the one to compare it with.
+
+    Raises:
+        ConfigurationError: an option is invalid, or the period is empty.
+    """
+    from etl.analytics.explanation import Period
+
+    end = time("--until", until) or datetime.now(UTC)
+    length = age_or_time("--since", since)
+    begin = length if isinstance(length, datetime) else end - length
+    if begin >= end:
+        raise ConfigurationError("--since must be earlier than the end of the period")
+    other = end - begin if against is None else age_or_time("--against", against)
+    if isinstance(other, datetime):
+        return Period(begin, end), Period(other, other + (end - begin))
+    return Period(begin, end), Period(begin - other, begin)
+
+
+def _print(found: Explanation) -> None:
+    out = console()
+    name = f"{plain(found.workflow_name, 200)} " if found.workflow_name else ""
+    fields(
+        out,
+        [
+            ("workflow", f"{name}({plain(found.workflow_id)})"),
+            ("period", _period(found.period)),
+            ("against", _period(found.baseline)),
+        ],
+    )
+    for difference in found.differences:
+        out.print()
+        _print_difference(out, difference)
+    if not found.differences:
+        say(
+            {
+                "cost": "\nno call in these periods has a cost: see `orchestra-etl prices list`",
+                "duration": "\nthere must be successful runs in both periods",
+                "failures": "",
+            }[found.figure]
+        )
+
+
+def _period(period: Period) -> str:
+    return f"{instant(period.since)} to {instant(period.until)}"
+
+
+def _print_difference(out: Console, difference: Difference) -> None:
+    from etl.analytics.explanation import describe, signed
+
+    unit = difference.unit
+    totals = [difference.before]
+    entries: list[tuple[Sequence[str], Sequence[str]]] = [
+        (("before", "", _total(difference.before, unit)), ())
+    ]
+    for part, group in groupby(difference.parts, key=_part):
+        parts: list[Part] = list(group)
+        totals.append(totals[-1] + sum((one.amount for one in parts), Decimal(0)))
+        # The difference of two rounded totals, so that the amounts shown add up, too.
+        change = _rounded(totals[-1], unit) - _rounded(totals[-2], unit)
+        lines = [f"{signed(one.amount, unit)}: {describe(one)}" for one in parts[:DETAILS]]
+        if len(parts) > DETAILS:
+            rest = sum((one.amount for one in parts[DETAILS:]), Decimal(0))
+            lines.append(f"{signed(rest, unit)}: {len(parts) - DETAILS:,} more")
+        entries.append(((part.replace("_", " "), f"{change:+,f}", ""), lines))
+    change = _rounded(difference.after, unit) - _rounded(difference.before, unit)
+    entries.append((("after", f"{change:+,f}", _total(difference.after, unit)), ()))
+    listing(out, ("part", "change", f"total ({plain(unit, 10)})"), entries, numbers=("change",))
+
+
+def _part(one: Part) -> str:
+    return one.part
+
+
+def _total(amount: Decimal, unit: str) -> str:
+    return f"{_rounded(amount, unit):,f}"
+
+
+def _rounded(amount: Decimal, unit: str) -> Decimal:
+    return round(amount, {"ms": 1, "failures": 1}.get(unit, 6))

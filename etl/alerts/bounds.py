@@ -8,9 +8,7 @@ Durations are of the runs that succeeded.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
-from datetime import timedelta
 
 import msgspec
 
@@ -72,6 +70,8 @@ def doubt(known: Known, window: Window, *, of_steps: bool) -> Doubt:
         return Doubt(
             endless=True, reason="runs of this time may have been missed (see `gaps list`)"
         )
+    if known.is_stuck(begun, ended):
+        return Doubt(endless=True, reason="the rollups of this time cannot be computed")
     if known.is_pruned(begun):
         return Doubt(endless=True, reason=_PRUNED)
     lost = known.lost_runs.total - known.lost_runs.before(begun)
@@ -86,7 +86,13 @@ def doubt(known: Known, window: Window, *, of_steps: bool) -> Doubt:
 
 
 def bounds(
-    metric: Metric, part: Slice, measures: Measures, known: Known, window: Window, *, min_runs: int
+    metric: Metric,
+    part: Slice,
+    measures: Measures,
+    window: Window,
+    doubts: Mapping[bool, Doubt],
+    *,
+    min_runs: int,
 ) -> Bounds:
     """Return the metric of a part of a workflow in a window.
 
@@ -94,25 +100,19 @@ def bounds(
         metric: a metric with a window.
         part: the part.
         measures: have read the window.
-        known: what is known about the workflow.
         window: the window, which ends where the knowledge does.
+        doubts: what is not known about the window's runs (False) and steps (True).
         min_runs: with fewer runs, or steps, the metric has no value.
     """
     of_steps = part.of_steps
-    counts = measures.figures("steps" if of_steps else "runs", window, part)
-    of_counts = doubt(known, window, of_steps=of_steps)
+    counts = measures.figures(window, part, of_steps=of_steps)
+    of_counts = doubts[of_steps]
     if metric in OF_CALLS:
-        found = _of_calls(
-            metric,
-            measures.figures("calls", window, part),
-            doubt(known, window, of_steps=True),
-            counts.total,
-        )
+        calls = measures.figures(window, part, of_steps=True)
+        found = _of_calls(metric, calls, doubts[True], counts.total)
         return _enough(found, counts.total, of_counts, min_runs)
     if metric in QUANTILES:
-        source = "step durations" if of_steps else "run durations"
-        durations = measures.figures(source, window, part).durations
-        found = _quantile(durations, QUANTILES[metric], measures.seconds, of_counts)
+        found = _quantile(counts.durations, QUANTILES[metric], measures.seconds, of_counts)
         return _enough(found, found.counted, of_counts, max(min_runs, 1))
     if metric == "runs":
         return _count(counts.total, counts.total, of_counts.runs, of_counts)
@@ -168,13 +168,13 @@ def _of_calls(metric: Metric, calls: Figures, missing: Doubt, counted: int) -> B
 
 
 def _quantile(
-    durations: Counter[int], q: float, seconds: Mapping[int, float], missing: Doubt
+    durations: Mapping[int, int], q: float, seconds: Mapping[int, float], missing: Doubt
 ) -> Bounds:
     """Return a quantile of a histogram; of missing runs, each can be the shortest or the longest.
 
     As `orchestra.duration_quantile`: the first bucket up to which there are enough durations.
     """
-    number = durations.total()
+    number = sum(durations.values())
     value = _at(durations, q * number, seconds) if number else None
     if not missing.exists:
         return Bounds(value, value or 0, value or 0, counted=number)
@@ -187,16 +187,10 @@ def _quantile(
     return Bounds(value, low, high, missing.reason, counted=number)
 
 
-def _at(durations: Counter[int], wanted: float, seconds: Mapping[int, float]) -> float:
+def _at(durations: Mapping[int, int], wanted: float, seconds: Mapping[int, float]) -> float:
     up_to = 0
     for bucket in sorted(durations):
         up_to += durations[bucket]
         if up_to >= wanted:
             return seconds[bucket]
     return math.inf
-
-
-def weeks_before(window: Window, week: int) -> Window:
-    """Return the same hours, in UTC, this many weeks earlier."""
-    earlier = timedelta(weeks=week)
-    return Window(window.workflow_id, window.begun - earlier, window.ended - earlier)

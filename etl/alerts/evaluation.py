@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection
 
-from etl.alerts import knowledge, measures, states
-from etl.alerts.bounds import weeks_before
+from etl.alerts import knowledge, states
 from etl.alerts.knowledge import Known, Pauses
-from etl.alerts.measures import Measures, Window
+from etl.alerts.measures import Measures, Wanted, overdue
 from etl.alerts.rules import OF_CALLS, QUANTILES, WEEKS, WITHOUT_WINDOW, Rule
 from etl.alerts.states import Change
 from etl.alerts.transitions import Alert, Message, Transition, end, follow
-from etl.alerts.verdicts import Judge, Verdict, is_complete
+from etl.alerts.verdicts import Judge, Question, Verdict, Windows, is_complete
 
 # Seconds between two evaluations by services; a little less than their tick of a minute.
 EVERY = 50.0
@@ -28,6 +27,8 @@ class Finding(msgspec.Struct, frozen=True):
     alert: Alert
     workflow_name: str | None
     messages: tuple[Message, ...]
+    contents: tuple[Mapping[str, Any], ...]
+    """What the evaluation knows about each message."""
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
@@ -77,102 +78,103 @@ def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> Ev
     return _evaluated(connection, rules, pauses, states.now(connection))[0]
 
 
+def judged(
+    connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
+) -> Iterator[tuple[Rule, Known, Verdict]]:
+    """Return the verdict on each rule and workflow that it covers, at this database time."""
+    workflows = knowledge.read(connection, at, pauses) if rules else []
+    covered: dict[tuple[str | None, str | None], list[Known]] = {}
+    for rule in rules:
+        key = (rule.workflow, rule.label)
+        if key not in covered:
+            covered[key] = [one for one in workflows if rule.covers(one.id, one.labels)]
+    windows = Windows()
+    subjects = [(rule, covered[rule.workflow, rule.label]) for rule in rules]
+    measures = _read(connection, subjects, windows)
+    running = {one.id for rule, own in subjects if rule.metric == "overdue_runs" for one in own}
+    late = overdue(connection, sorted(running), at, knowledge.PATIENCE) if running else {}
+    judge = Judge(at, windows, measures, late)
+    for rule, own in subjects:
+        for known, verdict in judge.verdicts(rule, own):
+            yield rule, known, verdict
+
+
 def _evaluated(
-    connection: Connection,
-    rules: Sequence[Rule],
-    pauses: Pauses,
-    at: datetime,
+    connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
 ) -> tuple[EvaluationReport, list[Change]]:
     stored = states.read(connection)
-    workflows = knowledge.read(connection, at, pauses) if rules else []
-    subjects = [
-        (rule, one) for rule in rules for one in workflows if rule.covers(one.id, one.labels)
-    ]
-    judge = Judge(at, *_read(connection, subjects, at))
     muted = states.mutes(connection, at)
-    findings, changes = [], []
-    for rule, known in subjects:
-        window = _window(rule, known)
-        verdict = judge.verdict(rule, known, window)
+    findings, changes, subjects = [], [], 0
+    for rule, known, verdict in judged(connection, rules, pauses, at):
+        subjects += 1
         before = stored.pop((rule.name, rule.subject(known.id)), None) if stored else None
         if verdict.is_breached is False and before is None:
             continue
         after = follow(before, rule, known.id, verdict, at, is_muted=rule.name in muted)
+        contents = _contents(after, _content(rule, known, verdict))
         if after.alert is not None:
-            findings.append(Finding(after.alert, known.name, after.messages))
+            findings.append(Finding(after.alert, known.name, after.messages, contents))
         if after.alert != before:
-            content = _content(rule, known, verdict)
-            changes.append(_change(before, after, rule.metric, content, at))
+            changes.append(Change(before, after, rule.metric, contents))
     names = states.names(connection) if stored else {}
     for before in stored.values():
         after = end(before, at)
+        name = names.get(before.workflow_id)
+        content = {"workflow_id": before.workflow_id, "workflow_name": name, "value": before.value}
+        contents = _contents(after, content)
         if after.alert is not None:
-            findings.append(Finding(after.alert, names.get(before.workflow_id), after.messages))
+            findings.append(Finding(after.alert, name, after.messages, contents))
         if after.alert != before:
-            content = {"workflow_id": before.workflow_id, "value": before.value}
-            changes.append(_change(before, after, "", content, at))
+            changes.append(Change(before, after, "", contents))
     findings.sort(key=lambda one: (one.alert.rule, one.alert.subject))
-    return EvaluationReport(at, len(subjects), tuple(findings), len(changes)), changes
-
-
-def _window(rule: Rule, known: Known) -> Window | None:
-    if known.until is None or known.problem is not None or rule.metric in WITHOUT_WINDOW:
-        return None
-    return Window(known.id, known.until - timedelta(seconds=rule.over), known.until)
+    return EvaluationReport(at, subjects, tuple(findings), len(changes)), changes
 
 
 def _read(
-    connection: Connection, subjects: Sequence[tuple[Rule, Known]], at: datetime
-) -> tuple[Measures, Mapping[str, list[tuple[str | None, int, int]]]]:
+    connection: Connection, subjects: Sequence[tuple[Rule, Sequence[Known]]], windows: Windows
+) -> Measures:
     """Read the figures that the rules need."""
-    wanted: dict[str, dict[Window, None]] = {
-        source: {} for source in ("runs", "steps", "calls", "run durations", "step durations")
-    }
-    overdue: dict[str, None] = {}
-    for rule, known in subjects:
-        if rule.metric == "overdue_runs":
-            overdue[known.id] = None
-        window = _window(rule, known)
-        if window is None or known.is_stuck(window.begun, window.ended):
+    wanted = {False: Wanted(), True: Wanted()}
+    seen = set()
+    for rule, workflows in subjects:
+        is_usual = rule.comparison == "above_usual"
+        key = (*Question.of(rule), is_usual, id(workflows))
+        if rule.metric in WITHOUT_WINDOW or key in seen:
             continue
-        windows = [window]
-        if rule.comparison == "above_usual":
-            earlier = [weeks_before(window, week) for week in range(1, WEEKS + 1)]
-            windows += [one for one in earlier if is_complete(rule, known, one)]
-        of_steps = rule.part.of_steps
-        sources = ["steps" if of_steps else "runs"]
-        if rule.metric in OF_CALLS:
-            sources.append("calls")
-        if rule.metric in QUANTILES:
-            sources.append("step durations" if of_steps else "run durations")
-        for source in sources:
-            wanted[source].update(dict.fromkeys(windows))
-    found = Measures(connection)
-    found.count(list(wanted["runs"]), list(wanted["steps"]))
-    found.add_calls(list(wanted["calls"]))
-    found.add_durations(list(wanted["run durations"]), list(wanted["step durations"]))
-    late = measures.overdue(connection, list(overdue), at, knowledge.PATIENCE) if overdue else {}
-    return found, late
+        seen.add(key)
+        found = [
+            window
+            for known in workflows
+            for week in range(WEEKS + 1 if is_usual else 1)
+            if (window := windows.of(known, rule.over, week)) is not None
+            and not known.is_stuck(window.begun, window.ended)
+            and (week == 0 or is_complete(rule, known, window, windows))
+        ]
+        for of_steps in {rule.part.of_steps, rule.part.of_steps or rule.metric in OF_CALLS}:
+            own = wanted[of_steps]
+            own.windows.update(dict.fromkeys(found))
+            own.parts.add(rule.part)
+            if rule.metric in QUANTILES:
+                own.timed_windows.update(dict.fromkeys(found))
+                own.timed_parts.add(rule.part)
+    measures = Measures()
+    for of_steps, own in wanted.items():
+        measures.read(connection, own, of_steps=of_steps)
+    return measures
 
 
-def _change(
-    before: Alert | None, after: Transition, metric: str, content: Mapping[str, Any], at: datetime
-) -> Change:
-    contents = tuple(
+def _contents(after: Transition, content: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
         {
             **content,
-            "rule": one.alert.rule,
-            "kind": one.kind,
             "sequence": one.alert.sequence,
             "reminder": one.alert.reminders,
             "since": one.alert.since,
             "threshold": one.alert.threshold,
             "reason": one.alert.reason,
-            "at": at,
         }
         for one in after.messages
     )
-    return Change(before, after, metric, contents)
 
 
 def _content(rule: Rule, known: Known, verdict: Verdict) -> dict[str, Any]:

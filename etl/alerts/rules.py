@@ -67,6 +67,11 @@ class Rule(msgspec.Struct, frozen=True):
     notify: tuple[str, ...] = ()
     repeat: float | None = None
 
+    @property
+    def is_duration(self) -> bool:
+        """Whether the metric is in seconds."""
+        return self.metric in QUANTILES or self.metric == "lag"
+
     def covers(self, workflow_id: str, labels: Mapping[str, str]) -> bool:
         """Return whether the rule is about this workflow with these labels."""
         if self.workflow is not None and self.workflow != workflow_id:

@@ -21,6 +21,7 @@ _CLAIM = """
 """
 _WAIT, _TRY = text(_CLAIM), text(f"{_CLAIM} SKIP LOCKED")
 _NOW = text("SELECT clock_timestamp()")
+_EVALUATED_AT = text("SELECT evaluated_at FROM orchestra_etl.alert_evaluation")
 _EVALUATED = text("UPDATE orchestra_etl.alert_evaluation SET evaluated_at = :at")
 
 _READ = text(f"SELECT {', '.join(_COLUMNS)} FROM orchestra_etl.alerts ORDER BY rule, subject")
@@ -94,6 +95,12 @@ def claim(connection: Connection, *, every: float, wait: bool) -> datetime | Non
 def now(connection: Connection) -> datetime:
     """Return the database time."""
     found: datetime = connection.execute(_NOW).scalar_one()
+    return found
+
+
+def evaluated_at(connection: Connection) -> datetime | None:
+    """Return when the rules were last evaluated; None: never."""
+    found: datetime | None = connection.execute(_EVALUATED_AT).scalar_one_or_none()
     return found
 
 

@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
 from statistics import median
+from typing import NamedTuple
 
 import msgspec
 
-from etl.alerts.bounds import Bounds, bounds, doubt, weeks_before
+from etl.alerts.bounds import Bounds, Doubt, bounds, doubt
 from etl.alerts.knowledge import Known
 from etl.alerts.measures import Measures, Window
-from etl.alerts.rules import OF_CALLS, SUMS, WEEKS, WITHOUT_WINDOW, Comparison, Rule
+from etl.alerts.rules import OF_CALLS, SUMS, WEEKS, Comparison, Rule, Slice
 
 LEAST_WEEKS = 2
 """The weeks that must be known for a usual value."""
+
+
+class Question(NamedTuple):
+    """What rules with the same answer have in common."""
+
+    metric: str
+    part: Slice
+    over: float
+    min_runs: int
+
+    @classmethod
+    def of(cls, rule: Rule) -> Question:
+        """Return the question of a rule."""
+        return cls(rule.metric, rule.part, rule.over, rule.min_runs)
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -34,80 +49,106 @@ class Verdict(msgspec.Struct, frozen=True):
     currency: str | None = None
 
 
+class Answer(NamedTuple):
+    """A metric of a workflow."""
+
+    bounds: Bounds
+    window: Window | None = None
+    usual: float | None = None
+
+
+class Windows:
+    """The windows of workflows, and what is not known about them."""
+
+    def __init__(self) -> None:
+        """Create no window yet."""
+        self._windows: dict[tuple[str, float, int], Window] = {}
+        self._doubts: dict[Window, dict[bool, Doubt]] = {}
+
+    def of(self, known: Known, over: float, week: int = 0) -> Window | None:
+        """Return the window of this length, which ends where the knowledge does.
+
+        Args:
+            known: what is known about the workflow.
+            over: the length in seconds.
+            week: how many weeks earlier.
+
+        Returns:
+            Equal windows are one object. None: nothing is known about this moment.
+        """
+        if known.until is None or known.problem is not None:
+            return None
+        key = (known.id, over, week)
+        if (found := self._windows.get(key)) is None:
+            ended = known.until - timedelta(weeks=week)
+            found = Window(known.id, ended - timedelta(seconds=over), ended)
+            self._windows[key] = found
+            self._doubts[found] = {
+                of_steps: doubt(known, found, of_steps=of_steps) for of_steps in (False, True)
+            }
+        return found
+
+    def doubts(self, window: Window) -> Mapping[bool, Doubt]:
+        """Return what is not known about the window's runs (False) and steps (True)."""
+        return self._doubts[window]
+
+
 class Judge:
     """Judges rules by figures that have been read; equal questions are answered once."""
 
     def __init__(
         self,
         at: datetime,
+        windows: Windows,
         measures: Measures,
         overdue: Mapping[str, Sequence[tuple[str | None, int, int]]],
     ) -> None:
         """Judge at this database time, by these figures and these overdue runs."""
         self._at = at
+        self._windows = windows
         self._measures = measures
         self._overdue = overdue
-        self._bounds: dict[object, Bounds] = {}
-        self._usual: dict[object, tuple[float | None, str | None]] = {}
+        self._answers: dict[tuple[Question, Comparison], dict[str, Answer]] = {}
 
-    def verdict(self, rule: Rule, known: Known, window: Window | None) -> Verdict:
-        """Return whether a rule is breached for a workflow.
+    def verdicts(self, rule: Rule, workflows: Iterable[Known]) -> Iterator[tuple[Known, Verdict]]:
+        """Return whether a rule is breached for each of these workflows."""
+        answers = self._answers.setdefault((Question.of(rule), rule.comparison), {})
+        for known in workflows:
+            if (answer := answers.get(known.id)) is None:
+                answer = answers[known.id] = self._answer(rule, known)
+            yield known, _compared(rule, answer)
 
-        Args:
-            rule: the rule.
-            known: what is known about the workflow.
-            window: the rule's window; None: it has none, or nothing is known about this moment.
-        """
-        if rule.metric in WITHOUT_WINDOW:
-            return _compared(rule, self._of_now(rule, known), rule.limit)
-        if known.problem is not None or window is None:
-            return Verdict(None, reason=known.problem)
-        if known.is_stuck(window.begun, window.ended):
-            return Verdict(
-                None, reason="the rollups of this time cannot be computed", window=window
-            )
-        found = self._in(rule, known, window)
+    def _answer(self, rule: Rule, known: Known) -> Answer:
+        if rule.metric == "lag":
+            return Answer(self._lag(known))
+        if rule.metric == "overdue_runs":
+            return Answer(self._overdue_runs(rule, known))
+        window = self._windows.of(known, rule.over)
+        if window is None:
+            return Answer(Bounds(None, reason=known.problem))
+        doubts = self._windows.doubts(window)
+        found = bounds(
+            rule.metric, rule.part, self._measures, window, doubts, min_runs=rule.min_runs
+        )
+        if rule.comparison == "below":
+            found = _with_the_time_before(rule, known, window, found)
         if rule.comparison != "above_usual":
-            if (
-                rule.comparison == "below"
-                and rule.metric in SUMS
-                and not _began_before(known, window)
-            ):
-                found = _more_before(found)
-            return _compared(rule, found, rule.limit, window)
-        usual, reason = self._usual_of(rule, known, window)
-        if usual is None:
-            return Verdict(
-                None, found.value, reason=reason, window=window, counted=found.counted,
-                currency=found.unit,
-            )  # fmt: skip
-        return _compared(rule, found, rule.limit * usual, window, usual)
+            return Answer(found, window)
+        usual, reason = self._median(rule, known)
+        if usual is None and (found.value is not None or found.reason is not None):
+            found = msgspec.structs.replace(found, low=0, high=math.inf, reason=reason)
+        return Answer(found, window, usual)
 
-    def _in(self, rule: Rule, known: Known, window: Window) -> Bounds:
-        key = (rule.metric, rule.part, window, rule.min_runs)
-        if (found := self._bounds.get(key)) is None:
-            found = self._bounds[key] = bounds(
-                rule.metric, rule.part, self._measures, known, window, min_runs=rule.min_runs
-            )
-        return found
-
-    def _usual_of(
-        self, rule: Rule, known: Known, window: Window
-    ) -> tuple[float | None, str | None]:
+    def _median(self, rule: Rule, known: Known) -> tuple[float | None, str | None]:
         """Return the usual value, or None and why there is none."""
-        key = (rule.metric, rule.part, window)
-        if (found := self._usual.get(key)) is None:
-            found = self._usual[key] = self._median(rule, known, window)
-        return found
-
-    def _median(self, rule: Rule, known: Known, window: Window) -> tuple[float | None, str | None]:
         values = []
         complete = 0
         for week in range(1, WEEKS + 1):
-            earlier = weeks_before(window, week)
-            if not is_complete(rule, known, earlier):
+            earlier = self._windows.of(known, rule.over, week)
+            if earlier is None or not is_complete(rule, known, earlier, self._windows):
                 continue
-            found = bounds(rule.metric, rule.part, self._measures, known, earlier, min_runs=0)
+            doubts = self._windows.doubts(earlier)
+            found = bounds(rule.metric, rule.part, self._measures, earlier, doubts, min_runs=0)
             if found.is_exact:
                 complete += 1
                 if found.value is not None:
@@ -118,13 +159,14 @@ class Judge:
             return None, f"nothing ran in the same hours of the last {WEEKS} weeks"
         return median(values), None
 
-    def _of_now(self, rule: Rule, known: Known) -> Bounds:
-        if rule.metric == "lag":
-            if known.complete_until is None:
-                return Bounds(None, reason=known.problem or "no sweep has completed yet")
-            oldest = min(known.complete_until, known.oldest_due or known.complete_until)
-            behind = max((self._at - oldest).total_seconds(), 0.0)
-            return Bounds(behind, behind, behind)
+    def _lag(self, known: Known) -> Bounds:
+        if known.complete_until is None:
+            return Bounds(None, reason=known.problem)
+        oldest = min(known.complete_until, known.oldest_due or known.complete_until)
+        behind = max((self._at - oldest).total_seconds(), 0.0)
+        return Bounds(behind, behind, behind)
+
+    def _overdue_runs(self, rule: Rule, known: Known) -> Bounds:
         organisation = rule.part.organisation
         parts = [
             (overdue, late)
@@ -136,12 +178,10 @@ class Judge:
         return Bounds(sure + late, sure, sure + late, reason, counted=sure + late)
 
 
-def is_complete(rule: Rule, known: Known, window: Window) -> bool:
+def is_complete(rule: Rule, known: Known, window: Window, windows: Windows) -> bool:
     """Return whether nothing of an earlier window can be missing."""
-    if not _began_before(known, window) or known.is_stuck(window.begun, window.ended):
-        return False
     of_steps = rule.part.of_steps or rule.metric in OF_CALLS
-    return not doubt(known, window, of_steps=of_steps).exists
+    return _began_before(known, window) and not windows.doubts(window)[of_steps].exists
 
 
 def _began_before(known: Known, window: Window) -> bool:
@@ -149,43 +189,33 @@ def _began_before(known: Known, window: Window) -> bool:
     return known.since is not None and known.since <= window.begun
 
 
-def _more_before(found: Bounds) -> Bounds:
-    """Return the bounds of a window that begins before the history: more may have run in it."""
+def _with_the_time_before(rule: Rule, known: Known, window: Window, found: Bounds) -> Bounds:
+    """Return the bounds of a window that may begin before the history: more may have run in it."""
+    if rule.metric not in SUMS or _began_before(known, window):
+        return found
     return msgspec.structs.replace(
         found, high=math.inf, reason=found.reason or "its history begins within the window"
     )
 
 
-_TESTS: Mapping[Comparison, tuple[Callable[[Bounds, float], bool], Callable[[Bounds, float], bool]]]
-_TESTS = {
-    "above": (lambda one, limit: one.low > limit, lambda one, limit: one.high <= limit),
-    "above_usual": (lambda one, limit: one.low > limit, lambda one, limit: one.high <= limit),
-    "below": (lambda one, limit: one.high < limit, lambda one, limit: one.low >= limit),
-}
-
-
-def _compared(
-    rule: Rule,
-    found: Bounds,
-    threshold: float,
-    window: Window | None = None,
-    usual: float | None = None,
-) -> Verdict:
-    is_certain, is_impossible = _TESTS[rule.comparison]
+def _compared(rule: Rule, answer: Answer) -> Verdict:
+    found, window, usual = answer.bounds, answer.window, answer.usual
+    limit = rule.limit if usual is None else rule.limit * usual
+    breached: bool | None
     if found.value is None:
         # Too little ran to say anything, unless more may have.
-        breached = False if found.is_exact else None
-    elif is_certain(found, threshold):
-        breached = True
+        breached = None if found.reason is not None else False
+    elif rule.comparison == "below":
+        breached = True if found.high < limit else False if found.low >= limit else None
     else:
-        breached = False if is_impossible(found, threshold) else None
+        breached = True if found.low > limit else False if found.high <= limit else None
     return Verdict(
-        is_breached=breached,
-        value=found.value,
-        threshold=threshold,
-        reason=found.reason if breached is None else None,
-        window=window,
-        counted=found.counted,
-        usual=usual,
-        currency=found.unit,
+        breached,
+        found.value,
+        limit if usual is not None or rule.comparison != "above_usual" else None,
+        found.reason if breached is None else None,
+        window,
+        found.counted,
+        usual,
+        found.unit,
     )

@@ -241,7 +241,15 @@ def test_commands_during_a_demo(home: Path) -> None:
         text = _read_until(_output(process), "Ctrl-C ends the demo")
         queried = _run_printed(text, "db psql -Atc 'SELECT count(*) >= 900 FROM runs'")
         assert queried.stdout == "t\n", queried.stderr
-        for command in ("status", "runs list", "workflows", "config check", "sync", "prices list"):
+        for command in (
+            "status",
+            "runs list",
+            "workflows",
+            "config check",
+            "sync",
+            "prices list",
+            "alerts list",
+        ):
             queried = _run_printed(text, command)
             assert (queried.returncode, queried.stderr.count("error")) == (0, 0), queried.stderr
         second = run("demo", variables=variables)

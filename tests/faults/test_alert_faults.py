@@ -140,8 +140,8 @@ def test_three_services_deliver_once(
 def test_no_canary_is_in_a_message(database_url: str, tmp_path: Path, log: Path) -> None:
     """No message contains a payload or a secret, and no log contains a channel's URL.
 
-    Payloads, the API key, the database's password and the channel's URL hold canaries, and one
-    receiver refuses everything. The fixture `canaries` searches the logs.
+    Payloads, the texts that errors quote, the API key, the database's password and the channels'
+    URLs hold canaries. One channel cannot be reached. The fixture `canaries` searches the logs.
     """
     with receiver() as hook, _world(database_url, tmp_path, log, hook) as found:
         for workflow_id in found.history.workflow_ids:
@@ -152,19 +152,26 @@ def test_no_canary_is_in_a_message(database_url: str, tmp_path: Path, log: Path)
                         found.history.change_step(
                             row["id"], step["id"], inputs={"text": PAYLOAD},
                             outputs={"text": PAYLOAD, "key": API_KEY},
+                            **({"error": f'rejected "{PAYLOAD}"'} if step["error"] else {}),
                         )  # fmt: skip
-        (tmp_path / "refused").write_text(hook.apprise_url(f"/{TOKEN}/refused"))
+        (tmp_path / "chat").write_text(hook.apprise_url(f"/{TOKEN}/chat"))
         config = Path(found.variables["ORCHESTRA_ETL_CONFIG"])
         config.write_text(
             config.read_text().replace(
                 'notify = ["ops"]\n',
-                'notify = ["ops", "refused", "silent"]\n[notify.refused]\nurl_file = "refused"\n'
+                'notify = ["ops", "chat", "silent"]\n[notify.chat]\nurl_file = "chat"\n'
                 '[notify.silent]\nurl_file = "silent"\n',
             )
         )
         (tmp_path / "silent").write_text(f"http://127.0.0.1:9/{TOKEN}")
         assert found.sync() == 0, said(log)
-        for command in (["status"], ["status", "--json"], ["config", "show"], ["alerts", "list"]):
+        for command in (
+            ["status"],
+            ["status", "--json"],
+            ["config", "show"],
+            ["alerts", "list"],
+            ["alerts", "check", "--json"],
+        ):
             with found.started(*command) as worker:
                 worker.wait()
         assert len(hook.requests) >= 4

@@ -116,7 +116,7 @@ class Judge:
         for known in workflows:
             if (answer := answers.get(known.id)) is None:
                 answer = answers[known.id] = self._answer(rule, known)
-            yield known, _compared(rule, answer)
+            yield known, compared(rule, answer)
 
     def _answer(self, rule: Rule, known: Known) -> Answer:
         if rule.metric == "lag":
@@ -155,8 +155,8 @@ class Judge:
                     values.append(found.value)
         if complete < LEAST_WEEKS:
             return None, f"fewer than {LEAST_WEEKS} of the last {WEEKS} weeks are known"
-        if not values:
-            return None, f"nothing ran in the same hours of the last {WEEKS} weeks"
+        if len(values) < LEAST_WEEKS:
+            return None, f"it ran in these hours in fewer than {LEAST_WEEKS} of the last weeks"
         return median(values), None
 
     def _lag(self, known: Known) -> Bounds:
@@ -198,7 +198,8 @@ def _with_the_time_before(rule: Rule, known: Known, window: Window, found: Bound
     )
 
 
-def _compared(rule: Rule, answer: Answer) -> Verdict:
+def compared(rule: Rule, answer: Answer) -> Verdict:
+    """Return whether a metric breaches a rule, whatever it is within its bounds."""
     found, window, usual = answer.bounds, answer.window, answer.usual
     limit = rule.limit if usual is None else rule.limit * usual
     breached: bool | None

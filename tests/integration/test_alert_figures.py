@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isclose
 from random import Random
+from statistics import median
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,8 @@ from etl.analytics import rollups
 from etl.database import Database
 from tests import alert_oracle, alert_rows
 from tests.support import query, slow
+
+Row = Mapping[str, Any]
 
 METRICS: tuple[Metric, ...] = (
     "failure_rate", "soft_failure_rate", "failures", "runs", "duration_p50", "duration_p95", "cost",
@@ -35,6 +39,7 @@ PARTS = (
     Slice("two", "n0", "dear"),
 )
 OVERS = (60.0, 26 * 60.0, 3600.0, 95 * 60.0, 26 * 3600.0, 7 * 86400.0)
+EDGES = tuple(ENDED - timedelta(seconds=over) for over in (0, *OVERS))
 
 
 @pytest.fixture
@@ -56,9 +61,10 @@ def database(database_url: str) -> Iterator[Database]:
     made.close()
 
 
-def history(url: str, random: Random, name: str, runs: int) -> None:
+def history(
+    url: str, random: Random, name: str, runs: int, edges: Sequence[datetime] = EDGES
+) -> None:
     """Store random runs and steps, most of them near the edges of the windows."""
-    edges = [ENDED - timedelta(seconds=over) for over in (0, *OVERS)]
     for n in range(runs):
         run_id, workflow_id = f"{name}{n}", random.choice(WORKFLOWS)
         near = random.choice(edges) + timedelta(seconds=random.gauss(0, 1500))
@@ -131,6 +137,80 @@ def test_every_metric_is_the_count_over_the_rows(
             assert (verdict.window.begun, verdict.window.ended) == (begun, ended)
             assert _equal(verdict.value, expected), (rule, workflow_id, verdict, expected)
     assert sum(verdict.value not in (None, 0) for verdict in found.values()) > len(found) / 4
+
+
+@pytest.mark.parametrize("seed", [1, *slow(*range(2, 12))])
+def test_usual_is_the_median_of_four_weeks(
+    database: Database, database_url: str, seed: int
+) -> None:
+    """The threshold is a multiple of the median of the same hours (UTC) of the weeks before.
+
+    The clocks were changed in between, and the database's own time zone is one that changes them.
+    """
+    name = database_url.rpartition("/")[2].partition("?")[0]
+    query(database_url, f"ALTER DATABASE \"{name}\" SET TimeZone = 'Europe/Berlin'")
+    random = Random(seed)
+    for workflow_id in WORKFLOWS:
+        alert_rows.run(
+            database_url, f"first {workflow_id}", workflow_id, ENDED - timedelta(days=99)
+        )
+    weeks = [timedelta(weeks=week) for week in range(5)]
+    history(database_url, random, "old", 80, [ENDED - week for week in weeks])
+    rollups.drain(database)
+    history(database_url, random, "new", 40, [ENDED - week for week in weeks])
+    wanted = [
+        Rule(f"{metric} {part} {over}", metric, "above_usual", 1.5, over, part=part)
+        for metric in ("failures", "failure_rate", "runs", "duration_p95", "unpriced_calls")
+        for part in PARTS[:3]
+        for over in (26 * 60.0, 95 * 60.0)
+        if not (metric == "runs" and part.of_steps)
+    ]
+    found = verdicts(database, wanted)
+    runs = query(database_url, "SELECT * FROM orchestra.runs")
+    steps = query(database_url, "SELECT * FROM orchestra.steps")
+    compared = 0
+    for rule in wanted:
+        for workflow_id in WORKFLOWS:
+            values = []
+            for week in weeks:
+                ended = ENDED.replace(second=0) - week
+                begun = ended - timedelta(seconds=rule.over)
+                value = alert_oracle.value(rule, workflow_id, begun, ended, runs, steps)
+                values.append((value, _is_open(rule, workflow_id, begun, ended, runs, steps)))
+            earlier = [value for value, is_open in values[1:] if value is not None and not is_open]
+            usual = median(earlier) if len(earlier) > 1 else None
+            verdict = found[rule.name, workflow_id]
+            assert _equal(verdict.usual, usual), (rule, workflow_id, verdict, values)
+            if usual is not None:
+                assert _equal(verdict.threshold, 1.5 * usual)
+            if usual is not None and verdict.value is not None and verdict.is_breached is not None:
+                compared += 1
+                assert verdict.is_breached is (verdict.value > 1.5 * usual)
+    assert compared > len(found) / 4
+
+
+def _is_open(
+    rule: Rule,
+    workflow_id: str,
+    begun: datetime,
+    ended: datetime,
+    runs: Sequence[Row],
+    steps: Sequence[Row],
+) -> bool:
+    """Return whether steps that have not ended make the share of the window unknown."""
+    if rule.metric != "failure_rate" or not rule.part.of_steps:
+        return False
+    return any(
+        step["state"] == "running" and step["node_id"] == rule.part.node
+        and step["workflow_id"] == workflow_id and begun <= _time(step, runs) < ended
+        for step in steps
+    )  # fmt: skip
+
+
+def _time(step: Row, runs: Sequence[Row]) -> datetime:
+    run = next(run for run in runs if run["id"] == step["run_id"])
+    time: datetime = step["start_time"] or run["start_time"] or run["first_seen_at"]
+    return time
 
 
 def _equal(one: float | None, other: float | None) -> bool:

@@ -146,6 +146,7 @@ class Daemon:
                 partial(self._refresh_rollups, self._refresh),
                 IntervalTrigger(seconds=self._pace.refresh),
                 now=True,
+                uses_api=False,
             )
         if self._evaluate is not None:
             self._add(
@@ -153,6 +154,7 @@ class Daemon:
                 partial(self._evaluate_alerts, self._evaluate),
                 IntervalTrigger(seconds=self._pace.evaluate),
                 now=False,
+                uses_api=False,
             )
         if self._status is not None:
             self._add(
@@ -160,6 +162,7 @@ class Daemon:
                 partial(self._observe, self._status),
                 IntervalTrigger(seconds=self._pace.observe),
                 now=True,
+                uses_api=False,
             )
         if self._courier is not None:
             # A job for each channel, so that a slow one delays only its own messages.
@@ -169,6 +172,7 @@ class Daemon:
                     partial(self._notify, self._courier, channel),
                     IntervalTrigger(seconds=self._pace.notify),
                     now=True,
+                    uses_api=False,
                 )
         # `beat` is not guarded, because it must also run while the API refuses the key.
         self._scheduler.add_job(
@@ -237,10 +241,14 @@ class Daemon:
         *,
         now: bool,
         workflow_id: str | None = None,
+        uses_api: bool = True,
     ) -> None:
         async def guarded() -> None:
             task = asyncio.current_task()
-            if task is None or self._stop.is_set() or time.monotonic() < self._paused_until:
+            if task is None or self._stop.is_set():
+                return
+            # While the API refuses the key, what was loaded is still counted and told.
+            if uses_api and time.monotonic() < self._paused_until:
                 return
             task.set_name(name)
             self._active.add(task)

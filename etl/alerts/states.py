@@ -35,9 +35,12 @@ _MUTE = text("""
 _UNMUTE = text("DELETE FROM orchestra_etl.alert_mutes WHERE rule = :rule")
 _NAMES = text("SELECT id, name FROM orchestra.workflows")
 
+# One statement: when the pipeline stops, every rule becomes unknown for every workflow.
 _WRITE = text(f"""
     INSERT INTO orchestra_etl.alerts ({", ".join(_COLUMNS)})
-    VALUES ({", ".join(":" + name for name in _COLUMNS)})
+    SELECT {", ".join(_COLUMNS)}
+    FROM jsonb_populate_recordset(CAST(NULL AS orchestra_etl.alerts), CAST(:rows AS jsonb))
+    ORDER BY rule, subject
     ON CONFLICT (rule, subject) DO UPDATE
     SET {", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[2:])}
 """)
@@ -143,7 +146,8 @@ def write(connection: Connection, changes: Sequence[Change], at: datetime) -> No
             {"rules": [one.rule for one in deleted], "subjects": [one.subject for one in deleted]},
         )
     if written:
-        connection.execute(_WRITE, [_values(one) for one in written if one is not None])
+        rows = msgspec.json.encode([one for one in written if one is not None]).decode()
+        connection.execute(_WRITE, {"rows": rows})
     fired, resolved, queued = [], [], []
     for one in changes:
         alert, before = one.after.alert, one.before

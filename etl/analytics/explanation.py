@@ -14,8 +14,10 @@ from typing import Literal, TypeVar
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.database import allow_long
 from etl.errors import SchemaMismatch
 from etl.terminal import plain
+from etl.usage import STANDARD
 
 Figure = Literal["cost", "duration", "failures"]
 
@@ -145,21 +147,9 @@ def explain(
     Raises:
         SchemaMismatch: the schema is older than this feature.
     """
-    if not connection.execute(_EXISTS).scalar_one():
-        raise SchemaMismatch(
-            "the schema cannot explain differences yet: run `orchestra-etl db upgrade`"
-        )
-    values = {
-        "workflow": workflow,
-        "since": period.since,
-        "until": period.until,
-        "against_since": baseline.since,
-        "against_until": baseline.until,
-    }
-    made = {"cost": _costs, "duration": _durations, "failures": _failures}[figure](
-        connection, values
-    )
+    allow_long(connection)
     name = connection.execute(_NAME_OF, {"workflow": workflow}).scalar()
+    made = _differences(connection, figure, workflow, period, baseline)
     return Explanation(figure, workflow, name, period, baseline, made)
 
 
@@ -174,7 +164,8 @@ def first_lines(
 ) -> list[str]:
     """Return the largest parts of a difference as lines of text, the largest first.
 
-    Names from the server are made printable and are cut.
+    The statement has the time limit of the connection. Names from the server are made printable
+    and are cut.
 
     Args:
         connection: in a transaction.
@@ -187,12 +178,28 @@ def first_lines(
     Raises:
         SchemaMismatch: the schema is older than this feature.
     """
-    found = explain(connection, figure, workflow, Period(*window), Period(*baseline))
-    parts: list[tuple[str, Part]] = [
-        (one.unit, part) for one in found.differences for part in one.parts
-    ]
+    found = _differences(connection, figure, workflow, Period(*window), Period(*baseline))
+    parts: list[tuple[str, Part]] = [(one.unit, part) for one in found for part in one.parts]
     parts.sort(key=lambda one: -abs(one[1].amount))
     return [f"{signed(part.amount, unit)}: {describe(part)}" for unit, part in parts[:limit]]
+
+
+def _differences(
+    connection: Connection, figure: Figure, workflow: str, period: Period, baseline: Period
+) -> list[Difference]:
+    if not connection.execute(_EXISTS).scalar_one():
+        raise SchemaMismatch(
+            "the schema cannot explain differences yet: run `orchestra-etl db upgrade`"
+        )
+    values = {
+        "workflow": workflow,
+        "since": period.since,
+        "until": period.until,
+        "against_since": baseline.since,
+        "against_until": baseline.until,
+    }
+    made = {"cost": _costs, "duration": _durations, "failures": _failures}[figure]
+    return made(connection, values)
 
 
 def _costs(connection: Connection, values: dict[str, object]) -> list[Difference]:
@@ -249,7 +256,8 @@ def _cost_words(part: CostPart) -> str:
     version = "" if part.version is None else f", version {plain(part.version, _NAME)}"
     change = _change(part.before, part.after)
     model = plain(part.model or "without a name", _NAME)
-    tiers = [plain(part.service_tier, 20)] if part.service_tier else []
+    is_standard = part.service_tier in (None, STANDARD)
+    tiers = [] if is_standard else [plain(part.service_tier or "", 20)]
     tiers += [f"above {part.context_tier:,} input tokens"] if part.context_tier else []
     if tiers:
         model += f" ({', '.join(tiers)})"

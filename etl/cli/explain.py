@@ -154,13 +154,16 @@ def _periods(since: str, until: str | None, against: str | None) -> tuple[Period
 
     end = time("--until", until) or datetime.now(UTC)
     length = age_or_time("--since", since)
-    begin = length if isinstance(length, datetime) else end - length
-    if begin >= end:
-        raise ConfigurationError("--since must be earlier than the end of the period")
-    other = end - begin if against is None else age_or_time("--against", against)
-    if isinstance(other, datetime):
-        return Period(begin, end), Period(other, other + (end - begin))
-    return Period(begin, end), Period(begin - other, begin)
+    before = None if against is None else age_or_time("--against", against)
+    try:
+        begin = length if isinstance(length, datetime) else end - length
+        if begin >= end:
+            raise ConfigurationError("--since must be earlier than the end of the period")
+        if isinstance(before, datetime):
+            return Period(begin, end), Period(before, before + (end - begin))
+        return Period(begin, end), Period(begin - (before or end - begin), begin)
+    except OverflowError:
+        raise ConfigurationError("the periods must be within the years 1 to 9999") from None
 
 
 def _print(found: Explanation) -> None:

@@ -68,7 +68,12 @@ def age_or_time(option: str, text: str) -> timedelta | datetime:
         found = time(option, text)
         assert found is not None
         return found
-    return timedelta(seconds=seconds(option, text))
+    try:
+        return timedelta(seconds=seconds(option, text))
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"{option} takes a duration with a unit, such as 7d, or a time, such as 2026-01-31"
+        ) from None
 
 
 def window(since: str | None, until: str | None) -> tuple[datetime | None, datetime | None]:

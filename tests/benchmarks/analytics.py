@@ -256,6 +256,14 @@ QUESTIONS = [
                   sum(cost), sum(unpriced_calls)
            FROM orchestra.model_usage WHERE hour > now() - interval '90 days' GROUP BY 1, 2, 3""",
     ),
+    *(
+        Question(
+            f"why the {figure} of a workflow differs, 7 days",
+            f"""SELECT * FROM orchestra.explain_{figure}('workflow-3', now() - interval '7 days',
+                    now(), now() - interval '14 days', now() - interval '7 days')""",
+        )
+        for figure in ("cost", "duration", "failures")
+    ),
     Question("coverage", "SELECT * FROM orchestra.coverage"),
     Question("runs changed in 3 hours", _CHANGED.format("runs")),
     Question("steps changed in 3 hours", _CHANGED.format("steps")),

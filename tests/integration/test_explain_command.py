@@ -172,15 +172,25 @@ def test_a_period_without_runs(database: Database, database_url: str, begin: dat
 
 
 def test_late_and_pruned_runs(database: Database, database_url: str) -> None:
-    """A run that arrives late counts at once; a pruned one keeps its cost, and its failures."""
+    """A run that arrives late counts at once; a pruned one keeps its cost, and its failures.
+
+    Its version is known even if the version changed within the hour of the run.
+    """
+    query(
+        database_url,
+        "INSERT INTO orchestra.workflow_versions (workflow_id, version, first_seen_at)"
+        " VALUES ('w', '1', '2026-01-01'), ('w', '2', %s)",
+        BASE + timedelta(hours=2, minutes=15),
+    )
     Runs(database_url, BASE).add(4, state="failed", error='"it broke"')
     Runs(database_url, CHANGED).add(1)
     before = _explained(database)
     late = Runs(database_url, CHANGED + timedelta(days=1))
-    late.add(3)
+    late.add(3, output_tokens=300)
     [found] = _explained(database)
     assert before[0].difference == Decimal("-0.018")
-    assert (found.before, found.difference) == (Decimal("0.024"), 0)
+    assert (found.before, found.difference) == (Decimal("0.024"), Decimal("0.006"))
+    assert _sums(found).keys() == {"version", "usage"}
     wanted = database.transaction(
         lambda c: retention.horizons(
             c, payloads=None, runs=(datetime.now(UTC) - CHANGED).total_seconds()
@@ -317,8 +327,9 @@ def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--since", "soon"), "--since takes a duration with a unit"),
+        (("--since", "soon"), "--since takes a duration with a unit, such as 7d, or a time"),
         (("--against", "2026-13-01"), "--against: '2026-13-01' is not a time"),
+        (("--against", "9999-12-31"), "the periods must be within the years 1 to 9999"),
         (("--since", "2026-03-16"), "--since must be earlier than the end of the period"),
     ],
 )

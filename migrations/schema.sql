@@ -857,14 +857,13 @@ CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time 
                COALESCE(orchestra.ratio(k.charged_0, k.used_0), k.usual_0, k.usual_1) AS price_0,
                COALESCE(orchestra.ratio(k.charged_1, k.used_1), k.usual_1, k.usual_0) AS price_1
         FROM priced AS k
-        JOIN versions AS v ON v.version IS NOT DISTINCT FROM k.version
-        JOIN nodes AS n
-          ON n.version IS NOT DISTINCT FROM k.version AND n.node_id IS NOT DISTINCT FROM k.node_id
+        -- Arrays, because nulls in them are equal, and a join can hash them.
+        JOIN versions AS v ON ARRAY[v.version] = ARRAY[k.version]
+        JOIN nodes AS n ON ARRAY[n.version, n.node_id] = ARRAY[k.version, k.node_id]
         JOIN models AS m
-          ON m.currency = k.currency AND m.version IS NOT DISTINCT FROM k.version
-         AND m.node_id IS NOT DISTINCT FROM k.node_id AND m.model = k.model
-         AND m.service_tier IS NOT DISTINCT FROM k.service_tier
-         AND m.context_tier IS NOT DISTINCT FROM k.context_tier
+          ON m.currency = k.currency AND m.model = k.model
+         AND ARRAY[m.version, m.node_id, m.service_tier, CAST(m.context_tier AS text)]
+           = ARRAY[k.version, k.node_id, k.service_tier, CAST(k.context_tier AS text)]
     ), factors AS (
         SELECT k.currency, k.version, k.node_id, k.model, k.service_tier, k.context_tier, k.kind,
                k.per, k.runs_0, k.runs_1,

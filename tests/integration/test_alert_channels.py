@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -15,6 +17,7 @@ from etl.alerts import channels
 from etl.alerts.channels import Channels, NotDelivered
 from etl.alerts.message import Message, sample_message
 from etl.errors import ConfigurationError
+from tests.conftest import ROOT
 from tests.receiver import Receiver, receiver
 from tests.support import free_port
 
@@ -162,3 +165,24 @@ def test_the_url_is_read_for_every_message(hook: Receiver) -> None:
 
     asyncio.run(twice())
     assert [request.path for request in hook.requests] == ["/old", "/new"]
+
+
+def test_without_apprise_only_webhooks_work(
+    hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the extra, a webhook works, and a URL of Apprise leads to what to install."""
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    _send(hook.url())
+    assert len(hook.requests) == 1
+    with pytest.raises(ConfigurationError, match=r"pip install 'orchestra-etl\[alerts\]'"):
+        _send(hook.apprise_url())
+
+
+def test_apprise_is_imported_only_for_its_channels() -> None:
+    """The service, the delivery and a webhook do not import Apprise."""
+    code = (
+        "import sys, etl.app, etl.service.daemon, etl.alerts.delivery\n"
+        "etl.alerts.delivery.Channels({'a': lambda: 'https://host/'}).check('a')\n"
+        "sys.exit('apprise' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

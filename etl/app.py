@@ -22,7 +22,7 @@ from etl.admin.retention import Horizons, PruneReport
 from etl.alerts import evaluation, states
 from etl.alerts.evaluation import EvaluationReport
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import Rule, Slice
+from etl.alerts.rules import Part, Rule
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
@@ -490,7 +490,7 @@ def _alert_rule(setting: AlertSettings) -> Rule:
         over=setting.over,
         workflow=setting.workflow,
         label=setting.label,
-        part=Slice(setting.organisation, setting.node, setting.model),
+        part=Part(setting.organisation, setting.node, setting.model),
         min_runs=setting.min_runs,
         hold=setting.hold,
         notify=setting.notify,

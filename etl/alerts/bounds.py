@@ -14,7 +14,7 @@ import msgspec
 
 from etl.alerts.knowledge import Known
 from etl.alerts.measures import Figures, Measures, Window
-from etl.alerts.rules import OF_CALLS, QUANTILES, Metric, Slice
+from etl.alerts.rules import OF_CALLS, QUANTILES, Metric, Part
 
 _PENDING = "some of its runs are not read yet"
 _LOST = "some of its records were set aside as dead letters"
@@ -87,11 +87,11 @@ def doubt(known: Known, window: Window, *, of_steps: bool) -> Doubt:
 
 def bounds(
     metric: Metric,
-    part: Slice,
+    part: Part,
     measures: Measures,
+    *,
     window: Window,
     doubts: Mapping[bool, Doubt],
-    *,
     min_runs: int,
 ) -> Bounds:
     """Return the metric of a part of a workflow in a window.

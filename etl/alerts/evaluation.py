@@ -11,22 +11,22 @@ from sqlalchemy import Connection
 
 from etl.alerts import knowledge, states
 from etl.alerts.knowledge import Known, Pauses
-from etl.alerts.measures import Measures, Wanted, overdue
+from etl.alerts.measures import Measures, WantedWindows, overdue
 from etl.alerts.rules import OF_CALLS, QUANTILES, WEEKS, WITHOUT_WINDOW, Rule
 from etl.alerts.states import Change
-from etl.alerts.transitions import Alert, Message, Transition, end, follow
+from etl.alerts.transitions import Alert, Notice, Transition, end, follow
 from etl.alerts.verdicts import Judge, Question, Verdict, Windows, is_complete
 
 # Seconds between two evaluations by services; a little less than their tick of a minute.
 EVERY = 50.0
 
 
-class Finding(msgspec.Struct, frozen=True):
+class AlertFinding(msgspec.Struct, frozen=True):
     """A subject that is not simply ok, after an evaluation."""
 
     alert: Alert
     workflow_name: str | None
-    messages: tuple[Message, ...]
+    messages: tuple[Notice, ...]
     contents: tuple[Mapping[str, Any], ...]
     """What the evaluation knows about each message."""
 
@@ -38,7 +38,7 @@ class EvaluationReport(msgspec.Struct, frozen=True):
     """Database time; None: nothing was evaluated."""
     subjects: int = 0
     """Pairs of a rule and a workflow."""
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[AlertFinding, ...] = ()
     written: int = 0
     """States that changed."""
 
@@ -110,10 +110,10 @@ def _evaluated(
         before = stored.pop((rule.name, rule.subject(known.id)), None) if stored else None
         if verdict.is_breached is False and before is None:
             continue
-        after = follow(before, rule, known.id, verdict, at, is_muted=rule.name in muted)
+        after = follow(before, rule, known.id, verdict=verdict, at=at, is_muted=rule.name in muted)
         contents = _contents(after, _content(rule, known, verdict))
         if after.alert is not None:
-            findings.append(Finding(after.alert, known.name, after.messages, contents))
+            findings.append(AlertFinding(after.alert, known.name, after.messages, contents))
         if after.alert != before:
             changes.append(Change(before, after, rule.metric, contents))
     names = states.names(connection) if stored else {}
@@ -123,7 +123,7 @@ def _evaluated(
         content = {"workflow_id": before.workflow_id, "workflow_name": name, "value": before.value}
         contents = _contents(after, content)
         if after.alert is not None:
-            findings.append(Finding(after.alert, name, after.messages, contents))
+            findings.append(AlertFinding(after.alert, name, after.messages, contents))
         if after.alert != before:
             changes.append(Change(before, after, "", contents))
     findings.sort(key=lambda one: (one.alert.rule, one.alert.subject))
@@ -134,7 +134,7 @@ def _read(
     connection: Connection, subjects: Sequence[tuple[Rule, Sequence[Known]]], windows: Windows
 ) -> Measures:
     """Read the figures that the rules need."""
-    wanted = {False: Wanted(), True: Wanted()}
+    wanted = {False: WantedWindows(), True: WantedWindows()}
     seen = set()
     for rule, workflows in subjects:
         is_usual = rule.comparison == "above_usual"

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, TextClause, text
 
-from etl.alerts.rules import Slice
+from etl.alerts.rules import Part
 from etl.analytics import changed_groups, rollup_queries
 from etl.usage import KINDS
 
@@ -275,14 +275,14 @@ class Figures(msgspec.Struct):
         return self.succeeded + self.soft_failed + self.failed
 
 
-class Wanted(msgspec.Struct):
+class WantedWindows(msgspec.Struct):
     """The windows to read, in order, and the parts that rules need of any of them."""
 
     windows: dict[Window, None] = msgspec.field(default_factory=dict)
-    parts: set[Slice] = msgspec.field(default_factory=set)
+    parts: set[Part] = msgspec.field(default_factory=set)
     timed_windows: dict[Window, None] = msgspec.field(default_factory=dict)
     """The windows whose durations are needed."""
-    timed_parts: set[Slice] = msgspec.field(default_factory=set)
+    timed_parts: set[Part] = msgspec.field(default_factory=set)
 
 
 class Measures:
@@ -291,14 +291,14 @@ class Measures:
     def __init__(self) -> None:
         """Create measures without any window."""
         self._rows: dict[tuple[bool, Window], list[Row[Any]]] = {}
-        self._sums: dict[tuple[bool, Window, Slice], Figures] = {}
+        self._sums: dict[tuple[bool, Window, Part], Figures] = {}
         self.seconds: dict[int, float] = {}
         """The duration that each bucket stands for."""
 
     def read(
         self,
         connection: Connection,
-        wanted: Wanted,
+        wanted: WantedWindows,
         *,
         of_steps: bool,
     ) -> None:
@@ -333,7 +333,7 @@ class Measures:
             found = connection.execute(_BUCKETS, {"buckets": sorted(buckets)})
             self.seconds.update((row.bucket, row.seconds) for row in found)
 
-    def figures(self, window: Window, part: Slice, *, of_steps: bool) -> Figures:
+    def figures(self, window: Window, part: Part, *, of_steps: bool) -> Figures:
         """Return the sums over a part of a window."""
         key = (of_steps, window, part)
         if (found := self._sums.get(key)) is None:
@@ -377,7 +377,7 @@ def _pieces(windows: Iterable[Window]) -> dict[str, list[Any]]:
     }
 
 
-def _flags(prefix: str, parts: Iterable[Slice]) -> dict[str, bool]:
+def _flags(prefix: str, parts: Iterable[Part]) -> dict[str, bool]:
     """Return which names distinguish rows, for `_by`."""
     names = {"organisation": "organization_id", "node": "node_id", "model": "model"}
     listed = list(parts)
@@ -387,7 +387,7 @@ def _flags(prefix: str, parts: Iterable[Slice]) -> dict[str, bool]:
     }
 
 
-def _sum(rows: Iterable[Any], part: Slice, *, of_steps: bool) -> Figures:
+def _sum(rows: Iterable[Any], part: Part, *, of_steps: bool) -> Figures:
     found = Figures()
     durations = found.durations
     for row in rows:

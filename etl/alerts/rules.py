@@ -33,7 +33,7 @@ WEEKS = 4
 """The weeks before the window whose median is usual."""
 
 
-class Slice(msgspec.Struct, frozen=True):
+class Part(msgspec.Struct, frozen=True):
     """The part of a workflow that a rule looks at; None: not limited by it."""
 
     organisation: str | None = None
@@ -60,7 +60,7 @@ class Rule(msgspec.Struct, frozen=True):
     """Only this workflow; None: every workflow by itself."""
     label: str | None = None
     """Only workflows with this label: `key=value`."""
-    part: Slice = Slice()
+    part: Part = Part()
     min_runs: int = 0
     hold: float = 0.0
     """How long a breach must last before it fires."""

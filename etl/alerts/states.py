@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
-from etl.alerts.transitions import Alert, Message, Transition
+from etl.alerts.transitions import Alert, Notice, Transition
 
 _COLUMNS = Alert.__struct_fields__
 _EXISTS = text("SELECT to_regclass('orchestra_etl.alert_evaluation') IS NOT NULL")
@@ -146,8 +146,8 @@ def write(connection: Connection, changes: Sequence[Change], at: datetime) -> No
             {"rules": [one.rule for one in deleted], "subjects": [one.subject for one in deleted]},
         )
     if written:
-        rows = msgspec.json.encode([one for one in written if one is not None]).decode()
-        connection.execute(_WRITE, {"rows": rows})
+        encoded = msgspec.json.encode([one for one in written if one is not None])
+        connection.execute(_WRITE, {"rows": encoded.decode()})
     fired, resolved, queued = [], [], []
     for one in changes:
         alert, before = one.after.alert, one.before
@@ -169,7 +169,7 @@ def _values(alert: Alert) -> dict[str, Any]:
     return {**msgspec.structs.asdict(alert), "channels": list(alert.channels)}
 
 
-def _queued(message: Message, content: Mapping[str, Any]) -> dict[str, Any]:
+def _queued(message: Notice, content: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "rule": message.alert.rule,
         "subject": message.alert.subject,

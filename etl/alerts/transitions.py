@@ -43,7 +43,7 @@ class Alert(msgspec.Struct, frozen=True):
     sequence: int = 0
 
 
-class Message(msgspec.Struct, frozen=True):
+class Notice(msgspec.Struct, frozen=True):
     """What a channel is to be told."""
 
     kind: Kind
@@ -65,7 +65,7 @@ class Transition(msgspec.Struct, frozen=True):
 
     alert: Alert | None
     """The new state; None: the subject is ok and always was, so that nothing is stored."""
-    messages: tuple[Message, ...] = ()
+    messages: tuple[Notice, ...] = ()
 
 
 def follow(
@@ -190,5 +190,5 @@ def _unknown(before: Alert, verdict: Verdict, at: datetime) -> Transition:
     return Transition(found)
 
 
-def _messages(kind: Kind, channels: Sequence[str], alert: Alert) -> tuple[Message, ...]:
-    return tuple(Message(kind, channel, alert) for channel in channels)
+def _messages(kind: Kind, channels: Sequence[str], alert: Alert) -> tuple[Notice, ...]:
+    return tuple(Notice(kind, channel, alert) for channel in channels)

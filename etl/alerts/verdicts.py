@@ -13,7 +13,7 @@ import msgspec
 from etl.alerts.bounds import Bounds, Doubt, bounds, doubt
 from etl.alerts.knowledge import Known
 from etl.alerts.measures import Measures, Window
-from etl.alerts.rules import OF_CALLS, SUMS, WEEKS, Comparison, Rule, Slice
+from etl.alerts.rules import OF_CALLS, SUMS, WEEKS, Comparison, Part, Rule
 
 LEAST_WEEKS = 2
 """The weeks that must be known for a usual value."""
@@ -23,7 +23,7 @@ class Question(NamedTuple):
     """What rules with the same answer have in common."""
 
     metric: str
-    part: Slice
+    part: Part
     over: float
     min_runs: int
 
@@ -128,7 +128,12 @@ class Judge:
             return Answer(Bounds(None, reason=known.problem))
         doubts = self._windows.doubts(window)
         found = bounds(
-            rule.metric, rule.part, self._measures, window, doubts, min_runs=rule.min_runs
+            rule.metric,
+            rule.part,
+            self._measures,
+            window=window,
+            doubts=doubts,
+            min_runs=rule.min_runs,
         )
         if rule.comparison == "below":
             found = _with_the_time_before(rule, known, window, found)
@@ -148,7 +153,9 @@ class Judge:
             if earlier is None or not is_complete(rule, known, earlier, self._windows):
                 continue
             doubts = self._windows.doubts(earlier)
-            found = bounds(rule.metric, rule.part, self._measures, earlier, doubts, min_runs=0)
+            found = bounds(
+                rule.metric, rule.part, self._measures, window=earlier, doubts=doubts, min_runs=0
+            )
             if found.is_exact:
                 complete += 1
                 if found.value is not None:
@@ -211,12 +218,12 @@ def compared(rule: Rule, answer: Answer) -> Verdict:
     else:
         breached = True if found.low > limit else False if found.high <= limit else None
     return Verdict(
-        breached,
-        found.value,
-        limit if usual is not None or rule.comparison != "above_usual" else None,
-        found.reason if breached is None else None,
-        window,
-        found.counted,
-        usual,
-        found.unit,
+        is_breached=breached,
+        value=found.value,
+        threshold=limit if usual is not None or rule.comparison != "above_usual" else None,
+        reason=found.reason if breached is None else None,
+        window=window,
+        counted=found.counted,
+        usual=usual,
+        currency=found.unit,
     )

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from rich.text import Text
     from sqlalchemy import Connection
 
-    from etl.alerts.evaluation import EvaluationReport, Finding
+    from etl.alerts.evaluation import AlertFinding, EvaluationReport
     from etl.alerts.rules import Rule
+    from etl.alerts.transitions import Alert
     from etl.database import Database
     from etl.settings import Settings
 
@@ -62,7 +63,7 @@ def register(app: typer.Typer) -> None:
 
 
 def list_alerts(context: typer.Context, as_json: AsJson = False) -> None:
-    """List the alerts that fire, fired, or cannot be judged, as last evaluated.
+    """List the alerts as last evaluated.
 
     `serve` evaluates every minute, and `sync` at its end. A workflow that was always ok is left
     out.
@@ -253,9 +254,7 @@ def _shown(one: Listed, rules: Mapping[str, Rule]) -> Row:
         below.append(f"not known: {one.reason}")
     if one.muted_until is not None:
         below.append(f"muted until {instant(one.muted_until)}")
-    return _row(
-        one.state, one.rule, rules.get(one.rule), one.value, one.threshold, one.since
-    ), below
+    return _row(one, rules.get(one.rule)), below
 
 
 def _print_report(report: EvaluationReport, rules: Mapping[str, Rule]) -> None:
@@ -267,7 +266,7 @@ def _print_report(report: EvaluationReport, rules: Mapping[str, Rule]) -> None:
     )
 
 
-def _found(one: Finding, rules: Mapping[str, Rule]) -> Row:
+def _found(one: AlertFinding, rules: Mapping[str, Rule]) -> Row:
     from etl.alerts.message import Content, Evidence, compose
 
     alert = one.alert
@@ -283,9 +282,7 @@ def _found(one: Finding, rules: Mapping[str, Rule]) -> Row:
             evidence=Evidence(),
         ).text
         below += [f"would tell {plain(message.channel)}:", *text.splitlines()]
-    cells = _row(
-        alert.state, alert.rule, rules.get(alert.rule), alert.value, alert.threshold, alert.since
-    )
+    cells = _row(alert, rules.get(alert.rule))
     return cells, below
 
 
@@ -294,21 +291,14 @@ def _named(name: str | None, workflow_id: str, subject: str) -> str:
     return f"{plain(name or workflow_id, 60)}{plain(part, 200)}"
 
 
-def _row(
-    word: str,
-    name: str,
-    rule: Rule | None,
-    value: float | None,
-    threshold: float | None,
-    since: datetime,
-) -> list[str | Text]:
+def _row(one: Listed | Alert, rule: Rule | None) -> list[str | Text]:
     return [
-        state(word),
-        plain(name, 60),
+        state(one.state),
+        plain(one.rule, 60),
         "-" if rule is None else rule.metric,
-        _number(rule, value),
-        _number(rule, threshold),
-        instant(since),
+        _number(rule, one.value),
+        _number(rule, one.threshold),
+        instant(one.since),
     ]
 
 

@@ -22,7 +22,7 @@ import psycopg
 from etl.alerts import evaluation
 from etl.alerts.evaluation import EvaluationReport
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import OF_CALLS, Comparison, Metric, Rule, Slice
+from etl.alerts.rules import OF_CALLS, Comparison, Metric, Part, Rule
 from etl.analytics import rollups
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
@@ -35,8 +35,8 @@ DAYS = 90
 HOUR = 3600.0
 OVERS = (900.0, HOUR, 6 * HOUR, 24 * HOUR)
 PARTS = (
-    Slice(), Slice(), Slice(organisation="organisation-1"), Slice(node="node-2"),
-    Slice(model="gpt-4o"),
+    Part(), Part(), Part(organisation="organisation-1"), Part(node="node-2"),
+    Part(model="gpt-4o"),
 )  # fmt: skip
 METRICS: tuple[Metric, ...] = (
     "failure_rate", "soft_failure_rate", "failures", "runs", "duration_p50", "duration_p95", "cost",

@@ -13,7 +13,7 @@ import pytest
 
 from etl.alerts import evaluation, states
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import Metric, Rule, Slice
+from etl.alerts.rules import Metric, Part, Rule
 from etl.alerts.verdicts import Verdict
 from etl.analytics import rollups
 from etl.database import Database
@@ -32,11 +32,11 @@ CENTURY = 36525 * 86400.0
 WORKFLOWS = ("a", "b")
 PAUSES = Pauses(dict.fromkeys(WORKFLOWS, CENTURY))
 PARTS = (
-    Slice(),
-    Slice(organisation="one"),
-    Slice(node="n1"),
-    Slice(model="cheap"),
-    Slice("two", "n0", "dear"),
+    Part(),
+    Part(organisation="one"),
+    Part(node="n1"),
+    Part(model="cheap"),
+    Part("two", "n0", "dear"),
 )
 OVERS = (60.0, 26 * 60.0, 3600.0, 95 * 60.0, 26 * 3600.0, 7 * 86400.0)
 EDGES = tuple(ENDED - timedelta(seconds=over) for over in (0, *OVERS))

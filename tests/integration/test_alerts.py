@@ -12,7 +12,7 @@ import pytest
 from etl.alerts import evaluation, knowledge, states
 from etl.alerts.evaluation import EvaluationReport
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import Rule, Slice
+from etl.alerts.rules import Part, Rule
 from etl.analytics import rollups
 from etl.database import Database
 from tests import alert_rows
@@ -402,7 +402,7 @@ def test_overdue_runs_are_those_of_the_view(database: Database, database_url: st
             database_url, f"open{n}", "a", ago(4 * n), "running", organization_id=organisation
         )
     for one in ("one", None):
-        part = Slice(organisation=one)
+        part = Part(organisation=one)
         overdue = rule(metric="overdue_runs", comparison="above", limit=0, part=part)
         found = evaluate(database, database_url, overdue)
         expected = query(

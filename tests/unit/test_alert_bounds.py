@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from etl.alerts.bounds import Bounds, Doubt, bounds
 from etl.alerts.measures import Figures, Window
-from etl.alerts.rules import Metric, Rule, Slice
+from etl.alerts.rules import Metric, Part, Rule
 from etl.alerts.verdicts import Answer, compared
 
 SECONDS = {bucket: 1.1**bucket for bucket in range(8)}
@@ -46,7 +46,7 @@ class Counted:
             if outcome == "succeeded":
                 self._figures.durations[bucket] = self._figures.durations.get(bucket, 0) + 1
 
-    def figures(self, window: Window, part: Slice, *, of_steps: bool) -> Figures:
+    def figures(self, window: Window, part: Part, *, of_steps: bool) -> Figures:
         """Return the figures."""
         return self._figures
 
@@ -55,7 +55,7 @@ def found(metric: Metric, runs: Sequence[Run], unfinished: int, doubt: Doubt, le
     """Return the bounds of a metric of these runs."""
     counted = Counted(runs, unfinished)
     doubts = {False: doubt, True: doubt}
-    return bounds(metric, Slice(), counted, WINDOW, doubts, min_runs=least)  # type: ignore[arg-type]
+    return bounds(metric, Part(), counted, window=WINDOW, doubts=doubts, min_runs=least)  # type: ignore[arg-type]
 
 
 @given(

@@ -397,10 +397,8 @@ def _alerts_table(rows: Sequence[Any]) -> Table:
     for name in ("alert", "state", "failure rate", "limit", "fired", "resolved"):
         table.add_column(name, no_wrap=True)
     for row in rows:
-        style = "bold red" if row.state == "firing" else "green"
-        table.add_row(
-            row.rule, Text(row.state, style), row.value, row.above, row.fired, row.resolved or "-"
-        )
+        shown = Text(row.state, "bold red" if row.state == "firing" else "green")
+        table.add_row(row.rule, shown, *(one or "-" for one in row[2:]))
     return table
 
 

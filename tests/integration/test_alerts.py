@@ -285,14 +285,15 @@ def test_a_count_says_what_has_happened(database: Database, database_url: str) -
 def test_a_run_that_was_just_listed_ends_the_window(database: Database, database_url: str) -> None:
     """The window ends before runs that are read in a moment, instead of being unknown."""
     known_run(database_url)
+    listed = ago(2)
     alert_rows.run(database_url, "ok", "a", ago(8))
-    alert_rows.run(database_url, "unread", "a", ago(2), is_read=False)
+    alert_rows.run(database_url, "unread", "a", listed, is_read=False)
     counted = rule(metric="runs", limit=0, over=600.0)
     evaluate(database, database_url, counted)
     [alert] = stored(database_url)
     assert (alert["state"], alert["value"]) == ("firing", 1)
     [row] = query(database_url, "SELECT content FROM orchestra_etl.alert_notifications")
-    assert datetime.fromisoformat(row["content"]["window_end"]) == ago(2)
+    assert datetime.fromisoformat(row["content"]["window_end"]) == listed
 
 
 def test_a_muted_rule_says_nothing_until_the_mute_ends(

@@ -33,6 +33,7 @@ from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.records import State
 from etl.schema import upgrade
+from etl.settings.alerts import NotifySettings
 from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
 from etl.settings.values import Duration, _duration_text
@@ -101,6 +102,11 @@ def configuration() -> str:
             f"{''.join(_fields(name, model))}"
         )
     parts.append(
+        f"\n## `[notify.NAME]`\n\n{_sentences(inspect.getdoc(NotifySettings))}\n\n"
+        f"`url_file`: {_docstrings(NotifySettings)['url_file']}\n\n"
+        "`ORCHESTRA_ETL_NOTIFY` takes all channels as JSON, by name.\n"
+    )
+    parts.append(
         f"\n## `[states]`\n\n{_docstrings(Settings)['states']}"
         " `ORCHESTRA_ETL_STATES` takes the same as JSON.\n"
     )
@@ -125,7 +131,8 @@ def _fields(section: str, model: type[BaseModel]) -> Iterator[str]:
     else:
         yield "| name | in the environment | default | what it is |\n|---|---|---|---|\n"
     named = {setting: variable for variable, setting in _NAMED.items()}
-    for name, field in model.model_fields.items():
+    for key, field in model.model_fields.items():
+        name = field.alias or key
         text = texts[name].replace("|", "\\|")
         default = _default(field)
         if listed:
@@ -148,7 +155,10 @@ def _default(field: FieldInfo) -> str:
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the string below each field in the source; a field without one is missing."""
+    """Return the string below each field in the source, by the name in the file.
+
+    A field without one is missing.
+    """
     [body] = ast.parse(textwrap.dedent(inspect.getsource(model))).body
     assert isinstance(body, ast.ClassDef)
     found = {}
@@ -159,7 +169,9 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
             and isinstance(below, ast.Expr)
         ):
             assert isinstance(below.value, ast.Constant)
-            found[field.target.id] = _sentences(str(below.value.value))
+            known = model.model_fields.get(field.target.id)
+            name = (known and known.alias) or field.target.id
+            found[name] = _sentences(str(below.value.value))
     return found
 
 
@@ -194,7 +206,7 @@ def settings_schema() -> str:
     checks rules that need more than one value, such as a key that is set twice.
     """
     found = Settings.model_json_schema(schema_generator=_TomlSchema)
-    sections: tuple[type[BaseModel], ...] = (Settings, *_SECTIONS.values())
+    sections: tuple[type[BaseModel], ...] = (Settings, NotifySettings, *_SECTIONS.values())
     models = {model.__name__: model for model in sections}
     for name, part in ((Settings.__name__, found), *found["$defs"].items()):
         texts = _docstrings(models[name])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy import Connection
 
 from etl import logs, schema
 from etl.analytics import price_lists, prices, rollups
@@ -28,6 +29,7 @@ from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.pipeline.sync import Syncer, WorkflowPlan
 from etl.settings import EMBEDDED, Settings, WorkflowSettings
+from etl.settings.alerts import AlertSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
@@ -39,6 +41,11 @@ if TYPE_CHECKING:
     from etl.admin.rebuild import RebuildReport
     from etl.admin.redaction import RedactionReport
     from etl.admin.retention import Horizons, PruneReport
+    from etl.alerts.channels import Channels
+    from etl.alerts.delivery import Courier
+    from etl.alerts.evaluation import EvaluationReport
+    from etl.alerts.knowledge import Pauses
+    from etl.alerts.rules import Rule
     from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
@@ -246,6 +253,7 @@ async def serve(settings: Settings, database: Database) -> None:
     """
     # Imported here because only the service needs the scheduler, the HTTP server and the metrics:
     # they would delay the start of every other command by 55 ms.
+    from etl.alerts import evaluation
     from etl.service.daemon import Daemon, Schedule
     from etl.service.health import Health
 
@@ -264,10 +272,51 @@ async def serve(settings: Settings, database: Database) -> None:
             schedules,
             default_interval=DEFAULT_INTERVAL,
             refresh=partial(refresh_rollups, settings, database),
+            evaluate=partial(evaluate_alerts, settings, database, every=evaluation.EVERY),
             status=partial(_checked_status, settings, database),
+            courier=open_courier(settings, database),
         )
         with stop_on_signals() as stop:
             await daemon.run(stop)
+
+
+def open_courier(settings: Settings, database: Database) -> Courier | None:
+    """Return what delivers the notifications of alerts; None without a channel."""
+    if not settings.notify:
+        return None
+    from etl.alerts.delivery import Courier
+
+    return Courier(database, open_channels(settings), dashboards=settings.dashboards.url)
+
+
+def open_channels(settings: Settings) -> Channels:
+    """Return the configured channels; their URLs are read when they are used."""
+    # Imported here, because only a delivery needs it.
+    from etl.alerts.channels import Channels
+
+    def url(name: str) -> str:
+        """Read the channel's URL, and hide it from logs."""
+        found = settings.read_channel_url(name)
+        logs.add_secret(found)
+        return found
+
+    return Channels(
+        {name: partial(url, name) for name in settings.notify}, trust_env=settings.api.trust_env
+    )
+
+
+async def deliver_notifications(
+    settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
+) -> None:
+    """Deliver the notifications of alerts that are due; end early once `stopped` returns True.
+
+    A message that fails stays in the outbox, and the log says why.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    if (courier := open_courier(settings, database)) is not None:
+        await courier.deliver_all(stopped)
 
 
 async def refresh_rollups(
@@ -386,10 +435,15 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         )
         for one in settings.workflows
     ]
-    everything = settings.api.all_workflows
-    return database.transaction(
-        lambda c: status.read(c, watched, all_workflows=everything, max_age=max_age or GRACE)
+    read = partial(
+        status.read,
+        watched=watched,
+        all_workflows=settings.api.all_workflows,
+        max_age=max_age or GRACE,
+        rules=[one.name for one in settings.alerts],
+        channels=list(settings.notify),
     )
+    return database.transaction(read)
 
 
 def _longest_pause(workflow: WorkflowSettings) -> float:
@@ -399,6 +453,74 @@ def _longest_pause(workflow: WorkflowSettings) -> float:
     from etl import cron  # the import takes 100 ms, and most configurations have no cron line
 
     return cron.parse(workflow.cron).longest_interval(datetime.now(UTC).date())
+
+
+async def evaluate_alerts(
+    settings: Settings, database: Database, *, every: float = 0.0, wait: bool = False
+) -> EvaluationReport:
+    """Evaluate the rules of the alerts in a thread, and queue their messages.
+
+    Args:
+        settings: contain the rules.
+        database: a schema without the tables of the alerts is left alone.
+        every: do nothing if the last evaluation was less than this many seconds ago.
+        wait: whether to wait for another process that evaluates.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    from etl.alerts import evaluation, states
+    from etl.alerts.evaluation import EvaluationReport
+
+    rules, pauses = alert_rules(settings), sweep_pauses(settings)
+
+    def work(connection: Connection) -> EvaluationReport:
+        if not states.exist(connection):
+            return EvaluationReport()
+        return evaluation.evaluate(connection, rules, pauses, every=every, wait=wait)
+
+    done = await database.in_thread(work)
+    for one in done.findings:
+        for message in one.messages:
+            log.info(
+                "alert_queued", kind=message.kind, rule=one.alert.rule, channel=message.channel,
+                workflow_id=one.alert.workflow_id,
+            )  # fmt: skip
+    return done
+
+
+def alert_rules(settings: Settings) -> list[Rule]:
+    """Return the rules of the alerts."""
+    return [_alert_rule(one) for one in settings.alerts]
+
+
+def _alert_rule(setting: AlertSettings) -> Rule:
+    from etl.alerts.rules import Part, Rule
+
+    return Rule(
+        name=setting.name,
+        metric=setting.metric,
+        comparison=setting.comparison,
+        limit=setting.limit,
+        over=setting.over,
+        workflow=setting.workflow,
+        label=setting.label,
+        part=Part(setting.organisation, setting.node, setting.model),
+        min_runs=setting.min_runs,
+        hold=setting.hold,
+        notify=setting.notify,
+        repeat=setting.repeat,
+    )
+
+
+def sweep_pauses(settings: Settings) -> Pauses:
+    """Return how often each workflow is swept."""
+    from etl.alerts.knowledge import Pauses
+
+    return Pauses(
+        {one.id: _longest_pause(one) if one.discover else None for one in settings.workflows},
+        DEFAULT_INTERVAL if settings.api.all_workflows else None,
+    )
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:

@@ -20,19 +20,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 from sqlalchemy import Connection, text
 
 from etl import app, database, logs, schema, settings, terminal
 from etl.admin import roles
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
-from etl.service.daemon import Daemon, Schedule
+from etl.service.daemon import Daemon, Pace, Schedule
 from etl.service.health import Health
 from etl.signals import Stop, stop_on_signals
-from etl.simulator.history import History
+from etl.simulator.history import Burst, History
 from etl.simulator.server import Simulator
 
 if TYPE_CHECKING:
@@ -42,7 +44,10 @@ _CHECKOUT = Path(__file__).parents[1] / "config" / "superset"
 """The folder of the dashboards in a checkout; an installed package has none."""
 KEY = "demo-key"
 RUNS_PER_WORKFLOW = 300
-COMMANDS = ("status", "runs list", "db psql")
+BURST = Burst(workflow=1, begin=timedelta(hours=-3), end=timedelta(minutes=-1), failure_rate=0.95)
+"""Failures in the backlog that make an alert fire. New runs, which succeed, resolve it within a
+minute or two."""
+COMMANDS = ("status", "alerts list", "runs list", "db psql")
 """Commands that the demo suggests for its data."""
 
 _BACKLOG = text("""
@@ -69,6 +74,13 @@ _SUMMARY = text("""
         FROM orchestra.steps GROUP BY workflow_id
     ) AS s ON s.workflow_id = w.id
     ORDER BY w.name
+""")
+
+_ALERTS = text("""
+    SELECT rule, state, round((100 * value)::numeric, 1) || ' %' AS value,
+           round((100 * threshold)::numeric, 1) || ' %' AS above,
+           to_char(fired_at, 'HH24:MI:SS') AS fired, to_char(resolved_at, 'HH24:MI:SS') AS resolved
+    FROM orchestra.alerts ORDER BY fired_at DESC LIMIT 3
 """)
 
 EXAMPLES = (
@@ -154,6 +166,7 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
                 runs_per_workflow=RUNS_PER_WORKFLOW,
                 spacing=timedelta(minutes=20),
                 arrivals_per_minute=6.0,
+                burst=BURST,
             )
             with Simulator(history, api_key=KEY).in_thread() as simulator:
                 console.print(
@@ -204,6 +217,16 @@ def _settings(folder: Path, history: History, base_url: str, url: str) -> settin
             f'name = "{names[workflow_id]}"',
             'interval = "5s"',
         ]
+    failing = history.workflow_ids[BURST.workflow]
+    lines += [
+        "[[alerts]]",
+        f'name = "{names[failing]} fails"',
+        f'workflow = "{failing}"',
+        'metric = "failure_rate"',
+        "above = 0.5",
+        'over = "3h"',
+        "min_runs = 3",
+    ]
     config = folder / "etl.toml"
     config.write_text("\n".join(lines))
     return settings.load(config, {"ORCHESTRA_API_KEY": KEY, "DATABASE_URL": url})
@@ -227,6 +250,8 @@ async def _run(
                 schedules,
                 default_interval=5.0,
                 refresh=partial(app.refresh_rollups, loaded, own),
+                evaluate=partial(app.evaluate_alerts, loaded, own),
+                pace=Pace(evaluate=5.0),
             )
             service = asyncio.create_task(daemon.run(stop))
             try:
@@ -239,6 +264,7 @@ async def _run(
                 # it holds the lock, and may have begun before the last runs were loaded.
                 while (await app.refresh_rollups(loaded, own, stop.is_set)).busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
+                await app.evaluate_alerts(loaded, own, wait=True)
                 await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
                 _invite(server.home, console, over=exit_when_loaded)
                 if not exit_when_loaded:
@@ -288,6 +314,9 @@ async def _present(own: database.Database, console: Console, seconds: float, req
     )
     console.print(_table(rows))
     console.print("failed includes soft failures: runs that succeeded despite an error")
+    if alerts := await _query(own, _ALERTS):
+        console.print("\n[bold]Alerts on the runs of the last three hours[/bold] (times in UTC)\n")
+        console.print(_alerts_table(alerts))
     for title, sql in EXAMPLES:
         console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
         result = await _query(own, text(sql))
@@ -337,7 +366,8 @@ async def _watch(
         return
     with Live(console=console, refresh_per_second=2) as live:
         while not stop.is_set() and not service.done():
-            live.update(_table(await _query(own, _SUMMARY)))
+            runs, alerts = await _query(own, _SUMMARY), await _query(own, _ALERTS)
+            live.update(Group(_table(runs), "", _alerts_table(alerts)))
             try:
                 await asyncio.wait_for(stop.wait(), 1.0)
             except TimeoutError:
@@ -359,6 +389,16 @@ def _table(rows: Sequence[Any]) -> Table:
             f"{row.steps:,}",
             "-" if row.tokens is None else f"{row.tokens:,}",
         )
+    return table
+
+
+def _alerts_table(rows: Sequence[Any]) -> Table:
+    table = _empty_table()
+    for name in ("alert", "state", "failure rate", "limit", "fired", "resolved"):
+        table.add_column(name, no_wrap=True)
+    for row in rows:
+        shown = Text(row.state, "bold red" if row.state == "firing" else "green")
+        table.add_row(row.rule, shown, *(one or "-" for one in row[2:]))
     return table
 
 

@@ -3238,6 +3238,70 @@ CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q dou
 );
 COMMENT ON AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) IS 'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over any grouping: never average percentiles, merge the counts.';
 
+CREATE TABLE orchestra_etl.alert_episodes (
+    rule text NOT NULL,
+    subject text NOT NULL COLLATE pg_catalog."C",
+    sequence bigint NOT NULL,
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    node text,
+    model text,
+    organisation text,
+    label text,
+    metric text NOT NULL,
+    fired_at timestamp with time zone NOT NULL,
+    value double precision,
+    threshold double precision,
+    resolved_at timestamp with time zone
+);
+COMMENT ON TABLE orchestra_etl.alert_episodes IS 'One row for each time that an alert fired.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.rule IS 'Name of the rule.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.sequence IS 'The how-manieth firing of the rule and subject it is.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.node IS 'The node that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.model IS 'The model that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.organisation IS 'The organisation that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.label IS 'The label that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.metric IS 'The metric.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.fired_at IS 'When it fired.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.value IS 'The metric when it fired, in seconds for durations.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.threshold IS 'The threshold when it fired.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.resolved_at IS 'When it was resolved; null: it fires.';
+
+CREATE VIEW orchestra.alerts AS
+ SELECT e.rule,
+    e.workflow_id,
+    COALESCE(w.name, e.workflow_id) AS workflow_name,
+    e.node,
+    e.model,
+    e.organisation,
+    e.label,
+    e.metric,
+        CASE
+            WHEN (e.resolved_at IS NULL) THEN 'firing'::text
+            ELSE 'resolved'::text
+        END AS state,
+    e.fired_at,
+    e.resolved_at,
+    e.value,
+    e.threshold
+   FROM (orchestra_etl.alert_episodes e
+     LEFT JOIN orchestra.workflows w ON ((w.id = e.workflow_id)));
+COMMENT ON VIEW orchestra.alerts IS 'One row for each time that an alert fired, also if it was muted.';
+COMMENT ON COLUMN orchestra.alerts.rule IS 'Name of the rule in the configuration.';
+COMMENT ON COLUMN orchestra.alerts.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra.alerts.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.alerts.node IS 'The node that the rule names; null: none.';
+COMMENT ON COLUMN orchestra.alerts.model IS 'The model that the rule names; null: none.';
+COMMENT ON COLUMN orchestra.alerts.organisation IS 'The organisation that the rule names; null: none.';
+COMMENT ON COLUMN orchestra.alerts.label IS 'The label that the rule names; null: none.';
+COMMENT ON COLUMN orchestra.alerts.metric IS 'The metric.';
+COMMENT ON COLUMN orchestra.alerts.state IS 'firing or resolved.';
+COMMENT ON COLUMN orchestra.alerts.fired_at IS 'When it fired.';
+COMMENT ON COLUMN orchestra.alerts.resolved_at IS 'When it was resolved; null: it fires.';
+COMMENT ON COLUMN orchestra.alerts.value IS 'The metric when it fired, in seconds for durations.';
+COMMENT ON COLUMN orchestra.alerts.threshold IS 'The threshold when it fired.';
+
 CREATE TABLE orchestra.runs (
     id text NOT NULL COLLATE pg_catalog."C",
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -4831,6 +4895,100 @@ COMMENT ON TABLE orchestra_etl.alembic_version IS 'The revision of the schema.';
 COMMENT ON COLUMN orchestra_etl.alembic_version.version_num IS 'The revision.';
 COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Head revision of the oldest program that may use this schema.';
 
+CREATE TABLE orchestra_etl.alert_evaluation (
+    id smallint NOT NULL,
+    evaluated_at timestamp with time zone,
+    CONSTRAINT alert_evaluation_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.alert_evaluation IS 'When the alerts were last evaluated. A process locks the row while it evaluates.';
+COMMENT ON COLUMN orchestra_etl.alert_evaluation.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.alert_evaluation.evaluated_at IS 'When the rules were last evaluated.';
+
+CREATE TABLE orchestra_etl.alert_mutes (
+    rule text NOT NULL,
+    muted_until timestamp with time zone NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.alert_mutes IS 'Rules that are muted: they are evaluated, and say nothing.';
+COMMENT ON COLUMN orchestra_etl.alert_mutes.rule IS 'Name of the rule.';
+COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_until IS 'Until when the rule queues no message.';
+
+CREATE TABLE orchestra_etl.alert_notifications (
+    id bigint NOT NULL,
+    rule text NOT NULL,
+    subject text NOT NULL COLLATE pg_catalog."C",
+    sequence bigint NOT NULL,
+    kind text NOT NULL,
+    channel text NOT NULL,
+    key text NOT NULL,
+    content jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT now(),
+    leased_until timestamp with time zone,
+    delivered_at timestamp with time zone,
+    failure text
+);
+COMMENT ON TABLE orchestra_etl.alert_notifications IS 'A queue: the messages about alerts, each delivered at least once.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.id IS 'Order of the messages.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.rule IS 'Name of the rule.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.sequence IS 'The firing that it is about.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.kind IS 'firing, reminder or resolved.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.channel IS 'The channel it is for.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.key IS 'The same for the same message, so that a receiver can recognise a repetition.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.content IS 'The numbers and names that the evaluation found.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.created_at IS 'When it was queued.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.attempts IS 'Attempts to deliver it.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.next_attempt_at IS 'When to try to deliver it; null: it was delivered or given up.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.leased_until IS 'End of the running attempt''s claim; null: none runs.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.delivered_at IS 'When it was delivered; null: it was not.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.failure IS 'Class of the last attempt''s error; null: there was none.';
+
+ALTER TABLE orchestra_etl.alert_notifications ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME orchestra_etl.alert_notifications_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE orchestra_etl.alerts (
+    rule text NOT NULL,
+    subject text NOT NULL COLLATE pg_catalog."C",
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    node text,
+    model text,
+    organisation text,
+    label text,
+    state text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    value double precision,
+    threshold double precision,
+    reason text,
+    channels text[] NOT NULL,
+    notified_at timestamp with time zone,
+    reminders integer DEFAULT 0 NOT NULL,
+    sequence bigint DEFAULT 0 NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.alerts IS 'The state of each rule and subject. A subject that was always ok has no row.';
+COMMENT ON COLUMN orchestra_etl.alerts.rule IS 'Name of the rule.';
+COMMENT ON COLUMN orchestra_etl.alerts.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
+COMMENT ON COLUMN orchestra_etl.alerts.workflow_id IS 'The workflow.';
+COMMENT ON COLUMN orchestra_etl.alerts.node IS 'The node that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alerts.model IS 'The model that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alerts.organisation IS 'The organisation that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alerts.label IS 'The label that the rule names; null: none.';
+COMMENT ON COLUMN orchestra_etl.alerts.state IS 'ok, pending (a breach that has not lasted long enough), firing, resolved, or unknown.';
+COMMENT ON COLUMN orchestra_etl.alerts.since IS 'When the state began.';
+COMMENT ON COLUMN orchestra_etl.alerts.value IS 'The metric, in seconds for durations; null: it has no value.';
+COMMENT ON COLUMN orchestra_etl.alerts.threshold IS 'The value that was exceeded or fallen below; null: it is not known.';
+COMMENT ON COLUMN orchestra_etl.alerts.reason IS 'Why it is not known whether the rule is breached; null: it is known. An alert that fires goes on firing meanwhile.';
+COMMENT ON COLUMN orchestra_etl.alerts.channels IS 'The channels that were told that it fires.';
+COMMENT ON COLUMN orchestra_etl.alerts.notified_at IS 'When its last message was queued; null: none was.';
+COMMENT ON COLUMN orchestra_etl.alerts.reminders IS 'Reminders queued since it fired.';
+COMMENT ON COLUMN orchestra_etl.alerts.sequence IS 'How often it has fired.';
+
 ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.changed_groups_id_seq
     START WITH 1
@@ -5057,6 +5215,24 @@ ALTER TABLE ONLY orchestra.workflows
 ALTER TABLE ONLY orchestra_etl.alembic_version
     ADD CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num);
 
+ALTER TABLE ONLY orchestra_etl.alert_episodes
+    ADD CONSTRAINT alert_episodes_pkey PRIMARY KEY (rule, subject, sequence);
+
+ALTER TABLE ONLY orchestra_etl.alert_evaluation
+    ADD CONSTRAINT alert_evaluation_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.alert_mutes
+    ADD CONSTRAINT alert_mutes_pkey PRIMARY KEY (rule);
+
+ALTER TABLE ONLY orchestra_etl.alert_notifications
+    ADD CONSTRAINT alert_notifications_key_key UNIQUE (key);
+
+ALTER TABLE ONLY orchestra_etl.alert_notifications
+    ADD CONSTRAINT alert_notifications_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.alerts
+    ADD CONSTRAINT alerts_pkey PRIMARY KEY (rule, subject);
+
 ALTER TABLE ONLY orchestra_etl.changed_groups
     ADD CONSTRAINT changed_groups_pkey PRIMARY KEY (id);
 
@@ -5138,6 +5314,10 @@ CREATE INDEX steps_unstarted_idx ON orchestra.steps USING btree (run_id) WHERE (
 CREATE INDEX steps_updated_at_idx ON orchestra.steps USING brin (updated_at) WITH (pages_per_range='32', autosummarize='on');
 
 CREATE INDEX steps_workflow_id_start_time_idx ON orchestra.steps USING btree (workflow_id, start_time);
+
+CREATE INDEX alert_episodes_fired_at_idx ON orchestra_etl.alert_episodes USING btree (fired_at);
+
+CREATE INDEX alert_notifications_next_attempt_at_idx ON orchestra_etl.alert_notifications USING btree (next_attempt_at) WHERE (next_attempt_at IS NOT NULL);
 
 CREATE INDEX dead_letters_run_id_idx ON orchestra_etl.dead_letters USING btree (run_id) WHERE (resolved_at IS NULL);
 

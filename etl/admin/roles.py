@@ -24,6 +24,7 @@ from etl.tables import (
     ANALYTICS,
     OPERATIONS,
     PRIVATE,
+    alerts,
     analytics,
     metadata,
     operations,
@@ -76,6 +77,11 @@ LOADED: Mapping[Table, str] = {
     operations.redaction_policies: _APPENDED,
     operations.retention: _READ,
     operations.rebuilds: "SELECT, UPDATE",
+    alerts.alerts: _REDACTED,
+    alerts.alert_episodes: _UPSERTED,
+    alerts.alert_notifications: _REDACTED,
+    alerts.alert_mutes: _REDACTED,
+    alerts.alert_evaluation: "SELECT, UPDATE",
 }
 """The loader's privileges on each table."""
 

@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from etl import terminal
 from etl.cli import (
+    alerts,
     config,
     db,
     dead_letters,
@@ -104,6 +105,7 @@ for group in (
     runs,
     explain,
     status,
+    alerts,
     workflows,
     dead_letters,
     gaps,

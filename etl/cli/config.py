@@ -142,10 +142,12 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
     import asyncio
 
     settings = invocation(context).settings()
+    database = _try_database(settings)
     findings = [
         _settings_finding(settings),
         *asyncio.run(_try_api(settings)),
-        _try_database(settings),
+        database,
+        *_try_alerts(settings, with_history=database.ok),
         *_old_prices(),
     ]
     if as_json:
@@ -318,3 +320,31 @@ def _try_database(settings: Settings) -> Finding:
         )
     text = f"it responds, and the schema is up to date ({found.revision})"
     return Finding("database", True, text if due is None else f"{text}; {due.advice}")
+
+
+def _try_alerts(settings: Settings, *, with_history: bool) -> list[Finding]:
+    """Return the rules that can never fire; with a database, also by the names in its history."""
+    from etl import app, database, schema
+    from etl.alerts import mistakes
+
+    if not settings.alerts:
+        return []
+    rules, pauses = app.alert_rules(settings), app.sweep_pauses(settings)
+    labels = {one.id: one.labels for one in settings.workflows}
+    found = mistakes.in_settings(rules, pauses, labels, kept=settings.retention.runs)
+    if with_history:
+        with app.database_url(settings) as url:
+            own = database.Database(url, patience=database.INTERACTIVE, pool_size=1)
+            try:
+                if schema.read(own).revision is not None:
+                    known = own.transaction(lambda c: mistakes.in_history(c, rules, pauses))
+                    wrong = {one.rule for one in found}
+                    found += [one for one in known if one.rule not in wrong]
+            finally:
+                own.close()
+    if not found:
+        return [Finding("alerts", True, counted(len(rules), "rule"))]
+    return [
+        Finding(f"alert {plain(one.rule, 60)}", False, f"it can never fire: {one.text}", 2)
+        for one in found
+    ]

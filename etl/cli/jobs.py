@@ -231,6 +231,9 @@ async def _run(
                 try:
                     await then(database, stop)
                     await app.refresh_rollups(settings, database, stop.is_set)
+                    if not stop.is_set():
+                        await app.evaluate_alerts(settings, database, wait=True)
+                        await app.deliver_notifications(settings, database, stop.is_set)
                 except EtlError as error:
                     # The pass is stored, and the queue keeps the groups that wait for a refresh.
                     report.errors.append(error)

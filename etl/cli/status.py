@@ -16,6 +16,7 @@ from etl.terminal import plain
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from etl.reports.alerts import AlertsStatus
     from etl.reports.status import Coverage, Status, WorkflowStatus
 
 
@@ -56,6 +57,7 @@ def status(
         print_json(found)
     else:
         _print(found)
+        _print_alerts(found.alerts)
         _print_old_prices()
     is_failing = check and found.verdict == "failing"
     return ExitStatus.FAILING if is_failing else ExitStatus.DONE
@@ -94,6 +96,31 @@ def _print(found: Status) -> None:
                 )
             ],
         )
+
+
+def _print_alerts(found: AlertsStatus) -> None:
+    rows: list[tuple[str, str | Text]] = []
+    for rule in found.rules:
+        if not rule.firing:
+            continue
+        named = [
+            f"{plain(one.workflow_name or one.workflow_id, 40)} since {instant(one.since)}"
+            for one in rule.examples
+        ]
+        more = ", …" if rule.firing > len(named) else ""
+        muted = "" if rule.muted_until is None else f" (muted until {instant(rule.muted_until)})"
+        text = f"{plain(rule.name, 60)}{muted} fires: {', '.join(named)}{more}; see `alerts list`"
+        rows.append(("alert", styled(text, STYLES["failing"])))
+    for channel in found.channels:
+        if channel.undelivered:
+            text = (
+                f"{counted(channel.undelivered, 'message')} to {plain(channel.name, 60)} could not"
+                f" be delivered yet: {plain(channel.failure or '', 200)}"
+            )
+            rows.append(("notify", styled(text, STYLES["warning"])))
+    if rows:
+        console().print()
+        fields(console(), rows)
 
 
 def _print_old_prices() -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Row, text
 
 from etl.identifiers import is_path_segment
 from etl.ledger import rebuilds
+from etl.reports.alerts import AlertsStatus, read_alerts
 from etl.reports.verdict import Reason, Verdict, WatchedWorkflow, reasons_of, worst
 
 
@@ -151,6 +152,8 @@ class Status(msgspec.Struct, frozen=True):
     """Open dead letters for workflows that the API lists with an unusable id."""
     rebuild: rebuilds.PendingRebuild | None = None
     """Stored steps that the newest rules have not read yet; None: there are none."""
+    alerts: AlertsStatus = AlertsStatus()
+    """The alerts on runs. They do not change the verdict, which is about the pipeline."""
 
 
 # One statement reads each figure for all workflows: the ledger may hold millions of runs, nearly
@@ -245,6 +248,8 @@ def read(
     *,
     all_workflows: bool,
     max_age: float,
+    rules: Sequence[str] = (),
+    channels: Sequence[str] = (),
 ) -> Status:
     """Read the status of all workflows.
 
@@ -253,6 +258,8 @@ def read(
         watched: the configured workflows.
         all_workflows: whether workflows that are not configured are swept too.
         max_age: `WatchedWorkflow.max_age`, in seconds, for workflows that are not configured.
+        rules: the names of the configured rules of alerts.
+        channels: the names of the configured channels.
     """
     by_id = {one.id: one for one in watched}
     parameters = {"configured": list(by_id)}
@@ -297,6 +304,7 @@ def read(
         unconfigured=tuple(Unconfigured(row.id, row.name) for row in unconfigured),
         unusable_workflows=unusable,
         rebuild=rebuild,
+        alerts=read_alerts(connection, rules, channels),
     )
 
 

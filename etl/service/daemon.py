@@ -22,6 +22,7 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
+from etl.alerts.delivery import Courier
 from etl.analytics.rollups import RefreshReport
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.pipeline.loading import LoadReport
@@ -63,6 +64,11 @@ class Pace(msgspec.Struct, frozen=True):
     """Between two checks of the workflows' names and graphs, which request the API only if due."""
     refresh: float = 5.0
     """Between two refreshes of the rollups; one that finds nothing costs three short queries."""
+    evaluate: float = 60.0
+    """Between two evaluations of the alerts by this process."""
+    notify: float = 2.0
+    """Between two checks for messages about alerts; an idle check costs two index scans a
+    channel."""
     observe: float = 15.0
     """Between two reads of the workflows' status, which cost as much as `orchestra-etl status`.
 
@@ -88,7 +94,9 @@ class Daemon:
         *,
         default_interval: float,
         refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
+        evaluate: Callable[[], Awaitable[object]] | None = None,
         status: Callable[[], Status] | None = None,
+        courier: Courier | None = None,
         pace: Pace | None = None,
     ) -> None:
         """Prepare the service; `run` creates its jobs and starts them.
@@ -100,8 +108,10 @@ class Daemon:
             default_interval: seconds between sweeps of a workflow that is not configured.
             refresh: brings the rollups up to date, and ends early once its argument, a function,
                 returns True. None: this service does not refresh rollups.
+            evaluate: evaluates the alerts. None: this service does not.
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
+            courier: delivers messages about alerts. None: the service delivers none.
             pace: the intervals of the jobs; None: `PACE`.
         """
         self._syncer = syncer
@@ -109,7 +119,9 @@ class Daemon:
         self._schedules = {schedule.workflow_id: schedule for schedule in schedules}
         self._default_interval = default_interval
         self._refresh = refresh
+        self._evaluate = evaluate
         self._status = status
+        self._courier = courier
         self._pace = pace or PACE
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
@@ -134,6 +146,15 @@ class Daemon:
                 partial(self._refresh_rollups, self._refresh),
                 IntervalTrigger(seconds=self._pace.refresh),
                 now=True,
+                uses_api=False,
+            )
+        if self._evaluate is not None:
+            self._add(
+                "alerts",
+                partial(self._evaluate_alerts, self._evaluate),
+                IntervalTrigger(seconds=self._pace.evaluate),
+                now=False,
+                uses_api=False,
             )
         if self._status is not None:
             self._add(
@@ -141,7 +162,18 @@ class Daemon:
                 partial(self._observe, self._status),
                 IntervalTrigger(seconds=self._pace.observe),
                 now=True,
+                uses_api=False,
             )
+        if self._courier is not None:
+            # A job for each channel, so that a slow one delays only its own messages.
+            for channel in self._courier.channels:
+                self._add(
+                    f"notify {channel}",
+                    partial(self._notify, self._courier, channel),
+                    IntervalTrigger(seconds=self._pace.notify),
+                    now=True,
+                    uses_api=False,
+                )
         # `beat` is not guarded, because it must also run while the API refuses the key.
         self._scheduler.add_job(
             self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
@@ -209,10 +241,14 @@ class Daemon:
         *,
         now: bool,
         workflow_id: str | None = None,
+        uses_api: bool = True,
     ) -> None:
         async def guarded() -> None:
             task = asyncio.current_task()
-            if task is None or self._stop.is_set() or time.monotonic() < self._paused_until:
+            if task is None or self._stop.is_set():
+                return
+            # While the API refuses the key, what was loaded is still counted and told.
+            if uses_api and time.monotonic() < self._paused_until:
                 return
             task.set_name(name)
             self._active.add(task)
@@ -277,6 +313,13 @@ class Daemon:
         self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
+
+    async def _evaluate_alerts(self, evaluate: Callable[[], Awaitable[object]]) -> None:
+        await evaluate()
+
+    async def _notify(self, courier: Courier, channel: str) -> None:
+        for one in await courier.deliver(channel, self._stop.is_set):
+            self._health.metrics.count_notification(one.channel, delivered=one.failure is None)
 
     async def _observe(self, status: Callable[[], Status]) -> None:
         try:

@@ -118,6 +118,23 @@ class Metrics:
         self._gaps = self._counter(
             "gaps_found", "New gaps found by sweeps: runs may have been missed", "workflow"
         )
+        self._notifications = self._counter(
+            "alert_notifications",
+            "Attempts to deliver a message about an alert, by channel and by result: `delivered` "
+            "or `failed`",
+            "channel",
+            "result",
+        )
+        self._alerts_firing = self._gauge(
+            "alert_firing",
+            "Workflows, or other subjects of the rule, for which the alert on runs fires now",
+            "name",
+        )
+        self._undelivered = self._gauge(
+            "alert_notifications_undelivered",
+            "Messages about alerts that wait for another attempt to deliver them",
+            "channel",
+        )
         self._waiting = self._gauge(
             "rollup_groups_waiting",
             "Queued changes that the rollups do not count yet, and groups that cannot be computed",
@@ -182,6 +199,10 @@ class Metrics:
         """Count new dead letters from any source."""
         self._dead_letters.inc(letters)
 
+    def count_notification(self, channel: str, *, delivered: bool) -> None:
+        """Count an attempt to deliver a message about an alert."""
+        self._notifications.labels(channel, "delivered" if delivered else "failed").inc()
+
     def set_waiting(self, groups: int) -> None:
         """Set the number of changes that the rollups do not count yet."""
         self._waiting.set(groups)
@@ -193,11 +214,15 @@ class Metrics:
 
     def set_status(self, found: Status | None) -> None:
         """Show the status read from the database; None, if it could not be read, clears it."""
-        for gauge in self._status.values():
+        for gauge in (*self._status.values(), self._alerts_firing, self._undelivered):
             gauge.clear()
         if found is None:
             return
         self._status_at.set(found.at.timestamp())
+        for rule in found.alerts.rules:
+            self._alerts_firing.labels(plain(rule.name)).set(rule.firing)
+        for channel in found.alerts.channels:
+            self._undelivered.labels(plain(channel.name)).set(channel.undelivered)
         for workflow in found.workflows:
             for name, value in _values(found, workflow).items():
                 if value is not None:

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     Field,
@@ -22,6 +21,7 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
+from etl.settings.alerts import AlertSettings, NotifySettings
 from etl.settings.prices import PriceSettings
 from etl.settings.privacy import RedactionSettings, clean_redaction_key
 from etl.settings.retention import RetentionSettings
@@ -33,7 +33,9 @@ from etl.settings.values import (
     Identifier,
     PositiveDuration,
     SecretFile,
+    clean_channel_url,
     clean_database_url,
+    clean_http_url,
     clean_key,
     from_file,
     libpq_understands,
@@ -74,23 +76,7 @@ class ApiSettings(Section):
     @field_validator("base_url")
     @classmethod
     def _usable_base_url(cls, url: str) -> str:
-        url = url.strip().rstrip("/")
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            raise ValueError("is not a valid URL") from None
-        if parts.scheme not in {"http", "https"}:
-            raise ValueError("must begin with http:// or https://")
-        if not host or not url.isascii() or not url.isprintable() or " " in url:
-            raise ValueError("has no host, or contains characters that a URL cannot contain")
-        if parts.username is not None or parts.password is not None:
-            raise ValueError(
-                "must not hold a user or password; the key goes into ORCHESTRA_API_KEY"
-            )
-        if "?" in url or "#" in url:
-            raise ValueError("must end with its path, without '?' or '#'")
-        return url
+        return clean_http_url(url, "the key goes into ORCHESTRA_API_KEY")
 
     @field_validator("header_name")
     @classmethod
@@ -212,6 +198,19 @@ class ServiceSettings(Section):
     """The port; 0: no HTTP server."""
 
 
+class DashboardSettings(Section):
+    """Where people open the dashboards."""
+
+    url: str | None = None
+    """The address of Superset, such as `https://superset.example.com`, for links in messages about
+    alerts; none: they have no links."""
+
+    @field_validator("url")
+    @classmethod
+    def _usable_url(cls, url: str | None) -> str | None:
+        return None if url is None else clean_http_url(url, "messages would show it")
+
+
 class LogSettings(Section):
     """Level and format of the log."""
 
@@ -239,6 +238,11 @@ class Settings(Section):
     prices: tuple[PriceSettings, ...] = ()
     """Prices of models. The first match applies; prices set by command and published ones come
     after these."""
+    alerts: tuple[AlertSettings, ...] = ()
+    """The rules of alerts."""
+    notify: Mapping[str, NotifySettings] = Field(default_factory=dict)
+    """The channels that are told of alerts, by name."""
+    dashboards: DashboardSettings = DashboardSettings()
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)
@@ -268,6 +272,21 @@ class Settings(Section):
                 raise ValueError(f"the price of {price.model}{since} is given twice")
             seen.add(key)
         return prices
+
+    @model_validator(mode="after")
+    def _known_channels(self) -> Settings:
+        names: set[str] = set()
+        for alert in self.alerts:
+            if alert.name in names:
+                raise ValueError(f"alerts: two rules have the name {alert.name}")
+            names.add(alert.name)
+            for channel in alert.notify:
+                if channel not in self.notify:
+                    raise ValueError(
+                        f"alerts: the rule {alert.name} notifies {channel}, but there is no "
+                        f"[notify.{channel}]"
+                    )
+        return self
 
     @field_validator("states")
     @classmethod
@@ -323,6 +342,15 @@ class Settings(Section):
         source = "the redaction key (ORCHESTRA_REDACTION_KEY_FILE, redaction.key_file)"
         return from_file(self.redaction.key_file, source, clean_redaction_key)
 
+    def read_channel_url(self, name: str) -> str:
+        """Return the URL of a channel of `notify`; each call re-reads its file.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or contains no URL.
+        """
+        path = self.notify[name].url_file
+        return from_file(path, f"the URL (notify.{name}.url_file)", clean_channel_url)
+
     def database_url(self) -> str:
         """Return the database as a libpq URI (`postgresql://…`), or `embedded`.
 
@@ -346,7 +374,7 @@ class Settings(Section):
 
     def masked(self) -> dict[str, Any]:
         """Return all settings with secrets masked, to be shown or written into a file."""
-        shown = self.model_dump(mode="json")
+        shown = self.model_dump(mode="json", by_alias=True)
         if self.api.api_key is not None:
             shown["api"]["api_key"] = MASK
         if self.redaction.key is not None:

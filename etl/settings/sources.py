@@ -18,8 +18,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
+from etl.settings.alerts import AlertSettings
 from etl.settings.models import (
     ApiSettings,
+    DashboardSettings,
     DatabaseSettings,
     LogSettings,
     PollingSettings,
@@ -56,12 +58,16 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "redaction.rules": RedactionRuleSettings,
     "retention": RetentionSettings,
     "prices": PriceSettings,
+    "alerts": AlertSettings,
+    "dashboards": DashboardSettings,
     "service": ServiceSettings,
     "logs": LogSettings,
 }
-_LISTS = ("workflows", "prices")
+_LISTS = ("workflows", "prices", "alerts")
 _KNOWN = [*Settings.model_fields] + [
-    f"{name}.{key}" for name, model in _SECTIONS.items() for key in model.model_fields
+    f"{name}.{field.alias or key}"
+    for name, model in _SECTIONS.items()
+    for key, field in model.model_fields.items()
 ]
 # Two settings for one thing: a value of either from the environment replaces both in the file.
 _ALTERNATIVES = [
@@ -186,8 +192,11 @@ def _read_file(path: Path) -> dict[str, Any]:
             "ORCHESTRA_REDACTION_KEY or ORCHESTRA_REDACTION_KEY_FILE in the environment, or "
             "redaction.key_file here"
         )
-    for section, _, key in _ALTERNATIVES:
-        table = values.get(section)
+    secrets = [(section, values.get(section), key) for section, _, key in _ALTERNATIVES]
+    channels = values.get("notify")
+    if isinstance(channels, dict):
+        secrets += [(f"notify.{name}", table, "url_file") for name, table in channels.items()]
+    for section, table, key in secrets:
         if isinstance(table, dict) and isinstance(table.get(key), str):
             try:
                 table[key] = str(path.parent / expand_home(Path(table[key])))
@@ -390,7 +399,9 @@ def _blamed(
 def _choices(location: tuple[str | int, ...]) -> str:
     table = ".".join(part for part in location[:-1] if isinstance(part, str))
     model: type[BaseModel] | None = _SECTIONS.get(table) if table else Settings
-    return f"; known here: {', '.join(model.model_fields)}" if model else ""
+    if model is None:
+        return ""
+    return f"; known here: {', '.join(one.alias or key for key, one in model.model_fields.items())}"
 
 
 def _dotted(location: tuple[str | int, ...]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from errno import EFBIG
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonSchema
 
@@ -28,7 +28,12 @@ _CENTURY = 36525 * 86400.0
 _DATABASE_SCHEMES = ("postgresql://", "postgres://", "postgresql+psycopg://")
 
 
-def _seconds(value: object) -> float:
+def seconds(value: object) -> float:
+    """Return a duration with its unit, such as `1h30m`, in seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
     if not isinstance(value, str):
         raise ValueError("must be a duration in quotes, such as '90s', '5m' or '1h30m'")
     text = "".join(value.lower().split())
@@ -37,12 +42,12 @@ def _seconds(value: object) -> float:
             "is not a valid duration: write a number and a unit (ms, s, m, h, d), such as '90s', "
             "'5m' or '1h30m'"
         )
-    seconds = sum(
+    found = sum(
         float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ms|s|m|h|d)", text)
     )
-    if seconds > _CENTURY:
+    if found > _CENTURY:
         raise ValueError("is longer than a century")
-    return seconds
+    return found
 
 
 def _duration_text(seconds: float) -> str:
@@ -59,13 +64,13 @@ def _positive(seconds: float) -> float:
     return seconds
 
 
-# Accepts what `_seconds` accepts: either case, and spaces between any two characters.
-_WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
+# Accepts what `seconds` accepts: either case, and spaces between any two characters.
+WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
 Duration = Annotated[
     float,
-    BeforeValidator(_seconds),
+    BeforeValidator(seconds),
     PlainSerializer(_duration_text),
-    WithJsonSchema({"type": "string", "pattern": _WRITTEN_DURATION}),
+    WithJsonSchema({"type": "string", "pattern": WRITTEN_DURATION}),
 ]
 """A duration in seconds; zero is allowed."""
 PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
@@ -208,6 +213,44 @@ def clean_database_url(text: str) -> str:
         if url.startswith(scheme):
             return "postgresql://" + url.removeprefix(scheme)
     raise ValueError(f"must begin with postgresql:// or postgres://, or be the word {EMBEDDED}")
+
+
+def clean_channel_url(text: str) -> str:
+    """Return the URL of a channel without outer spaces.
+
+    Raises:
+        ValueError: the text is not one URL. Its scheme and parts are checked where it is used.
+    """
+    url = text.strip()
+    if not url.isprintable() or " " in url:
+        raise ValueError("holds a space or a line break: it must be the URL alone, on one line")
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://.", url):
+        raise ValueError("is not a URL: it must begin with a scheme, such as https:// or slack://")
+    return url
+
+
+def clean_http_url(text: str, no_password: str) -> str:
+    """Return the URL without outer spaces and without a slash at its end.
+
+    Raises:
+        ValueError: it is not the URL of a host and a path; `no_password` says why it must not hold
+            a user or password.
+    """
+    url = text.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a valid URL") from None
+    if parts.scheme not in {"http", "https"}:
+        raise ValueError("must begin with http:// or https://")
+    if not host or not url.isascii() or not url.isprintable() or " " in url:
+        raise ValueError("has no host, or contains characters that a URL cannot contain")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError(f"must not hold a user or password; {no_password}")
+    if "?" in url or "#" in url:
+        raise ValueError("must end with its path, without '?' or '#'")
+    return url
 
 
 def libpq_understands(url: str) -> bool:

@@ -15,6 +15,8 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, NamedTuple
 
+import msgspec
+
 from etl.simulator.model_calls import Expected
 from etl.simulator.runs import (
     ORGANIZATION_ID,
@@ -58,6 +60,18 @@ class _Added(NamedTuple):
     inputs: Json | None
 
 
+class Burst(NamedTuple):
+    """A time in which more runs of one workflow fail."""
+
+    workflow: int
+    """Index of the workflow."""
+    begin: timedelta
+    """Since `epoch`; negative before it."""
+    end: timedelta
+    failure_rate: float
+    """Share of the runs that fail (three of four) or are cancelled."""
+
+
 def utc_now() -> datetime:
     """Return the real time."""
     return datetime.now(UTC)
@@ -85,6 +99,7 @@ class History:
         steps_per_run: int | None = None,
         step_bytes: int = 2000,
         failure_rate: float = 0.08,
+        burst: Burst | None = None,
         pace: float = 1.0,
         epoch: datetime | None = None,
         now: Callable[[], datetime] = utc_now,
@@ -102,6 +117,7 @@ class History:
             step_bytes: approximate size of a model step in JSON.
             failure_rate: share of the runs that fail (three of four) or are cancelled. Half that
                 share of the integrations fail softly.
+            burst: a time in which more runs of one workflow fail.
             pace: multiplies every duration; with 1 a run takes seconds to a minute.
             epoch: a time with a zone, `now()` by default. Set it if a restarted simulator must
                 continue the same history.
@@ -136,6 +152,12 @@ class History:
         self._live_gap = int(_LIVE_GAP_SECONDS * pace * SECOND)
         self._arrival_gap = int(60 * SECOND / arrivals_per_minute) if arrivals_per_minute else None
         self._epoch = microseconds(epoch or now())
+        self._burst = burst
+        self._in_burst = (
+            self._profile
+            if burst is None
+            else msgspec.structs.replace(self._profile, failure_rate=burst.failure_rate)
+        )
         # The finished runs start so early that even the slowest has ended when the first live run
         # starts.
         longest = max(longest_run(workflow, pace) for workflow in self._workflows)
@@ -376,7 +398,7 @@ class History:
             created = self._start(index, number)
         return plan_run(
             self._workflows[index],
-            self._profile,
+            self._in_burst if self._is_in_burst(index, created) else self._profile,
             Random((self._seed << 48) + key),
             run_id=self._id_of(key),
             created=created,
@@ -384,6 +406,12 @@ class History:
             inputs=inputs,
             reopened=self._reopened.get(key),
         )
+
+    def _is_in_burst(self, index: int, created: int) -> bool:
+        burst = self._burst
+        if burst is None or burst.workflow != index:
+            return False
+        return burst.begin <= timedelta(microseconds=created - self._epoch) < burst.end
 
     def _row(self, key: int, now: int) -> Json:
         row = row_at(self._plan(key), now)

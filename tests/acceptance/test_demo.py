@@ -168,6 +168,10 @@ def test_a_demo_ignores_the_environment(
     )
     names = [cells[0] for line in lines if len(cells := _cells(line)) == 9]
     assert names == ["workflow", "invoice reader", "support triage", "weather jokes"]
+    # The failures of the last three hours make an alert fire.
+    assert re.search(
+        r"^support triage fails +firing +\d+\.\d % +50\.0 % ", done.stdout, re.MULTILINE
+    )
     # The demo prints three queries with their results, and a command for the user's own.
     results = re.findall(r"^SELECT .*?;\n\n(.*?)\n\n", done.stdout, re.MULTILINE | re.DOTALL)
     assert [result.count("\n") >= 3 for result in results] == [True, True, True]
@@ -237,12 +241,34 @@ def test_commands_during_a_demo(home: Path) -> None:
         text = _read_until(_output(process), "Ctrl-C ends the demo")
         queried = _run_printed(text, "db psql -Atc 'SELECT count(*) >= 900 FROM runs'")
         assert queried.stdout == "t\n", queried.stderr
-        for command in ("status", "runs list", "workflows", "config check", "sync", "prices list"):
+        for command in (
+            "status",
+            "runs list",
+            "workflows",
+            "config check",
+            "sync",
+            "prices list",
+            "alerts list",
+        ):
             queried = _run_printed(text, command)
             assert (queried.returncode, queried.stderr.count("error")) == (0, 0), queried.stderr
         second = run("demo", variables=variables)
         assert (second.returncode, second.stdout, second.stderr.count("\n")) == (2, "", 1)
         assert "already running" in second.stderr
+        assert _stop(process, signal.SIGTERM, home) == 0
+
+
+@pytest.mark.slow
+def test_an_alert_is_resolved_during_a_demo(home: Path) -> None:
+    """The alert that fires when the backlog is loaded is resolved by the runs that arrive."""
+    sql = "SELECT rule || ' ' || state FROM alerts ORDER BY fired_at"
+    with started("demo", variables={"ORCHESTRA_ETL_HOME": str(home)}) as process:
+        text = _read_until(_output(process), "Ctrl-C ends the demo")
+
+        def states() -> list[str]:
+            return _run_printed(text, f"db psql -Atc {shlex.quote(sql)}").stdout.splitlines()
+
+        wait_until(lambda: states() == ["support triage fails resolved"], seconds=400)
         assert _stop(process, signal.SIGTERM, home) == 0
 
 

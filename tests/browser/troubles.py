@@ -178,3 +178,14 @@ def make_trouble(url: str) -> None:
             ),
             [ODD],
         )
+        for rule, node, metric, value, hours, lasted in (
+            ("runs fail", None, "failure_rate", 0.431, 1, None),
+            ("a node is slow", DISGUISES["node"], "duration_p95", 95.0, 48, 2),
+        ):
+            execute(
+                "INSERT INTO orchestra_etl.alert_episodes (rule, subject, sequence, workflow_id,"
+                " node, metric, value, threshold, fired_at, resolved_at)"
+                " SELECT %s, min(id), 1, min(id), %s, %s, %s, 0.2, now() - %s * interval '1 hour',"
+                " now() - (%s - %s) * interval '1 hour' FROM orchestra.workflows",
+                [rule, node, metric, value, hours, hours, lasted],
+            )

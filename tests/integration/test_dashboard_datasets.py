@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ DATASETS = ROOT / "config" / "superset" / "assets" / "datasets" / "orchestra"
 
 
 @pytest.mark.parametrize(
-    "view", ["model_usage", "open_runs", "run_summary", "step_timeline", "cost_differences"]
+    "view",
+    ["model_usage", "open_runs", "run_summary", "step_timeline", "cost_differences", "alerts"],
 )
 def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> None:
     """A dataset has exactly the columns of its view that a dashboard can show."""
@@ -171,3 +173,38 @@ def test_an_explanation_has_a_cause_for_every_part(
     difference = week["after"] - week["before"]
     assert week["before"] > 0
     assert round(sum(row["amount"] for row in shown), 9) == round(difference, 9)
+
+
+def test_alerts_that_fire_come_first(database_url: str) -> None:
+    """The table of alerts begins with those that fire, shows units, and marks disguised names."""
+    query(
+        database_url,
+        """
+        INSERT INTO orchestra.workflows (id, name) VALUES ('w', 'weather');
+        INSERT INTO orchestra_etl.alert_episodes (rule, subject, sequence, workflow_id, node,
+                                                  metric, value, threshold, fired_at, resolved_at)
+        SELECT rule, 'w', 1, 'w', node, metric, value, 0.5, now() - hours * interval '1 hour',
+               now() - ended * interval '1 hour'
+        FROM (VALUES ('old', U&'a\\202Eb', 'lag', 61.25, 9, 8), ('new', NULL, 'cost', 0.0042, 3, 2),
+                     ('now', NULL, 'failure_rate', 0.431, 5, NULL)
+             ) AS v (rule, node, metric, value, hours, ended)
+        """,
+    )
+    dataset = _dataset("alerts")
+    chart = yaml.safe_load(
+        (DATASETS.parents[1] / "charts" / "overview" / "alerts.yaml").read_text()
+    )
+    sql = {one["column_name"]: one.get("expression") for one in dataset["columns"]}
+    columns = ", ".join(f"{sql[name] or name} AS {name}" for name in chart["params"]["all_columns"])
+    orders = [json.loads(one) for one in chart["params"]["order_by_cols"]]
+    order = ", ".join(f"{name} {'ASC' if rises else 'DESC'}" for name, rises in orders)
+    rows = query(database_url, f"SELECT {columns} FROM orchestra.alerts ORDER BY {order}")
+    assert [(one["rule_shown"], one["state"], one["value_text"]) for one in rows] == [
+        ("now", "firing", "43.1 %"),
+        ("new", "resolved", "0.0042"),
+        ("old", "resolved", "61.3 s"),
+    ]
+    assert rows[2]["subject_shown"].startswith("a\ufffdb #")
+    [metric] = dataset["metrics"]
+    [tile] = query(database_url, f"SELECT {metric['expression']} AS firing FROM orchestra.alerts")
+    assert tile == {"firing": 1}

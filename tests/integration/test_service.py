@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import psycopg
 import pytest
 import structlog.testing
@@ -31,6 +32,7 @@ from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from tests.oracle import differences
+from tests.receiver import receiver
 from tests.support import configuration, environment, free_port, load, query, slow, sync
 
 Scenario = Callable[[Daemon, Health], Awaitable[None]]
@@ -74,6 +76,7 @@ class World:
         settings: Settings | None = None,
         observed: bool = False,
         beat_limit: float = BEAT_LIMIT,
+        pace: Pace = QUICK,
     ) -> float:
         """Run the service during the scenario, and return the seconds that its shutdown takes.
 
@@ -88,7 +91,14 @@ class World:
             async with app.open_jobs(loaded, database) as jobs:
                 status = partial(app._checked_status, loaded, database) if observed else None
                 found = Daemon(
-                    jobs.syncer, health, schedules, default_interval=0.3, status=status, pace=QUICK
+                    jobs.syncer,
+                    health,
+                    schedules,
+                    default_interval=0.3,
+                    evaluate=partial(app.evaluate_alerts, loaded, database),
+                    status=status,
+                    courier=app.open_courier(loaded, database),
+                    pace=pace,
                 )
                 running = asyncio.create_task(found.run(stop))
                 try:
@@ -233,6 +243,40 @@ def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
+
+
+def test_alerts_do_not_wait_for_the_key(world: World, tmp_path: Path) -> None:
+    """While the API refuses the key, alerts are evaluated and their messages are delivered."""
+    workflow_id = world.workflow_ids[0]
+    rules = (
+        '[[alerts]]\nname = "behind"\nmetric = "lag"\nabove = "30m"\nnotify = ["ops"]\n'
+        '[notify.ops]\nurl_file = "ops"\n'
+    )
+    asyncio.run(sync(world.settings()))
+    query(
+        world.url,
+        "UPDATE orchestra_etl.sweeps SET started_at = now() - interval '2 hours',"
+        " swept_at = now() - interval '2 hours' WHERE workflow_id = %s",
+        workflow_id,
+    )
+    settings = world.settings(
+        toml=configuration(*world.workflow_ids, more=rules), ORCHESTRA_API_KEY="wrong"
+    )
+    pace = msgspec.structs.replace(QUICK, key_pause=600.0, evaluate=0.1, notify=0.1)
+
+    with receiver() as hook:
+        (tmp_path / "ops").write_text(hook.url())
+
+        async def scenario(found: Daemon, health: Health) -> None:
+            await _until(lambda: "api key" in _problems(health))
+            await _until(lambda: hook.requests)
+
+        world.serve(scenario, settings=settings, pace=pace)
+        [request] = hook.requests
+        assert (request.document["alert"], request.document["workflow"]["id"]) == (
+            "behind",
+            workflow_id,
+        )
 
 
 def test_a_service_recovers_with_its_database(world: World) -> None:

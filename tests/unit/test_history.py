@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from etl.simulator.history import RUNS_PER_VERSION, History
+from etl.simulator.history import RUNS_PER_VERSION, Burst, History
 from etl.simulator.providers import MODELS
 
 EPOCH = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -147,6 +147,21 @@ def test_runs_keep_arriving_at_the_configured_rate() -> None:
     quiet = finished()
     quiet.advance(timedelta(days=1))
     assert len(quiet.run_ids(quiet.workflow_ids[0])) == 300
+
+
+def test_a_burst_fails_only_in_its_workflow_and_time() -> None:
+    """In a burst all runs of one workflow that start within it fail, and no other run changes."""
+    burst = Burst(1, timedelta(hours=-2), timedelta(minutes=1), failure_rate=1.0)
+    usual, found = (frozen(arrivals_per_minute=6, burst=one) for one in (None, burst))
+    for history in (usual, found):
+        history.advance(timedelta(minutes=10))
+    for index, workflow_id in enumerate(found.workflow_ids):
+        for before, row in zip(usual.runs(workflow_id), found.runs(workflow_id), strict=True):
+            since = time_of(row["start_time"]) - EPOCH
+            if index == burst.workflow and burst.begin <= since < burst.end:
+                assert row["status"] in {"failed", "cancelled"}
+            else:
+                assert row == before
 
 
 def test_a_run_that_has_not_started_is_unknown() -> None:

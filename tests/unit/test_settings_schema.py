@@ -60,6 +60,7 @@ def _names() -> Iterator[str]:
     """Yield every setting that the schema knows, by the program's names."""
     yield from SCHEMA["properties"]
     models = {model.__name__: section for section, model in sources._SECTIONS.items()}
+    models["NotifySettings"] = "notify.NAME"
     for model, part in SCHEMA["$defs"].items():
         yield from (f"{models[model]}.{key}" for key in part["properties"])
 
@@ -67,7 +68,7 @@ def _names() -> Iterator[str]:
 def test_the_schema_has_every_setting() -> None:
     """The schema is valid, and knows each setting with its description, and no secret."""
     _validator().check_schema(SCHEMA)
-    assert {*_names()} == {*sources._KNOWN} - SECRETS
+    assert {*_names()} == {*sources._KNOWN, "notify.NAME.url_file"} - SECRETS
     for part in SCHEMA["$defs"].values():
         assert all(value["description"] for value in part["properties"].values())
         assert part["additionalProperties"] is False
@@ -80,8 +81,8 @@ def test_the_example_names_the_schema() -> None:
         reference.SETTINGS_SCHEMA
     )
     assert _problems(EXAMPLE) == []
-    everything = re.sub(r"^# (?=\[\[|\w+ = )", "", EXAMPLE, flags=re.MULTILINE)
-    assert everything.count("\n[[") == 3
+    everything = re.sub(r"^# (?=\[|\w+ = )", "", EXAMPLE, flags=re.MULTILINE)
+    assert everything.count("\n[[") == 4
     assert _problems(everything) == []
 
 
@@ -103,6 +104,9 @@ def test_documented_settings_fit_the_schema(block: str, tmp_path: Path) -> None:
         '[[prices]]\nmodel = "a"\ninput = -1\noutput = 1',
         '[[prices]]\nmodel = "a"\ncalls = true',
         '[[redaction.rules]]\npath = "$.inputs"\naction = "hide"',
+        '[[alerts]]\nname = "a"\nmetric = "errors"\nabove = 1',
+        '[[alerts]]\nname = "a"\nmetric = "lag"\nabove = "soon"',
+        "[notify.ops]",
         "[service]\nport = 65536",
         '[states]\nreviewed = "done"',
         "[colours]",
@@ -123,6 +127,8 @@ def test_the_schema_refuses_what_the_program_refuses(text: str, tmp_path: Path) 
         '[[prices]]\nmodel = "a"\ninput = "0.10"\noutput = 1\nvalid_from = 2026-01-01',
         '[[workflows]]\nid = "a"\nlabels = { "any name" = "b" }\nruns = ["r"]',
         '[states]\n"needs review" = "running"',
+        '[[alerts]]\nname = "a"\nmetric = "lag"\nabove = "15m"\nfor = "5m"\nnotify = ["ops"]\n'
+        '[notify.ops]\nurl_file = "ops"',
         '[database]\nurl_file = "~/url"\nlock_timeout = "0s"',
         "",
     ],

@@ -1,0 +1,1 @@
+"""Alerts on runs: rules, their evaluation, and messages."""

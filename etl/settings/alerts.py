@@ -1,0 +1,213 @@
+"""The rules of alerts, and the channels that are told."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from etl.settings.section import Section
+from etl.settings.values import (
+    WRITTEN_DURATION,
+    Duration,
+    Identifier,
+    PositiveDuration,
+    SecretFile,
+    seconds,
+)
+
+Metric = Literal[
+    "failure_rate",
+    "soft_failure_rate",
+    "failures",
+    "runs",
+    "duration_p50",
+    "duration_p95",
+    "cost",
+    "tokens",
+    "overdue_runs",
+    "lag",
+    "unpriced_calls",
+]
+SHARES = frozenset({"failure_rate", "soft_failure_rate"})
+DURATIONS = frozenset({"duration_p50", "duration_p95", "lag"})
+WHOLE_RUNS = frozenset({"runs", "overdue_runs", "lag"})
+"""The metrics that a node or model does not have."""
+WITHOUT_WINDOW = frozenset({"overdue_runs", "lag"})
+"""The metrics of this moment."""
+
+MINUTE, DAY = 60.0, 86400.0
+LONGEST_WINDOW, LONGEST_USUAL = 31 * DAY, 7 * DAY
+_LONGEST_NAME = 256
+
+
+def _name(text: str) -> str:
+    if not text.isprintable() or text != text.strip() or not text:
+        raise ValueError("must be a name without line breaks and outer spaces")
+    if len(text.encode()) > _LONGEST_NAME:
+        raise ValueError(f"is longer than {_LONGEST_NAME} bytes")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+def _limit(value: object) -> object:
+    """Accept a number, or a duration with its unit."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("must be a number, or a duration in quotes, such as '30s'")
+    if isinstance(value, str):
+        seconds(value)
+    elif not 0 <= value < float("inf"):
+        raise ValueError("must be a number from 0 on")
+    return value
+
+
+Limit = Annotated[
+    float | str,
+    BeforeValidator(_limit),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": WRITTEN_DURATION},
+            ]
+        }
+    ),
+]
+
+
+class AlertSettings(Section):
+    """A rule: when to tell whom about the runs. The window is UTC, and rolls by the minute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: Name
+    """A name, by which messages and commands refer to the rule."""
+    workflow: Identifier | None = None
+    """Only this workflow, by its id; none: every workflow by itself."""
+    node: Name | None = None
+    """Only the steps of this node; counts are of steps then."""
+    model: Name | None = None
+    """Only the calls of this model, as `orchestra.model_usage` names it; counts are of steps
+    then."""
+    organisation: Name | None = None
+    """Only the runs or steps of this organisation, by its id."""
+    label: Name | None = None
+    """Only workflows with this label: `team=support`."""
+    metric: Metric
+    """What is compared: `failure_rate`, `soft_failure_rate` (shares of what ended: 0.2),
+    `failures` (failed and soft-failed), `runs`, `duration_p50`, `duration_p95` (of successes),
+    `cost`, `tokens`, `unpriced_calls`, `overdue_runs` (running for longer than usual), or `lag`
+    (how far behind the API the data is)."""
+    above: Limit | None = None
+    """Tell if the metric is above this number; for durations and lag, a duration: `30s`."""
+    below: Limit | None = None
+    """Tell if the metric is below this."""
+    above_usual: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Tell if the metric is above this many times its median in the same hours (UTC) of the last
+    four weeks."""
+    over: PositiveDuration = 3600.0
+    """The window: whole minutes, at most 31d; 7d with `above_usual`. `lag` and `overdue_runs` have
+    none."""
+    min_runs: int = Field(default=0, ge=0)
+    """Fewer runs in the window (steps with `node` or `model`; for shares and durations only those
+    that ended) say nothing."""
+    hold: Duration = Field(default=0.0, alias="for")
+    """How long it must hold before anyone is told."""
+    notify: tuple[str, ...] = ()
+    """The channels to tell: names of `[notify.NAME]`; none: only commands, metrics and dashboards
+    show it."""
+    repeat: PositiveDuration | None = None
+    """How often to tell again while it holds; none: never."""
+
+    @field_validator("label")
+    @classmethod
+    def _usable_label(cls, label: str | None) -> str | None:
+        key, equals, _ = (label or "x=").partition("=")
+        if not key or not equals:
+            raise ValueError("must be a label and its value, such as 'team=support'")
+        return label
+
+    @field_validator("over")
+    @classmethod
+    def _whole_minutes(cls, over: float) -> float:
+        if over % MINUTE or over > LONGEST_WINDOW:
+            raise ValueError("must be a number of whole minutes, at most 31d")
+        return over
+
+    @field_validator("notify")
+    @classmethod
+    def _distinct(cls, notify: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(notify)) < len(notify):
+            raise ValueError("names a channel twice")
+        return notify
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> AlertSettings:
+        given = [
+            name for name in ("above", "below", "above_usual") if getattr(self, name) is not None
+        ]
+        if len(given) != 1:
+            raise ValueError("needs exactly one of above, below and above_usual")
+        if self.above_usual is not None:
+            if self.metric in WITHOUT_WINDOW:
+                raise ValueError(f"{self.metric} has no window: use above or below")
+            if self.over > LONGEST_USUAL:
+                raise ValueError("with above_usual, over must be at most 7d")
+            return self
+        written = self.below if self.above is None else self.above
+        if isinstance(written, str) != (self.metric in DURATIONS):
+            wanted = "a duration, such as '30s'" if self.metric in DURATIONS else "a number"
+            raise ValueError(f"{self.comparison} must be {wanted} for {self.metric}")
+        if self.metric in SHARES and not (
+            self.limit < 1 if self.comparison == "above" else 0 < self.limit <= 1
+        ):
+            raise ValueError(f"{self.comparison} must be a share between 0 and 1, such as 0.2")
+        if self.comparison == "below" and self.limit == 0:
+            raise ValueError(f"no {self.metric} is ever below 0")
+        return self
+
+    @model_validator(mode="after")
+    def _fitting(self) -> AlertSettings:
+        if self.metric in WHOLE_RUNS and (self.node is not None or self.model is not None):
+            raise ValueError(f"{self.metric} is of whole runs: remove node and model")
+        if self.metric in WHOLE_RUNS and self.min_runs:
+            raise ValueError(f"min_runs has no meaning for {self.metric}: remove it")
+        if self.metric == "lag" and self.organisation is not None:
+            raise ValueError("lag is of whole workflows: remove organisation")
+        if self.metric in WITHOUT_WINDOW and "over" in self.model_fields_set:
+            raise ValueError(f"{self.metric} has no window: remove over")
+        if self.repeat is not None and not self.notify:
+            raise ValueError("repeat needs notify")
+        return self
+
+    @property
+    def comparison(self) -> Literal["above", "below", "above_usual"]:
+        """The condition that is set."""
+        if self.above_usual is not None:
+            return "above_usual"
+        return "below" if self.above is None else "above"
+
+    @property
+    def limit(self) -> float:
+        """The condition's number: seconds for durations, a factor with `above_usual`."""
+        written = next(one for one in (self.above, self.below, self.above_usual) if one is not None)
+        return seconds(written) if isinstance(written, str) else float(written)
+
+
+class NotifySettings(Section):
+    """A channel that is told of alerts."""
+
+    url_file: SecretFile
+    """A file that contains the channel's URL: `http://` or `https://` for a JSON webhook, else a
+    URL of Apprise (Slack, Teams, mail, PagerDuty, …), which needs `orchestra-etl[alerts]`. The
+    program re-reads it for every message."""

@@ -1,0 +1,172 @@
+"""The state of the alerts on runs, their history, and the messages to be delivered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+from etl.tables.columns import OPERATIONS, Id, Time, column, metadata, now
+
+
+def _subject(*, key: bool) -> list[Column[Any]]:
+    return [
+        column("rule", Text(), "Name of the rule.", primary_key=key, nullable=False),
+        column(
+            "subject",
+            Id,
+            "What the rule was evaluated for: the workflow's id, and what else the rule names.",
+            primary_key=key,
+            nullable=False,
+        ),
+    ]
+
+
+def _names() -> list[Column[Any]]:
+    return [
+        column("workflow_id", Id, "The workflow.", nullable=False),
+        column("node", Text(), "The node that the rule names; null: none."),
+        column("model", Text(), "The model that the rule names; null: none."),
+        column("organisation", Text(), "The organisation that the rule names; null: none."),
+        column("label", Text(), "The label that the rule names; null: none."),
+    ]
+
+
+alerts = Table(
+    "alerts",
+    metadata,
+    *_subject(key=True),
+    *_names(),
+    column(
+        "state",
+        Text(),
+        "ok, pending (a breach that has not lasted long enough), firing, resolved, or unknown.",
+        nullable=False,
+    ),
+    column("since", Time, "When the state began.", nullable=False),
+    column("value", Double(), "The metric, in seconds for durations; null: it has no value."),
+    column(
+        "threshold", Double(), "The value that was exceeded or fallen below; null: it is not known."
+    ),
+    column(
+        "reason",
+        Text(),
+        "Why it is not known whether the rule is breached; null: it is known. An alert that fires "
+        "goes on firing meanwhile.",
+    ),
+    column("channels", ARRAY(Text()), "The channels that were told that it fires.", nullable=False),
+    column("notified_at", Time, "When its last message was queued; null: none was."),
+    column(
+        "reminders",
+        Integer(),
+        "Reminders queued since it fired.",
+        nullable=False,
+        server_default=text("0"),
+    ),
+    column(
+        "sequence",
+        BigInteger(),
+        "How often it has fired.",
+        nullable=False,
+        server_default=text("0"),
+    ),
+    schema=OPERATIONS,
+    comment="The state of each rule and subject. A subject that was always ok has no row.",
+)
+
+alert_episodes = Table(
+    "alert_episodes",
+    metadata,
+    *_subject(key=True),
+    column(
+        "sequence",
+        BigInteger(),
+        "The how-manieth firing of the rule and subject it is.",
+        primary_key=True,
+        autoincrement=False,
+    ),
+    *_names(),
+    column("metric", Text(), "The metric.", nullable=False),
+    column("fired_at", Time, "When it fired.", nullable=False),
+    column("value", Double(), "The metric when it fired, in seconds for durations."),
+    column("threshold", Double(), "The threshold when it fired."),
+    column("resolved_at", Time, "When it was resolved; null: it fires."),
+    Index("alert_episodes_fired_at_idx", "fired_at"),
+    schema=OPERATIONS,
+    comment="One row for each time that an alert fired.",
+)
+
+alert_notifications = Table(
+    "alert_notifications",
+    metadata,
+    column("id", BigInteger(), "Order of the messages.", Identity(always=True), primary_key=True),
+    *_subject(key=False),
+    column("sequence", BigInteger(), "The firing that it is about.", nullable=False),
+    column("kind", Text(), "firing, reminder or resolved.", nullable=False),
+    column("channel", Text(), "The channel it is for.", nullable=False),
+    column(
+        "key",
+        Text(),
+        "The same for the same message, so that a receiver can recognise a repetition.",
+        nullable=False,
+    ),
+    column("content", JSONB, "The numbers and names that the evaluation found.", nullable=False),
+    now("created_at", "When it was queued."),
+    column(
+        "attempts",
+        Integer(),
+        "Attempts to deliver it.",
+        nullable=False,
+        server_default=text("0"),
+    ),
+    column(
+        "next_attempt_at",
+        Time,
+        "When to try to deliver it; null: it was delivered or given up.",
+        server_default=text("now()"),
+    ),
+    column("leased_until", Time, "End of the running attempt's claim; null: none runs."),
+    column("delivered_at", Time, "When it was delivered; null: it was not."),
+    column("failure", Text(), "Class of the last attempt's error; null: there was none."),
+    UniqueConstraint("key"),
+    Index(
+        "alert_notifications_next_attempt_at_idx",
+        "next_attempt_at",
+        postgresql_where=text("next_attempt_at IS NOT NULL"),
+    ),
+    schema=OPERATIONS,
+    comment="A queue: the messages about alerts, each delivered at least once.",
+)
+
+alert_mutes = Table(
+    "alert_mutes",
+    metadata,
+    column("rule", Text(), "Name of the rule.", primary_key=True),
+    column("muted_until", Time, "Until when the rule queues no message.", nullable=False),
+    schema=OPERATIONS,
+    comment="Rules that are muted: they are evaluated, and say nothing.",
+)
+
+alert_evaluation = Table(
+    "alert_evaluation",
+    metadata,
+    column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
+    column("evaluated_at", Time, "When the rules were last evaluated."),
+    CheckConstraint("id = 1", name="one_row"),
+    schema=OPERATIONS,
+    comment="When the alerts were last evaluated. A process locks the row while it evaluates.",
+)

@@ -1,0 +1,463 @@
+"""Rules fire and resolve by what happened, and say so when that is not known."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import pytest
+
+from etl.alerts import evaluation, knowledge, states
+from etl.alerts.evaluation import EvaluationReport
+from etl.alerts.knowledge import Pauses
+from etl.alerts.rules import Part, Rule
+from etl.analytics import rollups
+from etl.database import Database
+from tests import alert_rows
+from tests.support import query
+
+PAUSES = Pauses({"a": 60.0, "b": 60.0})
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Provide a database with a workflow that was swept just now."""
+    made = Database(database_url, patience=5)
+    alert_rows.workflow(database_url, "a", swept_at=now())
+    yield made
+    made.close()
+
+
+def now() -> datetime:
+    """Return the time now."""
+    return datetime.now(UTC)
+
+
+def ago(minutes: float) -> datetime:
+    """Return the time this many minutes before the current whole minute."""
+    return now().replace(second=0, microsecond=0) - timedelta(minutes=minutes)
+
+
+def rule(**values: Any) -> Rule:
+    """Return a rule on failed runs."""
+    return Rule(
+        **{
+            "name": "r",
+            "metric": "failure_rate",
+            "comparison": "above",
+            "limit": 0.2,
+            "notify": ("ops",),
+            **values,
+        }
+    )
+
+
+def evaluate(database: Database, url: str, *rules: Rule, refresh: bool = True) -> EvaluationReport:
+    """Sweep, refresh the rollups, and evaluate."""
+    alert_rows.swept(url, "a", now())
+    if refresh:
+        rollups.drain(database)
+    return database.transaction(lambda c: evaluation.evaluate(c, rules, PAUSES))
+
+
+def stored(url: str) -> list[dict[str, Any]]:
+    """Return the stored states."""
+    return query(url, "SELECT * FROM orchestra_etl.alerts ORDER BY rule, subject")
+
+
+def told(url: str) -> list[tuple[str, str, int]]:
+    """Return the kind, the channel and the sequence of the queued messages."""
+    rows = query(url, "SELECT * FROM orchestra_etl.alert_notifications ORDER BY id")
+    return [(row["kind"], row["channel"], row["sequence"]) for row in rows]
+
+
+def test_a_failing_workflow_fires_and_resolves_once(database: Database, database_url: str) -> None:
+    """A rule fires when too many runs failed, tells once, and resolves when they are few again."""
+    for n in range(8):
+        alert_rows.run(database_url, f"ok{n}", "a", ago(30 - n))
+    assert evaluate(database, database_url, rule()).findings == ()
+    assert stored(database_url) == []
+    for n in range(3):
+        alert_rows.run(database_url, f"bad{n}", "a", ago(20 - n), "failed")
+    evaluate(database, database_url, rule())
+    evaluate(database, database_url, rule())
+    [alert] = stored(database_url)
+    assert (alert["state"], alert["value"], alert["threshold"]) == ("firing", 3 / 11, 0.2)
+    assert told(database_url) == [("firing", "ops", 1)]
+    for n in range(8):
+        alert_rows.run(database_url, f"more{n}", "a", ago(10 - n / 10))
+    evaluate(database, database_url, rule())
+    assert [one["state"] for one in stored(database_url)] == ["resolved"]
+    assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
+
+
+def silence(**values: Any) -> Rule:
+    """Return a rule on a workflow that does not run."""
+    return rule(metric="runs", comparison="below", limit=1, over=600.0, **values)
+
+
+def known_run(url: str) -> None:
+    """Store an old run, so that the history begins before any window."""
+    alert_rows.run(url, "first", "a", ago(60 * 24 * 60))
+
+
+def state_of(url: str) -> list[tuple[str, str | None]]:
+    """Return the state of each alert, and why it is not known."""
+    return [(row["state"], row["reason"]) for row in stored(url)]
+
+
+def test_a_breach_must_last(database: Database, database_url: str) -> None:
+    """A rule with `for` is pending until the breach has lasted, and then fires."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    held = rule(hold=300.0)
+    evaluate(database, database_url, held)
+    assert (state_of(database_url), told(database_url)) == ([("pending", None)], [])
+    query(database_url, "UPDATE orchestra_etl.alerts SET since = since - interval '299 seconds'")
+    evaluate(database, database_url, held)
+    query(database_url, "UPDATE orchestra_etl.alerts SET since = since - interval '5 seconds'")
+    evaluate(database, database_url, held)
+    assert state_of(database_url) == [("firing", None)]
+    assert told(database_url) == [("firing", "ops", 1)]
+
+
+def test_a_breach_that_ends_early_is_forgotten(database: Database, database_url: str) -> None:
+    """A pending rule that is no longer breached leaves no row."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    evaluate(database, database_url, rule(hold=300.0))
+    alert_rows.run(database_url, "bad", "a", ago(5), "succeeded")
+    evaluate(database, database_url, rule(hold=300.0))
+    assert stored(database_url) == []
+
+
+def test_reminders_are_told_as_often_as_the_rule_says(
+    database: Database, database_url: str
+) -> None:
+    """While a rule fires, a reminder follows whenever `repeat` has passed."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    repeated = rule(repeat=3600.0)
+    for _ in range(3):
+        evaluate(database, database_url, repeated)
+    assert told(database_url) == [("firing", "ops", 1)]
+    for _ in range(2):
+        query(
+            database_url,
+            "UPDATE orchestra_etl.alerts SET notified_at = notified_at - interval '1 hour'",
+        )
+        evaluate(database, database_url, repeated)
+    assert told(database_url) == [("firing", "ops", 1), *[("reminder", "ops", 1)] * 2]
+    keys = query(database_url, "SELECT DISTINCT key FROM orchestra_etl.alert_notifications")
+    assert len(keys) == 3
+
+
+def test_late_data_undoes_a_breach(database: Database, database_url: str) -> None:
+    """Silence that late runs disprove is resolved, and fires again under another sequence."""
+    known_run(database_url)
+    evaluate(database, database_url, silence())
+    alert_rows.run(database_url, "late", "a", ago(5))
+    evaluate(database, database_url, silence())
+    assert state_of(database_url) == [("resolved", None)]
+    query(database_url, "DELETE FROM orchestra.runs WHERE id = 'late'")
+    evaluate(database, database_url, silence())
+    assert told(database_url) == [
+        ("firing", "ops", 1),
+        ("resolved", "ops", 1),
+        ("firing", "ops", 2),
+    ]
+    episodes = query(database_url, "SELECT * FROM orchestra.alerts ORDER BY fired_at")
+    assert [one["state"] for one in episodes] == ["resolved", "firing"]
+    assert episodes[0]["resolved_at"] >= episodes[0]["fired_at"]
+
+
+Obstacle = Literal["gap", "open gap", "behind", "never swept", "unread", "queue", "empty history"]
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "reason"),
+    [
+        ("gap", "runs of this time may have been missed (see `gaps list`)"),
+        ("open gap", "runs of this time may have been missed (see `gaps list`)"),
+        ("behind", "no complete sweep since"),
+        ("never swept", "no sweep has completed yet"),
+        ("unread", "some of its runs are not read yet"),
+        ("queue", "its rollups are being recomputed"),
+        ("empty history", "its history begins within the window"),
+    ],
+)
+def test_silence_of_the_pipeline_is_not_silence_of_the_workflow(
+    database: Database, database_url: str, obstacle: Obstacle, reason: str
+) -> None:
+    """Nothing ran as far as is known, but the window is not complete: the rule says so."""
+    if obstacle != "empty history":
+        known_run(database_url)
+    rollups.drain(database)
+    alert_rows.swept(database_url, "a", now())
+    match obstacle:
+        case "gap":
+            gap(database_url, ago(9), ago(3))
+        case "open gap":
+            gap(database_url, ago(60 * 24 * 60), None)
+        case "behind":
+            alert_rows.swept(database_url, "a", ago(8))
+        case "never swept":
+            query(database_url, "UPDATE orchestra_etl.sweeps SET watermark = 0, swept_at = NULL")
+        case "unread":
+            alert_rows.run(database_url, "unread", "a", ago(7), is_read=False)
+        case "queue":
+            query(database_url, "INSERT INTO orchestra_etl.changed_groups (hour) VALUES (NULL)")
+        case "empty history":
+            pass
+    database.transaction(lambda c: evaluation.evaluate(c, [silence()], PAUSES))
+    [(state, found)] = state_of(database_url)
+    assert state == "unknown"
+    assert found is not None
+    assert found.startswith(reason)
+    assert told(database_url) == []
+
+
+def gap(url: str, after: datetime, before: datetime | None) -> None:
+    """Record a gap of the workflow."""
+    query(
+        url,
+        "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)"
+        " VALUES ('a', %s, %s, '')",
+        after, before,
+    )  # fmt: skip
+
+
+def test_a_gap_elsewhere_hides_nothing(database: Database, database_url: str) -> None:
+    """A gap outside the window, or in another workflow, does not matter; silence fires."""
+    known_run(database_url)
+    gap(database_url, ago(60), ago(30))
+    alert_rows.workflow(database_url, "b", swept_at=now())
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, detail) VALUES ('b', %s, '')",
+        ago(60),
+    )
+    evaluate(database, database_url, silence(workflow="a"))
+    assert state_of(database_url) == [("firing", None)]
+
+
+def test_an_alert_fires_on_while_nothing_is_known(database: Database, database_url: str) -> None:
+    """An alert that fires is neither resolved nor repeated while the window is not complete."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    repeated = rule(repeat=1.0)
+    evaluate(database, database_url, repeated)
+    query(database_url, "UPDATE orchestra_etl.alerts SET notified_at = now() - interval '1 day'")
+    alert_rows.swept(database_url, "a", ago(30))
+    database.transaction(lambda c: evaluation.evaluate(c, [repeated], PAUSES))
+    [(state, reason)] = state_of(database_url)
+    assert state == "firing"
+    assert reason is not None
+    assert reason.startswith("no complete sweep since")
+    assert told(database_url) == [("firing", "ops", 1)]
+    alert_rows.run(database_url, "bad", "a", ago(5))
+    evaluate(database, database_url, repeated)
+    assert told(database_url)[1:] == [("resolved", "ops", 1)]
+
+
+def test_open_runs_can_change_a_share(database: Database, database_url: str) -> None:
+    """A share is known only if the runs that have not ended cannot move it over the limit."""
+    for n in range(3):
+        alert_rows.run(database_url, f"bad{n}", "a", ago(20), "failed")
+    for n in range(17):
+        alert_rows.run(database_url, f"open{n}", "a", ago(10), "running")
+    evaluate(database, database_url, rule())
+    assert state_of(database_url) == [("unknown", "runs that have not ended could change it")]
+    alert_rows.run(database_url, "bad3", "a", ago(19), "failed")
+    alert_rows.run(database_url, "bad4", "a", ago(19), "failed")
+    evaluate(database, database_url, rule())
+    assert [state for state, _ in state_of(database_url)] == ["firing"]
+
+
+def test_a_count_says_what_has_happened(database: Database, database_url: str) -> None:
+    """A run that has not ended has not failed, so a count of failures is known."""
+    alert_rows.run(database_url, "open", "a", ago(10), "running")
+    failures = rule(metric="failures", limit=0)
+    assert evaluate(database, database_url, failures).findings == ()
+    query(database_url, "UPDATE orchestra_etl.run_ledger SET attempts = 3, due_at = now()")
+    evaluate(database, database_url, failures)
+    assert state_of(database_url) == [("unknown", "some of its runs are not read yet")]
+
+
+def test_a_run_that_was_just_listed_ends_the_window(database: Database, database_url: str) -> None:
+    """The window ends before runs that are read in a moment, instead of being unknown."""
+    known_run(database_url)
+    listed = ago(2)
+    alert_rows.run(database_url, "ok", "a", ago(8))
+    alert_rows.run(database_url, "unread", "a", listed, is_read=False)
+    counted = rule(metric="runs", limit=0, over=600.0)
+    evaluate(database, database_url, counted)
+    [alert] = stored(database_url)
+    assert (alert["state"], alert["value"]) == ("firing", 1)
+    [row] = query(database_url, "SELECT content FROM orchestra_etl.alert_notifications")
+    assert datetime.fromisoformat(row["content"]["window_end"]) == listed
+
+
+def test_a_muted_rule_says_nothing_until_the_mute_ends(
+    database: Database, database_url: str
+) -> None:
+    """A muted rule fires without a message; if it still fires after the mute, it tells then."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    database.transaction(lambda c: states.mute(c, "r", 3600.0))
+    evaluate(database, database_url, rule())
+    assert (state_of(database_url), told(database_url)) == ([("firing", None)], [])
+    assert database.transaction(lambda c: states.unmute(c, "r"))
+    evaluate(database, database_url, rule())
+    assert told(database_url) == [("firing", "ops", 1)]
+
+
+def test_what_nobody_was_told_needs_no_all_clear(database: Database, database_url: str) -> None:
+    """An alert that fired only while it was muted is resolved without a message."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    database.transaction(lambda c: states.mute(c, "r", 3600.0))
+    evaluate(database, database_url, rule())
+    alert_rows.run(database_url, "bad", "a", ago(5))
+    evaluate(database, database_url, rule())
+    assert (state_of(database_url), told(database_url)) == ([("resolved", None)], [])
+
+
+def test_a_rule_that_is_removed_is_resolved(database: Database, database_url: str) -> None:
+    """Channels that were told of an alert are told that no rule covers it any more."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    evaluate(database, database_url, rule())
+    evaluate(database, database_url)
+    assert [state for state, _ in state_of(database_url)] == ["resolved"]
+    assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
+    evaluate(database, database_url)
+    assert len(told(database_url)) == 2
+
+
+def test_rules_cover_the_workflows_that_they_name(database: Database, database_url: str) -> None:
+    """A rule covers all workflows, one, or those with a label, and each by itself."""
+    alert_rows.workflow(database_url, "b", swept_at=now(), labels='{"team": "support"}')
+    alert_rows.workflow(database_url, "elsewhere", swept_at=now())
+    for id in ("a", "b", "elsewhere"):
+        alert_rows.run(database_url, f"bad {id}", id, ago(5), "failed")
+    rules = [
+        rule(name="all"),
+        rule(name="one", workflow="a"),
+        rule(name="team", label="team=support"),
+    ]
+    evaluate(database, database_url, *rules)
+    assert [(row["rule"], row["workflow_id"], row["state"]) for row in stored(database_url)] == [
+        ("all", "a", "firing"),
+        ("all", "b", "firing"),
+        ("one", "a", "firing"),
+        ("team", "b", "firing"),
+    ]
+
+
+def test_nothing_is_written_when_nothing_changes(database: Database, database_url: str) -> None:
+    """A second evaluation of firing, unknown and resolved alerts touches no row of theirs."""
+    known_run(database_url)
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    alert_rows.run(database_url, "open", "a", ago(6), "running")
+    rules = [rule(), silence(name="quiet"), rule(name="unsure", limit=0.6)]
+    evaluate(database, database_url, *rules)
+    tables = ("alerts", "alert_episodes", "alert_notifications", "alert_mutes")
+    sql = " UNION ALL ".join(
+        f"SELECT '{one}' AS name, xmin::text, ctid::text FROM orchestra_etl.{one}" for one in tables
+    )
+    before = query(database_url, sql)
+    assert {row["name"] for row in before} == {"alerts", "alert_episodes", "alert_notifications"}
+    assert evaluate(database, database_url, *rules).written == 0
+    assert query(database_url, sql) == before
+
+
+def test_one_process_evaluates_for_all(database: Database, database_url: str) -> None:
+    """Of several processes that evaluate at the same time, one does, and tells once."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    alert_rows.swept(database_url, "a", now())
+    rollups.drain(database)
+    reports: list[EvaluationReport] = []
+    together = threading.Barrier(4)
+
+    def one() -> None:
+        own = Database(database_url, patience=5)
+        together.wait()
+        reports.append(
+            own.transaction(
+                lambda c: evaluation.evaluate(c, [rule()], PAUSES, every=evaluation.EVERY)
+            )
+        )
+        own.close()
+
+    threads = [threading.Thread(target=one) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [report.subjects for report in reports if report.at is not None] == [1]
+    assert told(database_url) == [("firing", "ops", 1)]
+
+
+def test_overdue_runs_are_those_of_the_view(database: Database, database_url: str) -> None:
+    """The number of overdue runs is that of `orchestra.open_runs`, by organisation too."""
+    for n in range(40):
+        alert_rows.run(database_url, f"ok{n}", "a", ago(100 + n), seconds=10.0 * n)
+    for n, organisation in enumerate(["one", "two", "one", None]):
+        alert_rows.run(
+            database_url, f"open{n}", "a", ago(4 * n), "running", organization_id=organisation
+        )
+    for one in ("one", None):
+        part = Part(organisation=one)
+        overdue = rule(metric="overdue_runs", comparison="above", limit=0, part=part)
+        found = evaluate(database, database_url, overdue)
+        expected = query(
+            database_url,
+            "SELECT count(*) AS n FROM orchestra.open_runs WHERE overdue"
+            " AND (organization_id = %(one)s OR %(one)s::text IS NULL)".replace("%(one)s", "%s"),
+            one, one,
+        )[0]["n"]  # fmt: skip
+        assert expected > 0
+        assert [
+            finding.alert.value for finding in found.findings if finding.alert.state == "firing"
+        ] == [expected]
+
+
+def test_lag_is_known_when_the_pipeline_is_behind(database: Database, database_url: str) -> None:
+    """The lag is the time since the last complete sweep began, however long ago that was."""
+    alert_rows.swept(database_url, "a", now() - timedelta(hours=3))
+    behind = rule(metric="lag", limit=7200.0)
+    database.transaction(lambda c: evaluation.evaluate(c, [behind], PAUSES))
+    [alert] = stored(database_url)
+    assert alert["state"] == "firing"
+    assert 3 * 3600 <= alert["value"] < 3 * 3600 + 60
+
+
+def test_a_rule_without_enough_runs_says_nothing(database: Database, database_url: str) -> None:
+    """With fewer than `min_runs`, a breach is none; with enough, it fires."""
+    for n in range(4):
+        alert_rows.run(database_url, f"bad{n}", "a", ago(5 + n), "failed")
+    assert evaluate(database, database_url, rule(min_runs=5)).findings == ()
+    alert_rows.run(database_url, "bad4", "a", ago(5), "failed")
+    evaluate(database, database_url, rule(min_runs=5))
+    assert state_of(database_url) == [("firing", None)]
+
+
+def test_calls_without_a_price_can_cost_anything(database: Database, database_url: str) -> None:
+    """A cost that lacks a price is not known to be low, but can be known to be high."""
+    alert_rows.run(database_url, "run", "a", ago(5))
+    alert_rows.step(
+        database_url, "step", "run", "a", ago(5), request_model="nobody knows", input_tokens=1
+    )
+    evaluate(database, database_url, rule(metric="cost", limit=10))
+    assert state_of(database_url) == [("unknown", "some of its calls have no price")]
+    unpriced = rule(metric="unpriced_calls", limit=0)
+    evaluate(database, database_url, unpriced)
+    assert stored(database_url)[0]["state"] == "firing"
+
+
+def test_a_late_read_is_named(database: Database, database_url: str) -> None:
+    """The patience for reads is that of the module: an old open run is not late by design."""
+    alert_rows.run(database_url, "open", "a", ago(10), "running")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.run_ledger SET due_at = now() - make_interval(secs => %s)",
+        knowledge.PATIENCE + 1,
+    )
+    evaluate(database, database_url, rule(metric="failures", limit=0))
+    assert state_of(database_url) == [("unknown", "some of its runs are not read yet")]

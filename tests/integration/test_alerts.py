@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import psycopg
 import pytest
 
 from etl.alerts import evaluation, knowledge, states
@@ -220,9 +221,9 @@ def gap(url: str, after: datetime, before: datetime | None) -> None:
     """Record a gap of the workflow."""
     query(
         url,
-        "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)"
-        " VALUES ('a', %s, %s, '')",
-        after, before,
+        "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail, detected_at)"
+        " VALUES ('a', %s, %s, '', %s)",
+        after, before, before or after,
     )  # fmt: skip
 
 
@@ -367,6 +368,12 @@ def test_nothing_is_written_when_nothing_changes(database: Database, database_ur
     assert query(database_url, sql) == before
 
 
+def evaluated_within(database: Database, every: float) -> bool:
+    """Return whether a process evaluates, unless another did so this many seconds ago."""
+    report = database.transaction(lambda c: evaluation.evaluate(c, [rule()], PAUSES, every=every))
+    return report.at is not None
+
+
 def test_one_process_evaluates_for_all(database: Database, database_url: str) -> None:
     """Of several processes that evaluate at the same time, one does, and tells once."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
@@ -391,13 +398,18 @@ def test_one_process_evaluates_for_all(database: Database, database_url: str) ->
     for thread in threads:
         thread.join()
     assert [report.subjects for report in reports if report.at is not None] == [1]
+    assert evaluated_within(database, evaluation.EVERY) is False
+    assert evaluated_within(database, 0.0) is True
+    with psycopg.connect(database_url) as other:
+        other.execute("SELECT FROM orchestra_etl.alert_evaluation FOR UPDATE")
+        assert evaluated_within(database, 0.0) is False
     assert told(database_url) == [("firing", "ops", 1)]
 
 
 def test_overdue_runs_are_those_of_the_view(database: Database, database_url: str) -> None:
     """The number of overdue runs is that of `orchestra.open_runs`, by organisation too."""
     for n in range(40):
-        alert_rows.run(database_url, f"ok{n}", "a", ago(100 + n), seconds=10.0 * n)
+        alert_rows.run(database_url, f"ok{n}", "a", ago(100 + n), seconds=10.0 if n else 3000.0)
     for n, organisation in enumerate(["one", "two", "one", None]):
         alert_rows.run(
             database_url, f"open{n}", "a", ago(4 * n), "running", organization_id=organisation

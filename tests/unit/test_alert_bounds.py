@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.alerts.bounds import Bounds, Doubt, bounds
@@ -58,6 +58,7 @@ def found(metric: Metric, runs: Sequence[Run], unfinished: int, doubt: Doubt, le
     return bounds(metric, Part(), counted, window=WINDOW, doubts=doubts, min_runs=least)  # type: ignore[arg-type]
 
 
+@settings(max_examples=1000)
 @given(
     metric=metrics,
     known=st.lists(endings, max_size=12),

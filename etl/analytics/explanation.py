@@ -60,7 +60,7 @@ class Period(msgspec.Struct, frozen=True):
     """The first moment after the period."""
 
 
-class CostPart(msgspec.Struct, frozen=True):
+class CostChange(msgspec.Struct, frozen=True):
     """A part of a difference of costs."""
 
     part: str
@@ -78,7 +78,7 @@ class CostPart(msgspec.Struct, frozen=True):
     amount: Decimal
 
 
-class DurationPart(msgspec.Struct, frozen=True):
+class DurationChange(msgspec.Struct, frozen=True):
     """A part of a difference of mean durations, in milliseconds."""
 
     part: str
@@ -89,7 +89,7 @@ class DurationPart(msgspec.Struct, frozen=True):
     amount: Decimal
 
 
-class FailurePart(msgspec.Struct, frozen=True):
+class FailureChange(msgspec.Struct, frozen=True):
     """A part of a difference of numbers of failures."""
 
     part: str
@@ -104,11 +104,11 @@ class FailurePart(msgspec.Struct, frozen=True):
     amount: Decimal
 
 
-Part = CostPart | DurationPart | FailurePart
-_Any = TypeVar("_Any", CostPart, DurationPart, FailurePart)
+Part = CostChange | DurationChange | FailureChange
+_Any = TypeVar("_Any", CostChange, DurationChange, FailureChange)
 
 
-class Difference(msgspec.Struct, frozen=True):
+class FigureChange(msgspec.Struct, frozen=True):
     """A figure in both periods, and the parts of the difference, which add up to it exactly."""
 
     unit: str
@@ -116,7 +116,7 @@ class Difference(msgspec.Struct, frozen=True):
     before: Decimal
     after: Decimal
     difference: Decimal
-    parts: list[CostPart] | list[DurationPart] | list[FailurePart]
+    parts: list[CostChange] | list[DurationChange] | list[FailureChange]
     """Ordered by part; within a part, the largest amount first."""
 
 
@@ -128,12 +128,12 @@ class Explanation(msgspec.Struct, frozen=True):
     workflow_name: str | None
     period: Period
     baseline: Period
-    differences: list[Difference]
+    differences: list[FigureChange]
     """For costs, one for each currency. Empty if a period lacks what the figure is about."""
 
 
 def explain(
-    connection: Connection, figure: Figure, workflow: str, period: Period, baseline: Period
+    connection: Connection, figure: Figure, workflow: str, *, period: Period, baseline: Period
 ) -> Explanation:
     """Return why a figure of a workflow differs between a baseline and a period.
 
@@ -149,8 +149,14 @@ def explain(
     """
     allow_long(connection)
     name = connection.execute(_NAME_OF, {"workflow": workflow}).scalar()
-    made = _differences(connection, figure, workflow, period, baseline)
-    return Explanation(figure, workflow, name, period, baseline, made)
+    return Explanation(
+        figure,
+        workflow,
+        name,
+        period=period,
+        baseline=baseline,
+        differences=_differences(connection, figure, workflow, period=period, baseline=baseline),
+    )
 
 
 def first_lines(
@@ -178,15 +184,17 @@ def first_lines(
     Raises:
         SchemaMismatch: the schema is older than this feature.
     """
-    found = _differences(connection, figure, workflow, Period(*window), Period(*baseline))
+    found = _differences(
+        connection, figure, workflow, period=Period(*window), baseline=Period(*baseline)
+    )
     parts: list[tuple[str, Part]] = [(one.unit, part) for one in found for part in one.parts]
     parts.sort(key=lambda one: -abs(one[1].amount))
     return [f"{signed(part.amount, unit)}: {describe(part)}" for unit, part in parts[:limit]]
 
 
 def _differences(
-    connection: Connection, figure: Figure, workflow: str, period: Period, baseline: Period
-) -> list[Difference]:
+    connection: Connection, figure: Figure, workflow: str, *, period: Period, baseline: Period
+) -> list[FigureChange]:
     if not connection.execute(_EXISTS).scalar_one():
         raise SchemaMismatch(
             "the schema cannot explain differences yet: run `orchestra-etl db upgrade`"
@@ -202,12 +210,12 @@ def _differences(
     return made(connection, values)
 
 
-def _costs(connection: Connection, values: dict[str, object]) -> list[Difference]:
+def _costs(connection: Connection, values: dict[str, object]) -> list[FigureChange]:
     rows = [row._mapping for row in connection.execute(_COST, values)]
     made = []
     for currency in sorted({row["currency"] for row in rows}):
         parts = [
-            CostPart(**{name: row[name] for name in CostPart.__struct_fields__})
+            CostChange(**{name: row[name] for name in CostChange.__struct_fields__})
             for row in rows
             if row["currency"] == currency
         ]
@@ -215,17 +223,17 @@ def _costs(connection: Connection, values: dict[str, object]) -> list[Difference
     return made
 
 
-def _durations(connection: Connection, values: dict[str, object]) -> list[Difference]:
-    parts = [DurationPart(**row._mapping) for row in connection.execute(_DURATION, values)]
+def _durations(connection: Connection, values: dict[str, object]) -> list[FigureChange]:
+    parts = [DurationChange(**row._mapping) for row in connection.execute(_DURATION, values)]
     return [_difference("ms", "duration", parts)] if parts else []
 
 
-def _failures(connection: Connection, values: dict[str, object]) -> list[Difference]:
-    parts = [FailurePart(**row._mapping) for row in connection.execute(_FAILURES, values)]
+def _failures(connection: Connection, values: dict[str, object]) -> list[FigureChange]:
+    parts = [FailureChange(**row._mapping) for row in connection.execute(_FAILURES, values)]
     return [_difference("failures", "failures", parts)]
 
 
-def _difference(unit: str, figure: Figure, rows: Sequence[_Any]) -> Difference:
+def _difference(unit: str, figure: Figure, rows: Sequence[_Any]) -> FigureChange:
     [before] = [row.amount for row in rows if row.part == "baseline"]
     order = _ORDERS[figure]
     parts = sorted(
@@ -233,7 +241,7 @@ def _difference(unit: str, figure: Figure, rows: Sequence[_Any]) -> Difference:
         key=lambda row: (order.index(row.part), -abs(row.amount), str(row)),
     )
     difference = sum((row.amount for row in parts), Decimal(0))
-    return Difference(unit, before, before + difference, difference, parts)
+    return FigureChange(unit, before, before + difference, difference=difference, parts=parts)
 
 
 def signed(amount: Decimal, unit: str) -> str:
@@ -244,14 +252,14 @@ def signed(amount: Decimal, unit: str) -> str:
 
 def describe(part: Part) -> str:
     """Return what a part is about, with the factor in both periods."""
-    if isinstance(part, CostPart):
+    if isinstance(part, CostChange):
         return _cost_words(part)
-    if isinstance(part, DurationPart):
+    if isinstance(part, DurationChange):
         return _duration_words(part)
     return _failure_words(part)
 
 
-def _cost_words(part: CostPart) -> str:
+def _cost_words(part: CostChange) -> str:
     node = _node(part.node_id)
     version = "" if part.version is None else f", version {plain(part.version, _NAME)}"
     change = _change(part.before, part.after)
@@ -276,7 +284,7 @@ def _cost_words(part: CostPart) -> str:
     }[part.part]
 
 
-def _duration_words(part: DurationPart) -> str:
+def _duration_words(part: DurationChange) -> str:
     node = _node(part.node_id)
     change = _change(part.before, part.after)
     return {
@@ -288,7 +296,7 @@ def _duration_words(part: DurationPart) -> str:
     }[part.part]
 
 
-def _failure_words(part: FailurePart) -> str:
+def _failure_words(part: FailureChange) -> str:
     change = _change(part.before, part.after)
     if part.part == "runs":
         return f"runs: {change}"

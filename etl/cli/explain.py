@@ -20,7 +20,7 @@ from etl.terminal import plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from etl.analytics.explanation import Difference, Explanation, Figure, Part, Period
+    from etl.analytics.explanation import FigureChange, Explanation, Figure, Part, Period
 
 DETAILS = 5
 """The most lines below a part."""
@@ -85,7 +85,8 @@ def cost(
     calls per run, the models, the tokens per call by kind, and the prices. Calls without a known
     cost are parts of their own. The parts add up to the difference; each currency has its own.
     """
-    _explain(context, "cost", workflow, since, until, against, as_json=as_json)
+    periods = _periods(since, until, against)
+    _explain(context, "cost", workflow, periods=periods, as_json=as_json)
 
 
 def duration(
@@ -101,7 +102,8 @@ def duration(
     The difference of the mean duration of successful runs is split into the nodes on the critical
     path (how often they are on it, and how long they take) and the waiting between them.
     """
-    _explain(context, "duration", workflow, since, until, against, as_json=as_json)
+    periods = _periods(since, until, against)
+    _explain(context, "duration", workflow, periods=periods, as_json=as_json)
 
 
 def failures(
@@ -117,27 +119,29 @@ def failures(
     The difference is split into the number of runs, and the failures per run by node and kind of
     failure: new, grown, shrunk or gone. Soft failures count.
     """
-    _explain(context, "failures", workflow, since, until, against, as_json=as_json)
+    periods = _periods(since, until, against)
+    _explain(context, "failures", workflow, periods=periods, as_json=as_json)
 
 
 def _explain(
     context: typer.Context,
     figure: Figure,
     workflow: str,
-    since: str,
-    until: str | None,
-    against: str | None,
     *,
+    periods: tuple[Period, Period],
     as_json: bool,
 ) -> None:
+    """Explain a figure of a workflow in the first period against the second one."""
     from etl.analytics import explanation
     from etl.cli import resolve
 
-    period, baseline = _periods(since, until, against)
+    period, baseline = periods
     with invocation(context).database() as database:
         ids = resolve.stored_workflows(database, [workflow])
         id = ids[0] if ids else workflow
-        found = database.transaction(lambda c: explanation.explain(c, figure, id, period, baseline))
+        found = database.transaction(
+            lambda c: explanation.explain(c, figure, id, period=period, baseline=baseline)
+        )
     if as_json:
         print_json(found)
     else:
@@ -194,7 +198,7 @@ def _period(period: Period) -> str:
     return f"{instant(period.since)} to {instant(period.until)}"
 
 
-def _print_difference(out: Console, difference: Difference) -> None:
+def _print_difference(out: Console, difference: FigureChange) -> None:
     from etl.analytics.explanation import describe, signed
 
     unit = difference.unit

@@ -11,7 +11,7 @@ import pytest
 
 from etl.admin import retention
 from etl.analytics import rollups
-from etl.analytics.explanation import Difference, Period, explain, first_lines
+from etl.analytics.explanation import FigureChange, Period, explain, first_lines
 from etl.database import Database
 from etl.errors import SchemaMismatch
 from tests.command_line import Command
@@ -68,10 +68,12 @@ class Runs:
 
 def _explained(database: Database, figure: Any = "cost") -> list[Any]:
     rollups.drain(database)
-    return database.transaction(lambda c: explain(c, figure, "w", PERIOD, BASELINE)).differences
+    return database.transaction(
+        lambda c: explain(c, figure, "w", period=PERIOD, baseline=BASELINE)
+    ).differences
 
 
-def _sums(difference: Difference) -> dict[str, Decimal]:
+def _sums(difference: FigureChange) -> dict[str, Decimal]:
     assert sum(one.amount for one in difference.parts) == difference.difference
     assert difference.before + difference.difference == difference.after
     found: dict[str, Decimal] = {}
@@ -290,7 +292,9 @@ def test_an_older_schema_is_named(database: Database, database_url: str) -> None
         " timestamptz)",
     )
     with pytest.raises(SchemaMismatch, match="run `orchestra-etl db upgrade`"):
-        database.transaction(lambda c: explain(c, "failures", "w", PERIOD, BASELINE))
+        database.transaction(
+            lambda c: explain(c, "failures", "w", period=PERIOD, baseline=BASELINE)
+        )
 
 
 @pytest.fixture

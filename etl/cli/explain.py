@@ -20,7 +20,7 @@ from etl.terminal import plain
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from etl.analytics.explanation import FigureChange, Explanation, Figure, Part, Period
+    from etl.analytics.explanation import Explanation, Figure, FigureChange, Part, Period
 
 DETAILS = 5
 """The most lines below a part."""

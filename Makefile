@@ -8,10 +8,11 @@ WORKERS ?=
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 DBT := .dbt/venv
+LAKE := .lake/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
 .PHONY: demo dashboards run check test test-fast test-all test-browser test-dbt test-image \
-	test-containers faults soak bench bench-stages bench-analytics bench-dashboards bench-growth \
+	test-lake test-containers faults soak bench bench-stages bench-analytics bench-dashboards bench-growth \
 	bench-search bench-tiny .chromium docs dist lock clean
 .DEFAULT_GOAL := help
 
@@ -30,6 +31,7 @@ Check a change
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)
   make test-dbt          the dbt package on a simulated history (1 minute)
+  make test-lake         readers of an exported lake, and object stores (1 minute)
   make test-image        the steps of the Dockerfile, without Docker (2 minutes)
   make test-containers   docker-compose.yml in Docker (6 minutes)
   make faults            inject every fault, print the table (8 minutes)
@@ -135,6 +137,9 @@ docs: $(VENV)/installed
 test-dbt: $(VENV)/installed $(DBT)/installed
 	$(BIN)/python -m pytest tests/dbt $(ARGS)
 
+test-lake: $(VENV)/installed $(LAKE)/installed
+	$(BIN)/python -m pytest tests/lake $(ARGS)
+
 test-image: $(VENV)/installed
 	$(BIN)/python -m pytest tests/image $(ARGS)
 
@@ -228,5 +233,13 @@ $(DBT)/installed: tests/dbt/requirements.lock
 		$(DBT)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
 	@touch $@
 
+# The environment of the engines that read an exported lake, for their tests.
+$(LAKE)/installed: tests/lake/requirements.lock
+	@echo "installing the readers of a lake into $(LAKE) (1 GB, one minute) ..."
+	@$(ALONE) { $(LAKE)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(LAKE); } && \
+		$(LAKE)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .superset .bench .dbt build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .superset .bench .dbt .lake build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

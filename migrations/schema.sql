@@ -2281,7 +2281,7 @@ COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usag
 
 CREATE FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) RETURNS date
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((CASE WHEN ((start_time >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (start_time <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN start_time ELSE first_seen_at END AT TIME ZONE 'UTC'::text))::date;
+    RETURN ((CASE WHEN ((start_time >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (start_time <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN start_time WHEN ((first_seen_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (first_seen_at <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN first_seen_at ELSE '0001-01-01 00:00:00+00'::timestamp with time zone END AT TIME ZONE 'UTC'::text))::date;
 COMMENT ON FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) IS 'The UTC day of a run in the lake: of its start; if that is missing or outside the years 1 to 9999, of when the run was first seen.';
 
 CREATE TABLE orchestra.runs (

@@ -149,6 +149,13 @@ export_state = Table(
         nullable=False,
         server_default=text("'{}'"),
     ),
+    column(
+        "published",
+        Boolean(),
+        "Whether the version hints name the tables of the last commit.",
+        nullable=False,
+        server_default=text("true"),
+    ),
     column("exported_at", Time, "When the last complete export ended; null: none has."),
     now("activated_at", "When changes were first queued."),
     CheckConstraint("id = 1", name="one_row"),

@@ -13,7 +13,10 @@ RETURNS date
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CAST(
     CASE WHEN start_time BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:59:59.999999Z'
-         THEN start_time ELSE first_seen_at END AT TIME ZONE 'UTC' AS date);
+         THEN start_time
+         WHEN first_seen_at BETWEEN '0001-01-01T00:00Z' AND '9999-12-31T23:59:59.999999Z'
+         THEN first_seen_at
+         ELSE '0001-01-01T00:00Z' END AT TIME ZONE 'UTC' AS date);
 
 CREATE FUNCTION orchestra_etl.mark_days_of_runs() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp

@@ -7,7 +7,6 @@ or killed leaves the last part that was committed; the next export continues wit
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from sqlalchemy import Connection, text
 from etl.database import LONG, Database, allow_long
 from etl.export import changes, day_reader, days, state
 from etl.export.lake import Destination, Lake
-from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables
+from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
 from etl.export.state import ExportState
 
 log = structlog.get_logger(__name__)
@@ -122,14 +121,8 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
             namespace=destination.namespace,
             payloads=destination.payloads,
         )
-    if not is_same or full or found.definition != _definition(destination):
+    if not is_same or full or found.definition != definition(payloads=destination.payloads):
         changes.ask_for_all(connection)
-
-
-def _definition(destination: Destination) -> str:
-    """Return the version of the definition of the lake's tables."""
-    tables = (*day_tables(payloads=destination.payloads), *WHOLE_TABLES)
-    return hashlib.sha256("\n".join(one.query for one in tables).encode()).hexdigest()[:16]
 
 
 def _export_part(
@@ -153,8 +146,6 @@ def _export_part(
         return _Part(None, 0, Counter(), 0)
 
     lake = Lake(connection, destination)
-    if not held.published:
-        ...
     day_reader.prepare(connection)
     rows = Counter[str]()
     written: dict[date, dict[str, int]] = {}
@@ -172,10 +163,10 @@ def _export_part(
         rows[table.name] = _replace(connection, lake, table)
     snapshots = lake.commit({"orchestra.exported-at": datetime.now(UTC).isoformat()})
     changes.forget(connection, list(written))
-    days.record(connection, written, snapshots, payloads=destination.payloads)
+    days.record(connection, written, snapshots)
     state.record(
         connection,
-        definition=_definition(destination),
+        definition=definition(payloads=destination.payloads),
         whole_tables={table.name: digest for table, digest in changed.items()},
         complete=not waiting and since is None,
     )

@@ -10,6 +10,7 @@ stands in `out_of_range` as PostgreSQL writes it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 
 import msgspec
@@ -31,6 +32,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from etl.analytics import rollup_queries
 from etl.tables import PRIVATE, inputs, outputs, prices, rollups, run_payloads, runs, steps
 from etl.tables.analytics import workflow_versions, workflows
+
+MEANING = 1
+"""Raise it when a column keeps its name and type, but is computed differently."""
 
 _TYPES: Mapping[type, str] = {
     Text: "string",
@@ -297,3 +301,10 @@ def day_tables(*, payloads: bool) -> tuple[LakeTable, ...]:
     """Return the tables of days, with or without those that contain payloads."""
     found = (RUNS, STEPS, STEP_FAILURES, RUN_PAYLOADS, STEP_PAYLOADS)
     return tuple(one for one in found if payloads or not one.has_content)
+
+
+def definition(*, payloads: bool) -> str:
+    """Return the version of these definitions; the lake is exported again when it changes."""
+    tables = (*day_tables(payloads=payloads), *WHOLE_TABLES)
+    columns = [f"{table.name}.{one.name} {one.type}" for table in tables for one in table.columns]
+    return f"{MEANING}-{hashlib.sha256(' '.join(columns).encode()).hexdigest()[:16]}"

@@ -190,6 +190,13 @@ def _lake() -> None:
             nullable=False,
             server_default=sa.text("'{}'"),
         ),
+        _column(
+            "published",
+            sa.Boolean(),
+            "Whether the version hints name the tables of the last commit.",
+            nullable=False,
+            server_default=sa.text("true"),
+        ),
         _column("exported_at", _TIME, "When the last complete export ended; null: none has."),
         _column(
             "activated_at",

@@ -4,7 +4,7 @@ Analysts read `orchestra`; `orchestra_etl` belongs to the service. Times are `ti
 Ids are text that is compared byte by byte, because the API's ids are not always UUIDs.
 """
 
-from etl.tables import operations, prices, rollups
+from etl.tables import lake, operations, prices, rollups
 from etl.tables.analytics import PAYLOADS, PRIVATE, inputs, outputs, run_payloads, runs, steps
 from etl.tables.columns import ANALYTICS, OPERATIONS, metadata
 
@@ -14,6 +14,7 @@ __all__ = [
     "PAYLOADS",
     "PRIVATE",
     "inputs",
+    "lake",
     "metadata",
     "operations",
     "outputs",

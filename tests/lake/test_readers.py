@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -38,12 +37,12 @@ VIEWS = {
 
 
 @pytest.fixture(scope="module")
-def lake(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
+def lake(world: World, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     """Provide the lake of a history that has every case of the documented questions."""
     folder = tmp_path_factory.mktemp("lake")
     made = lake_of(world.url, str(folder / "lake"), folder)
     made.export("run")
-    yield made
+    return made
 
 
 def figures(url: str, table: str) -> dict[str, list[Any]]:

@@ -1,0 +1,109 @@
+"""A part of an export: the days that one transaction exports."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import structlog
+from sqlalchemy import Connection
+
+from etl.export import changes, day_reader, days, garbage, state, whole_tables
+from etl.export.destination import Destination
+from etl.export.lake import Lake
+from etl.export.lake_tables import LakeTable, day_tables, definition
+from etl.export.progress import Part, Progress
+from etl.export.state import ExportState
+from etl.export.store import reported
+
+log = structlog.get_logger(__name__)
+
+
+def export(
+    connection: Connection,
+    destination: Destination,
+    held: ExportState,
+    queued: Sequence[date],
+    *,
+    is_first: bool,
+    until: float,
+    on_days: Progress,
+    stopped: Callable[[], bool],
+) -> Part:
+    """Replace queued days and changed whole tables in the lake, and record that.
+
+    Args:
+        connection: in a transaction with one snapshot that holds the export's lock.
+        destination: where the lake is.
+        held: the state as the last commit left it.
+        queued: the days, in the order in which to export them.
+        is_first: whether to collect what earlier exports left.
+        until: when to leave the other days to the next part, on the clock of `time.monotonic`.
+        on_days: see `Progress`.
+        stopped: called after each day; True leaves the others.
+
+    Raises:
+        LakeError: the lake cannot be read or written.
+    """
+    with reported(destination.location):
+        lake = Lake(connection, destination)
+        if not held.published:
+            lake.open_all()
+            lake.publish()
+        if is_first:
+            garbage.collect(lake)
+        written = _write_days(connection, lake, destination, queued, until, on_days, stopped)
+        days.record(connection, written)
+        changes.forget(connection, list(written))
+        rows = Counter[str]()
+        for counts in written.values():
+            rows.update(counts)
+        digests = whole_tables.changed(connection, held.whole_tables)
+        for table in digests:
+            rows[table.name] = _replace(connection, lake, table)
+        now = datetime.now(UTC)
+        snapshots = lake.commit(
+            {"orchestra.exported-at": now.isoformat()},
+            expire_before=now - timedelta(seconds=garbage.KEEP),
+        )
+    days.record_snapshots(connection, list(written), snapshots)
+    waiting = len(queued) - len(written)
+    state.record(
+        connection,
+        definition=definition(payloads=destination.payloads),
+        whole_tables={table.name: digest for table, digest in digests.items()},
+        complete=not changes.changed_days(connection),
+    )
+    return Part(lake=lake, days=len(written), rows=dict(rows), waiting=waiting)
+
+
+def _write_days(
+    connection: Connection,
+    lake: Lake,
+    destination: Destination,
+    queued: Sequence[date],
+    until: float,
+    on_days: Progress,
+    stopped: Callable[[], bool],
+) -> dict[date, dict[str, int]]:
+    """Write at least one day; return the rows of each table by day."""
+    day_reader.prepare(connection)
+    written: dict[date, dict[str, int]] = {}
+    rows = 0
+    for day in queued:
+        if written and (time.monotonic() >= until or stopped()):
+            break
+        written[day] = {
+            table.name: _replace(connection, lake, table, day)
+            for table in day_tables(payloads=destination.payloads)
+        }
+        rows += sum(written[day].values())
+        on_days(len(written), len(queued) - len(written), rows)
+    return written
+
+
+def _replace(connection: Connection, lake: Lake, table: LakeTable, day: date | None = None) -> int:
+    opened = lake.table(table)
+    return opened.replace(day_reader.read(connection, table, opened.schema, day), day)

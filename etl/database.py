@@ -73,7 +73,7 @@ class Database:
     """One PostgreSQL database.
 
     A unit of work is a function that takes a connection. `transaction` runs it in one READ
-    COMMITTED transaction, and retries it as a whole after a transient error. It must therefore have
+    COMMITTED transaction, unless it asks for one snapshot, and retries it as a whole after a transient error. It must therefore have
     no effect outside the transaction.
     """
 
@@ -213,8 +213,12 @@ class Database:
         made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return made
 
-    def transaction(self, work: Callable[[Connection], T]) -> T:
+    def transaction(self, work: Callable[[Connection], T], *, one_snapshot: bool = False) -> T:
         """Run `work` in a transaction and return its result.
+
+        Args:
+            work: what to do.
+            one_snapshot: whether all statements see the same snapshot (REPEATABLE READ).
 
         Raises:
             DatabaseUnavailable: transient errors lasted longer than `patience`.
@@ -225,10 +229,15 @@ class Database:
         """
         began, pause = time.monotonic(), 0.05
         away_since: float | None = None
+        engine = (
+            self._engine.execution_options(isolation_level="REPEATABLE READ")
+            if one_snapshot
+            else self._engine
+        )
         while True:
             tried = time.monotonic()
             try:
-                with self._in_use(), self._engine.begin() as connection:
+                with self._in_use(), engine.begin() as connection:
                     return work(connection)
             except (psycopg.Error, SQLAlchemyError) as error:
                 code = sqlstate(error)

@@ -1,0 +1,192 @@
+"""The export: brings the lake up to date with the history.
+
+Days are exported in parts. Each part is one transaction, which reads the days, writes their files,
+and commits the lake's tables, the state and the consumed queue together. An export that is stopped
+or killed leaves the last part that was committed; the next export continues with what is queued.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from functools import partial
+
+import msgspec
+import structlog
+from sqlalchemy import Connection, text
+
+from etl.database import LONG, Database, allow_long
+from etl.export import changes, day_reader, days, state
+from etl.export.lake import Destination, Lake
+from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
+from etl.export.state import ExportState
+
+log = structlog.get_logger(__name__)
+
+# Seconds after which a part is committed. While it runs, VACUUM keeps what it sees.
+PART = 60.0
+
+_MAY_BE_IDLE = text(f"SET LOCAL idle_in_transaction_session_timeout = {round(LONG * 1000)}")
+
+
+class ExportReport(msgspec.Struct):
+    """What an export has written."""
+
+    days: int = 0
+    """The days that were replaced."""
+    rows: dict[str, int] = msgspec.field(default_factory=dict)
+    """By table: the rows that were written."""
+    waiting: int = 0
+    """The days that are still queued."""
+    busy: bool = False
+    """Whether another process is exporting."""
+    complete: bool = True
+    """False if the export was stopped early, or another process is exporting."""
+
+
+class _Part(msgspec.Struct):
+    """The result of one transaction."""
+
+    lake: Lake | None
+    """The committed lake; None if nothing has changed."""
+    days: int
+    rows: Counter[str]
+    waiting: int
+
+
+def run(
+    database: Database,
+    destination: Destination,
+    *,
+    full: bool = False,
+    since: date | None = None,
+    part: float = PART,
+    on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ExportReport:
+    """Export what has changed since the last export.
+
+    Args:
+        database: with the current schema.
+        destination: where the lake is.
+        full: export every day.
+        since: leave days before this one in the queue.
+        part: seconds after which a part is committed.
+        on_days: called after each day with the days done, the days left and the rows written.
+        stopped: called after each day; True ends the export with what is done.
+
+    Raises:
+        DatabaseError: the database cannot be used; committed parts stay.
+        LakeError: the lake cannot be read or written; committed parts stay.
+    """
+    done = ExportReport()
+    total = Counter[str]()
+    database.transaction(partial(_begin, destination=destination, full=full))
+    while True:
+        found = database.transaction(
+            partial(
+                _export_part, destination=destination, since=since, until=time.monotonic() + part,
+                on_day=lambda days, waiting, rows: on_days(
+                    done.days + days, waiting, total.total() + rows
+                ),
+                stopped=stopped,
+            ),
+            one_snapshot=True,
+        )  # fmt: skip
+        if found is None:
+            done.busy, done.complete = True, False
+            return done
+        if found.lake is not None:
+            found.lake.publish()
+            database.transaction(state.record_published)
+        done.days += found.days
+        total += found.rows
+        done.rows, done.waiting = dict(total), found.waiting
+        if not found.waiting or stopped():
+            done.complete = not found.waiting
+            return done
+
+
+def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
+    """Queue every day if the lake is new or different, or if `full` asks for it."""
+    found = state.read(connection)
+    wanted = (destination.location, destination.namespace, destination.payloads)
+    is_same = found is not None and wanted == (found.location, found.namespace, found.payloads)
+    if not is_same:
+        state.activate(
+            connection,
+            location=destination.location,
+            namespace=destination.namespace,
+            payloads=destination.payloads,
+        )
+    if not is_same or full or found.definition != definition(payloads=destination.payloads):
+        changes.ask_for_all(connection)
+
+
+def _export_part(
+    connection: Connection,
+    *,
+    destination: Destination,
+    since: date | None,
+    until: float,
+    on_day: Callable[[int, int, int], None],
+    stopped: Callable[[], bool],
+) -> _Part | None:
+    """Export the newest queued days; return None if another process is exporting."""
+    held = state.hold(connection)
+    if held is None:
+        return None
+    allow_long(connection)
+    connection.execute(_MAY_BE_IDLE)
+    queued = [one for one in changes.changed_days(connection) if since is None or one >= since]
+    changed = _changed_whole_tables(connection, held)
+    if not queued and not changed and held.published:
+        return _Part(None, 0, Counter(), 0)
+
+    lake = Lake(connection, destination)
+    day_reader.prepare(connection)
+    rows = Counter[str]()
+    written: dict[date, dict[str, int]] = {}
+    for day in queued:
+        if written and (time.monotonic() >= until or stopped()):
+            break
+        written[day] = {
+            table.name: _replace(connection, lake, table, day)
+            for table in day_tables(payloads=destination.payloads)
+        }
+        rows.update(written[day])
+        on_day(len(written), len(queued) - len(written), rows.total())
+    waiting = len(queued) - len(written)
+    for table in changed:
+        rows[table.name] = _replace(connection, lake, table)
+    snapshots = lake.commit({"orchestra.exported-at": datetime.now(UTC).isoformat()})
+    changes.forget(connection, list(written))
+    days.record(connection, written, snapshots)
+    state.record(
+        connection,
+        definition=definition(payloads=destination.payloads),
+        whole_tables={table.name: digest for table, digest in changed.items()},
+        complete=not waiting and since is None,
+    )
+    return _Part(lake, len(written), rows, waiting)
+
+
+def _replace(
+    connection: Connection, lake: Lake, table: LakeTable, day: date | None = None
+) -> int:
+    opened = lake.table(table)
+    return opened.replace(day_reader.read(connection, table, opened.schema, day), day)
+
+
+def _changed_whole_tables(
+    connection: Connection, held: ExportState
+) -> dict[LakeTable, str | None]:
+    """Return the whole tables whose rows differ from those exported last, with their digests."""
+    found = {}
+    for table in WHOLE_TABLES:
+        digest = state.digest(connection, table.query)
+        if table.name not in held.whole_tables or held.whole_tables[table.name] != digest:
+            found[table] = digest
+    return found

@@ -1,0 +1,127 @@
+"""The state of the export in the database: where the lake is, and what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, text
+
+_READ = "SELECT * FROM orchestra_etl.export_state WHERE id = 1"
+_FIND = text(_READ)
+
+# Each commit changes the row. A transaction whose snapshot is older than another export's commit
+# cannot lock it, and starts again with a newer snapshot.
+_HOLD = text(f"{_READ} FOR UPDATE SKIP LOCKED")
+
+# The order in which a load locks them.
+_LOCK = text("""
+    LOCK TABLE orchestra.runs, orchestra.run_payloads, orchestra.steps, orchestra.inputs,
+        orchestra.outputs IN SHARE ROW EXCLUSIVE MODE
+""")
+
+_DIGEST = "SELECT md5(string_agg(md5(CAST(t AS text)), '' ORDER BY CAST(t AS text))) FROM ({}) AS t"
+
+
+class ExportState(msgspec.Struct, frozen=True):
+    """The row of `export_state`."""
+
+    location: str
+    namespace: str
+    payloads: bool
+    definition: str | None
+    whole_tables: Mapping[str, str | None]
+    """By whole table: the digest of its rows at the last export."""
+    published: bool
+    """Whether the version hints name the last commit."""
+    exported_at: datetime | None
+    """When the last complete export ended; None: none has."""
+
+
+def read(connection: Connection) -> ExportState | None:
+    """Return the state; None before the first export."""
+    return _state(connection.execute(_FIND).mappings().one_or_none())
+
+
+def hold(connection: Connection) -> ExportState | None:
+    """Return the state, and lock it until the transaction ends; None if another process holds it."""
+    return _state(connection.execute(_HOLD).mappings().one_or_none())
+
+
+def _state(row: Mapping[str, Any] | None) -> ExportState | None:
+    return None if row is None else msgspec.convert(dict(row), ExportState)
+
+
+_ACTIVATE = text("""
+    INSERT INTO orchestra_etl.export_state AS s
+        (id, location, namespace, payloads, system_identifier, timeline, database_oid)
+    SELECT 1, :location, :namespace, :payloads, CAST(c.system_identifier AS text),
+           CAST('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS bit(32))::integer, d.oid
+    FROM pg_control_system() AS c, pg_database AS d
+    WHERE d.datname = current_database()
+    ON CONFLICT (id) DO UPDATE SET
+        (location, namespace, payloads, system_identifier, timeline, database_oid, definition) =
+        (excluded.location, excluded.namespace, excluded.payloads, excluded.system_identifier,
+         excluded.timeline, excluded.database_oid, NULL)
+""")
+
+_RECORD = text("""
+    UPDATE orchestra_etl.export_state
+    SET definition = :definition, published = false,
+        whole_tables = whole_tables || CAST(:whole_tables AS jsonb),
+        snapshot = CASE WHEN :complete THEN pg_current_snapshot() ELSE snapshot END,
+        exported_at = CASE WHEN :complete THEN clock_timestamp() ELSE exported_at END
+    WHERE id = 1
+""")
+
+_PUBLISHED = text("UPDATE orchestra_etl.export_state SET published = true WHERE id = 1")
+
+
+def activate(
+    connection: Connection, *, location: str, namespace: str, payloads: bool
+) -> None:
+    """Enter where the lake is; from the commit on, every change is queued.
+
+    It waits for the transactions that are writing to the history: they began without the queue.
+    """
+    connection.execute(_LOCK)
+    connection.execute(
+        _ACTIVATE, {"location": location, "namespace": namespace, "payloads": payloads}
+    )
+
+
+def record(
+    connection: Connection,
+    *,
+    definition: str,
+    whole_tables: Mapping[str, str | None],
+    complete: bool,
+) -> None:
+    """Record a commit of the lake, whose version hints are not written yet.
+
+    Args:
+        connection: in the transaction that commits the lake.
+        definition: version of the definition of the lake's tables.
+        whole_tables: the digests of the whole tables that were replaced.
+        complete: whether the lake now holds everything that the transaction sees.
+    """
+    connection.execute(
+        _RECORD,
+        {
+            "definition": definition,
+            "whole_tables": msgspec.json.encode(whole_tables).decode(),
+            "complete": complete,
+        },
+    )
+
+
+def record_published(connection: Connection) -> None:
+    """Record that the version hints name the last commit."""
+    connection.execute(_PUBLISHED)
+
+
+def digest(connection: Connection, query: str) -> str | None:
+    """Return the digest of a query's rows; None if there are none."""
+    return connection.execute(text(_DIGEST.format(query))).scalar_one()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
-from typing import TypeVar
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
@@ -41,6 +42,10 @@ from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
 from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
+
+if TYPE_CHECKING:
+    from etl.export.destination import Destination
+    from etl.export.exporter import ExportReport
 
 log = structlog.get_logger(__name__)
 
@@ -296,6 +301,59 @@ async def prune(
     return await _priced(
         settings, database, partial(retention.prune, database, wanted, stopped=stopped), stopped
     )
+
+
+def lake(settings: Settings) -> Destination:
+    """Return where the lake is.
+
+    Raises:
+        ConfigurationError: no lake is configured, or the packages for it are not installed.
+    """
+    export = settings.export
+    if export.location is None:
+        raise ConfigurationError(
+            f"no lake is configured ({settings.source}): set location under [export] to a folder,"
+            " or to a URL such as s3://bucket/lake"
+        )
+    if find_spec("pyiceberg") is None or find_spec("pyarrow") is None:
+        raise ConfigurationError(
+            "the export needs the packages pyiceberg and pyarrow: install"
+            " 'orchestra-etl[export]' in place of 'orchestra-etl'"
+        )
+    from etl.export.destination import Destination
+
+    return Destination(
+        export.location,
+        namespace=export.namespace,
+        payloads=export.payloads,
+        file_bytes=export.file_bytes,
+    )
+
+
+async def export(
+    settings: Settings,
+    database: Database,
+    *,
+    full: bool = False,
+    since: date | None = None,
+    on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ExportReport:
+    """Bring the lake up to date, in a thread; see `exporter.run`.
+
+    Raises:
+        ConfigurationError: no lake is configured, or the packages for it are not installed.
+        DatabaseError: the database cannot be used, or its schema has no tables for the export.
+        LakeError: the lake cannot be read or written.
+    """
+    destination = lake(settings)
+    schema.require(database, "0003")
+    from etl.export import exporter
+
+    return await asyncio.to_thread(
+        exporter.run, database, destination, full=full, since=since, on_days=on_days,
+        stopped=stopped,
+    )  # fmt: skip
 
 
 async def redact_stored(

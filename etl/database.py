@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 import psycopg
 import structlog
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -73,7 +73,7 @@ class Database:
     """One PostgreSQL database.
 
     A unit of work is a function that takes a connection. `transaction` runs it in one READ
-    COMMITTED transaction, unless it asks for one snapshot, and retries it as a whole after a transient error. It must therefore have
+    COMMITTED transaction, and retries it as a whole after a transient error. It must therefore have
     no effect outside the transaction.
     """
 
@@ -213,12 +213,8 @@ class Database:
         made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         return made
 
-    def transaction(self, work: Callable[[Connection], T], *, one_snapshot: bool = False) -> T:
+    def transaction(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction and return its result.
-
-        Args:
-            work: what to do.
-            one_snapshot: whether all statements see the same snapshot (REPEATABLE READ).
 
         Raises:
             DatabaseUnavailable: transient errors lasted longer than `patience`.
@@ -227,13 +223,20 @@ class Database:
             psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing
                 was written.
         """
+        return self._repeated(self._engine, work)
+
+    def in_one_snapshot(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a REPEATABLE READ transaction: all its statements see the same rows.
+
+        Errors are those of `transaction`.
+        """
+        return self._repeated(
+            self._engine.execution_options(isolation_level="REPEATABLE READ"), work
+        )
+
+    def _repeated(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         began, pause = time.monotonic(), 0.05
         away_since: float | None = None
-        engine = (
-            self._engine.execution_options(isolation_level="REPEATABLE READ")
-            if one_snapshot
-            else self._engine
-        )
         while True:
             tried = time.monotonic()
             try:

@@ -52,7 +52,9 @@ class TransactionCatalog(SqlCatalog):
         self._schema_version = "v1"
 
 
-def open_table(catalog: TransactionCatalog, namespace: str, location: str, wanted: LakeTable) -> Table:
+def open_table(
+    catalog: TransactionCatalog, namespace: str, location: str, wanted: LakeTable
+) -> Table:
     """Return a table of the lake; create it, or add the columns that it lacks.
 
     Args:

@@ -12,16 +12,20 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, text
 
 from etl.database import LONG, Database, allow_long
-from etl.export import changes, day_reader, days, state
-from etl.export.lake import Destination, Lake
+from etl.export import changes, days, state
+from etl.export.destination import Destination
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
 from etl.export.state import ExportState
+
+if TYPE_CHECKING:
+    from etl.export.lake import Lake
 
 log = structlog.get_logger(__name__)
 
@@ -81,20 +85,18 @@ def run(
         DatabaseError: the database cannot be used; committed parts stay.
         LakeError: the lake cannot be read or written; committed parts stay.
     """
-    done = ExportReport()
-    total = Counter[str]()
     database.transaction(partial(_begin, destination=destination, full=full))
+    done = ExportReport()
     while True:
-        found = database.transaction(
-            partial(
-                _export_part, destination=destination, since=since, until=time.monotonic() + part,
-                on_day=lambda days, waiting, rows: on_days(
-                    done.days + days, waiting, total.total() + rows
-                ),
-                stopped=stopped,
-            ),
-            one_snapshot=True,
-        )  # fmt: skip
+        export_part = partial(
+            _export_part,
+            destination=destination,
+            since=since,
+            until=time.monotonic() + part,
+            on_days=partial(_add, on_days, done.days, sum(done.rows.values())),
+            stopped=stopped,
+        )
+        found = database.in_one_snapshot(export_part)
         if found is None:
             done.busy, done.complete = True, False
             return done
@@ -102,11 +104,23 @@ def run(
             found.lake.publish()
             database.transaction(state.record_published)
         done.days += found.days
-        total += found.rows
-        done.rows, done.waiting = dict(total), found.waiting
+        done.rows = dict(Counter(done.rows) + found.rows)
+        done.waiting = found.waiting
         if not found.waiting or stopped():
             done.complete = not found.waiting
             return done
+
+
+def _add(
+    on_days: Callable[[int, int, int], None],
+    days_before: int,
+    rows_before: int,
+    days: int,
+    waiting: int,
+    rows: int,
+) -> None:
+    """Report the progress of a part as that of the export."""
+    on_days(days_before + days, waiting, rows_before + rows)
 
 
 def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
@@ -121,7 +135,12 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
             namespace=destination.namespace,
             payloads=destination.payloads,
         )
-    if not is_same or full or found.definition != definition(payloads=destination.payloads):
+    if (
+        found is None
+        or not is_same
+        or full
+        or found.definition != definition(payloads=destination.payloads)
+    ):
         changes.ask_for_all(connection)
 
 
@@ -131,7 +150,7 @@ def _export_part(
     destination: Destination,
     since: date | None,
     until: float,
-    on_day: Callable[[int, int, int], None],
+    on_days: Callable[[int, int, int], None],
     stopped: Callable[[], bool],
 ) -> _Part | None:
     """Export the newest queued days; return None if another process is exporting."""
@@ -145,6 +164,10 @@ def _export_part(
     if not queued and not changed and held.published:
         return _Part(None, 0, Counter(), 0)
 
+    # Imported here: they take a second, in which an export without changes is over.
+    from etl.export import day_reader
+    from etl.export.lake import Lake
+
     lake = Lake(connection, destination)
     day_reader.prepare(connection)
     rows = Counter[str]()
@@ -157,7 +180,7 @@ def _export_part(
             for table in day_tables(payloads=destination.payloads)
         }
         rows.update(written[day])
-        on_day(len(written), len(queued) - len(written), rows.total())
+        on_days(len(written), len(queued) - len(written), rows.total())
     waiting = len(queued) - len(written)
     for table in changed:
         rows[table.name] = _replace(connection, lake, table)
@@ -173,16 +196,14 @@ def _export_part(
     return _Part(lake, len(written), rows, waiting)
 
 
-def _replace(
-    connection: Connection, lake: Lake, table: LakeTable, day: date | None = None
-) -> int:
+def _replace(connection: Connection, lake: Lake, table: LakeTable, day: date | None = None) -> int:
+    from etl.export import day_reader
+
     opened = lake.table(table)
     return opened.replace(day_reader.read(connection, table, opened.schema, day), day)
 
 
-def _changed_whole_tables(
-    connection: Connection, held: ExportState
-) -> dict[LakeTable, str | None]:
+def _changed_whole_tables(connection: Connection, held: ExportState) -> dict[LakeTable, str | None]:
     """Return the whole tables whose rows differ from those exported last, with their digests."""
     found = {}
     for table in WHOLE_TABLES:

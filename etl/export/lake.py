@@ -3,40 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
 from functools import cached_property
 
-import msgspec
 import pyarrow as pa
 from pyarrow import parquet
-from pyiceberg.expressions import AlwaysTrue, EqualTo
+from pyiceberg.expressions import AlwaysTrue, In
 from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
 from sqlalchemy import Connection
 
 from etl.export.catalog import TransactionCatalog, open_table
+from etl.export.destination import Destination
 from etl.export.lake_tables import LakeTable
 
 # Bytes of Arrow data in a row group, the unit that a reader decodes at once.
 ROW_GROUP = 48 << 20
-
-
-class Destination(msgspec.Struct, frozen=True):
-    """Where the lake is, and what it holds."""
-
-    location: str
-    """A local folder or a URL such as `s3://bucket/lake`, without a slash at its end."""
-    namespace: str = "orchestra"
-    payloads: bool = False
-    file_bytes: int = 128 << 20
-    """Bytes after which a day's rows continue in another file."""
-
-    @property
-    def folder(self) -> str:
-        """The folder of the namespace."""
-        return f"{self.location}/{self.namespace}"
 
 
 class Lake:
@@ -82,9 +66,8 @@ class OpenTable:
     def __init__(self, table: Table, file_bytes: int) -> None:
         self.table = table
         self._file_bytes = file_bytes
-        self._replaced: set[DataFile] = set()
+        self._days: list[date | None] = []
         self._added: list[DataFile] = []
-        self._is_changed = False
 
     @cached_property
     def schema(self) -> pa.Schema:
@@ -93,11 +76,9 @@ class OpenTable:
 
     def replace(self, rows: Iterable[pa.Table], day: date | None = None) -> int:
         """Write the rows that replace a day, or the whole table; return their number."""
-        filter = AlwaysTrue() if day is None else EqualTo("run_day", day)
-        self._replaced |= {one.file for one in self.table.scan(row_filter=filter).plan_files()}
         added = list(self._write(rows, "data" if day is None else f"data/run_day={day}"))
+        self._days.append(day)
         self._added += added
-        self._is_changed = True
         return sum(one.record_count for one in added)
 
     def _write(self, rows: Iterable[pa.Table], folder: str) -> Iterable[DataFile]:
@@ -115,11 +96,14 @@ class OpenTable:
 
     def commit(self, properties: Mapping[str, str]) -> int | None:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
-        if not self._replaced and not self._added:
+        replaced = list(self._replaced())
+        if not replaced and not self._added:
             return None
         transaction = self.table.transaction()
-        with transaction.update_snapshot(snapshot_properties=dict(properties)).overwrite() as update:
-            for file in self._replaced:
+        with transaction.update_snapshot(
+            snapshot_properties=dict(properties)
+        ).overwrite() as update:
+            for file in replaced:
                 update.delete_data_file(file)
             for file in self._added:
                 update.append_data_file(file)
@@ -127,6 +111,15 @@ class OpenTable:
         snapshot = self.table.current_snapshot()
         assert snapshot is not None
         return snapshot.snapshot_id
+
+    def _replaced(self) -> Iterator[DataFile]:
+        """Yield the files that hold the replaced days, or the whole table."""
+        if self._days:
+            rows = (
+                AlwaysTrue() if None in self._days else In("run_day", self._days)  # type: ignore[call-arg, arg-type]
+            )
+            for task in self.table.scan(row_filter=rows).plan_files():
+                yield task.file
 
     def publish(self) -> None:
         """Write the version hint."""

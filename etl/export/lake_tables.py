@@ -119,9 +119,7 @@ def _type(kind: object) -> str:
     return next(_TYPES[one] for one in type(kind).__mro__ if one in _TYPES)
 
 
-def _copied(
-    table: Table, alias: str, names: Iterable[str], prefix: str = ""
-) -> tuple[Column, ...]:
+def _copied(table: Table, alias: str, names: Iterable[str], prefix: str = "") -> tuple[Column, ...]:
     """Return columns of PostgreSQL as columns of the lake, and `out_of_range` if one needs it."""
     found = []
     unfit = []
@@ -138,8 +136,9 @@ def _copied(
             sql = f"encode({sql}, 'hex')"
         found.append(Column(f"{prefix}{name}", kind, sql, column.comment or ""))
     if unfit:
-        pairs = ", ".join(f"'{name}', CASE WHEN {no} THEN CAST({sql} AS text) END"
-                          for name, sql, no in unfit)
+        pairs = ", ".join(
+            f"'{name}', CASE WHEN {no} THEN CAST({sql} AS text) END" for name, sql, no in unfit
+        )
         any_unfit = " OR ".join(no for _, _, no in unfit)
         sql = (
             f"CASE WHEN {any_unfit} THEN CAST(jsonb_strip_nulls(jsonb_build_object({pairs}))"
@@ -158,7 +157,7 @@ def _copied(
 
 
 def _public(table: Table) -> list[str]:
-    return [name for name in table.c.keys() if name not in PRIVATE.get(table, ())]
+    return [one.name for one in table.c if one.name not in PRIVATE.get(table, ())]
 
 
 _RUN_DAY_COLUMN = Column(
@@ -253,7 +252,7 @@ RUN_PAYLOADS = LakeTable(
         Column("workflow_id", "string", "r.workflow_id", "The workflow."),
         Column("run_id", "string", "r.id", "The run."),
         *_copied(runs, "r", ("extra",)),
-        *_copied(run_payloads, "p", [name for name in run_payloads.c.keys() if name != "run_id"]),
+        *_copied(run_payloads, "p", [one.name for one in run_payloads.c if one.name != "run_id"]),
     ),
     source=f"{_RUNS} AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
     order=_BY_RUN,
@@ -261,7 +260,7 @@ RUN_PAYLOADS = LakeTable(
     has_content=True,
 )
 
-_PAYLOAD = [name for name in inputs.c.keys() if name != "step_id"]
+_PAYLOAD = [one.name for one in inputs.c if one.name != "step_id"]
 
 STEP_PAYLOADS = LakeTable(
     name="step_payloads",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, RowMapping, text
 
 _READ = "SELECT * FROM orchestra_etl.export_state WHERE id = 1"
 _FIND = text(_READ)
@@ -46,11 +45,11 @@ def read(connection: Connection) -> ExportState | None:
 
 
 def hold(connection: Connection) -> ExportState | None:
-    """Return the state, and lock it until the transaction ends; None if another process holds it."""
+    """Return the state, locked until the transaction ends; None if another process holds it."""
     return _state(connection.execute(_HOLD).mappings().one_or_none())
 
 
-def _state(row: Mapping[str, Any] | None) -> ExportState | None:
+def _state(row: RowMapping | None) -> ExportState | None:
     return None if row is None else msgspec.convert(dict(row), ExportState)
 
 
@@ -67,6 +66,12 @@ _ACTIVATE = text("""
          excluded.timeline, excluded.database_oid, NULL)
 """)
 
+_FORGET = (
+    text("DELETE FROM orchestra_etl.iceberg_tables"),
+    text("DELETE FROM orchestra_etl.export_days"),
+    text("UPDATE orchestra_etl.export_state SET whole_tables = '{}', exported_at = NULL"),
+)
+
 _RECORD = text("""
     UPDATE orchestra_etl.export_state
     SET definition = :definition, published = false,
@@ -79,14 +84,17 @@ _RECORD = text("""
 _PUBLISHED = text("UPDATE orchestra_etl.export_state SET published = true WHERE id = 1")
 
 
-def activate(
-    connection: Connection, *, location: str, namespace: str, payloads: bool
-) -> None:
+def activate(connection: Connection, *, location: str, namespace: str, payloads: bool) -> None:
     """Enter where the lake is; from the commit on, every change is queued.
 
     It waits for the transactions that are writing to the history: they began without the queue.
+    A lake at another place is a new one.
     """
     connection.execute(_LOCK)
+    before = read(connection)
+    if before is not None and (before.location, before.namespace) != (location, namespace):
+        for statement in _FORGET:
+            connection.execute(statement)
     connection.execute(
         _ACTIVATE, {"location": location, "namespace": namespace, "payloads": payloads}
     )
@@ -124,4 +132,5 @@ def record_published(connection: Connection) -> None:
 
 def digest(connection: Connection, query: str) -> str | None:
     """Return the digest of a query's rows; None if there are none."""
-    return connection.execute(text(_DIGEST.format(query))).scalar_one()
+    found: str | None = connection.execute(text(_DIGEST.format(query))).scalar_one()
+    return found

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from etl.errors import ConfigurationError
+from etl.settings.export import ExportSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.privacy import RedactionSettings, clean_redaction_key
 from etl.settings.retention import RetentionSettings
@@ -239,6 +240,7 @@ class Settings(Section):
     prices: tuple[PriceSettings, ...] = ()
     """Prices of models. The first match applies; prices set by command and published ones come
     after these."""
+    export: ExportSettings = ExportSettings()
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)

@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
+from etl.settings.export import ExportSettings
 from etl.settings.models import (
     ApiSettings,
     DatabaseSettings,
@@ -56,6 +57,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "redaction.rules": RedactionRuleSettings,
     "retention": RetentionSettings,
     "prices": PriceSettings,
+    "export": ExportSettings,
     "service": ServiceSettings,
     "logs": LogSettings,
 }
@@ -69,6 +71,8 @@ _ALTERNATIVES = [
     ("database", "url", "url_file"),
     ("redaction", "key", "key_file"),
 ]
+# Settings that name files or folders, which are relative to the configuration file.
+_PATHS = [*((section, key) for section, _, key in _ALTERNATIVES), ("export", "location")]
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -186,14 +190,18 @@ def _read_file(path: Path) -> dict[str, Any]:
             "ORCHESTRA_REDACTION_KEY or ORCHESTRA_REDACTION_KEY_FILE in the environment, or "
             "redaction.key_file here"
         )
-    for section, _, key in _ALTERNATIVES:
+    for section, key in _PATHS:
         table = values.get(section)
-        if isinstance(table, dict) and isinstance(table.get(key), str):
+        if isinstance(table, dict) and _is_path(table.get(key)):
             try:
                 table[key] = str(path.parent / expand_home(Path(table[key])))
             except ValueError as error:
                 raise ConfigurationError(f"{path}: {section}.{key}: {error}") from None
     return values
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "://" not in value
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:

@@ -159,9 +159,8 @@ def _run_key(table: LakeTable) -> str:
 
 def _rows_of(opened: OpenTable, day: date, *columns: str) -> Iterator[pa.Table]:
     """Yield the day's rows that are committed in the lake."""
-    scan = opened.table.scan(
-        row_filter=EqualTo("run_day", day), selected_fields=columns or ("*",)
-    )
+    wanted_day = EqualTo("run_day", day)  # type: ignore[call-arg, arg-type]
+    scan = opened.table.scan(row_filter=wanted_day, selected_fields=columns or ("*",))
     schema = opened.schema
     wanted = pa.schema([schema.field(one) for one in columns]) if columns else schema
     for batch in scan.to_arrow_batch_reader():

@@ -12,31 +12,46 @@ _TABLES = ("runs", "steps", "step_failures", "run_payloads", "step_payloads")
 
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.export_days AS d
-        (day, {", ".join(_TABLES)}, digest, snapshot_ids, exported_at)
-    SELECT n.day, {", ".join(f"COALESCE(n.{name}, 0)" for name in _TABLES)}, '',
-           CAST(:snapshot_ids AS jsonb), now()
+        (day, {", ".join(_TABLES)}, digest, archived_runs, snapshot_ids, exported_at)
+    SELECT n.day, {", ".join(f"COALESCE(n.{name}, 0)" for name in _TABLES)}, n.digest,
+           n.archived_runs, CAST(:snapshot_ids AS jsonb), now()
     FROM jsonb_to_recordset(CAST(:days AS jsonb))
-        AS n (day date, {", ".join(f"{name} bigint" for name in _TABLES)})
+        AS n (day date, digest text, archived_runs bigint,
+              {", ".join(f"{name} bigint" for name in _TABLES)})
     ON CONFLICT (day) DO UPDATE SET
-        ({", ".join(_TABLES)}, digest, snapshot_ids, exported_at) =
+        ({", ".join(_TABLES)}, digest, archived_runs, snapshot_ids, exported_at) =
         ({", ".join(f"excluded.{name}" for name in _TABLES)}, excluded.digest,
-         excluded.snapshot_ids, excluded.exported_at)
+         excluded.archived_runs, excluded.snapshot_ids, excluded.exported_at)
 """)
+
+
+class DayRecord(msgspec.Struct, frozen=True):
+    """What an export has written of a day."""
+
+    rows: Mapping[str, int]
+    """By table, the rows that the lake now holds."""
+    digest: str
+    """Digest of the day's rows in PostgreSQL; see `day_digest`."""
+    archived_runs: int
+    """How many of the runs are only in the lake."""
 
 
 def record(
     connection: Connection,
-    written: Mapping[date, Mapping[str, int]],
+    written: Mapping[date, DayRecord],
     snapshot_ids: Mapping[str, int],
 ) -> None:
     """Record days that this transaction has exported.
 
     Args:
         connection: in the transaction that commits the lake.
-        written: by day and table, the rows that the lake now holds.
+        written: what the lake now holds of each day.
         snapshot_ids: by table, the snapshot that wrote them.
     """
-    rows = [{"day": day, **counts} for day, counts in written.items()]
+    rows = [
+        {"day": day, "digest": one.digest, "archived_runs": one.archived_runs, **one.rows}
+        for day, one in written.items()
+    ]
     connection.execute(
         _RECORD,
         {

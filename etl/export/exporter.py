@@ -19,12 +19,14 @@ import structlog
 from sqlalchemy import Connection, text
 
 from etl.database import LONG, Database, allow_long
-from etl.export import changes, days, state
+from etl.export import changes, completeness, days, origin, state
+from etl.export.days import DayRecord
 from etl.export.destination import Destination
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
 from etl.export.state import ExportState
 
 if TYPE_CHECKING:
+    from etl.export.archive import Kept
     from etl.export.lake import Lake
 
 log = structlog.get_logger(__name__)
@@ -124,10 +126,20 @@ def _add(
 
 
 def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
-    """Queue every day if the lake is new or different, or if `full` asks for it."""
+    """Queue every day if the lake is new or different, or if `full` asks for it.
+
+    The same if the last export says nothing about this database, because it was restored.
+    """
     found = state.read(connection)
     wanted = (destination.location, destination.namespace, destination.payloads)
-    is_same = found is not None and wanted == (found.location, found.namespace, found.payloads)
+    lost = origin.lost_since(connection)
+    if lost is not None:
+        log.warning("export_restarted", reason=f"{lost}: every day is exported again")
+    is_same = (
+        found is not None
+        and lost is None
+        and wanted == (found.location, found.namespace, found.payloads)
+    )
     if not is_same:
         state.activate(
             connection,
@@ -165,21 +177,22 @@ def _export_part(
         return _Part(None, 0, Counter(), 0)
 
     # Imported here: they take a second, in which an export without changes is over.
-    from etl.export import day_reader
+    from etl.export import archive, day_digest, day_reader
     from etl.export.lake import Lake
 
     lake = Lake(connection, destination)
     day_reader.prepare(connection)
     rows = Counter[str]()
-    written: dict[date, dict[str, int]] = {}
+    tables = day_tables(payloads=destination.payloads)
+    written: dict[date, DayRecord] = {}
     for day in queued:
         if written and (time.monotonic() >= until or stopped()):
             break
-        written[day] = {
-            table.name: _replace(connection, lake, table, day)
-            for table in day_tables(payloads=destination.payloads)
-        }
-        rows.update(written[day])
+        kept = archive.of_day(connection, lake, day)
+        counts = {table.name: _replace(connection, lake, table, day, kept) for table in tables}
+        digest = day_digest.describe(connection, tables, day).digest
+        written[day] = DayRecord(counts, digest, len(kept.runs))
+        rows.update(counts)
         on_days(len(written), len(queued) - len(written), rows.total())
     waiting = len(queued) - len(written)
     for table in changed:
@@ -187,6 +200,7 @@ def _export_part(
     snapshots = lake.commit({"orchestra.exported-at": datetime.now(UTC).isoformat()})
     changes.forget(connection, list(written))
     days.record(connection, written, snapshots)
+    completeness.refresh(connection)
     state.record(
         connection,
         definition=definition(payloads=destination.payloads),
@@ -196,11 +210,21 @@ def _export_part(
     return _Part(lake, len(written), rows, waiting)
 
 
-def _replace(connection: Connection, lake: Lake, table: LakeTable, day: date | None = None) -> int:
+def _replace(
+    connection: Connection,
+    lake: Lake,
+    table: LakeTable,
+    day: date | None = None,
+    kept: Kept | None = None,
+) -> int:
+    """Replace a day with PostgreSQL's rows and what the lake keeps of it, or a whole table."""
     from etl.export import day_reader
 
     opened = lake.table(table)
-    return opened.replace(day_reader.read(connection, table, opened.schema, day), day)
+    rows = day_reader.read(connection, table, opened.schema, day)
+    if kept is not None:
+        rows = kept.merged(connection, lake, table, rows)
+    return opened.replace(rows, day)
 
 
 def _changed_whole_tables(connection: Connection, held: ExportState) -> dict[LakeTable, str | None]:

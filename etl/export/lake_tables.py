@@ -104,6 +104,11 @@ class LakeTable(msgspec.Struct, frozen=True):
     """Whether it contains what users and models said."""
 
     @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(one.name for one in self.columns)
+
+    @property
     def is_by_day(self) -> bool:
         """Whether it has a partition for each day; otherwise it is a whole table."""
         return self.columns[0].name == "run_day"

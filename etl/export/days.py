@@ -12,14 +12,16 @@ _TABLES = ("runs", "steps", "step_failures", "run_payloads", "step_payloads")
 
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.export_days AS d
-        (day, {", ".join(_TABLES)}, digest, exported_at)
-    SELECT n.day, {", ".join(f"COALESCE(n.{name}, 0)" for name in _TABLES)}, '', now()
+        (day, {", ".join(_TABLES)}, digest, archived_runs, exported_at)
+    SELECT n.day, {", ".join(f"COALESCE(n.{name}, 0)" for name in _TABLES)}, n.digest,
+           n.archived_runs, now()
     FROM jsonb_to_recordset(CAST(:days AS jsonb))
-        AS n (day date, {", ".join(f"{name} bigint" for name in _TABLES)})
+        AS n (day date, digest text, archived_runs bigint,
+              {", ".join(f"{name} bigint" for name in _TABLES)})
     ON CONFLICT (day) DO UPDATE SET
-        ({", ".join(_TABLES)}, digest, exported_at) =
+        ({", ".join(_TABLES)}, digest, archived_runs, exported_at) =
         ({", ".join(f"excluded.{name}" for name in _TABLES)}, excluded.digest,
-         excluded.exported_at)
+         excluded.archived_runs, excluded.exported_at)
 """)
 
 _RECORD_SNAPSHOTS = text("""
@@ -28,14 +30,28 @@ _RECORD_SNAPSHOTS = text("""
 """)
 
 
-def record(connection: Connection, written: Mapping[date, Mapping[str, int]]) -> None:
+class DayRecord(msgspec.Struct, frozen=True):
+    """What an export has written of a day."""
+
+    rows: Mapping[str, int]
+    """By table, the rows that the lake now holds."""
+    digest: str
+    """Digest of the day's rows in PostgreSQL; see `day_digest`."""
+    archived_runs: int
+    """How many of the runs are only in the lake."""
+
+
+def record(connection: Connection, written: Mapping[date, DayRecord]) -> None:
     """Record days that this transaction exports.
 
     Args:
         connection: in the transaction that commits the lake.
-        written: by day and table, the rows that the lake will hold.
+        written: what the lake will hold of each day.
     """
-    rows = [{"day": day, **counts} for day, counts in written.items()]
+    rows = [
+        {"day": day, "digest": one.digest, "archived_runs": one.archived_runs, **one.rows}
+        for day, one in written.items()
+    ]
     connection.execute(_RECORD, {"days": msgspec.json.encode(rows).decode()})
 
 

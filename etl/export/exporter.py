@@ -14,13 +14,16 @@ from datetime import date
 from functools import partial
 
 import msgspec
+import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.export import changes, state, whole_tables
+from etl.export import changes, origin, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake_tables import definition
 from etl.export.progress import Part, Progress
+
+log = structlog.get_logger(__name__)
 
 # Seconds after which a part is committed. While it runs, VACUUM keeps what it sees.
 PART = 60.0
@@ -102,10 +105,20 @@ def _add(
 
 
 def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
-    """Queue every day if the lake is new or different, or if `full` asks for it."""
+    """Queue every day if the lake is new or different, or if `full` asks for it.
+
+    The same if the last export says nothing about this database, because it was restored.
+    """
     found = state.read(connection)
     wanted = (destination.location, destination.namespace, destination.payloads)
-    if found is None or wanted != (found.location, found.namespace, found.payloads):
+    lost = origin.lost_since(connection)
+    if lost is not None:
+        log.warning("export_restarted", reason=f"{lost}: every day is exported again")
+    if (
+        found is None
+        or lost is not None
+        or wanted != (found.location, found.namespace, found.payloads)
+    ):
         state.activate(connection, destination)
     elif not full and found.definition == definition(payloads=destination.payloads):
         return

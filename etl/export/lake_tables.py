@@ -65,7 +65,7 @@ _DAY = "CAST(%(day)s AS date)"
 
 # The index on start_time finds the runs; the last condition decides.
 _RUNS = f"""(
-    SELECT * FROM orchestra.runs AS any_run
+    SELECT *, xmin FROM orchestra.runs AS any_run
     WHERE (start_time >= CAST({_DAY} AS timestamptz)
             AND start_time < CAST({_DAY} + 1 AS timestamptz)
         OR start_time IS NULL
@@ -102,6 +102,11 @@ class LakeTable(msgspec.Struct, frozen=True):
     comment: str
     has_content: bool = False
     """Whether it contains what users and models said."""
+
+    @property
+    def column_names(self) -> tuple[str, ...]:
+        """The names of the columns, in order."""
+        return tuple(one.name for one in self.columns)
 
     @property
     def is_by_day(self) -> bool:

@@ -7,18 +7,27 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
 
-import structlog
 from sqlalchemy import Connection
 
-from etl.export import changes, day_reader, days, garbage, state, whole_tables
+from etl.export import (
+    archive,
+    changes,
+    completeness,
+    day_digest,
+    day_reader,
+    days,
+    garbage,
+    state,
+    whole_tables,
+)
+from etl.export.archive import Kept
+from etl.export.days import DayRecord
 from etl.export.destination import Destination
 from etl.export.lake import Lake
 from etl.export.lake_tables import LakeTable, day_tables, definition
 from etl.export.progress import Part, Progress
 from etl.export.state import ExportState
 from etl.export.store import reported
-
-log = structlog.get_logger(__name__)
 
 
 def export(
@@ -56,13 +65,15 @@ def export(
             garbage.collect(lake)
         written = _write_days(connection, lake, destination, queued, until, on_days, stopped)
         days.record(connection, written)
+        completeness.refresh(connection)
         changes.forget(connection, list(written))
         rows = Counter[str]()
-        for counts in written.values():
-            rows.update(counts)
+        for one in written.values():
+            rows.update(one.rows)
         digests = whole_tables.changed(connection, held.whole_tables)
         for table in digests:
-            rows[table.name] = _replace(connection, lake, table)
+            opened = lake.table(table)
+            rows[table.name] = opened.replace(day_reader.read(connection, table, opened.schema))
         now = datetime.now(UTC)
         snapshots = lake.commit(
             {"orchestra.exported-at": now.isoformat()},
@@ -87,23 +98,28 @@ def _write_days(
     until: float,
     on_days: Progress,
     stopped: Callable[[], bool],
-) -> dict[date, dict[str, int]]:
-    """Write at least one day; return the rows of each table by day."""
+) -> dict[date, DayRecord]:
+    """Write at least one day."""
     day_reader.prepare(connection)
-    written: dict[date, dict[str, int]] = {}
+    tables = day_tables(payloads=destination.payloads)
+    written: dict[date, DayRecord] = {}
     rows = 0
     for day in queued:
         if written and (time.monotonic() >= until or stopped()):
             break
-        written[day] = {
-            table.name: _replace(connection, lake, table, day)
-            for table in day_tables(payloads=destination.payloads)
-        }
-        rows += sum(written[day].values())
+        kept = archive.of_day(connection, lake, day)
+        counts = {table.name: _replace_day(connection, lake, table, day, kept) for table in tables}
+        digest = day_digest.describe(connection, tables, day).digest
+        written[day] = DayRecord(counts, digest, len(kept.runs))
+        rows += sum(counts.values())
         on_days(len(written), len(queued) - len(written), rows)
     return written
 
 
-def _replace(connection: Connection, lake: Lake, table: LakeTable, day: date | None = None) -> int:
+def _replace_day(
+    connection: Connection, lake: Lake, table: LakeTable, day: date, kept: Kept
+) -> int:
+    """Replace a day by PostgreSQL's rows and by what the lake keeps of it."""
     opened = lake.table(table)
-    return opened.replace(day_reader.read(connection, table, opened.schema, day), day)
+    rows = day_reader.read(connection, table, opened.schema, day)
+    return opened.replace(kept.merged(connection, lake, table, rows), day)

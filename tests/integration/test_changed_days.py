@@ -53,7 +53,7 @@ def _take(database: Database) -> list[date]:
         changes.forget(connection, found)
         return found
 
-    return database.transaction(work, one_snapshot=True)
+    return database.in_one_snapshot(work)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_a_change_during_an_export_stays_queued(database: Database, database_url
         return found
 
     query(database_url, "UPDATE orchestra.runs SET state = 'running'")
-    assert database.transaction(work, one_snapshot=True) == [FIRST]
+    assert database.in_one_snapshot(work) == [FIRST]
     assert _take(database) == [FIRST]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import msgspec
@@ -12,16 +12,21 @@ _TABLES = ("runs", "steps", "step_failures", "run_payloads", "step_payloads")
 
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.export_days AS d
-        (day, {", ".join(_TABLES)}, digest, archived_runs, snapshot_ids, exported_at)
+        (day, {", ".join(_TABLES)}, digest, archived_runs, exported_at)
     SELECT n.day, {", ".join(f"COALESCE(n.{name}, 0)" for name in _TABLES)}, n.digest,
-           n.archived_runs, CAST(:snapshot_ids AS jsonb), now()
+           n.archived_runs, now()
     FROM jsonb_to_recordset(CAST(:days AS jsonb))
         AS n (day date, digest text, archived_runs bigint,
               {", ".join(f"{name} bigint" for name in _TABLES)})
     ON CONFLICT (day) DO UPDATE SET
-        ({", ".join(_TABLES)}, digest, archived_runs, snapshot_ids, exported_at) =
+        ({", ".join(_TABLES)}, digest, archived_runs, exported_at) =
         ({", ".join(f"excluded.{name}" for name in _TABLES)}, excluded.digest,
-         excluded.archived_runs, excluded.snapshot_ids, excluded.exported_at)
+         excluded.archived_runs, excluded.exported_at)
+""")
+
+_RECORD_SNAPSHOTS = text("""
+    UPDATE orchestra_etl.export_days SET snapshot_ids = CAST(:snapshot_ids AS jsonb)
+    WHERE day = ANY (CAST(:days AS date[]))
 """)
 
 
@@ -36,26 +41,26 @@ class DayRecord(msgspec.Struct, frozen=True):
     """How many of the runs are only in the lake."""
 
 
-def record(
-    connection: Connection,
-    written: Mapping[date, DayRecord],
-    snapshot_ids: Mapping[str, int],
-) -> None:
-    """Record days that this transaction has exported.
+def record(connection: Connection, written: Mapping[date, DayRecord]) -> None:
+    """Record days that this transaction exports.
 
     Args:
         connection: in the transaction that commits the lake.
-        written: what the lake now holds of each day.
-        snapshot_ids: by table, the snapshot that wrote them.
+        written: what the lake will hold of each day.
     """
     rows = [
         {"day": day, "digest": one.digest, "archived_runs": one.archived_runs, **one.rows}
         for day, one in written.items()
     ]
+    connection.execute(_RECORD, {"days": msgspec.json.encode(rows).decode()})
+
+
+def record_snapshots(
+    connection: Connection, days: Sequence[date], snapshot_ids: Mapping[str, int]
+) -> None:
+    """Record the snapshots, by table, that wrote these days."""
+    own = {name: snapshot_ids[name] for name in _TABLES if name in snapshot_ids}
     connection.execute(
-        _RECORD,
-        {
-            "days": msgspec.json.encode(rows).decode(),
-            "snapshot_ids": msgspec.json.encode(snapshot_ids).decode(),
-        },
+        _RECORD_SNAPSHOTS,
+        {"days": list(days), "snapshot_ids": msgspec.json.encode(own).decode()},
     )

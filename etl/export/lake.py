@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import date
+from datetime import date, datetime
 from functools import cached_property
 
 import pyarrow as pa
-from pyarrow import parquet
 from pyiceberg.expressions import AlwaysTrue, In
-from pyiceberg.io.pyarrow import parquet_file_to_data_file, schema_to_pyarrow
+from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table
+from pyiceberg.table.update.snapshot import ExpireSnapshots
 from sqlalchemy import Connection
 
 from etl.export.catalog import TransactionCatalog, open_table
 from etl.export.destination import Destination
 from etl.export.lake_tables import LakeTable
-
-# Bytes of Arrow data in a row group, the unit that a reader decodes at once.
-ROW_GROUP = 48 << 20
+from etl.export.parquet_files import write
+from etl.export.store import Store, reported
 
 
 class Lake:
@@ -30,6 +28,8 @@ class Lake:
         self._catalog = TransactionCatalog(connection)
         self._destination = destination
         self._open: dict[str, OpenTable] = {}
+        self.store = Store(destination.folder)
+        """The files of all tables."""
 
     def table(self, wanted: LakeTable) -> OpenTable:
         """Return a table, which is created if it does not exist."""
@@ -40,24 +40,44 @@ class Lake:
             self._open[wanted.name] = OpenTable(found, self._destination.file_bytes)
         return self._open[wanted.name]
 
-    def commit(self, properties: Mapping[str, str]) -> dict[str, int]:
-        """Change the tables in the catalog, each by one snapshot with these properties.
+    def open_all(self) -> list[OpenTable]:
+        """Open and return every table that exists."""
+        namespace = self._destination.namespace
+        if self._catalog.namespace_exists(namespace):
+            for identifier in self._catalog.list_tables(namespace):
+                if identifier[-1] not in self._open:
+                    self._open[identifier[-1]] = OpenTable(
+                        self._catalog.load_table(identifier), self._destination.file_bytes
+                    )
+        return list(self._open.values())
 
-        Returns the new snapshot of each table that changes.
+    def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> dict[str, int]:
+        """Change the opened tables in the catalog, each by one snapshot.
+
+        Args:
+            properties: what the snapshots say about themselves.
+            expire_before: older snapshots are forgotten, so that their files can be deleted.
+
+        Returns:
+            The new snapshot of each table that changes.
         """
-        return {
-            name: snapshot
+        found = {
+            name: one.commit(properties, expire_before=expire_before)
             for name, one in self._open.items()
-            if (snapshot := one.commit(properties)) is not None
         }
+        return {name: snapshot for name, snapshot in found.items() if snapshot is not None}
 
     def publish(self) -> None:
-        """Write the version hints, by which readers without the catalog find the tables.
+        """Write the version hints, by which readers without the catalog find the opened tables.
 
-        They must name only what is committed.
+        What they name must be committed.
+
+        Raises:
+            LakeError: the store cannot be written; the next export writes them.
         """
-        for one in self._open.values():
-            one.publish()
+        with reported(self._destination.location):
+            for one in self._open.values():
+                one.publish()
 
 
 class OpenTable:
@@ -76,41 +96,30 @@ class OpenTable:
 
     def replace(self, rows: Iterable[pa.Table], day: date | None = None) -> int:
         """Write the rows that replace a day, or the whole table; return their number."""
-        added = list(self._write(rows, "data" if day is None else f"data/run_day={day}"))
+        folder = "data" if day is None else f"data/run_day={day.isoformat()}"
+        added = list(write(self.table, folder, self.schema, rows, file_bytes=self._file_bytes))
         self._days.append(day)
         self._added += added
         return sum(one.record_count for one in added)
 
-    def _write(self, rows: Iterable[pa.Table], folder: str) -> Iterable[DataFile]:
-        writer: _Writer | None = None
-        for group in _row_groups(rows):
-            if writer is None:
-                path = f"{self.table.location()}/{folder}/{uuid.uuid4()}.parquet"
-                writer = _Writer(self.table, path, self.schema)
-            writer.write(group)
-            if writer.size >= self._file_bytes:
-                yield writer.close()
-                writer = None
-        if writer is not None:
-            yield writer.close()
-
-    def commit(self, properties: Mapping[str, str]) -> int | None:
+    def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> int | None:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
         replaced = list(self._replaced())
-        if not replaced and not self._added:
-            return None
         transaction = self.table.transaction()
-        with transaction.update_snapshot(
-            snapshot_properties=dict(properties)
-        ).overwrite() as update:
-            for file in replaced:
-                update.delete_data_file(file)
-            for file in self._added:
-                update.append_data_file(file)
+        if replaced or self._added:
+            with transaction.update_snapshot(dict(properties)).overwrite() as update:
+                for file in replaced:
+                    update.delete_data_file(file)
+                for file in self._added:
+                    update.append_data_file(file)
+        current = transaction.table_metadata.current_snapshot_id
+        old = expire_before.timestamp() * 1000
+        if any(
+            one.timestamp_ms < old and one.snapshot_id != current for one in self.table.snapshots()
+        ):
+            ExpireSnapshots(transaction).older_than(expire_before).commit()
         transaction.commit_transaction()
-        snapshot = self.table.current_snapshot()
-        assert snapshot is not None
-        return snapshot.snapshot_id
+        return current if replaced or self._added else None
 
     def _replaced(self) -> Iterator[DataFile]:
         """Yield the files that hold the replaced days, or the whole table."""
@@ -124,44 +133,10 @@ class OpenTable:
     def publish(self) -> None:
         """Write the version hint."""
         name = self.table.metadata_location.rpartition("/")[2].removesuffix(".metadata.json")
-        path = f"{self.table.location()}/metadata/version-hint.text"
-        with self.table.io.new_output(path).create(overwrite=True) as file:
+        with self.table.io.new_output(version_hint(self.table)).create(overwrite=True) as file:
             file.write(name.encode())
 
 
-class _Writer:
-    """Writes a Parquet file."""
-
-    def __init__(self, table: Table, path: str, schema: pa.Schema) -> None:
-        self._table, self._path = table, path
-        self._stream = table.io.new_output(path).create()
-        self._writer = parquet.ParquetWriter(self._stream, schema, compression="zstd")
-
-    @property
-    def size(self) -> int:
-        """Bytes written."""
-        return int(self._stream.tell())
-
-    def write(self, group: pa.Table) -> None:
-        """Write a row group."""
-        self._writer.write_table(group, row_group_size=group.num_rows)
-
-    def close(self) -> DataFile:
-        """Complete the file."""
-        self._writer.close()
-        self._stream.close()
-        return parquet_file_to_data_file(self._table.io, self._table.metadata, self._path)
-
-
-def _row_groups(rows: Iterable[pa.Table]) -> Iterable[pa.Table]:
-    """Collect tables until they are as large as a row group."""
-    waiting: list[pa.Table] = []
-    size = 0
-    for one in rows:
-        waiting.append(one)
-        size += one.nbytes
-        if size >= ROW_GROUP:
-            yield pa.concat_tables(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield pa.concat_tables(waiting)
+def version_hint(table: Table) -> str:
+    """Return the place of a table's version hint."""
+    return f"{table.location()}/metadata/version-hint.text"

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.analytics import rollup_queries
-from etl.tables import PRIVATE, inputs, outputs, prices, rollups, run_payloads, runs, steps
+from etl.tables import PRIVATE, inputs, lake, outputs, prices, rollups, run_payloads, runs, steps
 from etl.tables.analytics import workflow_versions, workflows
 
 MEANING = 1
@@ -111,7 +111,7 @@ class LakeTable(msgspec.Struct, frozen=True):
     @property
     def is_by_day(self) -> bool:
         """Whether it has a partition for each day; otherwise it is a whole table."""
-        return self.columns[0].name == "run_day"
+        return _DAY in self.source
 
     @property
     def query(self) -> str:
@@ -298,7 +298,19 @@ def _whole(table: Table) -> LakeTable:
     )
 
 
-WHOLE_TABLES = tuple(map(_whole, (workflows, workflow_versions, prices.prices)))
+DAYS = LakeTable(
+    name="days",
+    columns=_copied(
+        lake.export_days,
+        "t",
+        [one.name for one in lake.export_days.c if one.name != "snapshot_ids"],
+    ),
+    source="orchestra_etl.export_days AS t",
+    order="t.day",
+    comment="The days of the lake: how many rows each has, and until when it is complete.",
+)
+
+WHOLE_TABLES = (*map(_whole, (workflows, workflow_versions, prices.prices)), DAYS)
 
 
 def day_tables(*, payloads: bool) -> tuple[LakeTable, ...]:

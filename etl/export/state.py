@@ -8,6 +8,9 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, RowMapping, text
 
+from etl.database import LONG, allow_long
+from etl.export.destination import Destination
+
 _READ = "SELECT * FROM orchestra_etl.export_state WHERE id = 1"
 _FIND = text(_READ)
 
@@ -15,13 +18,13 @@ _FIND = text(_READ)
 # cannot lock it, and starts again with a newer snapshot.
 _HOLD = text(f"{_READ} FOR UPDATE SKIP LOCKED")
 
+_MAY_BE_IDLE = text(f"SET LOCAL idle_in_transaction_session_timeout = {round(LONG * 1000)}")
+
 # The order in which a load locks them.
 _LOCK = text("""
     LOCK TABLE orchestra.runs, orchestra.run_payloads, orchestra.steps, orchestra.inputs,
         orchestra.outputs IN SHARE ROW EXCLUSIVE MODE
 """)
-
-_DIGEST = "SELECT md5(string_agg(md5(CAST(t AS text)), '' ORDER BY CAST(t AS text))) FROM ({}) AS t"
 
 
 class ExportState(msgspec.Struct, frozen=True):
@@ -45,7 +48,12 @@ def read(connection: Connection) -> ExportState | None:
 
 
 def hold(connection: Connection) -> ExportState | None:
-    """Return the state, locked until the transaction ends; None if another process holds it."""
+    """Return the state, locked until the transaction ends; None if another process holds it.
+
+    The transaction may then take hours, and be idle while files are written.
+    """
+    allow_long(connection)
+    connection.execute(_MAY_BE_IDLE)
     return _state(connection.execute(_HOLD).mappings().one_or_none())
 
 
@@ -72,6 +80,10 @@ _FORGET = (
     text("UPDATE orchestra_etl.export_state SET whole_tables = '{}', exported_at = NULL"),
 )
 
+_FORGET_PAYLOADS = text("""
+    DELETE FROM orchestra_etl.iceberg_tables WHERE table_name IN ('run_payloads', 'step_payloads')
+""")
+
 _RECORD = text("""
     UPDATE orchestra_etl.export_state
     SET definition = :definition, published = false,
@@ -81,22 +93,33 @@ _RECORD = text("""
     WHERE id = 1
 """)
 
+_UNPUBLISHED = text("UPDATE orchestra_etl.export_state SET published = false WHERE id = 1")
 _PUBLISHED = text("UPDATE orchestra_etl.export_state SET published = true WHERE id = 1")
 
 
-def activate(connection: Connection, *, location: str, namespace: str, payloads: bool) -> None:
+def activate(connection: Connection, destination: Destination) -> None:
     """Enter where the lake is; from the commit on, every change is queued.
 
     It waits for the transactions that are writing to the history: they began without the queue.
-    A lake at another place is a new one.
+    A lake at another place is a new one. Without payloads, the tables of payloads leave the
+    catalog, and the next export deletes their files.
     """
     connection.execute(_LOCK)
     before = read(connection)
-    if before is not None and (before.location, before.namespace) != (location, namespace):
-        for statement in _FORGET:
+    if before is not None:
+        is_moved = (before.location, before.namespace) != (
+            destination.location,
+            destination.namespace,
+        )
+        for statement in _FORGET if is_moved else (_FORGET_PAYLOADS,):
             connection.execute(statement)
     connection.execute(
-        _ACTIVATE, {"location": location, "namespace": namespace, "payloads": payloads}
+        _ACTIVATE,
+        {
+            "location": destination.location,
+            "namespace": destination.namespace,
+            "payloads": destination.payloads,
+        },
     )
 
 
@@ -125,12 +148,11 @@ def record(
     )
 
 
+def record_unpublished(connection: Connection) -> None:
+    """Record a commit of the lake that changes no rows; its version hints are not written yet."""
+    connection.execute(_UNPUBLISHED)
+
+
 def record_published(connection: Connection) -> None:
     """Record that the version hints name the last commit."""
     connection.execute(_PUBLISHED)
-
-
-def digest(connection: Connection, query: str) -> str | None:
-    """Return the digest of a query's rows; None if there are none."""
-    found: str | None = connection.execute(text(_DIGEST.format(query))).scalar_one()
-    return found

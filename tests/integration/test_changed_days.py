@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.export import changes, completeness, day_digest, day_reader, origin, state
+from etl.export.destination import Destination
 from etl.export.lake_tables import day_tables
 from tests.support import query
 
@@ -30,9 +31,7 @@ def database(database_url: str) -> Iterator[Database]:
     """Open a database in which an export has been set up, with a run on the first day."""
     opened = Database(database_url, patience=5)
     _run(database_url, "first", FIRST)
-    opened.transaction(
-        lambda c: state.activate(c, location="/lake", namespace="orchestra", payloads=True)
-    )
+    opened.transaction(lambda c: state.activate(c, Destination("/lake", payloads=True)))
     yield opened
     opened.close()
 
@@ -201,9 +200,7 @@ def test_writers_in_flight_are_awaited_when_the_export_begins(database_url: str)
     with psycopg.connect(database_url) as writer:
         writer.execute(_RUN, ["late", _noon(FIRST)])
         with pytest.raises(Exception, match="lock"):
-            impatient.transaction(
-                lambda c: state.activate(c, location="/l", namespace="o", payloads=False)
-            )
+            impatient.transaction(lambda c: state.activate(c, Destination("/lake")))
     impatient.close()
 
 

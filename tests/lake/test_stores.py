@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import pytest
 from pyarrow import fs
@@ -13,7 +11,7 @@ from pyarrow import fs
 from tests.acceptance.test_analytics_documentation import World, world
 from tests.lake.conftest import PYTHON, TABLES, Lake, lake_of
 from tests.lake.test_readers import APART, figures, summed
-from tests.support import free_port, query, wait_until
+from tests.support import free_port, wait_until
 
 __all__ = ["world"]
 

@@ -46,6 +46,7 @@ from etl.transform.states import StateMap
 if TYPE_CHECKING:
     from etl.export.destination import Destination
     from etl.export.exporter import ExportReport
+    from etl.export.verify import VerifyReport
 
 log = structlog.get_logger(__name__)
 
@@ -354,6 +355,31 @@ async def export(
         exporter.run, database, destination, full=full, since=since, on_days=on_days,
         stopped=stopped,
     )  # fmt: skip
+
+
+async def verify_export(
+    settings: Settings,
+    database: Database,
+    *,
+    deep: bool = False,
+    on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> VerifyReport:
+    """Compare the lake with the history, in a thread; see `verify.verify`.
+
+    Raises:
+        ConfigurationError: no lake is configured, or the packages for it are not installed.
+        DatabaseError: the database cannot be used, or its schema has no tables for the export.
+        LakeError: the lake cannot be read.
+    """
+    destination = lake(settings)
+    schema.require(database, "0003")
+    from etl.export import verify
+
+    compare = partial(
+        verify.verify, destination=destination, deep=deep, on_days=on_days, stopped=stopped
+    )
+    return await asyncio.to_thread(database.in_one_snapshot, compare)
 
 
 async def redact_stored(

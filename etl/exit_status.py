@@ -29,5 +29,6 @@ class ExitStatus(IntEnum):
     ROLLUPS_DIFFER = 8, "`rollups verify`: the rollups differ from the steps"
     NOT_SEARCHED = 9, "`erase`: some stored runs could not be searched"
     LAKE = 10, "the lake cannot be read or written"
+    LAKE_DIFFERS = 11, "`export verify`: the lake differs from the history"
     INTERRUPTED = 130, "interrupted by Ctrl-C before the work was done"
     TERMINATED = 143, "ended by SIGTERM before the work was done"

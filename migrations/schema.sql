@@ -2279,101 +2279,44 @@ CREATE FUNCTION orchestra.usage_of(calls orchestra.model_usage) RETURNS orchestr
 $$;
 COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usage in a row of model_usage as one value, for cost_parts and call_cost.';
 
-CREATE FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) RETURNS date
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN ((CASE WHEN ((start_time >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (start_time <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN start_time WHEN ((first_seen_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (first_seen_at <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN first_seen_at ELSE '0001-01-01 00:00:00+00'::timestamp with time zone END AT TIME ZONE 'UTC'::text))::date;
-COMMENT ON FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) IS 'The UTC day of a run in the lake: of its start; if that is missing or outside the years 1 to 9999, of when the run was first seen.';
-
-CREATE TABLE orchestra.runs (
-    id text NOT NULL COLLATE pg_catalog."C",
-    workflow_id text NOT NULL COLLATE pg_catalog."C",
-    organization_id text COLLATE pg_catalog."C",
-    user_id text COLLATE pg_catalog."C",
-    status text,
-    state text NOT NULL,
-    status_source text NOT NULL,
-    tracking text NOT NULL,
-    start_time timestamp with time zone,
-    end_time timestamp with time zone,
-    duration_ms double precision GENERATED ALWAYS AS (((EXTRACT(epoch FROM (end_time - start_time)) * (1000)::numeric))::double precision) STORED,
-    api_elapsed_seconds double precision,
-    error jsonb,
-    extra jsonb,
-    redaction_policy text,
-    content_hash bytea,
-    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
-COMMENT ON TABLE orchestra.runs IS 'One row per run of a workflow.';
-COMMENT ON COLUMN orchestra.runs.id IS 'The run''s id.';
-COMMENT ON COLUMN orchestra.runs.workflow_id IS 'The workflow this is a run of.';
-COMMENT ON COLUMN orchestra.runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
-COMMENT ON COLUMN orchestra.runs.user_id IS 'The user who started it; the API may mask it with asterisks.';
-COMMENT ON COLUMN orchestra.runs.status IS 'The status as the API returns it; null if it returns none.';
-COMMENT ON COLUMN orchestra.runs.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
-COMMENT ON COLUMN orchestra.runs.status_source IS 'api: the API returned the status; derived: it follows from the steps.';
-COMMENT ON COLUMN orchestra.runs.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
-COMMENT ON COLUMN orchestra.runs.start_time IS 'When it started, by the API.';
-COMMENT ON COLUMN orchestra.runs.end_time IS 'When it ended, by the API; null while it runs.';
-COMMENT ON COLUMN orchestra.runs.duration_ms IS 'end_time minus start_time, in milliseconds.';
-COMMENT ON COLUMN orchestra.runs.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
-COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API returns it.';
-COMMENT ON COLUMN orchestra.runs.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
-COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: no rules.';
-COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the run as it was written; equal hashes need no write.';
-COMMENT ON COLUMN orchestra.runs.first_seen_at IS 'When this run was first loaded.';
-COMMENT ON COLUMN orchestra.runs.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
-
-CREATE TABLE orchestra_etl.changed_days (
-    day date NOT NULL,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL
-)
-WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
-COMMENT ON TABLE orchestra_etl.changed_days IS 'A queue: the days whose runs, steps or payloads have changed since they were last exported. It stays empty until the first export.';
-COMMENT ON COLUMN orchestra_etl.changed_days.day IS 'The UTC day of runs that changed.';
-COMMENT ON COLUMN orchestra_etl.changed_days.xid IS 'The transaction that changed them.';
-
-CREATE FUNCTION orchestra_etl.mark_days_of(run_ids text[]) RETURNS void
-    LANGUAGE sql
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    BEGIN ATOMIC
- WITH locked AS (
-          SELECT runs.start_time,
-             runs.first_seen_at
-            FROM orchestra.runs
-           WHERE (runs.id = ANY (mark_days_of.run_ids))
-           ORDER BY runs.id
-          FOR SHARE OF runs
-         )
-  INSERT INTO orchestra_etl.changed_days (day)  SELECT DISTINCT orchestra_etl.run_day(locked.start_time, locked.first_seen_at) AS run_day
-            FROM locked ON CONFLICT DO NOTHING;
-END;
-COMMENT ON FUNCTION orchestra_etl.mark_days_of(run_ids text[]) IS 'Queues the days of these runs.';
-
-CREATE FUNCTION orchestra_etl.mark_days_of_payloads() RETURNS trigger
+CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    run_ids text[];
+    run_ids text[] := '{}';
+    more text[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state WHERE payloads) THEN
+    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state
+                   WHERE payloads OR TG_TABLE_NAME = 'steps') THEN
         RETURN NULL;
     END IF;
-    IF TG_TABLE_NAME = 'run_payloads' THEN
-        run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
-    ELSE
+    IF TG_TABLE_NAME IN ('inputs', 'outputs') THEN
         run_ids := ARRAY(SELECT DISTINCT s.run_id
                          FROM before AS b JOIN orchestra.steps AS s ON s.id = b.step_id);
+    ELSE
+        IF TG_OP <> 'INSERT' THEN
+            run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            more := ARRAY(SELECT DISTINCT run_id FROM after);
+            run_ids := run_ids || more;
+        END IF;
     END IF;
     IF run_ids <> '{}' THEN
-        PERFORM orchestra_etl.mark_days_of(run_ids);
+        WITH locked AS (
+            SELECT start_time, first_seen_at FROM orchestra.runs
+            WHERE id = ANY (run_ids)
+            ORDER BY id FOR SHARE
+        )
+        INSERT INTO orchestra_etl.changed_days (day)
+        SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) FROM locked
+        ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
 END
 $$;
-COMMENT ON FUNCTION orchestra_etl.mark_days_of_payloads() IS 'Queues the days of the runs whose payloads change or are deleted.';
+COMMENT ON FUNCTION orchestra_etl.mark_days_of_parts() IS 'Queues the days of the runs whose steps or payloads are written.';
 
 CREATE FUNCTION orchestra_etl.mark_days_of_runs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2398,32 +2341,6 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION orchestra_etl.mark_days_of_runs() IS 'Queues the days of runs that are written, before and after.';
-
-CREATE FUNCTION orchestra_etl.mark_days_of_steps() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
-DECLARE
-    run_ids text[] := '{}';
-    more text[];
-BEGIN
-    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state) THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP <> 'INSERT' THEN
-        run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        more := ARRAY(SELECT DISTINCT run_id FROM after);
-        run_ids := run_ids || more;
-    END IF;
-    IF run_ids <> '{}' THEN
-        PERFORM orchestra_etl.mark_days_of(run_ids);
-    END IF;
-    RETURN NULL;
-END
-$$;
-COMMENT ON FUNCTION orchestra_etl.mark_days_of_steps() IS 'Queues the days of the runs whose steps are written.';
 
 CREATE FUNCTION orchestra_etl.mark_every_day() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
@@ -2492,6 +2409,11 @@ END
 $$;
 COMMENT ON FUNCTION orchestra_etl.mark_steps() IS 'Queues the rollup groups of steps that are written, before and after.';
 
+CREATE FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((CASE WHEN ((start_time >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (start_time <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN start_time WHEN ((first_seen_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (first_seen_at <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN first_seen_at ELSE '0001-01-01 00:00:00+00'::timestamp with time zone END AT TIME ZONE 'UTC'::text))::date;
+COMMENT ON FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) IS 'The UTC day of a run in the lake: of its start; if that is missing or outside the years 1 to 9999, of when the run was first seen.';
+
 CREATE AGGREGATE orchestra.array_concat_agg(buckets smallint[]) (
     SFUNC = array_cat,
     STYPE = smallint[],
@@ -2538,6 +2460,47 @@ CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q dou
     PARALLEL = safe
 );
 COMMENT ON AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) IS 'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over any grouping: never average percentiles, merge the counts.';
+
+CREATE TABLE orchestra.runs (
+    id text NOT NULL COLLATE pg_catalog."C",
+    workflow_id text NOT NULL COLLATE pg_catalog."C",
+    organization_id text COLLATE pg_catalog."C",
+    user_id text COLLATE pg_catalog."C",
+    status text,
+    state text NOT NULL,
+    status_source text NOT NULL,
+    tracking text NOT NULL,
+    start_time timestamp with time zone,
+    end_time timestamp with time zone,
+    duration_ms double precision GENERATED ALWAYS AS (((EXTRACT(epoch FROM (end_time - start_time)) * (1000)::numeric))::double precision) STORED,
+    api_elapsed_seconds double precision,
+    error jsonb,
+    extra jsonb,
+    redaction_policy text,
+    content_hash bytea,
+    first_seen_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
+COMMENT ON TABLE orchestra.runs IS 'One row per run of a workflow.';
+COMMENT ON COLUMN orchestra.runs.id IS 'The run''s id.';
+COMMENT ON COLUMN orchestra.runs.workflow_id IS 'The workflow this is a run of.';
+COMMENT ON COLUMN orchestra.runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.runs.user_id IS 'The user who started it; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.runs.status IS 'The status as the API returns it; null if it returns none.';
+COMMENT ON COLUMN orchestra.runs.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
+COMMENT ON COLUMN orchestra.runs.status_source IS 'api: the API returned the status; derived: it follows from the steps.';
+COMMENT ON COLUMN orchestra.runs.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
+COMMENT ON COLUMN orchestra.runs.start_time IS 'When it started, by the API.';
+COMMENT ON COLUMN orchestra.runs.end_time IS 'When it ended, by the API; null while it runs.';
+COMMENT ON COLUMN orchestra.runs.duration_ms IS 'end_time minus start_time, in milliseconds.';
+COMMENT ON COLUMN orchestra.runs.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
+COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API returns it.';
+COMMENT ON COLUMN orchestra.runs.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
+COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: no rules.';
+COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the run as it was written; equal hashes need no write.';
+COMMENT ON COLUMN orchestra.runs.first_seen_at IS 'When this run was first loaded.';
+COMMENT ON COLUMN orchestra.runs.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
 
 CREATE TABLE orchestra.steps (
     id text NOT NULL COLLATE pg_catalog."C",
@@ -4080,6 +4043,15 @@ COMMENT ON TABLE orchestra_etl.alembic_version IS 'The revision of the schema.';
 COMMENT ON COLUMN orchestra_etl.alembic_version.version_num IS 'The revision.';
 COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Head revision of the oldest program that may use this schema.';
 
+CREATE TABLE orchestra_etl.changed_days (
+    day date NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE orchestra_etl.changed_days IS 'A queue: the days whose runs, steps or payloads have changed since they were last exported. It stays empty until the first export.';
+COMMENT ON COLUMN orchestra_etl.changed_days.day IS 'The UTC day of runs that changed.';
+COMMENT ON COLUMN orchestra_etl.changed_days.xid IS 'The transaction that changed them.';
+
 ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.changed_groups_id_seq
     START WITH 1
@@ -4504,19 +4476,19 @@ COMMENT ON TRIGGER mark_deleted ON orchestra.runs IS 'Queues the rollup groups o
 CREATE TRIGGER mark_deleted AFTER DELETE ON orchestra.steps REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
 COMMENT ON TRIGGER mark_deleted ON orchestra.steps IS 'Queues the rollup groups of steps that are deleted.';
 
-CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.inputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.inputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_deleted_days ON orchestra.inputs IS 'Queues the days of inputs of steps that are deleted, for the export to a lake.';
 
-CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.outputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.outputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_deleted_days ON orchestra.outputs IS 'Queues the days of outputs of steps that are deleted, for the export to a lake.';
 
-CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.run_payloads REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.run_payloads REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_deleted_days ON orchestra.run_payloads IS 'Queues the days of payloads of runs that are deleted, for the export to a lake.';
 
 CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.runs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_runs();
 COMMENT ON TRIGGER mark_deleted_days ON orchestra.runs IS 'Queues the days of runs that are deleted, for the export to a lake.';
 
-CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.steps REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_steps();
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.steps REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_deleted_days ON orchestra.steps IS 'Queues the days of steps that are deleted, for the export to a lake.';
 
 CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.runs REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
@@ -4528,7 +4500,7 @@ COMMENT ON TRIGGER mark_inserted ON orchestra.steps IS 'Queues the rollup groups
 CREATE TRIGGER mark_inserted_days AFTER INSERT ON orchestra.runs REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_runs();
 COMMENT ON TRIGGER mark_inserted_days ON orchestra.runs IS 'Queues the days of runs that are inserted, for the export to a lake.';
 
-CREATE TRIGGER mark_inserted_days AFTER INSERT ON orchestra.steps REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_steps();
+CREATE TRIGGER mark_inserted_days AFTER INSERT ON orchestra.steps REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_inserted_days ON orchestra.steps IS 'Queues the days of steps that are inserted, for the export to a lake.';
 
 CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.inputs FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
@@ -4552,19 +4524,19 @@ COMMENT ON TRIGGER mark_updated ON orchestra.runs IS 'Queues the rollup groups o
 CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
 COMMENT ON TRIGGER mark_updated ON orchestra.steps IS 'Queues the rollup groups of steps that change.';
 
-CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.inputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.inputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_updated_days ON orchestra.inputs IS 'Queues the days of inputs of steps that change, for the export to a lake.';
 
-CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.outputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.outputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_updated_days ON orchestra.outputs IS 'Queues the days of outputs of steps that change, for the export to a lake.';
 
-CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.run_payloads REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.run_payloads REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_updated_days ON orchestra.run_payloads IS 'Queues the days of payloads of runs that change, for the export to a lake.';
 
 CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.runs REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_runs();
 COMMENT ON TRIGGER mark_updated_days ON orchestra.runs IS 'Queues the days of runs that change, for the export to a lake.';
 
-CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_steps();
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_updated_days ON orchestra.steps IS 'Queues the days of steps that change, for the export to a lake.';
 
 ALTER TABLE ONLY orchestra.inputs

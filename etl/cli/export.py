@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from etl.cli import export_verify
 from etl.cli.context import AsJson, examples, invocation, print_json
 from etl.cli.display import counted, say
 from etl.cli.times import time as parsed_time
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command(epilog=examples("export run", "export run --full --json"))(run)
+    export_verify.register(group)
     app.add_typer(group)
 
 
@@ -100,10 +102,12 @@ def _print(done: ExportReport) -> None:
 
 
 class Progress:
-    """Progress of an export: a bar on a terminal, elsewhere a log line every ten seconds."""
+    """Progress through the days: a bar on a terminal, elsewhere a log line every ten seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str = "exporting days") -> None:
         import structlog
+
+        self._what = what
 
         self._log = structlog.get_logger("etl.progress")
         self._said = time.monotonic()
@@ -128,7 +132,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("exporting days"),
+            TextColumn(self._what),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rows]} rows"),

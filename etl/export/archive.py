@@ -14,7 +14,7 @@ from datetime import date, datetime
 import msgspec
 import pyarrow as pa
 from pyarrow import compute
-from pyiceberg.expressions import EqualTo
+from pyiceberg.expressions import AlwaysTrue, EqualTo
 from sqlalchemy import Connection, text
 
 from etl.export.lake import Lake, OpenTable
@@ -78,7 +78,7 @@ class Kept(msgspec.Struct, frozen=True):
     def _archived(self, opened: OpenTable, table: LakeTable) -> Iterator[pa.Table]:
         key = _run_key(table)
         ids = pa.array(sorted(self.runs), pa.string())
-        for found in _rows_of(opened, self.day):
+        for found in rows_of(opened, self.day):
             kept = found.filter(compute.is_in(found[key], ids))
             if table is RUNS:
                 times = pa.array([self.runs[one] for one in kept[key].to_pylist()])
@@ -106,7 +106,7 @@ class Kept(msgspec.Struct, frozen=True):
             )
         if empty:
             wanted = pa.array(sorted(empty), pa.string())
-            for found in _rows_of(lake.table(table), self.day):
+            for found in rows_of(lake.table(table), self.day):
                 is_kept = compute.is_in(found[key], wanted)
                 has_content = compute.is_valid(found[content[0]])
                 for name in content[1:]:
@@ -128,7 +128,7 @@ class Kept(msgspec.Struct, frozen=True):
             )
         }
         same: list[str] = []
-        for found in _rows_of(lake.table(_WRITTEN[key]), self.day, "id", "redaction_policy"):
+        for found in rows_of(lake.table(_WRITTEN[key]), self.day, "id", "redaction_policy"):
             for one, policy in zip(
                 found["id"].to_pylist(), found["redaction_policy"].to_pylist(), strict=True
             ):
@@ -144,7 +144,7 @@ def of_day(connection: Connection, lake: Lake, day: date) -> Kept:
         return Kept(day, {}, None)
     runs: dict[str, datetime] = {}
     if horizons.run_horizon is not None:
-        for found in _rows_of(lake.table(RUNS), day, "id"):
+        for found in rows_of(lake.table(RUNS), day, "id"):
             ids = found["id"].to_pylist()
             runs.update(
                 (row.run_id, row.removed_at)
@@ -157,9 +157,17 @@ def _run_key(table: LakeTable) -> str:
     return "id" if table is RUNS else "run_id"
 
 
-def _rows_of(opened: OpenTable, day: date, *columns: str) -> Iterator[pa.Table]:
-    """Yield the day's rows that are committed in the lake."""
-    wanted_day = EqualTo("run_day", day)  # type: ignore[call-arg, arg-type]
+def rows_of(opened: OpenTable, day: date | None, *columns: str) -> Iterator[pa.Table]:
+    """Yield rows that are committed in the lake.
+
+    Args:
+        opened: the table.
+        day: the day; None: all rows.
+        columns: the columns; none: all.
+    """
+    wanted_day = (
+        AlwaysTrue() if day is None else EqualTo("run_day", day)  # type: ignore[call-arg, arg-type]
+    )
     scan = opened.table.scan(row_filter=wanted_day, selected_fields=columns or ("*",))
     schema = opened.schema
     wanted = pa.schema([schema.field(one) for one in columns]) if columns else schema

@@ -43,61 +43,39 @@ $$;
 -- The runs are locked until the transaction ends. Otherwise a run that moves to another day in the
 -- meantime could be looked up in its former day, and its new day could be exported before this
 -- transaction is visible. The day of a run that is gone was queued when the run was deleted.
-CREATE FUNCTION orchestra_etl.mark_days_of(run_ids text[]) RETURNS void
-LANGUAGE sql SET search_path = pg_catalog, pg_temp
-BEGIN ATOMIC
-    WITH locked AS (
-        SELECT start_time, first_seen_at FROM orchestra.runs
-        WHERE id = ANY (run_ids)
-        ORDER BY id FOR SHARE
-    )
-    INSERT INTO orchestra_etl.changed_days (day)
-    SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) FROM locked
-    ON CONFLICT DO NOTHING;
-END;
-
-CREATE FUNCTION orchestra_etl.mark_days_of_steps() RETURNS trigger
+-- A payload is inserted with its run or step, or together with a change of it.
+CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     run_ids text[] := '{}';
     more text[];
 BEGIN
-    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state) THEN
+    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state
+                   WHERE payloads OR TG_TABLE_NAME = 'steps') THEN
         RETURN NULL;
     END IF;
-    IF TG_OP <> 'INSERT' THEN
-        run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        more := ARRAY(SELECT DISTINCT run_id FROM after);
-        run_ids := run_ids || more;
-    END IF;
-    IF run_ids <> '{}' THEN
-        PERFORM orchestra_etl.mark_days_of(run_ids);
-    END IF;
-    RETURN NULL;
-END
-$$;
-
--- A payload is inserted with its run or step, or together with a change of it.
-CREATE FUNCTION orchestra_etl.mark_days_of_payloads() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-AS $$
-DECLARE
-    run_ids text[];
-BEGIN
-    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state WHERE payloads) THEN
-        RETURN NULL;
-    END IF;
-    IF TG_TABLE_NAME = 'run_payloads' THEN
-        run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
-    ELSE
+    IF TG_TABLE_NAME IN ('inputs', 'outputs') THEN
         run_ids := ARRAY(SELECT DISTINCT s.run_id
                          FROM before AS b JOIN orchestra.steps AS s ON s.id = b.step_id);
+    ELSE
+        IF TG_OP <> 'INSERT' THEN
+            run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            more := ARRAY(SELECT DISTINCT run_id FROM after);
+            run_ids := run_ids || more;
+        END IF;
     END IF;
     IF run_ids <> '{}' THEN
-        PERFORM orchestra_etl.mark_days_of(run_ids);
+        WITH locked AS (
+            SELECT start_time, first_seen_at FROM orchestra.runs
+            WHERE id = ANY (run_ids)
+            ORDER BY id FOR SHARE
+        )
+        INSERT INTO orchestra_etl.changed_days (day)
+        SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) FROM locked
+        ON CONFLICT DO NOTHING;
     END IF;
     RETURN NULL;
 END
@@ -125,38 +103,38 @@ CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.runs
 CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.runs
     FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
 CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.run_payloads
-    REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+    REFERENCING OLD TABLE AS before NEW TABLE AS after
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.run_payloads
     REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.run_payloads
     FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
 CREATE TRIGGER mark_inserted_days AFTER INSERT ON orchestra.steps
     REFERENCING NEW TABLE AS after
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_steps();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.steps
     REFERENCING OLD TABLE AS before NEW TABLE AS after
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_steps();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.steps
     REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_steps();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.steps
     FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
 CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.inputs
     REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.inputs
     REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.inputs
     FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
 CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.outputs
     REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.outputs
     REFERENCING OLD TABLE AS before
-    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_payloads();
+    FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.outputs
     FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
 
@@ -165,11 +143,8 @@ COMMENT ON FUNCTION orchestra_etl.run_day(timestamptz, timestamptz) IS
     '9999, of when the run was first seen.';
 COMMENT ON FUNCTION orchestra_etl.mark_days_of_runs() IS
     'Queues the days of runs that are written, before and after.';
-COMMENT ON FUNCTION orchestra_etl.mark_days_of(text[]) IS 'Queues the days of these runs.';
-COMMENT ON FUNCTION orchestra_etl.mark_days_of_steps() IS
-    'Queues the days of the runs whose steps are written.';
-COMMENT ON FUNCTION orchestra_etl.mark_days_of_payloads() IS
-    'Queues the days of the runs whose payloads change or are deleted.';
+COMMENT ON FUNCTION orchestra_etl.mark_days_of_parts() IS
+    'Queues the days of the runs whose steps or payloads are written.';
 COMMENT ON FUNCTION orchestra_etl.mark_every_day() IS 'Queues every exported day.';
 COMMENT ON TRIGGER mark_inserted_days ON orchestra.runs IS
     'Queues the days of runs that are inserted, for the export to a lake.';

@@ -17,7 +17,7 @@ from etl.export.catalog import TransactionCatalog
 from etl.export.destination import Destination
 from etl.export.lake import version_hint_of
 from etl.export.lake_tables import RUNS, WHOLE_TABLES, day_tables
-from etl.export.store import Store, reported
+from etl.export.store import Store, properties, reported
 
 _FORGET = text("DELETE FROM orchestra_etl.iceberg_tables")
 
@@ -33,7 +33,7 @@ def attach(connection: Connection, destination: Destination) -> list[date]:
     days: list[date] = []
     with reported(destination.location):
         for name in _present(destination):
-            found = StaticTable.from_metadata(f"{destination.folder}/{name}")
+            found = StaticTable.from_metadata(f"{destination.folder}/{name}", properties())
             catalog.create_namespace_if_not_exists(destination.namespace)
             catalog.register_table((destination.namespace, name), found.metadata_location)
             if name == RUNS.name:

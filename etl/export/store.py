@@ -100,7 +100,7 @@ def reported(location: str) -> Iterator[None]:
     except FileNotFoundError:
         raise LakeError(
             f"the lake at {location} lacks a file that its tables name: put it back, or set"
-            " export.location to a new place"
+            " export.location or export.namespace to a new place"
         ) from None
     except OSError as error:
         raise LakeError(f"the lake at {location} cannot be used: {_reason(error)}") from None

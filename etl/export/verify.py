@@ -21,7 +21,7 @@ from pyiceberg.table import Table
 from sqlalchemy import Connection, Row, text
 
 from etl.database import allow_long
-from etl.export import archive, changes, day_digest, day_reader, state
+from etl.export import archive, changes, day_digest, day_reader, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake import Lake
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
@@ -237,7 +237,7 @@ def _compare_whole(
     report: VerifyReport,
 ) -> None:
     """Compare a table without days, unless it has changed since: it has no queue."""
-    if recorded.get(table.name) != state.digest(connection, table.query):
+    if recorded.get(table.name) != whole_tables.digest(connection, table):
         report.waiting += 1
         return
     opened = lake.table(table)

@@ -23,7 +23,7 @@ TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
 
 MACHINES = {
     "chmod", "cp", "dbt", "docker", "echo", "export", "install", "kubectl", "mkdir", "openssl",
-    "pip", "python3", "spark-sql", "systemctl", "useradd", "uv",
+    "pip", "python3", "systemctl", "useradd", "uv",
 }  # fmt: skip
 """Programs that change the machine or are not installed. The files that they name must exist."""
 ELSEWHERE = {

@@ -138,7 +138,7 @@ def test_a_full_store(fault: Fault, database_url: str, tmp_path: Path, log: Path
     44, "the lake's store is unreachable or silent", "B", guard="limits of requests to the store"
 )
 def test_an_unreachable_store(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """An export to a store that refuses or is silent ends in bounded time, with nothing exported."""
+    """An export to a store that refuses or is silent ends in bounded time and does nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_port = silent.getsockname()[1]
         for port in (free_port(), silent_port):

@@ -105,8 +105,12 @@ class OpenTable:
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> int | None:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
         replaced = list(self._replaced())
+        # Some engines do not read a table without any snapshot.
+        is_changed = bool(replaced or self._added) or (
+            bool(self._days) and self.table.current_snapshot() is None
+        )
         transaction = self.table.transaction()
-        if replaced or self._added:
+        if is_changed:
             with transaction.update_snapshot(dict(properties)).overwrite() as update:
                 for file in replaced:
                     update.delete_data_file(file)
@@ -119,7 +123,7 @@ class OpenTable:
         ):
             ExpireSnapshots(transaction).older_than(expire_before).commit()
         transaction.commit_transaction()
-        return current if replaced or self._added else None
+        return current if is_changed else None
 
     def _replaced(self) -> Iterator[DataFile]:
         """Yield the files that hold the replaced days, or the whole table."""

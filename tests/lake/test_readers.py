@@ -174,3 +174,27 @@ def test_the_documented_lines_read_the_lake(lake: Lake) -> None:
     assert len(queries) == 2
 
     assert all(lake.read("duckdb", [], queries)["rows"].values())
+
+
+def test_the_views_can_be_limited_to_the_latest_days(world: World, lake: Lake) -> None:
+    """With the variable `since`, the views show the runs of that day (UTC) and of later ones."""
+    [first] = query(
+        world.url,
+        "SELECT CAST(percentile_disc(0.5) WITHIN GROUP (ORDER BY start_time)"
+        " AT TIME ZONE 'UTC' AS date) AS day FROM orchestra.runs",
+    )
+    shown = (
+        "SELECT count(*) AS runs, CAST(sum(steps) AS bigint) AS steps FROM orchestra.run_summary"
+    )
+    found = lake.read(
+        "duckdb", [], {"set": f"SET VARIABLE since = DATE '{first['day']}'", "shown": shown}
+    )["rows"]
+    [expected] = query(
+        world.url,
+        f"{shown} WHERE CAST(COALESCE(start_time, first_seen_at) AT TIME ZONE 'UTC' AS date) >= %s",
+        first["day"],
+    )
+
+    assert found["shown"] == [expected]
+    [every] = query(world.url, shown)
+    assert expected["runs"] < every["runs"]

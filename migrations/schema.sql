@@ -2282,6 +2282,7 @@ COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usag
 CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     run_ids text[] := '{}';

@@ -18,7 +18,7 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.export import changes, origin, state, whole_tables
+from etl.export import changes, completeness, origin, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake_tables import definition
 from etl.export.progress import Part, Progress
@@ -140,6 +140,7 @@ def _export(
     if held is None:
         return None
     queued = [one for one in changes.changed_days(connection) if since is None or one >= since]
+    completeness.refresh(connection)
     if not queued and held.published and not whole_tables.changed(connection, held.whole_tables):
         return Part(lake=None, days=0, rows={}, waiting=0)
 

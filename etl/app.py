@@ -46,6 +46,8 @@ from etl.transform.states import StateMap
 if TYPE_CHECKING:
     from etl.export.destination import Destination
     from etl.export.exporter import ExportReport
+    from etl.export.garbage import Garbage
+    from etl.export.status import LakeStatus
     from etl.export.verify import VerifyReport
 
 log = structlog.get_logger(__name__)
@@ -355,6 +357,36 @@ async def export(
         exporter.run, database, destination, full=full, since=since, on_days=on_days,
         stopped=stopped,
     )  # fmt: skip
+
+
+def lake_status(settings: Settings, database: Database) -> LakeStatus | None:
+    """Return the status of the lake; None before the first export.
+
+    Raises:
+        ConfigurationError: no lake is configured, or the packages for it are not installed.
+        DatabaseError: the database cannot be used, or its schema has no tables for the export.
+        LakeError: the lake cannot be read.
+    """
+    lake(settings)
+    schema.require(database, "0003")
+    from etl.export import status as lake_status
+
+    return database.in_one_snapshot(lake_status.read)
+
+
+def collect_garbage(settings: Settings, database: Database) -> Garbage | None:
+    """Delete the files that the lake no longer needs; return None if another process is exporting.
+
+    Raises:
+        ConfigurationError: no lake is configured, or the packages for it are not installed.
+        DatabaseError: the database cannot be used, or its schema has no tables for the export.
+        LakeError: the lake cannot be read or written.
+    """
+    destination = lake(settings)
+    schema.require(database, "0003")
+    from etl.export import garbage
+
+    return garbage.run(database, destination)
 
 
 async def verify_export(

@@ -12,17 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etl.cli import export_verify
-from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted, say
+from etl.cli.context import AsJson, console, examples, invocation, print_json
+from etl.cli.display import counted, fields, instant, listing, say
 from etl.cli.times import time as parsed_time
-from etl.terminal import console
+from etl.terminal import console as bar_console
 
 if TYPE_CHECKING:
     from datetime import date
 
     from etl.database import Database
     from etl.export.exporter import ExportReport
+    from etl.export.status import LakeStatus
     from etl.settings import Settings
+
+
+_BUSY = "another process is exporting: nothing was done; what is left waits for the next export"
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +37,8 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
     )
     group.command(epilog=examples("export run", "export run --full --json"))(run)
+    group.command()(status)
+    group.command()(gc)
     export_verify.register(group)
     app.add_typer(group)
 
@@ -73,6 +79,72 @@ def run(
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
+def status(context: typer.Context, as_json: AsJson = False) -> None:
+    """Show what the lake holds, and what waits for the next export."""
+    from etl import app
+
+    settings = invocation(context).settings()
+    with app.open_database(settings) as database:
+        found = app.lake_status(settings, database)
+    if as_json:
+        print_json(found)
+    elif found is None:
+        say("nothing is exported yet: run `orchestra-etl export run`")
+    else:
+        _print_status(found)
+
+
+def _print_status(found: LakeStatus) -> None:
+    fields(
+        console(),
+        [
+            ("lake", f"{found.location}, namespace {found.namespace}"),
+            ("payloads", "exported" if found.payloads else "not exported"),
+            ("complete export", instant(found.exported_at)),
+            ("days", f"{found.days:,}, {found.waiting:,} waiting for the next export"),
+            ("runs only here", f"{found.archived_runs:,}, removed from the database by retention"),
+        ],
+    )
+    if not found.published:
+        say("readers by path do not see the last export yet: the next `export run` corrects that")
+    listing(
+        console(),
+        ("table", "rows", "files", "MB", "snapshots"),
+        [
+            (
+                (
+                    one.name,
+                    f"{one.rows:,}",
+                    f"{one.files:,}",
+                    f"{one.bytes / 1e6:,.1f}",
+                    f"{one.snapshots:,}",
+                ),
+                one.metadata,
+            )
+            for one in found.tables
+        ],
+        numbers=("rows", "files", "MB", "snapshots"),
+    )
+
+
+def gc(context: typer.Context, as_json: AsJson = False) -> None:
+    """Delete the files that the lake no longer needs.
+
+    `export run` does this, too. Replaced files stay for an hour, for queries that are reading them.
+    """
+    from etl import app
+
+    settings = invocation(context).settings()
+    with app.open_database(settings) as database:
+        done = app.collect_garbage(settings, database)
+    if as_json:
+        print_json({"busy": done is None, "files": 0, "bytes": 0} if done is None else done)
+    elif done is None:
+        say(_BUSY)
+    else:
+        say(f"{counted(done.files, 'file')} with {done.bytes / 1e6:,.1f} MB deleted")
+
+
 async def _run(
     settings: Settings, database: Database, *, full: bool, since: date | None
 ) -> tuple[ExportReport, int | None]:
@@ -90,7 +162,7 @@ async def _run(
 
 def _print(done: ExportReport) -> None:
     if done.busy:
-        say("another process is exporting: its export also contains what has changed until now")
+        say(_BUSY)
         return
     if not done.rows and done.complete:
         say("nothing to do: the lake holds everything")
@@ -138,6 +210,6 @@ class Progress:
             TextColumn("{task.fields[rows]} rows"),
             TimeElapsedColumn(),
         )
-        with Bar(*columns, console=console(stderr=True), transient=True) as bar:
+        with Bar(*columns, console=bar_console(stderr=True), transient=True) as bar:
             self._bar, self._task = bar, bar.add_task("days", total=None, rows="0")
             yield self

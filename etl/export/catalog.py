@@ -17,6 +17,7 @@ from pyiceberg.transforms import IdentityTransform
 from pyiceberg.types import NestedField
 from sqlalchemy import Connection
 
+from etl.export import store
 from etl.export.lake_tables import Column, LakeTable
 from etl.tables import OPERATIONS
 
@@ -45,7 +46,7 @@ class TransactionCatalog(SqlCatalog):
 
     def __init__(self, connection: Connection) -> None:
         """Use the tables that the schema's revision has created."""
-        MetastoreCatalog.__init__(self, NAME)
+        MetastoreCatalog.__init__(self, NAME, **store.properties())
         self.engine = connection.execution_options(  # type: ignore[assignment]
             schema_translate_map={None: OPERATIONS}
         )

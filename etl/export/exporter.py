@@ -18,10 +18,12 @@ import structlog
 from sqlalchemy import Connection
 
 from etl.database import Database
+from etl.errors import LakeError
 from etl.export import changes, completeness, origin, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake_tables import definition
 from etl.export.progress import Part, Progress
+from etl.export.state import ExportState
 
 log = structlog.get_logger(__name__)
 
@@ -110,19 +112,36 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
     The same if the last export says nothing about this database, because it was restored.
     """
     found = state.read(connection)
-    wanted = (destination.location, destination.namespace, destination.payloads)
-    lost = origin.lost_since(connection)
-    if lost is not None:
+    days: list[date] = []
+    if found is None or not found.is_at(destination):
+        _begin_new(connection, destination, found, full=full)
+    elif (lost := origin.lost_since(connection)) is not None:
+        from etl.export import attachment
+
         log.warning("export_restarted", reason=f"{lost}: every day is exported again")
-    if (
-        found is None
-        or lost is not None
-        or wanted != (found.location, found.namespace, found.payloads)
-    ):
+        state.activate(connection, destination)
+        days = attachment.attach(connection, destination)
+    elif found.payloads != destination.payloads:
         state.activate(connection, destination)
     elif not full and found.definition == definition(payloads=destination.payloads):
         return
-    changes.ask_for_all(connection)
+    changes.ask_for_all(connection, days)
+
+
+def _begin_new(
+    connection: Connection, destination: Destination, before: ExportState | None, *, full: bool
+) -> None:
+    """Begin a lake at a place where there is none."""
+    from etl.export import attachment
+
+    if before is not None and before.archived_runs and not full:
+        raise LakeError(
+            f"the lake at {before.location} holds {before.archived_runs:,} runs that retention has"
+            " removed from the database, and a new lake cannot: keep export.location, or begin"
+            " the new lake without them by `export run --full`"
+        )
+    attachment.refuse_another(destination)
+    state.activate(connection, destination)
 
 
 def _export(

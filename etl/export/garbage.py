@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 from etl.database import Database
 from etl.export import state
 from etl.export.destination import Destination
-from etl.export.lake import Lake, version_hint
+from etl.export.lake import Lake, version_hint_of
 from etl.export.lake_tables import WHOLE_TABLES, day_tables
 from etl.export.store import reported
 
@@ -96,7 +96,7 @@ def collect(lake: Lake) -> Garbage:
 
 def _used(table: Table) -> Iterator[str]:
     """Yield every file that a snapshot of the table needs."""
-    yield version_hint(table)
+    yield version_hint_of(table.location())
     yield table.metadata_location
     for entry in table.metadata.metadata_log:
         yield entry.metadata_file

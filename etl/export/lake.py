@@ -133,10 +133,11 @@ class OpenTable:
     def publish(self) -> None:
         """Write the version hint."""
         name = self.table.metadata_location.rpartition("/")[2].removesuffix(".metadata.json")
-        with self.table.io.new_output(version_hint(self.table)).create(overwrite=True) as file:
+        path = version_hint_of(self.table.location())
+        with self.table.io.new_output(path).create(overwrite=True) as file:
             file.write(name.encode())
 
 
-def version_hint(table: Table) -> str:
-    """Return the place of a table's version hint."""
-    return f"{table.location()}/metadata/version-hint.text"
+def version_hint_of(location: str) -> str:
+    """Return the place of the version hint of the table at a location."""
+    return f"{location}/metadata/version-hint.text"

@@ -203,6 +203,13 @@ RUNS = LakeTable(
             "The first 500 characters of its own error.",
         ),
         Column(
+            "error_pattern",
+            "string",
+            "CASE WHEN r.error IS NOT NULL"
+            " THEN orchestra.failure_pattern(orchestra.error_message(r.error, NULL)) END",
+            "Its own error without the parts that differ within a kind.",
+        ),
+        Column(
             "archived_at",
             "timestamptz",
             "CAST(NULL AS timestamptz)",

@@ -24,7 +24,9 @@ _LOST = text(f"""
     SELECT e.system_identifier <> h.system_identifier AS other_server,
            e.timeline <> h.timeline AS other_timeline,
            e.database_oid <> h.database_oid AS other_database,
-           pg_snapshot_xmax(e.snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS went_back
+           pg_snapshot_xmax(e.snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS went_back,
+           e.exported_at IS NOT NULL AND NOT EXISTS (SELECT FROM orchestra_etl.iceberg_tables)
+               AS no_catalog
     FROM orchestra_etl.export_state AS e, ({_HERE}) AS h
     WHERE e.id = 1
 """)
@@ -59,4 +61,6 @@ def lost_since(connection: Connection) -> str | None:
         return "the PostgreSQL server was restored or promoted since the last export"
     if row.went_back:
         return "the PostgreSQL server was restored to a time before the last export"
+    if row.no_catalog:
+        return "the catalog has lost the lake's tables"
     return None

@@ -11,12 +11,16 @@ from sqlalchemy import Connection, RowMapping, text
 from etl.database import LONG, allow_long
 from etl.export.destination import Destination
 
-_READ = "SELECT * FROM orchestra_etl.export_state WHERE id = 1"
+_READ = """
+    SELECT s.*, (SELECT CAST(COALESCE(sum(archived_runs), 0) AS bigint)
+                 FROM orchestra_etl.export_days) AS archived_runs
+    FROM orchestra_etl.export_state AS s WHERE s.id = 1
+"""
 _FIND = text(_READ)
 
 # Each commit changes the row. A transaction whose snapshot is older than another export's commit
 # cannot lock it, and starts again with a newer snapshot.
-_HOLD = text(f"{_READ} FOR UPDATE SKIP LOCKED")
+_HOLD = text(f"{_READ} FOR UPDATE OF s SKIP LOCKED")
 
 _MAY_BE_IDLE = text(f"SET LOCAL idle_in_transaction_session_timeout = {round(LONG * 1000)}")
 
@@ -40,6 +44,12 @@ class ExportState(msgspec.Struct, frozen=True):
     """Whether the version hints name the last commit."""
     exported_at: datetime | None
     """When the last complete export ended; None: none has."""
+    archived_runs: int
+    """The runs that only the lake has."""
+
+    def is_at(self, destination: Destination) -> bool:
+        """Whether this is the lake at that place."""
+        return (self.location, self.namespace) == (destination.location, destination.namespace)
 
 
 def read(connection: Connection) -> ExportState | None:
@@ -107,11 +117,8 @@ def activate(connection: Connection, destination: Destination) -> None:
     connection.execute(_LOCK)
     before = read(connection)
     if before is not None:
-        is_moved = (before.location, before.namespace) != (
-            destination.location,
-            destination.namespace,
-        )
-        for statement in _FORGET if is_moved else (_FORGET_PAYLOADS,):
+        forgotten = (_FORGET_PAYLOADS,) if before.is_at(destination) else _FORGET
+        for statement in forgotten:
             connection.execute(statement)
     connection.execute(
         _ACTIVATE,

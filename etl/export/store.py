@@ -19,6 +19,28 @@ from etl.errors import LakeError
 # AWS's word for the error; the rest of the text can contain names of buckets and keys.
 _AWS_ERROR = re.compile(r"AWS Error ([A-Z_]{3,60})")
 
+# Of S3: pyiceberg's properties, and the variables of AWS that give them, the first that is set.
+_VARIABLES = {
+    "s3.endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "s3.region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
+}
+_LIMITS = {"s3.connect-timeout": "10", "s3.request-timeout": "60"}
+"""Seconds; a request is repeated twice."""
+
+
+def properties() -> dict[str, str]:
+    """Return pyiceberg's settings of the store.
+
+    Arrow reads credentials from the environment, from files or from the platform, but not the
+    address of a server that is not AWS's. Without a region, pyiceberg asks AWS for the bucket's.
+    """
+    found = dict(_LIMITS)
+    for name, variables in _VARIABLES.items():
+        for variable in variables:
+            if value := os.environ.get(variable):
+                found.setdefault(name, value)
+    return found
+
 
 class StoredFile(msgspec.Struct, frozen=True):
     """A file of the store."""
@@ -38,7 +60,7 @@ class Store:
         Args:
             folder: a local path or a URL.
         """
-        io = load_file_io({}, folder)
+        io = load_file_io(properties(), folder)
         assert isinstance(io, PyArrowFileIO)
         self.io = io
         self._folder = folder
@@ -78,7 +100,7 @@ def reported(location: str) -> Iterator[None]:
     except FileNotFoundError:
         raise LakeError(
             f"the lake at {location} lacks a file that its tables name: put it back, or set"
-            " export.location to a new place"
+            " export.location or export.namespace to a new place"
         ) from None
     except OSError as error:
         raise LakeError(f"the lake at {location} cannot be used: {_reason(error)}") from None

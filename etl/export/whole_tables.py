@@ -22,7 +22,13 @@ def changed(
     """
     found = {}
     for table in WHOLE_TABLES:
-        digest = connection.execute(text(_DIGEST.format(table.query))).scalar_one()
-        if table.name not in exported or exported[table.name] != digest:
-            found[table] = digest
+        current = digest(connection, table)
+        if table.name not in exported or exported[table.name] != current:
+            found[table] = current
+    return found
+
+
+def digest(connection: Connection, table: LakeTable) -> str | None:
+    """Return the digest of a table's rows; None if there are none."""
+    found: str | None = connection.execute(text(_DIGEST.format(table.query))).scalar_one()
     return found

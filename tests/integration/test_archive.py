@@ -17,7 +17,7 @@ from etl.export import exporter
 from etl.export.destination import Destination
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests import lake
+from tests import lake_reader as lake
 from tests.support import configuration, environment, load, query, sync
 
 TABLES = ("runs", "steps", "step_failures", "run_payloads", "step_payloads")

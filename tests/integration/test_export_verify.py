@@ -15,7 +15,7 @@ from etl.export.destination import Destination
 from etl.export.verify import VerifyReport, verify
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests import lake
+from tests import lake_reader as lake
 from tests.integration.test_archive import World
 from tests.support import query
 

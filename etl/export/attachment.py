@@ -1,0 +1,65 @@
+"""Finds the lake that is already at a place, by the version hints of its tables.
+
+After the database was restored, its catalog names the lake as it was at the backup. The lake itself
+has gone on, and its old files are deleted. Only its newest state has the runs that were pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+
+from pyiceberg.table import StaticTable
+from sqlalchemy import Connection, text
+
+from etl.errors import LakeError
+from etl.export.catalog import TransactionCatalog
+from etl.export.destination import Destination
+from etl.export.lake import version_hint_of
+from etl.export.lake_tables import RUNS, WHOLE_TABLES, day_tables
+from etl.export.store import Store, properties, reported
+
+_FORGET = text("DELETE FROM orchestra_etl.iceberg_tables")
+
+
+def attach(connection: Connection, destination: Destination) -> list[date]:
+    """Enter the tables at this place into the catalog as they are; return the days they hold.
+
+    Raises:
+        LakeError: the lake cannot be read.
+    """
+    connection.execute(_FORGET)
+    catalog = TransactionCatalog(connection)
+    days: list[date] = []
+    with reported(destination.location):
+        for name in _present(destination):
+            found = StaticTable.from_metadata(f"{destination.folder}/{name}", properties())
+            catalog.create_namespace_if_not_exists(destination.namespace)
+            catalog.register_table((destination.namespace, name), found.metadata_location)
+            if name == RUNS.name:
+                partitions = found.inspect.partitions()["partition"].to_pylist()
+                days = [one["run_day"] for one in partitions]
+    return days
+
+
+def refuse_another(destination: Destination) -> None:
+    """Check that the place is free for a new lake.
+
+    Raises:
+        LakeError: it holds a lake, or it cannot be read.
+    """
+    with reported(destination.location):
+        is_free = next(_present(destination), None) is None
+    if not is_free:
+        raise LakeError(
+            f"there is already a lake of another database in {destination.folder}: set"
+            " export.location or export.namespace to another place, or delete that folder"
+        )
+
+
+def _present(destination: Destination) -> Iterator[str]:
+    """Yield the tables that have a version hint."""
+    io = Store(destination.folder).io
+    for table in (*day_tables(payloads=destination.payloads), *WHOLE_TABLES):
+        if io.new_input(version_hint_of(f"{destination.folder}/{table.name}")).exists():
+            yield table.name

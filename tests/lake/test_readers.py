@@ -1,0 +1,159 @@
+"""Engines that read the lake by its path find what PostgreSQL holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.acceptance.test_analytics_documentation import LIMIT, QUERIES, World, world
+from tests.lake.conftest import TABLES, Lake, lake_of
+from tests.support import query
+
+__all__ = ["world"]
+
+APART = {
+    "runs": {"extra"},
+    "steps": {"extra", "step_metadata"},
+    "workflow_versions": {"graph"},
+}
+"""Columns with content, which these tables leave out in the lake."""
+
+VIEWS = {
+    "run_summary": "run_id",
+    "model_usage": "hour, workflow_id, organization_id, node_id, model, service_tier, "
+    "context_tier, usage_kinds, calls, input_tokens",
+    "workflow_hourly": "hour, workflow_id, organization_id",
+    "node_daily": "day, workflow_id, organization_id, node_id, node_type, model",
+    "failures": "step_id",
+    "open_runs": "run_id",
+    "cost_differences": "step_id",
+}
+"""The views that DuckDB has, too, and an order of their rows."""
+
+
+@pytest.fixture(scope="module")
+def lake(world: World, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Provide the lake of a history that has every case of the documented questions."""
+    folder = tmp_path_factory.mktemp("lake")
+    made = lake_of(world.url, str(folder / "lake"), folder)
+    made.export("run")
+    return made
+
+
+def figures(url: str, table: str) -> dict[str, list[Any]]:
+    """Return the figures of `engines.py` for each column of a table in PostgreSQL."""
+    selected, names = [], []
+    for column in query(
+        url,
+        "SELECT column_name AS name, data_type AS kind FROM information_schema.columns"
+        " WHERE table_schema = 'orchestra' AND table_name = %s ORDER BY ordinal_position",
+        table,
+    ):
+        name, kind = f'"{column["name"]}"', column["kind"]
+        if kind in ("text", "jsonb"):
+            values = [f"sum(length(CAST({name} AS text)))"]
+        elif kind in ("bigint", "integer", "smallint", "numeric"):
+            values = [f"sum({name})"]
+        elif kind.startswith("timestamp"):
+            values = [
+                f"CAST(extract(epoch FROM {one}({name})) * 1000000 AS bigint)"
+                for one in ("min", "max")
+            ]
+        elif kind == "bytea":
+            continue
+        else:
+            values = [f"min({name})", f"max({name})"]
+        selected.append(f"json_build_array(count({name}), {', '.join(values)})")
+        names.append(column["name"])
+    [row] = query(
+        url,
+        f"SELECT json_build_array({', '.join(selected)}) AS figures FROM orchestra.{table}",
+    )
+    return dict(zip(names, row["figures"], strict=True))
+
+
+def plain(value: Any) -> Any:
+    """Return a value of any engine, or its text in JSON, in a form that can be compared."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, bool) or value is None or value == "ᴺᵁᴸᴸ":  # ClickHouse's NULL
+        return value if isinstance(value, bool) else None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    if isinstance(value, int | float | Decimal):
+        return pytest.approx(float(value), rel=1e-9, abs=1e-9)
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    if re.fullmatch(r"-?[0-9.]+([eE][+-]?[0-9]+)?", text):
+        return pytest.approx(float(text), rel=1e-9, abs=1e-9)
+    if re.match(r"\d{4}-\d\d-\d\d", text):
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC)
+    return text
+
+
+def summed(found: list[Any]) -> list[Any]:
+    """Return a column's figures; the sum of no values is 0 for some engines, null for others."""
+    return plain(found) if int(found[0]) else [0]
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "clickhouse", "polars"])
+def test_an_engine_reads_every_column(world: World, lake: Lake, engine: str) -> None:
+    """Each column has the same number of values, sum, extremes and text lengths as PostgreSQL."""
+    found = lake.read(engine)["columns"]
+
+    for table in TABLES:
+        expected = figures(world.url, table)
+        assert expected.keys() - found[table].keys() == APART.get(table, set())
+        for name in expected.keys() & found[table].keys():
+            assert summed(found[table][name]) == summed(expected[name]), (table, name)
+    assert int(found["steps"]["id"][0]) > 1000
+
+
+def test_the_documented_questions_have_the_same_answers(world: World, lake: Lake) -> None:
+    """The text of each documented query gives the same rows in DuckDB as in PostgreSQL."""
+    queries = {
+        name: LIMIT.sub("", sql).replace(
+            "orchestra.failure_pattern(orchestra.error_message(r.error, NULL))", "r.error_pattern"
+        )
+        for name, (sql, _) in QUERIES.items()
+    }
+    assert len(queries) == 15
+    found = lake.read("duckdb", sql=queries)["rows"]
+
+    for name, sql in queries.items():
+        expected = query(world.url, LIMIT.sub("", QUERIES[name][0]))
+        assert expected, name
+        assert [list(row) for row in found[name]] == [list(row) for row in expected], name
+        for mine, theirs in zip(found[name], expected, strict=True):
+            assert {one: plain(mine[one]) for one in mine if one != "age_ms"} == {
+                one: plain(theirs[one]) for one in theirs if one != "age_ms"
+            }, (name, sql)
+
+
+def test_the_views_are_those_of_postgresql(world: World, lake: Lake) -> None:
+    """Each view of DuckDB has the columns and rows of the view of that name in PostgreSQL."""
+    queries = {
+        view: f"SELECT * FROM orchestra.{view} ORDER BY {order}" for view, order in VIEWS.items()
+    }
+    found = lake.read("duckdb", sql=queries)["rows"]
+
+    for view, order in VIEWS.items():
+        texts = ("_id", "type", "model", "service_tier")
+        by_bytes = ", ".join(
+            f'{one} COLLATE "C"' if one.endswith(texts) else one for one in order.split(", ")
+        )
+        expected = query(world.url, f"SELECT * FROM orchestra.{view} ORDER BY {by_bytes}")
+        assert len(found[view]) == len(expected) > 0, view
+        # A row of node_daily has the histograms of several rollups, one after the other.
+        apart = {"age_ms", *(("buckets", "counts") if view == "node_daily" else ())}
+        apart |= {"failed_buckets", "failed_counts"} if view == "node_daily" else set()
+        for mine, theirs in zip(found[view], expected, strict=True):
+            assert set(mine) == set(theirs)
+            assert {one: plain(mine[one]) for one in mine if one not in apart} == {
+                one: plain(theirs[one]) for one in theirs if one not in apart
+            }, view

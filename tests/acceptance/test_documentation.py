@@ -56,7 +56,8 @@ def history() -> History:
 def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Provide the settings of a configured workflow with a loaded history and a dead letter."""
     config = tmp_path / "etl.toml"
-    config.write_text(configuration(*history.workflow_ids, more='[retention]\nruns = "730d"\n'))
+    more = f'[retention]\nruns = "730d"\n[export]\nlocation = "{tmp_path}/lake"\n'
+    config.write_text(configuration(*history.workflow_ids, more=more))
     with Simulator(history).in_thread() as simulator:
         given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
         asyncio.run(sync(load(tmp_path, config.read_text(), given)))
@@ -76,6 +77,8 @@ def test_commands_run_as_shown(
     """Each `orchestra-etl` command of the documentation exits with 0 and without a traceback."""
     if " config init" in line:
         variables["ORCHESTRA_ETL_CONFIG"] = str(tmp_path / "new.toml")
+    elif line.startswith("orchestra-etl export "):
+        assert run("export", "run", variables=variables).returncode == 0
     [workflow_id] = history.workflow_ids
     names = {"WORKFLOW": workflow_id, "RUN": history.run_ids(workflow_id)[0]}
     done = run(*[names.get(word, word) for word in shlex.split(line)[1:]], variables=variables)

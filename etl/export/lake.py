@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from etl.export.catalog import TransactionCatalog, open_table
 from etl.export.destination import Destination
-from etl.export.lake_tables import LakeTable
+from etl.export.lake_tables import LakeTable, day_tables
 from etl.export.parquet_files import write
 from etl.export.store import Store, reported
 
@@ -50,6 +50,11 @@ class Lake:
                         self._catalog.load_table(identifier), self._destination.file_bytes
                     )
         return list(self._open.values())
+
+    def day_tables(self) -> list[LakeTable]:
+        """Return the tables of days that exist."""
+        names = {opened.table.name()[-1] for opened in self.open_all()}
+        return [one for one in day_tables(payloads=True) if one.name in names]
 
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> dict[str, int]:
         """Change the opened tables in the catalog, each by one snapshot.

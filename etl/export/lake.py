@@ -54,6 +54,11 @@ class Lake:
             if wanted.name in present:
                 self.table(wanted)
 
+    def day_tables(self) -> list[LakeTable]:
+        """Return the tables of days that exist."""
+        names = {one.name()[-1] for one in self.tables()}
+        return [one for one in day_tables(payloads=True) if one.name in names]
+
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> dict[str, int]:
         """Change the opened tables in the catalog, each by one snapshot.
 

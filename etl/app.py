@@ -442,6 +442,40 @@ async def verify_export(
     return await asyncio.to_thread(database.in_one_snapshot, compare)
 
 
+class ExportedLake(msgspec.Struct, frozen=True):
+    """The lake that the history was exported to."""
+
+    location: str
+    destination: Destination | None
+    """None: this process cannot reach it."""
+    problem: str | None
+    """Why it cannot be reached, in one line."""
+
+
+def exported_lake(settings: Settings, database: Database) -> ExportedLake | None:
+    """Return the lake that the history was exported to; None if it never was.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+    """
+    if not schema.has(database, "0003"):
+        return None
+    from etl.export import state
+
+    held = database.transaction(state.read)
+    if held is None:
+        return None
+    try:
+        destination = lake(settings)
+    except ConfigurationError as error:
+        return ExportedLake(held.location, None, str(error))
+    if not held.is_at(destination):
+        return ExportedLake(
+            held.location, None, f"export.location names another lake ({destination.location})"
+        )
+    return ExportedLake(held.location, destination, None)
+
+
 async def redact_stored(
     settings: Settings,
     database: Database,

@@ -118,6 +118,16 @@ def check(database: Database) -> None:
         )
 
 
+def has(database: Database, revision: str) -> bool:
+    """Return whether the schema has at least this revision.
+
+    Raises:
+        DatabaseError: the database cannot be read.
+    """
+    found = read(database)
+    return found.revision is not None and found.revision >= revision
+
+
 def require(database: Database, revision: str) -> None:
     """Check that the schema has at least this revision.
 

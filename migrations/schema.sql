@@ -2282,6 +2282,7 @@ COMMENT ON FUNCTION orchestra.usage_of(calls orchestra.model_usage) IS 'The usag
 CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
     run_ids text[] := '{}';
@@ -4110,6 +4111,7 @@ CREATE TABLE orchestra_etl.export_state (
     snapshot pg_snapshot,
     whole_tables jsonb DEFAULT '{}'::jsonb NOT NULL,
     published boolean DEFAULT true NOT NULL,
+    erased_runs bigint DEFAULT 0 NOT NULL,
     exported_at timestamp with time zone,
     activated_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT export_state_one_row_check CHECK ((id = 1))
@@ -4126,6 +4128,7 @@ COMMENT ON COLUMN orchestra_etl.export_state.definition IS 'Version of the defin
 COMMENT ON COLUMN orchestra_etl.export_state.snapshot IS 'The transactions that the last complete export has seen; null: none is complete.';
 COMMENT ON COLUMN orchestra_etl.export_state.whole_tables IS 'By table that is exported as a whole: digest of its rows at the last export.';
 COMMENT ON COLUMN orchestra_etl.export_state.published IS 'Whether the version hints name the tables of the last commit.';
+COMMENT ON COLUMN orchestra_etl.export_state.erased_runs IS 'How many runs were erased in all when the lake was last searched for erased runs.';
 COMMENT ON COLUMN orchestra_etl.export_state.exported_at IS 'When the last complete export ended; null: none has.';
 COMMENT ON COLUMN orchestra_etl.export_state.activated_at IS 'When changes were first queued.';
 

@@ -76,7 +76,7 @@ class Kept(msgspec.Struct, frozen=True):
             yield from self._archived(lake.table(table), table)
 
     def _archived(self, opened: OpenTable, table: LakeTable) -> Iterator[pa.Table]:
-        key = _run_key(table)
+        key = run_key(table)
         ids = pa.array(sorted(self.runs), pa.string())
         for found in rows_of(opened, self.day):
             kept = found.filter(compute.is_in(found[key], ids))
@@ -153,7 +153,8 @@ def of_day(connection: Connection, lake: Lake, day: date) -> Kept:
     return Kept(day, runs, horizons.payload_horizon)
 
 
-def _run_key(table: LakeTable) -> str:
+def run_key(table: LakeTable) -> str:
+    """Return the column with the run's id."""
     return "id" if table is RUNS else "run_id"
 
 

@@ -8,7 +8,7 @@ own row.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 
 from sqlalchemy import Connection, text
@@ -17,6 +17,11 @@ _DAYS = text("SELECT DISTINCT day FROM orchestra_etl.changed_days ORDER BY day D
 
 _FORGET = text("""
     DELETE FROM orchestra_etl.changed_days WHERE day = ANY (CAST(:days AS date[]))
+""")
+
+_ASK_FOR = text("""
+    INSERT INTO orchestra_etl.changed_days (day) SELECT unnest(CAST(:days AS date[]))
+    ON CONFLICT DO NOTHING
 """)
 
 _ASK_FOR_ALL = text("""
@@ -36,6 +41,11 @@ def changed_days(connection: Connection) -> list[date]:
 def forget(connection: Connection, days: Sequence[date]) -> None:
     """Take these days from the queue, as far as this transaction sees them."""
     connection.execute(_FORGET, {"days": list(days)})
+
+
+def ask_for(connection: Connection, days: Iterable[date]) -> None:
+    """Queue these days."""
+    connection.execute(_ASK_FOR, {"days": list(days)})
 
 
 def ask_for_all(connection: Connection, days: Sequence[date] = ()) -> None:

@@ -31,7 +31,7 @@ _DAYS = """
         WHERE steps_observed_at IS NULL AND tracking IN ('open', 'stale', 'gone')
         GROUP BY 1, 2
     )
-    SELECT d.day,
+    SELECT d.day, d.midnight,
            CASE WHEN swept.until IS NOT NULL
                 THEN LEAST(swept.until, unread.first, d.midnight + interval '1 day')
            END AS complete_until,
@@ -56,6 +56,9 @@ _REFRESH = text(f"""
     FROM ({_DAYS.format(days=_EVERY)}) AS c
     WHERE e.day = c.day
       AND (e.complete_until, e.gaps) IS DISTINCT FROM (c.complete_until, c.gaps)
+      AND (e.exported_at = now() OR e.gaps <> c.gaps OR
+           (e.complete_until >= c.midnight + interval '1 day')
+           IS DISTINCT FROM (c.complete_until >= c.midnight + interval '1 day'))
 """)
 
 
@@ -82,9 +85,10 @@ def describe(connection: Connection, days: Sequence[date]) -> dict[date, Complet
 
 
 def refresh(connection: Connection) -> int:
-    """Bring all exported days up to date; return how many changed.
+    """Bring the exported days up to date; return how many changed.
 
-    A day becomes complete when sweeps reach its end, even if none of its rows changes.
+    A day becomes complete when sweeps reach its end, even if none of its rows changes. An open day
+    that this transaction does not export keeps its time: otherwise each sweep would change it.
     """
     allow_long(connection)
     return connection.execute(_REFRESH).rowcount

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.errors import LakeError
-from etl.export import changes, origin, state, whole_tables
+from etl.export import changes, completeness, erased_runs, origin, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake_tables import definition
 from etl.export.progress import Part, Progress
@@ -158,7 +158,9 @@ def _export(
     held = state.hold(connection)
     if held is None:
         return None
+    erased_runs.queue(connection, destination, held)
     queued = [one for one in changes.changed_days(connection) if since is None or one >= since]
+    completeness.refresh(connection)
     if not queued and held.published and not whole_tables.changed(connection, held.whole_tables):
         return Part(lake=None, days=0, rows={}, waiting=0)
 

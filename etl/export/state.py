@@ -46,6 +46,8 @@ class ExportState(msgspec.Struct, frozen=True):
     """When the last complete export ended; None: none has."""
     archived_runs: int
     """The runs that only the lake has."""
+    erased_runs: int
+    """The runs that were erased in all when the lake was last searched for erased runs."""
 
     def is_at(self, destination: Destination) -> bool:
         """Whether this is the lake at that place."""

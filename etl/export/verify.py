@@ -25,6 +25,7 @@ from etl.export import archive, changes, day_digest, day_reader, state, whole_ta
 from etl.export.destination import Destination
 from etl.export.lake import Lake
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
+from etl.export.store import reported
 
 # Differences that are reported; more have the same cause.
 SHOWN = 100
@@ -121,12 +122,17 @@ def verify(
         for name in missing:
             report.add(None, name, "the catalog does not have the table")
         return report
-    lake = Lake(connection, destination)
-    day_reader.prepare(connection)
-    _Verification(connection, lake, tables, report).run(days, on_days, stopped)
-    if days is None:
-        for table in WHOLE_TABLES:
-            _compare_whole(connection, lake, table, recorded.whole_tables, report)
+    with reported(destination.location):
+        lake = Lake(connection, destination)
+        day_reader.prepare(connection)
+        _Verification(connection, lake, tables, report).run(days, on_days, stopped)
+        if days is None:
+            # They have no queue: one that has changed waits for an export.
+            changed = whole_tables.changed(connection, recorded.whole_tables)
+            report.waiting += len(changed)
+            for table in WHOLE_TABLES:
+                if table not in changed:
+                    _compare_whole(connection, lake, table, report)
     return report
 
 
@@ -230,16 +236,8 @@ class _Verification:
 
 
 def _compare_whole(
-    connection: Connection,
-    lake: Lake,
-    table: LakeTable,
-    recorded: Any,
-    report: VerifyReport,
+    connection: Connection, lake: Lake, table: LakeTable, report: VerifyReport
 ) -> None:
-    """Compare a table without days, unless it has changed since: it has no queue."""
-    if recorded.get(table.name) != whole_tables.digest(connection, table):
-        report.waiting += 1
-        return
     opened = lake.table(table)
     expected = _hashes(day_reader.read(connection, table, opened.schema))
     expected.subtract(_hashes(archive.rows_of(opened, None)))

@@ -156,6 +156,13 @@ export_state = Table(
         nullable=False,
         server_default=text("true"),
     ),
+    column(
+        "erased_runs",
+        BigInteger(),
+        "How many runs were erased in all when the lake was last searched for erased runs.",
+        nullable=False,
+        server_default=text("0"),
+    ),
     column("exported_at", Time, "When the last complete export ended; null: none has."),
     now("activated_at", "When changes were first queued."),
     CheckConstraint("id = 1", name="one_row"),

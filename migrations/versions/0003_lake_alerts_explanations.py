@@ -197,6 +197,13 @@ def _lake() -> None:
             nullable=False,
             server_default=sa.text("true"),
         ),
+        _column(
+            "erased_runs",
+            sa.BigInteger(),
+            "How many runs were erased in all when the lake was last searched for erased runs.",
+            nullable=False,
+            server_default=sa.text("0"),
+        ),
         _column("exported_at", _TIME, "When the last complete export ended; null: none has."),
         _column(
             "activated_at",

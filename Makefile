@@ -20,7 +20,8 @@ SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 define HELP
 Try it
   make demo              load a simulated history and watch it grow
-                         (ARGS=--exit ends it when the history is loaded)
+                         (ARGS=--exit ends it when the history is loaded;
+                         ARGS='--export DIR' also exports it to Iceberg tables)
   make dashboards        show the demo's data, or DATABASE_URL's, in Superset
                          (ARGS=--payloads adds prompts and answers)
   make run               run a command: make run ARGS='sync --json'
@@ -61,7 +62,7 @@ help:
 	@echo "$$HELP"
 .PHONY: help
 
-demo: $(VENV)/running
+demo: $(VENV)/running $(if $(findstring --export,$(ARGS)),$(VENV)/installed)
 	@$(BIN)/orchestra-etl demo $(ARGS)
 
 dashboards: $(VENV)/running $(SUPERSET)/installed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
+from pydantic import ValidationError
 
 from etl import logs, schema
 from etl.admin import rebuild, redaction, retention, roles
@@ -37,6 +38,7 @@ from etl.reports import status
 from etl.reports.status import Status
 from etl.reports.verdict import WatchedWorkflow
 from etl.settings import EMBEDDED, Settings, WorkflowSettings
+from etl.settings.export import ExportSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
@@ -259,6 +261,8 @@ async def serve(settings: Settings, database: Database) -> None:
     metrics.watch_connections(database.connections)
     health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
+    if settings.export.every is not None:
+        lake(settings)
     async with (
         open_jobs(settings, database, on_request=metrics.count_request) as jobs,
         health.served(settings.service.host, settings.service.port),
@@ -270,6 +274,8 @@ async def serve(settings: Settings, database: Database) -> None:
             default_interval=DEFAULT_INTERVAL,
             refresh=partial(refresh_rollups, settings, database),
             status=partial(_checked_status, settings, database),
+            export=None if settings.export.every is None else partial(export, settings, database),
+            export_every=settings.export.every or 0.0,
         )
         with stop_on_signals() as stop:
             await daemon.run(stop)
@@ -333,14 +339,36 @@ def lake(settings: Settings) -> Destination:
     )
 
 
+def new_lake(folder: str) -> str:
+    """Return the location of a lake in a local folder, in which there is none yet.
+
+    Raises:
+        ConfigurationError: the folder has no usable name, or the packages for a lake are not
+            installed.
+        LakeError: the folder holds a lake, or cannot be read.
+    """
+    try:
+        settings = Settings(export=ExportSettings(location=folder))
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
+        raise ConfigurationError(
+            f"the folder of the lake {problem.removeprefix('Value error, ')}"
+        ) from None
+    destination = lake(settings)
+    from etl.export import attachment
+
+    attachment.refuse_another(destination)
+    return destination.location
+
+
 async def export(
     settings: Settings,
     database: Database,
+    stopped: Callable[[], bool] = lambda: False,
     *,
     full: bool = False,
     since: date | None = None,
     on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
-    stopped: Callable[[], bool] = lambda: False,
 ) -> ExportReport:
     """Bring the lake up to date, in a thread; see `exporter.run`.
 

@@ -47,7 +47,7 @@ def read(
     options = csv.ConvertOptions(
         # Bytes arrive as hexadecimal digits.
         column_types={
-            one.name: pa.string() if pa.types.is_binary(one.type) else one.type for one in schema
+            one.name: pa.string() if _is_binary(one.type) else one.type for one in schema
         },
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
@@ -56,7 +56,7 @@ def read(
         false_values=["f"],
         timestamp_parsers=[csv.ISO8601],
     )
-    binary = [one.name for one in schema if pa.types.is_binary(one.type)]
+    binary = [one.name for one in schema if _is_binary(one.type)]
     for chunk in _chunks(connection, table.query, {} if day is None else {"day": day}):
         found = csv.read_csv(
             pa.py_buffer(chunk),
@@ -73,9 +73,14 @@ def read(
         yield found.cast(schema)
 
 
+def _is_binary(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
 def _from_hexadecimal(column: pa.ChunkedArray) -> pa.Array:
     return pa.array(
-        (None if one is None else bytes.fromhex(one) for one in column.to_pylist()), pa.binary()
+        (None if one is None else bytes.fromhex(one) for one in column.to_pylist()),
+        pa.large_binary(),
     )
 
 

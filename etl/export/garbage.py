@@ -88,7 +88,7 @@ def collect(lake: Lake) -> Garbage:
     Args:
         lake: as it is committed, in a transaction that holds the export's lock.
     """
-    used = {lake.store.path(one) for opened in lake.open_all() for one in _used(opened.table)}
+    used = {lake.store.path(one) for table in lake.tables() for one in _used(table)}
     found = [one for one in lake.store.files() if _OWN.search(one.path) and one.path not in used]
     lake.store.delete(found)
     return Garbage(len(found), sum(one.size for one in found))

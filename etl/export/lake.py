@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from etl.export.catalog import TransactionCatalog, open_table
 from etl.export.destination import Destination
-from etl.export.lake_tables import LakeTable, day_tables
+from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables
 from etl.export.parquet_files import write
 from etl.export.store import Store, reported
 
@@ -37,24 +37,27 @@ class Lake:
             found = open_table(
                 self._catalog, self._destination.namespace, self._destination.folder, wanted
             )
-            self._open[wanted.name] = OpenTable(found, self._destination.file_bytes)
+            self._open[wanted.name] = OpenTable(found, wanted, self._destination.file_bytes)
         return self._open[wanted.name]
 
-    def open_all(self) -> list[OpenTable]:
-        """Open and return every table that exists."""
+    def tables(self) -> list[Table]:
+        """Return every table that the catalog has in the namespace."""
         namespace = self._destination.namespace
-        if self._catalog.namespace_exists(namespace):
-            for identifier in self._catalog.list_tables(namespace):
-                if identifier[-1] not in self._open:
-                    self._open[identifier[-1]] = OpenTable(
-                        self._catalog.load_table(identifier), self._destination.file_bytes
-                    )
-        return list(self._open.values())
+        if not self._catalog.namespace_exists(namespace):
+            return []
+        return [self._catalog.load_table(one) for one in self._catalog.list_tables(namespace)]
+
+    def open_all(self) -> None:
+        """Open every table of the export that exists."""
+        present = {one.name()[-1] for one in self.tables()}
+        for wanted in (*day_tables(payloads=True), *WHOLE_TABLES):
+            if wanted.name in present:
+                self.table(wanted)
 
     def day_tables(self) -> list[LakeTable]:
         """Return the tables of days that exist."""
-        names = {opened.table.name()[-1] for opened in self.open_all()}
-        return [one for one in day_tables(payloads=True) if one.name in names]
+        present = {one.name()[-1] for one in self.tables()}
+        return [one for one in day_tables(payloads=True) if one.name in present]
 
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> dict[str, int]:
         """Change the opened tables in the catalog, each by one snapshot.
@@ -88,16 +91,21 @@ class Lake:
 class OpenTable:
     """One table of the lake, and the files that replace others at the commit."""
 
-    def __init__(self, table: Table, file_bytes: int) -> None:
+    def __init__(self, table: Table, definition: LakeTable, file_bytes: int) -> None:
         self.table = table
+        self._definition = definition
         self._file_bytes = file_bytes
         self._days: list[date | None] = []
         self._added: list[DataFile] = []
 
     @cached_property
     def schema(self) -> pa.Schema:
-        """The schema of the rows to write; its fields have the numbers that Iceberg knows."""
-        return schema_to_pyarrow(self.table.schema())
+        """The schema of the rows to write; its fields have the numbers that Iceberg knows.
+
+        The table can have other columns, of earlier and later versions of the program.
+        """
+        every = schema_to_pyarrow(self.table.schema())
+        return pa.schema([every.field(one.name) for one in self._definition.columns])
 
     def replace(self, rows: Iterable[pa.Table], day: date | None = None) -> int:
         """Write the rows that replace a day, or the whole table; return their number."""
@@ -110,8 +118,12 @@ class OpenTable:
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> int | None:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
         replaced = list(self._replaced())
+        # Some engines do not read a table without any snapshot.
+        is_changed = bool(replaced or self._added) or (
+            bool(self._days) and self.table.current_snapshot() is None
+        )
         transaction = self.table.transaction()
-        if replaced or self._added:
+        if is_changed:
             with transaction.update_snapshot(dict(properties)).overwrite() as update:
                 for file in replaced:
                     update.delete_data_file(file)
@@ -124,7 +136,7 @@ class OpenTable:
         ):
             ExpireSnapshots(transaction).older_than(expire_before).commit()
         transaction.commit_transaction()
-        return current if replaced or self._added else None
+        return current if is_changed else None
 
     def _replaced(self) -> Iterator[DataFile]:
         """Yield the files that hold the replaced days, or the whole table."""

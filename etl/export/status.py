@@ -59,7 +59,7 @@ def read(connection: Connection) -> LakeStatus | None:
         return None
     with reported(found.location):
         lake = Lake(connection, Destination(found.location, found.namespace))
-        tables = tuple(_status(one.table) for one in lake.open_all())
+        tables = tuple(map(_status, lake.tables()))
     return LakeStatus(
         location=found.location,
         namespace=found.namespace,

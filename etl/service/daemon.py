@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -29,6 +29,9 @@ from etl.pipeline.sync import Syncer
 from etl.reports.status import Status
 from etl.service.health import Health
 from etl.signals import Stop
+
+if TYPE_CHECKING:
+    from etl.export.exporter import ExportReport
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +92,8 @@ class Daemon:
         default_interval: float,
         refresh: Callable[[Callable[[], bool]], Awaitable[RefreshReport]] | None = None,
         status: Callable[[], Status] | None = None,
+        export: Callable[[Callable[[], bool]], Awaitable[ExportReport]] | None = None,
+        export_every: float = 3600.0,
         pace: Pace | None = None,
     ) -> None:
         """Prepare the service; `run` creates its jobs and starts them.
@@ -102,6 +107,9 @@ class Daemon:
                 returns True. None: this service does not refresh rollups.
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
+            export: brings the lake up to date, and ends early once its argument, a function,
+                returns True. None: this service does not export.
+            export_every: seconds between two exports.
             pace: the intervals of the jobs; None: `PACE`.
         """
         self._syncer = syncer
@@ -110,6 +118,8 @@ class Daemon:
         self._default_interval = default_interval
         self._refresh = refresh
         self._status = status
+        self._export = export
+        self._export_every = export_every
         self._pace = pace or PACE
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
@@ -140,6 +150,13 @@ class Daemon:
                 "observe",
                 partial(self._observe, self._status),
                 IntervalTrigger(seconds=self._pace.observe),
+                now=True,
+            )
+        if self._export is not None:
+            self._add(
+                "export",
+                partial(self._export_changes, self._export),
+                IntervalTrigger(seconds=self._export_every, jitter=self._export_every / 10),
                 now=True,
             )
         # `beat` is not guarded, because it must also run while the API refuses the key.
@@ -277,6 +294,13 @@ class Daemon:
         self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
+
+    async def _export_changes(
+        self, export: Callable[[Callable[[], bool]], Awaitable[ExportReport]]
+    ) -> None:
+        done = await export(self._stop.is_set)
+        if done.days:
+            log.info("export_finished", days=done.days, rows=sum(done.rows.values()))
 
     async def _observe(self, status: Callable[[], Status]) -> None:
         try:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from etl.settings.section import Section
 from etl.settings.values import PositiveDuration, expand_home
@@ -57,3 +57,9 @@ class ExportSettings(Section):
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
             raise ValueError("must be a name of lower-case letters, digits and underscores")
         return name
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> ExportSettings:
+        if self.every is not None and self.location is None:
+            raise ValueError("every needs location: where to export to")
+        return self

@@ -28,7 +28,7 @@ def main(database_url: str, folder: str, table_format: str) -> None:
         "DATA_WRITER__FILE_MAX_ITEMS": "100000",
     }
     source = sql_database(
-        sqlalchemy.create_engine(database_url),
+        sqlalchemy.create_engine(database_url.replace("://", "+psycopg2://", 1)),
         schema="orchestra",
         table_names=TABLES,
         backend="pyarrow",

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import psycopg
+
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks.analytics import DAYS, NODES, SERVER, make
@@ -44,8 +46,8 @@ class Figure(NamedTuple):
 
 def server_cpu(url: str) -> float:
     """Return the seconds of CPU that all processes of the server have used so far."""
-    [row] = query(url, "SELECT pg_backend_pid() AS pid")
-    postmaster = _stat(row["pid"])[1]
+    with psycopg.connect(url) as connection:
+        postmaster = _stat(connection.info.backend_pid)[1]
     ended = sum(map(int, _stat(postmaster)[13:15]))
     living = [
         stat

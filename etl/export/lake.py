@@ -56,8 +56,8 @@ class Lake:
 
     def day_tables(self) -> list[LakeTable]:
         """Return the tables of days that exist."""
-        present = {one.name()[-1] for one in self.tables()}
-        return [one for one in day_tables(payloads=True) if one.name in present]
+        names = {one.name()[-1] for one in self.tables()}
+        return [one for one in day_tables(payloads=True) if one.name in names]
 
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> dict[str, int]:
         """Change the opened tables in the catalog, each by one snapshot.

@@ -21,63 +21,14 @@ from pyiceberg.table import StaticTable
 from etl.exit_status import ExitStatus
 from tests import lake_reader
 from tests.faults import workers
+from tests.faults.lake_exporter import Exporter
 from tests.faults.suite import Fault
-from tests.support import environment, free_port, query
+from tests.support import free_port, query
 
-GUARDS = "tests.faults.lake_guards"
 SEEN = """
     SELECT table_name AS name, metadata_location AS location FROM orchestra_etl.iceberg_tables
     WHERE table_name IN ('runs', 'steps')
 """
-
-
-class Exporter:
-    """A database with some days of runs, and the command that exports them."""
-
-    def __init__(self, url: str, location: str, folder: Path, log: Path, **variables: str) -> None:
-        config = folder / "export.toml"
-        config.write_text(f'[export]\nlocation = "{location}"\n')
-        self.url, self.location, self.log = url, Path(location), log
-        self.variables = environment(
-            url, "http://127.0.0.1:9", ORCHESTRA_ETL_CONFIG=str(config), **variables
-        )
-        self.add_runs(40)
-
-    def __call__(
-        self, *arguments: str, without: Sequence[str] = (), seconds: float = workers.PATIENCE
-    ) -> int:
-        """Run a command of `export`, and return its exit status."""
-        return workers.run(
-            "export",
-            *arguments,
-            variables=self.variables,
-            log=self.log,
-            without=[f"{GUARDS}:{one}" for one in without],
-            seconds=seconds,
-        )
-
-    def add_runs(self, count: int) -> None:
-        """Store new runs with three steps each, on four days, in one transaction."""
-        query(
-            self.url,
-            """WITH added AS (
-                   INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,
-                                               start_time)
-                   SELECT gen_random_uuid(), 'w', 'succeeded', 'api', 'final',
-                          TIMESTAMPTZ '2026-01-01 10:00Z' + n %% 4 * interval '1 day'
-                   FROM generate_series(1, %s) AS n
-                   RETURNING id, start_time)
-               INSERT INTO orchestra.steps (id, run_id, workflow_id, position, state, start_time,
-                                            content_hash)
-               SELECT gen_random_uuid(), id, 'w', n, 'succeeded', start_time, '\\x00'
-               FROM added CROSS JOIN generate_series(1, 3) AS n""",
-            count,
-        )
-
-    def runs(self) -> tuple[int, int]:
-        """Return the number of runs in PostgreSQL, and in the lake as a reader by path sees it."""
-        [row] = query(self.url, "SELECT count(*) AS runs FROM orchestra.runs")
-        return row["runs"], len(lake_reader.arrow(self.location, "runs"))
 
 
 @contextmanager

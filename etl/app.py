@@ -23,7 +23,7 @@ from etl.admin.retention import Horizons, PruneReport
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, LakeError
 from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds
 from etl.ledger.clock import DatabaseClock
@@ -47,6 +47,7 @@ from etl.transform.states import StateMap
 
 if TYPE_CHECKING:
     from etl.export.destination import Destination
+    from etl.export.exported_runs import ExportedRuns
     from etl.export.exporter import ExportReport
     from etl.export.garbage import Garbage
     from etl.export.status import LakeStatus
@@ -300,6 +301,7 @@ async def prune(
     settings: Settings,
     database: Database,
     wanted: Horizons,
+    may_remove: ExportedRuns | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> PruneReport:
     """Remove rows older than these horizons; end early once `stopped` returns True.
@@ -307,9 +309,45 @@ async def prune(
     Raises:
         DatabaseError: the database cannot be used.
     """
-    return await _priced(
-        settings, database, partial(retention.prune, database, wanted, stopped=stopped), stopped
-    )
+    work = partial(retention.prune, database, wanted, may_remove=may_remove, stopped=stopped)
+    return await _priced(settings, database, work, stopped)
+
+
+def exported_before(
+    settings: Settings, database: Database, wanted: Horizons
+) -> tuple[Horizons, ExportedRuns]:
+    """Return how far back data may be removed, because a verified export holds what is older.
+
+    Returns:
+        The horizons, at most the beginning of the first day that waits for an export; and what
+        tells which runs may be removed.
+
+    Raises:
+        ConfigurationError: no lake is configured, or it does not hold payloads.
+        DatabaseError: the database cannot be used, or its schema has no tables for the export.
+        LakeError: the lake cannot be read, or differs from the history.
+    """
+    destination = lake(settings)
+    schema.require(database, "0003")
+    from etl.export import exported_runs
+
+    horizon = max(one for one in (wanted.runs, wanted.payloads) if one is not None)
+    held = database.in_one_snapshot(lambda c: exported_runs.find(c, destination, horizon=horizon))
+    if not held.report.ok:
+        raise LakeError(
+            f"nothing was removed: the lake differs from the history in"
+            f" {len(held.report.differences):,} places: see `orchestra-etl export verify`"
+        )
+    if not held.payloads_are_held:
+        raise ConfigurationError(
+            "the lake holds no payloads, so they would be lost: set payloads under [export] and"
+            " run `orchestra-etl export run`, or prune the payloads without --exported first"
+        )
+
+    def capped(one: datetime | None) -> datetime | None:
+        return one if one is None or held.until is None else min(one, held.until)
+
+    return retention.Horizons(capped(wanted.payloads), capped(wanted.runs)), held.may_remove
 
 
 def lake(settings: Settings) -> Destination:

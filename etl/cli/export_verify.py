@@ -56,7 +56,7 @@ async def _verify(
     settings: Settings, database: Database, *, deep: bool
 ) -> tuple[VerifyReport, int | None]:
     from etl import app
-    from etl.cli.export import Progress
+    from etl.cli.export import ExportProgress
     from etl.signals import stop_on_signals
 
     progress = Progress("verifying days")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests import lake_reader
@@ -49,6 +50,18 @@ class Exporter:
             without=[*(f"{GUARDS}:{one}" for one in without), *([install] if install else [])],
             seconds=seconds,
         )
+
+    @contextmanager
+    def started(self, *arguments: str, without: Sequence[str] = ()) -> Iterator[workers.Worker]:
+        """Run a command of `export` beside the test."""
+        with workers.started(
+            "export",
+            *arguments,
+            variables=self.variables,
+            log=self.log,
+            without=[f"{GUARDS}:{one}" for one in without],
+        ) as worker:
+            yield worker
 
     def add_runs(self, count: int) -> None:
         """Store new runs with three steps each, on four days, in one transaction."""

@@ -92,3 +92,23 @@ def late_listing() -> None:
         yield from (StoredFile(path, size) for path, size in before)
 
     Store.files = files  # type: ignore[method-assign]
+
+
+def slow_commits() -> None:
+    """Take a second between the last file of an export and its commit."""
+    from etl.export import days
+
+    original = days.record
+
+    def record(*arguments: Any) -> None:
+        time.sleep(1.0)
+        original(*arguments)
+
+    days.record = record
+
+
+def no_export_lock() -> None:
+    """Let two processes export at once."""
+    from etl.export import state
+
+    state._HOLD = state._FIND

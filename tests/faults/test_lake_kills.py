@@ -1,11 +1,13 @@
-"""An export killed at every point: around every file that it writes or deletes, and every commit.
+"""An export killed at every point, and two exports at once.
 
-The lake equals the last commit or the next one, and the next export makes it equal to PostgreSQL.
+The points are around every file that an export writes or deletes, and around every commit. The lake
+equals the last commit or the next one, and the next export makes it equal to PostgreSQL.
 """
 
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -85,3 +87,29 @@ def test_an_export_killed_at_every_point(
     # After one of the tables, before the others.
     _, problems = killed_at("after OpenTable.commit#2", "a_commit_for_each_table")
     fault.control(problems)
+
+
+def after_two_exports(export: Exporter, *without: str) -> list[str]:
+    """Run two exports at once, the second one while the first one has files but no commit."""
+    export.add_runs(8)
+    guards = ["slow_commits", *without]
+    with export.started("run", without=guards) as first:
+        time.sleep(0.7)
+        with export.started("run", without=guards) as second:
+            statuses = [second.wait(), first.wait()]
+    problems = [] if statuses == [0, 0] else [f"the exports ended with {statuses}"]
+    if export("run") != 0 or export("verify", "--deep") != 0:
+        problems.append(workers.said(export.log)[-300:])
+    return problems
+
+
+@pytest.mark.fault(36, "two exports at once", "C", guard="the lock on the export's state")
+def test_two_exports_at_once(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """A second export does nothing: above all, it does not delete the files of the first one."""
+    export = Exporter(database_url, str(tmp_path / "lake"), tmp_path, log)
+    assert export("run") == 0
+    for _ in range(3):
+        assert after_two_exports(export) == []
+        fault.injected()
+    assert "another process is exporting" in workers.said(log)
+    fault.control(after_two_exports(export, "no_export_lock"))

@@ -104,7 +104,7 @@ def slow_commits() -> None:
         time.sleep(1.0)
         original(*arguments)
 
-    days.record = record
+    days.record = record  # type: ignore[assignment]
 
 
 def no_export_lock() -> None:

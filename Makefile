@@ -33,7 +33,7 @@ Check a change
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)
   make test-dbt          the dbt package on a simulated history (1 minute)
-  make test-lake         readers of an exported lake, and object stores (1 minute)
+  make test-lake         engines that read an exported lake, S3 (1 minute)
   make test-spark        Spark on an exported lake (2 minutes)
   make test-image        the steps of the Dockerfile, without Docker (2 minutes)
   make test-containers   docker-compose.yml in Docker (6 minutes)

@@ -169,7 +169,9 @@ async def _demo(server: EmbeddedPostgres, lake: str | None, *, exit_when_loaded:
                     f"the simulated API serves {len(history.workflow_ids)} workflows "
                     f"at {simulator.base_url}"
                 )
-                loaded = _settings(server.home, history, simulator.base_url, server.url, lake)
+                loaded = _settings(
+                    server.home, history, simulator.base_url, url=server.url, lake=lake
+                )
                 return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
         finally:
             await asyncio.to_thread(server.stop)
@@ -196,7 +198,7 @@ def _fresh_schema(url: str) -> None:
 
 
 def _settings(
-    folder: Path, history: History, base_url: str, url: str, lake: str | None
+    folder: Path, history: History, base_url: str, *, url: str, lake: str | None
 ) -> settings.Settings:
     names = {workflow["workflow_id"]: workflow["name"] for workflow in history.workflows()}
     lines = [

@@ -5,19 +5,33 @@
 --     SET VARIABLE lake = 's3://bucket/history/orchestra';
 --     .read config/duckdb/orchestra.sql
 --
+-- The views read the whole lake, unless you set the first day (UTC) to read, at any time:
+--
+--     SET VARIABLE since = DATE '2026-11-01';
+--
 -- Runs that were pruned from PostgreSQL stay in the lake, so these views include them.
 SET TimeZone = 'UTC';
 CREATE SCHEMA IF NOT EXISTS orchestra;
 
 -- The tables.
 
-CREATE OR REPLACE VIEW orchestra.runs AS FROM iceberg_scan(getvariable('lake') || '/runs');
-CREATE OR REPLACE VIEW orchestra.steps AS FROM iceberg_scan(getvariable('lake') || '/steps');
+CREATE OR REPLACE VIEW orchestra.runs AS
+FROM iceberg_scan(getvariable('lake') || '/runs')
+WHERE run_day >= coalesce(CAST(getvariable('since') AS DATE), DATE '0001-01-01');
+
+CREATE OR REPLACE VIEW orchestra.steps AS
+FROM iceberg_scan(getvariable('lake') || '/steps')
+WHERE run_day >= coalesce(CAST(getvariable('since') AS DATE), DATE '0001-01-01');
+
 CREATE OR REPLACE VIEW orchestra.step_failures AS
-FROM iceberg_scan(getvariable('lake') || '/step_failures');
+FROM iceberg_scan(getvariable('lake') || '/step_failures')
+WHERE run_day >= coalesce(CAST(getvariable('since') AS DATE), DATE '0001-01-01');
+
 CREATE OR REPLACE VIEW orchestra.prices AS FROM iceberg_scan(getvariable('lake') || '/prices');
+
 CREATE OR REPLACE VIEW orchestra.workflows AS
 FROM iceberg_scan(getvariable('lake') || '/workflows');
+
 CREATE OR REPLACE VIEW orchestra.workflow_versions AS
 FROM iceberg_scan(getvariable('lake') || '/workflow_versions');
 

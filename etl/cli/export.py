@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         name="export",
-        help="Keep Apache Iceberg tables equal to the history, for any engine to read.",
+        help="Keep Apache Iceberg tables equal to the history.",
         no_args_is_help=True,
     )
     group.command(epilog=examples("export run", "export run --full --json"))(run)
@@ -151,7 +151,7 @@ async def _run(
     from etl import app
     from etl.signals import stop_on_signals
 
-    progress = Progress()
+    progress = ExportProgress()
     with stop_on_signals() as stop, progress.shown():
         done = await app.export(
             settings, database, full=full, since=since, on_days=progress.update,
@@ -173,7 +173,7 @@ def _print(done: ExportReport) -> None:
         say(f"interrupted with {counted(done.waiting, 'day')} left: repeat this to continue")
 
 
-class Progress:
+class ExportProgress:
     """Progress through the days: a bar on a terminal, elsewhere a log line every ten seconds."""
 
     def __init__(self, what: str = "exporting days") -> None:
@@ -195,7 +195,7 @@ class Progress:
             self._log.info("export_progressed", days=done, waiting=waiting, rows=rows)
 
     @contextmanager
-    def shown(self) -> Iterator[Progress]:
+    def shown(self) -> Iterator[ExportProgress]:
         """Show the progress while the block runs."""
         if not sys.stderr.isatty():
             yield self

@@ -56,10 +56,10 @@ async def _verify(
     settings: Settings, database: Database, *, deep: bool
 ) -> tuple[VerifyReport, int | None]:
     from etl import app
-    from etl.cli.export import Progress
+    from etl.cli.export import ExportProgress
     from etl.signals import stop_on_signals
 
-    progress = Progress("verifying days")
+    progress = ExportProgress("verifying days")
     with stop_on_signals() as stop, progress.shown():
         found = await app.verify_export(
             settings, database, deep=deep, on_days=progress.update, stopped=stop.is_set

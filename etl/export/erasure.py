@@ -184,18 +184,18 @@ def _count(connection: Connection, destination: Destination) -> LakeErasure:
                 for found in rows_of(lake.table(table), day, key):
                     rows[table.name] += compute.sum(compute.is_in(found[key], ids)).as_py() or 0
     runs = sum(map(len, left.values()))
-    return LakeErasure(destination.location, runs, dict(rows), sorted(left), 0, 0)
+    return LakeErasure(destination.location, runs, dict(rows), days=sorted(left), files=0, bytes=0)
 
 
 def _named(lake: Lake, table: LakeTable, field: str, names: pa.Array) -> Iterator[pa.Table]:
     """Yield the rows that name a person, in a column or, if that is impossible, in `extra`."""
     key = run_key(table)
     if field in table.column_names:
-        for rows in rows_of(lake.table(table), None, key, "workflow_id", field):
+        for rows in rows_of(lake.table(table), None, *(key, "workflow_id", field)):
             yield rows.filter(compute.is_in(rows[field], names))
     elif "extra" in table.column_names:
         wanted = frozenset(names.to_pylist())
-        for rows in rows_of(lake.table(table), None, key, "workflow_id", "extra"):
+        for rows in rows_of(lake.table(table), None, *(key, "workflow_id", "extra")):
             named = [_names(extra, field, wanted) for extra in rows["extra"].to_pylist()]
             yield rows.filter(pa.array(named, pa.bool_()))
 

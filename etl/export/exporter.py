@@ -71,18 +71,26 @@ def run(
         DatabaseError: the database cannot be used; committed parts stay.
         LakeError: the lake cannot be read or written; committed parts stay.
     """
-    database.transaction(partial(_begin, destination=destination, full=full))
     done = ExportReport()
+    end = 0.0
+
+    def is_over() -> bool:
+        return stopped() or time.monotonic() >= end
+
+    def report(days: int, waiting: int, rows: int) -> None:
+        on_days(done.days + days, waiting, sum(done.rows.values()) + rows)
+
+    database.transaction(partial(_begin, destination=destination, full=full))
     while True:
+        end = time.monotonic() + part
         found = database.in_one_snapshot(
             partial(
                 _export,
                 destination=destination,
                 since=since,
-                until=time.monotonic() + part,
                 is_first=not done.days,
-                on_days=partial(_add, on_days, done.days, sum(done.rows.values())),
-                stopped=stopped,
+                is_over=is_over,
+                on_days=report,
             )
         )
         if found is None:
@@ -97,13 +105,6 @@ def run(
         if not found.waiting or stopped():
             done.complete = not found.waiting
             return done
-
-
-def _add(
-    on_days: Progress, days_before: int, rows_before: int, days: int, waiting: int, rows: int
-) -> None:
-    """Report the progress of a part as that of the export."""
-    on_days(days_before + days, waiting, rows_before + rows)
 
 
 def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
@@ -149,10 +150,9 @@ def _export(
     *,
     destination: Destination,
     since: date | None,
-    until: float,
     is_first: bool,
+    is_over: Callable[[], bool],
     on_days: Progress,
-    stopped: Callable[[], bool],
 ) -> Part | None:
     """Export the newest queued days; return None if another process is exporting."""
     held = state.hold(connection)
@@ -173,7 +173,6 @@ def _export(
         held,
         queued,
         is_first=is_first,
-        until=until,
+        is_over=is_over,
         on_days=on_days,
-        stopped=stopped,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -37,9 +36,8 @@ def export(
     queued: Sequence[date],
     *,
     is_first: bool,
-    until: float,
+    is_over: Callable[[], bool],
     on_days: Progress,
-    stopped: Callable[[], bool],
 ) -> Part:
     """Replace queued days and changed whole tables in the lake, and record that.
 
@@ -49,9 +47,8 @@ def export(
         held: the state as the last commit left it.
         queued: the days, in the order in which to export them.
         is_first: whether to collect what earlier exports left.
-        until: when to leave the other days to the next part, on the clock of `time.monotonic`.
+        is_over: called after each day; True leaves the others to the next part.
         on_days: see `Progress`.
-        stopped: called after each day; True leaves the others.
 
     Raises:
         LakeError: the lake cannot be read or written.
@@ -63,7 +60,14 @@ def export(
             lake.publish()
         if is_first:
             garbage.collect(lake)
-        written = _write_days(connection, lake, destination, queued, until, on_days, stopped)
+        written = _write_days(
+            connection,
+            lake,
+            queued,
+            payloads=destination.payloads,
+            is_over=is_over,
+            on_days=on_days,
+        )
         days.record(connection, written)
         completeness.refresh(connection)
         changes.forget(connection, list(written))
@@ -93,22 +97,22 @@ def export(
 def _write_days(
     connection: Connection,
     lake: Lake,
-    destination: Destination,
     queued: Sequence[date],
-    until: float,
+    *,
+    payloads: bool,
+    is_over: Callable[[], bool],
     on_days: Progress,
-    stopped: Callable[[], bool],
 ) -> dict[date, DayRecord]:
     """Write at least one day."""
     day_reader.prepare(connection)
-    tables = day_tables(payloads=destination.payloads)
+    tables = day_tables(payloads=payloads)
     written: dict[date, DayRecord] = {}
     rows = 0
     for day in queued:
-        if written and (time.monotonic() >= until or stopped()):
+        if written and is_over():
             break
         kept = archive.of_day(connection, lake, day)
-        counts = {table.name: _replace_day(connection, lake, table, day, kept) for table in tables}
+        counts = {table.name: _replace_day(connection, lake, table, kept) for table in tables}
         digest = day_digest.describe(connection, tables, day).digest
         written[day] = DayRecord(counts, digest, len(kept.runs))
         rows += sum(counts.values())
@@ -116,10 +120,8 @@ def _write_days(
     return written
 
 
-def _replace_day(
-    connection: Connection, lake: Lake, table: LakeTable, day: date, kept: Kept
-) -> int:
+def _replace_day(connection: Connection, lake: Lake, table: LakeTable, kept: Kept) -> int:
     """Replace a day by PostgreSQL's rows and by what the lake keeps of it."""
     opened = lake.table(table)
-    rows = day_reader.read(connection, table, opened.schema, day)
-    return opened.replace(kept.merged(connection, lake, table, rows), day)
+    rows = day_reader.read(connection, table, opened.schema, kept.day)
+    return opened.replace(kept.merged(connection, lake, table, rows), kept.day)

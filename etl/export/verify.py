@@ -43,7 +43,7 @@ _NAMED = text("""
 _EPOCH = date(1970, 1, 1)
 
 
-class Difference(msgspec.Struct, frozen=True):
+class LakeDifference(msgspec.Struct, frozen=True):
     """Something that does not agree."""
 
     day: date | None
@@ -63,7 +63,7 @@ class VerifyReport(msgspec.Struct):
     """By table, the rows that stand in the files of the compared days."""
     deep: bool = False
     """Whether every value was compared."""
-    differences: list[Difference] = msgspec.field(default_factory=list)
+    differences: list[LakeDifference] = msgspec.field(default_factory=list)
     """At most `SHOWN`."""
     complete: bool = True
     """False if the verification was stopped early."""
@@ -76,7 +76,7 @@ class VerifyReport(msgspec.Struct):
     def add(self, day: date | None, table: str | None, what: str) -> None:
         """Add a difference."""
         if len(self.differences) < SHOWN:
-            self.differences.append(Difference(day, table, what))
+            self.differences.append(LakeDifference(day, table, what))
 
 
 def verify(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.test_analytics_documentation import LIMIT, QUERIES, World, world
+from tests.conftest import ROOT
 from tests.lake.conftest import TABLES, Lake, lake_of
 from tests.support import query
 
@@ -157,3 +158,43 @@ def test_the_views_are_those_of_postgresql(world: World, lake: Lake) -> None:
             assert {one: plain(mine[one]) for one in mine if one not in apart} == {
                 one: plain(theirs[one]) for one in theirs if one not in apart
             }, view
+
+
+def test_the_documented_lines_read_the_lake(lake: Lake) -> None:
+    """The queries of the section about DuckDB return rows, with the lake's folder in them."""
+    page = (ROOT / "docs" / "how-to" / "read-the-lake.md").read_text()
+    [section] = re.findall(r"^## DuckDB\n(.+?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sql\n(.+?)^```", section, re.MULTILINE | re.DOTALL)
+    queries = {
+        str(number): re.search(r"^SELECT.+?;$", block, re.MULTILINE | re.DOTALL)[0].replace(  # type: ignore[index]
+            "s3://bucket/history/orchestra", lake.folder
+        )
+        for number, block in enumerate(blocks)
+    }
+    assert len(queries) == 2
+
+    assert all(lake.read("duckdb", [], queries)["rows"].values())
+
+
+def test_the_views_can_be_limited_to_the_latest_days(world: World, lake: Lake) -> None:
+    """With the variable `since`, the views show the runs of that day (UTC) and of later ones."""
+    [first] = query(
+        world.url,
+        "SELECT CAST(percentile_disc(0.5) WITHIN GROUP (ORDER BY start_time)"
+        " AT TIME ZONE 'UTC' AS date) AS day FROM orchestra.runs",
+    )
+    shown = (
+        "SELECT count(*) AS runs, CAST(sum(steps) AS bigint) AS steps FROM orchestra.run_summary"
+    )
+    found = lake.read(
+        "duckdb", [], {"set": f"SET VARIABLE since = DATE '{first['day']}'", "shown": shown}
+    )["rows"]
+    [expected] = query(
+        world.url,
+        f"{shown} WHERE CAST(COALESCE(start_time, first_seen_at) AT TIME ZONE 'UTC' AS date) >= %s",
+        first["day"],
+    )
+
+    assert found["shown"] == [expected]
+    [every] = query(world.url, shown)
+    assert expected["runs"] < every["runs"]

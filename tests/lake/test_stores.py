@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import pytest
 from pyarrow import fs
 
+from etl.exit_status import ExitStatus
 from tests.acceptance.test_analytics_documentation import World, world
 from tests.lake.conftest import PYTHON, TABLES, Lake, lake_of
 from tests.lake.test_readers import APART, figures, summed
-from tests.support import free_port, wait_until
+from tests.processes import run
+from tests.support import free_port, query, wait_until
 
 __all__ = ["world"]
 
@@ -38,9 +42,9 @@ class Store:
             allow_bucket_creation=True,
         )
 
-    def keys(self, folder: str) -> set[str]:
-        """Return the names of all objects below a folder."""
-        found = self.files.get_file_info(fs.FileSelector(folder, recursive=True))
+    def objects(self) -> set[str]:
+        """Return the names of all objects of the lake."""
+        found = self.files.get_file_info(fs.FileSelector("bucket/lake", recursive=True))
         return {one.path for one in found if one.type == fs.FileType.File}
 
 
@@ -92,3 +96,53 @@ def test_an_engine_reads_the_lake_from_the_store(world: World, lake: Lake) -> No
         expected = figures(world.url, table)
         for name in expected.keys() - APART.get(table, set()):
             assert summed(found[table][name]) == summed(expected[name]), (table, name)
+
+
+def test_the_commands_work_on_the_store(store: Store, lake: Lake) -> None:
+    """`status`, `verify` and a second export read the store, and write no object."""
+    before = store.objects()
+
+    status = json.loads(lake.export("status", "--json"))
+    assert status["waiting"] == 0
+    for table in status["tables"]:
+        assert table["metadata"].removeprefix("s3://") in before
+    lake.export("verify", "--deep")
+    assert "nothing to do" in lake.export("run")
+    assert store.objects() == before
+
+
+def test_a_changed_day_and_its_garbage(world: World, store: Store, lake: Lake) -> None:
+    """A changed day gets new objects; the objects that nothing needs are deleted from the store."""
+    before = store.objects()
+    [run] = query(world.url, "SELECT id FROM orchestra.runs ORDER BY start_time LIMIT 1")
+    query(world.url, "UPDATE orchestra.runs SET user_id = 'someone new' WHERE id = %s", run["id"])
+    unknown = "bucket/lake/orchestra/runs/data/run_day=2026-01-01/left-by-a-crash.parquet"
+    foreign = "bucket/lake/orchestra/notes.txt"
+    for path in (unknown, foreign):
+        with store.files.open_output_stream(path) as file:
+            file.write(b"of no table")
+
+    lake.export("run")
+
+    after = store.objects()
+    assert any("/steps/data/" in path for path in after - before)
+    assert unknown not in after
+    assert foreign in after
+    found = lake.read("duckdb", ["runs"])["columns"]["runs"]
+    assert summed(found["user_id"]) == summed(figures(world.url, "runs")["user_id"])
+    lake.export("verify", "--deep")
+
+
+def test_an_error_of_the_store_is_one_line_without_secrets(lake: Lake) -> None:
+    """Exports to a bucket that does not exist end with one line, which quotes no credentials."""
+    settings = Path(lake.variables["ORCHESTRA_ETL_CONFIG"])
+    other = settings.with_name("other.toml")
+    other.write_text(settings.read_text().replace("s3://bucket", "s3://no-such-bucket"))
+    done = run("export", "run", variables={**lake.variables, "ORCHESTRA_ETL_CONFIG": str(other)})
+
+    assert done.returncode == ExitStatus.LAKE
+    said = done.stderr.splitlines()
+    assert [line for line in said if line.startswith("orchestra-etl:")] == said
+    assert len(said) == 1
+    assert "s3://no-such-bucket/lake" in said[0]
+    assert not any(one in done.stderr + done.stdout for one in (KEY, SECRET))

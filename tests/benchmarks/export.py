@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
+from pyarrow import parquet
 
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks.analytics import DAYS, NODES, SERVER, make
-from tests.benchmarks.contenders import DLT, HERE, Cost, run
+from tests.benchmarks.contenders import DLT, HERE, run
 from tests.postgres_fixture import new_home
 from tests.support import query
 
@@ -67,8 +68,8 @@ def _stat(pid: int | str) -> Sequence[str]:
 
 def measured(
     url: str, task: str, contender: str, command: Sequence[str], variables: dict[str, str]
-) -> tuple[Figure, Cost]:
-    """Run a command, and return its cost."""
+) -> Figure:
+    """Run a command, and return its cost without the number of rows."""
     before = server_cpu(url)
     cost = run(command, variables)
     server = server_cpu(url) - before
@@ -76,7 +77,24 @@ def measured(
         task, contender, 0, cost.seconds, cost.cpu_seconds + server, server, cost.peak_mb
     )
     print(f"{contender}, {task}: {cost.seconds:.1f} s", file=sys.stderr, flush=True)
-    return figure, cost
+    return figure
+
+
+def copied(url: str, lake: Path) -> int:
+    """Return the number of runs and steps in a lake that has just been written.
+
+    Raises:
+        SystemExit: if they are not those of the database.
+    """
+    total = 0
+    for table in ("runs", "steps"):
+        [row] = query(url, f"SELECT count(*) AS rows FROM orchestra.{table}")
+        files = (lake / "orchestra" / table).rglob("*.parquet")
+        found = sum(parquet.read_metadata(file).num_rows for file in files)
+        if found != row["rows"]:
+            raise SystemExit(f"{lake} has {found:,} of {row['rows']:,} {table}")
+        total += found
+    return total
 
 
 def ours(url: str, folder: Path) -> list[Figure]:
@@ -85,11 +103,6 @@ def ours(url: str, folder: Path) -> list[Figure]:
     settings.write_text(f'[logs]\nlevel = "error"\n[export]\nlocation = "{folder}/lake"\n')
     variables = {"DATABASE_URL": url, "ORCHESTRA_ETL_CONFIG": str(settings)}
     command = [sys.executable, "-m", "etl", "export", "run", "--json"]
-    [size] = query(
-        url,
-        "SELECT (SELECT count(*) FROM orchestra.runs) AS runs,"
-        " (SELECT count(*) FROM orchestra.steps) AS steps",
-    )
     found = []
     for task, change in (
         ("everything", ""),
@@ -103,21 +116,23 @@ def ours(url: str, folder: Path) -> list[Figure]:
     ):
         if change:
             query(url, change)
-        figure, _ = measured(url, task, "orchestra-etl", command, variables)
-        share = {"everything": 1.0, "nothing changed": 0.0, "one changed day": 1 / DAYS}[task]
-        found.append(figure._replace(rows=round((size["runs"] + size["steps"]) * share)))
+        figure = measured(url, task, "orchestra-etl", command, variables)
+        if task == "everything":
+            every = copied(url, folder / "lake")
+        rows = {"everything": every, "nothing changed": 0, "one changed day": every // DAYS}[task]
+        found.append(figure._replace(rows=rows))
     return found
 
 
-def dlts(url: str, folder: Path, rows: int) -> list[Figure]:
+def dlts(url: str, folder: Path) -> list[Figure]:
     """Copy everything with dlt, to Iceberg tables and to Parquet files."""
     found = []
     for table_format, name in (("iceberg", "dlt, Iceberg"), ("none", "dlt, Parquet")):
         target = folder / f"dlt-{table_format}"
         target.mkdir()
         command = [str(DLT), str(HERE / "dlt_export.py"), url, str(target), table_format]
-        figure, _ = measured(url, "everything", name, command, {})
-        found.append(figure._replace(rows=rows))
+        figure = measured(url, "everything", name, command, {})
+        found.append(figure._replace(rows=copied(url, target / "lake")))
         shutil.rmtree(target)
     return found
 
@@ -149,7 +164,7 @@ def main() -> None:
             make(server.url, given.runs)
             figures = ours(server.url, folder)
             if DLT.exists():
-                figures += dlts(server.url, folder, figures[0].rows)
+                figures += dlts(server.url, folder)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     show(figures)

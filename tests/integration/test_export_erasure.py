@@ -12,6 +12,7 @@ import pytest
 
 from etl.export import erasure, exporter, state
 from etl.export.destination import Destination
+from etl.schema import upgrade
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests import lake_reader
@@ -221,3 +222,29 @@ def test_a_receipt_that_cannot_be_written_removes_nothing(
     assert printed.status == 2
     assert problem in " ".join(printed.err.split())
     assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 6}]
+
+
+def test_before_the_upgrade_there_is_no_lake(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With the schema of the previous release, `erase`, `prune` and `redact apply` still work."""
+    upgrade(empty_database_url, revision="0002")
+    query(
+        empty_database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, user_id)"
+        " VALUES ('r', 'w', 'failed', 'api', 'final', 'u')",
+    )
+    rule = '[[redaction.rules]]\npath = "$.inputs"\naction = "drop"\n'
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration("w", more=rule),
+        **environment(
+            empty_database_url, "http://127.0.0.1:9", ORCHESTRA_REDACTION_KEY="k" * 32
+        ),
+    )  # fmt: skip
+    assert command("redact", "apply").status == 0
+    assert command("prune", "--runs-older-than", "3d", "--yes").status == 0
+    path = tmp_path / "receipt.json"
+    assert command("erase", "--user", "u", "--yes", "--receipt", str(path)).status == 0
+    made = json.loads(path.read_bytes())
+    assert (made["runs"], made["lake"], made["complete"]) == (1, None, True)

@@ -301,6 +301,7 @@ async def prune(
     settings: Settings,
     database: Database,
     wanted: Horizons,
+    *,
     may_remove: ExportedRuns | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> PruneReport:

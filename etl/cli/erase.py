@@ -19,7 +19,7 @@ from etl.exit_status import ExitStatus
 if TYPE_CHECKING:
     from etl.admin.erase import EraseReport, Selection
     from etl.app import ExportedLake
-    from etl.cli.erase_receipt import LakeReceipt
+    from etl.cli.lake_cleaning import LakeReceipt
     from etl.database import Database
     from etl.transform.redact import Redaction
 
@@ -79,7 +79,7 @@ def erase(
     """
     from etl import app
     from etl.admin import erase as admin
-    from etl.cli import erase_receipt, resolve
+    from etl.cli import erase_receipt, lake_cleaning, resolve
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
         raise ConfigurationError("give exactly one of --run, --user and --organization")
@@ -106,7 +106,7 @@ def erase(
                 found = found.plus(admin.erase(database, admin.Selection(runs=archived), rules))
             app.resolve_prices(settings, database)
             if lake is not None:
-                in_lake = _erase_in_lake(database, lake, problem)
+                in_lake = lake_cleaning.clean(database, lake, problem)
         else:
             found = database.transaction(lambda c: admin.find(c, selection, rules))
             archived, problem = _archived(database, lake, selection, rules)
@@ -123,7 +123,7 @@ def erase(
         _print(found, erased=yes)
         if archived and not yes:
             say(f"{counted(len(archived), 'run')} more only in the lake")
-        _print_lake(in_lake)
+        lake_cleaning.say_cleaned(in_lake)
         if not yes and problem is not None:
             say(f"NOT SEARCHED: the lake: {problem}")
     if problem is not None or (in_lake is not None and in_lake.removed is None):
@@ -153,34 +153,6 @@ def _archived(
         return tuple(database.in_one_snapshot(search)), None
     except LakeError as error:
         return (), str(error)
-
-
-def _erase_in_lake(database: Database, lake: ExportedLake, problem: str | None) -> LakeReceipt:
-    from etl.cli.erase_receipt import LakeReceipt
-
-    if lake.destination is None or problem is not None:
-        return LakeReceipt(lake.location, None, problem)
-    from etl.export import erasure
-
-    try:
-        return LakeReceipt(lake.location, erasure.erase(database, lake.destination))
-    except LakeError as error:
-        return LakeReceipt(lake.location, None, str(error))
-
-
-def _print_lake(found: LakeReceipt | None) -> None:
-    if found is None:
-        return
-    if found.removed is None:
-        say(f"NOT REACHED: the lake at {found.location}: {found.problem}")
-        return
-    removed = found.removed
-    listed = ", ".join(f"{name} {rows:,}" for name, rows in removed.rows.items() if rows)
-    say(
-        f"lake at {found.location}: {listed or 'no rows'} removed,"
-        f" {counted(len(removed.days), 'day')} written again,"
-        f" {counted(removed.files, 'former file')} deleted"
-    )
 
 
 def _print(found: EraseReport, *, erased: bool) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from etl.cli.lake_cleaning import LakeReceipt
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from etl.admin.erase import EraseReport, Selection
-    from etl.export.erasure import LakeErasure
 
 OUT_OF_REACH = (
     "PostgreSQL's backups, archived WAL, and replicas that lag behind",
@@ -29,16 +29,6 @@ OUT_OF_REACH_OF_LAKE = (
     "former versions of objects, if the store of the lake keeps versions or backups",
     "copies of the lake, and caches of engines that have read it",
 )
-
-
-class LakeReceipt(msgspec.Struct, frozen=True):
-    """What happened in the lake."""
-
-    location: str
-    removed: LakeErasure | None
-    """None: it could not be reached."""
-    problem: str | None = None
-    """Why it could not be reached, in one line."""
 
 
 class Receipt(msgspec.Struct, frozen=True):

@@ -112,7 +112,10 @@ async def _prune(
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        return await app.prune(settings, database, wanted, may_remove, stop.is_set), stop.number
+        done = await app.prune(
+            settings, database, wanted, may_remove=may_remove, stopped=stop.is_set
+        )
+        return done, stop.number
 
 
 def _print_preview(found: PrunePreview, *, as_json: bool) -> None:

@@ -21,6 +21,11 @@ from etl.export.store import Store, properties, reported
 
 _FORGET = text("DELETE FROM orchestra_etl.iceberg_tables")
 
+_LOCATION = text(f"""
+    SELECT metadata_location FROM orchestra_etl.iceberg_tables
+    WHERE table_namespace = :namespace AND table_name = '{RUNS.name}'
+""")
+
 
 def attach(connection: Connection, destination: Destination) -> list[date]:
     """Enter the tables at this place into the catalog as they are; return the days they hold.
@@ -40,6 +45,27 @@ def attach(connection: Connection, destination: Destination) -> list[date]:
                 partitions = found.inspect.partitions()["partition"].to_pylist()
                 days = [one["run_day"] for one in partitions]
     return days
+
+
+def has_gone_on(connection: Connection, destination: Destination) -> bool:
+    """Return whether the lake is at another commit than the catalog, though its hints are written.
+
+    Then the database was restored: from a copy of its files, or from a dump in its own place.
+
+    Raises:
+        LakeError: the lake cannot be read.
+    """
+    values = {"namespace": destination.namespace}
+    location: str | None = connection.execute(_LOCATION, values).scalar_one_or_none()
+    with reported(destination.location):
+        hint = Store(destination.folder).io.new_input(
+            version_hint_of(f"{destination.folder}/{RUNS.name}")
+        )
+        if location is None or not hint.exists():
+            return False
+        with hint.open() as file:
+            name = file.read().decode(errors="replace").strip()
+    return name != location.rpartition("/")[2].removesuffix(".metadata.json")
 
 
 def refuse_another(destination: Destination) -> None:

@@ -26,7 +26,7 @@ from etl.export.archive import rows_of, run_key
 from etl.export.destination import Destination
 from etl.export.erased_runs import remaining
 from etl.export.lake import Lake
-from etl.export.lake_tables import LakeTable
+from etl.export.lake_tables import RUNS, LakeTable
 from etl.export.progress import Progress
 from etl.export.store import reported
 from etl.transform.exact_json import texts_of
@@ -90,6 +90,36 @@ def archived_runs_of(
     return list(connection.execute(_ARCHIVED, {"ids": sorted(found)}).scalars())
 
 
+def runs_under_other_rules(
+    connection: Connection,
+    destination: Destination,
+    version: Callable[[str], str | None],
+) -> list[str]:
+    """Return the runs that only the lake has and that were written under other redaction rules.
+
+    Args:
+        connection: in a transaction with one snapshot.
+        destination: where the lake is.
+        version: returns the version of the rules in force for a workflow; None: it has none.
+
+    Raises:
+        LakeError: the lake cannot be read.
+    """
+    allow_long(connection)
+    found: list[str] = []
+    columns = ("id", "workflow_id", "redaction_policy", "archived_at")
+    with reported(destination.location):
+        lake = Lake(connection, destination)
+        if RUNS in lake.day_tables():
+            for rows in rows_of(lake.table(RUNS), None, *columns):
+                archived = rows.filter(compute.is_valid(rows["archived_at"]))
+                for row in archived.select(columns).to_pylist():
+                    current = version(row["workflow_id"])
+                    if current is not None and current != row["redaction_policy"]:
+                        found.append(row["id"])
+    return sorted(found)
+
+
 def erase(
     database: Database,
     destination: Destination,
@@ -99,7 +129,8 @@ def erase(
 ) -> LakeErasure:
     """Remove every run from the lake that is erased in PostgreSQL, and prove that none is left.
 
-    It is safe to repeat. Everything else that waits for an export is exported as well.
+    Everything else that waits for an export is exported as well, such as redacted rows, and no
+    former file is left. It is safe to repeat.
 
     Args:
         database: with the export's state.

@@ -46,6 +46,10 @@ class ExportReport(msgspec.Struct):
     """False if the export was stopped early, or another process is exporting."""
 
 
+class _LakeHasGoneOn(Exception):
+    """The catalog names a former commit of the lake."""
+
+
 def run(
     database: Database,
     destination: Destination,
@@ -83,16 +87,21 @@ def run(
     database.transaction(partial(_begin, destination=destination, full=full))
     while True:
         end = time.monotonic() + part
-        found = database.in_one_snapshot(
-            partial(
-                _export,
-                destination=destination,
-                since=since,
-                is_first=not done.days,
-                is_over=is_over,
-                on_days=report,
+        try:
+            found = database.in_one_snapshot(
+                partial(
+                    _export,
+                    destination=destination,
+                    since=since,
+                    is_first=not done.days,
+                    is_over=is_over,
+                    on_days=report,
+                )
             )
-        )
+        except _LakeHasGoneOn:
+            reason = "the database was restored to a time before the last export"
+            database.transaction(partial(_restart, destination=destination, reason=reason))
+            continue
         if found is None:
             done.busy, done.complete = True, False
             return done
@@ -113,20 +122,25 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
     The same if the last export says nothing about this database, because it was restored.
     """
     found = state.read(connection)
-    days: list[date] = []
     if found is None or not found.is_at(destination):
         _begin_new(connection, destination, found, full=full)
     elif (lost := origin.lost_since(connection)) is not None:
-        from etl.export import attachment
-
-        log.warning("export_restarted", reason=f"{lost}: every day is exported again")
-        state.activate(connection, destination)
-        days = attachment.attach(connection, destination)
+        _restart(connection, destination=destination, reason=lost)
+        return
     elif found.payloads != destination.payloads:
         state.activate(connection, destination)
     elif not full and found.definition == definition(payloads=destination.payloads):
         return
-    changes.ask_for_all(connection, days)
+    changes.ask_for_all(connection)
+
+
+def _restart(connection: Connection, *, destination: Destination, reason: str) -> None:
+    """Go on from what the lake holds, and queue every day."""
+    from etl.export import attachment
+
+    log.warning("export_restarted", reason=f"{reason}: every day is exported again")
+    state.activate(connection, destination)
+    changes.ask_for_all(connection, attachment.attach(connection, destination))
 
 
 def _begin_new(
@@ -165,7 +179,10 @@ def _export(
         return Part(lake=None, days=0, rows={}, waiting=0)
 
     # Imported here: it takes a second, in which an export without changes is over.
-    from etl.export import part
+    from etl.export import attachment, part
+
+    if is_first and held.published and attachment.has_gone_on(connection, destination):
+        raise _LakeHasGoneOn
 
     return part.export(
         connection,

@@ -19,7 +19,7 @@ from etl.database import Database
 from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import LakeError
-from etl.export import archive, changes, erasure, exporter, garbage, origin
+from etl.export import archive, attachment, changes, erasure, exporter, garbage, origin
 from etl.export.archive import Kept
 from etl.export.destination import Destination
 from etl.export.verify import verify
@@ -126,8 +126,28 @@ def test_a_restored_dump(
             with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as admin:
                 admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
+    def restored_in_place(*, guarded: bool) -> list[str]:
+        query(world.url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
+        restore = str(psql_path().with_name("pg_restore"))
+        subprocess.run([restore, f"--dbname={world.url}", str(dump)], check=True)
+        try:
+            with ExitStack() as stack:
+                if not guarded:
+                    stack.enter_context(
+                        patch.object(attachment, "has_gone_on", lambda c, destination: False)
+                    )
+                query(world.url, "UPDATE orchestra.runs SET status = 'after the restore'")
+                return _differences(world)
+        except LakeError as error:
+            return [str(error)]
+
     fault.control(restored("restored_unguarded", guarded=False))
     assert restored("restored_guarded", guarded=True) == []
+    fault.injected()
+    fault.control(restored_in_place(guarded=False))
+    assert restored_in_place(guarded=True) == []
+    ids = {row["id"] for row in lake_reader.rows(world.location, "runs")}
+    assert ids == set(world.run_ids)
     fault.injected()
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from etl.export import erasure, exporter, state
 from etl.export.destination import Destination
+from etl.schema import upgrade
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests import lake_reader
@@ -170,6 +171,40 @@ def test_another_export_is_awaited(world: World) -> None:
     assert exporter.run(world.database, destination).complete
 
 
+def test_a_redaction_reaches_the_lake(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What new rules remove leaves every file; runs that only the lake has are named instead."""
+    old = world.run_ids[-1]
+    rules = (
+        f'[export]\nlocation = "{world.location}"\npayloads = true\n'
+        "[[redaction.rules]]\n"
+        "path = \"$['inputs', 'outputs', 'error', 'user_id', 'step_metadata']\"\n"
+        'action = "drop"\n'
+    )
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration(world.workflow, more=rules),
+        **environment(world.url, "http://127.0.0.1:9"), ORCHESTRA_REDACTION_KEY="k" * 32,
+    )  # fmt: skip
+    world.prune(runs=4.1)
+    world.export()
+    assert old in world.archived()
+    printed = command("redact", "apply", "--json")
+    assert printed.status == 10
+    assert old in printed.json["lake_under_other_rules"]
+    assert set(printed.json["lake_under_other_rules"]) == world.archived()
+    for name in TABLES:
+        key = "id" if name == "runs" else "run_id"
+        rows = lake_reader.rows(world.location, name)
+        assert {row[key] for row in rows if CANARY in str(row)} <= {old}
+    erased = [f"--run={run_id}" for run_id in world.archived()]
+    assert command("erase", *erased, "--yes").status == 0
+    assert lake_reader.files_with(world.location, CANARY) == []
+    assert lake_reader.files_with(world.location, USER) == []
+    assert command("redact", "apply").status == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
@@ -187,3 +222,29 @@ def test_a_receipt_that_cannot_be_written_removes_nothing(
     assert printed.status == 2
     assert problem in " ".join(printed.err.split())
     assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 6}]
+
+
+def test_before_the_upgrade_there_is_no_lake(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With the schema of the previous release, `erase`, `prune` and `redact apply` still work."""
+    upgrade(empty_database_url, revision="0002")
+    query(
+        empty_database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, user_id)"
+        " VALUES ('r', 'w', 'failed', 'api', 'final', 'u')",
+    )
+    rule = '[[redaction.rules]]\npath = "$.inputs"\naction = "drop"\n'
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration("w", more=rule),
+        **environment(
+            empty_database_url, "http://127.0.0.1:9", ORCHESTRA_REDACTION_KEY="k" * 32
+        ),
+    )  # fmt: skip
+    assert command("redact", "apply").status == 0
+    assert command("prune", "--runs-older-than", "3d", "--yes").status == 0
+    path = tmp_path / "receipt.json"
+    assert command("erase", "--user", "u", "--yes", "--receipt", str(path)).status == 0
+    made = json.loads(path.read_bytes())
+    assert (made["runs"], made["lake"], made["complete"]) == (1, None, True)

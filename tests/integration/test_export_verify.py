@@ -16,8 +16,9 @@ from etl.export.verify import VerifyReport, verify
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests import lake_reader as lake
+from tests.command_line import command_line
 from tests.integration.test_archive import World
-from tests.support import query
+from tests.support import configuration, environment, query
 
 
 @pytest.fixture
@@ -152,3 +153,28 @@ def test_another_lake_is_not_compared(world: World, tmp_path: Path) -> None:
     found = world.database.in_one_snapshot(lambda c: verify(c, destination))
     assert "configured differently" in found.differences[0].what
     assert lake.arrow(world.location, "runs").num_rows == 4
+
+
+def test_the_command_says_what_differs(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`export verify` exits with 0 if all agrees, else with 11 and a line for each difference."""
+    toml = configuration(
+        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n'
+    )
+    variables = environment(world.url, "http://127.0.0.1:9")
+    command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+    printed = command("export", "verify", "--deep")
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.endswith("every value matches PostgreSQL\n")
+    lost = _files(world, "runs")[0]
+    lost.unlink()
+    printed = command("export", "verify", "--json")
+    assert printed.status == 11
+    assert [one["table"] for one in printed.json["differences"]] == ["runs"]
+    printed = command("export", "verify")
+    assert printed.status == 11
+    assert f"the lake lacks the file {lost.name}" in " ".join(printed.out.split())

@@ -396,7 +396,7 @@ def new_lake(folder: str) -> str:
     destination = lake(settings)
     from etl.export import attachment
 
-    attachment.refuse_another(destination)
+    attachment.check_new(destination)
     return destination.location
 
 

@@ -68,18 +68,19 @@ def has_gone_on(connection: Connection, destination: Destination) -> bool:
     return name != location.rpartition("/")[2].removesuffix(".metadata.json")
 
 
-def refuse_another(destination: Destination) -> None:
-    """Check that the place is free for a new lake.
+def check_new(destination: Destination) -> None:
+    """Check that the place can be used for a new lake, and that it holds none.
 
     Raises:
-        LakeError: it holds a lake, or it cannot be read.
+        LakeError: it holds a lake, or it cannot be read or written.
     """
     with reported(destination.location):
+        Store(destination.folder).check_writable()
         is_free = next(_present(destination), None) is None
     if not is_free:
         raise LakeError(
-            f"there is already a lake of another database in {destination.folder}: set"
-            " export.location or export.namespace to another place, or delete that folder"
+            f"there is already a lake in {destination.folder}, which this database does not keep:"
+            " set export.location or export.namespace to another place, or delete that folder"
         )
 
 

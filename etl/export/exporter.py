@@ -155,7 +155,7 @@ def _begin_new(
             " removed from the database, and a new lake cannot: keep export.location, or begin"
             " the new lake without them by `export run --full`"
         )
-    attachment.refuse_another(destination)
+    attachment.check_new(destination)
     state.activate(connection, destination)
 
 

@@ -69,6 +69,13 @@ class Store:
         """Return the path in the store, without a scheme, of a file that Iceberg names."""
         return self.io.parse_location(location)[2]
 
+    def check_writable(self) -> None:
+        """Write a file and delete it."""
+        path = f"{self._folder}/orchestra-etl.probe"
+        with self.io.new_output(path).create(overwrite=True) as file:
+            file.write(b"orchestra-etl checks that it can write here")
+        self.io.delete(path)
+
     def files(self) -> Iterator[StoredFile]:
         """Yield every file below the folder."""
         selector = FileSelector(self.path(self._folder), recursive=True, allow_not_found=True)

@@ -6,6 +6,7 @@ import json
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -198,3 +199,38 @@ def test_the_views_can_be_limited_to_the_latest_days(world: World, lake: Lake) -
     assert found["shown"] == [expected]
     [every] = query(world.url, shown)
     assert expected["runs"] < every["runs"]
+
+
+HOSTILE = (
+    "", " ", "NULL", "null", "\\N", '"', "'", '""', "a,b", "line\nline", "\r", "\t", "\\", "%s",
+    "{}", "😀", "\ufeff", "\uffff", "\u202e", "a\u0301", "ＡＢ", "x" * 10_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "clickhouse", "polars"])
+def test_an_engine_reads_hostile_values(engine: str, database_url: str, tmp_path: Path) -> None:
+    """Texts that CSV, JSON or SQL treat specially, and the latest time, arrive unchanged."""
+    for number, text in enumerate(HOSTILE):
+        query(
+            database_url,
+            "INSERT INTO orchestra.runs (id, workflow_id, user_id, state, status_source, tracking,"
+            " error, start_time) VALUES (%s, 'w', %s, 'failed', 'api', 'final', to_jsonb(%s::text),"
+            " TIMESTAMPTZ '9999-12-31 23:59:59.999999Z')",
+            f"run {number} {text[:100]}", text, text,
+        )  # fmt: skip
+    lake = lake_of(database_url, str(tmp_path / "lake"), tmp_path)
+    lake.export("run")
+
+    sql = {"rows": "SELECT id, user_id, error FROM orchestra.runs ORDER BY id"}
+    found = lake.read(engine, ["runs"], sql if engine == "duckdb" else {})
+    expected = figures(database_url, "runs")
+    for name in ("id", "user_id", "error", "error_message", "start_time"):
+        if name in expected:
+            assert summed(found["columns"]["runs"][name]) == summed(expected[name]), name
+    if engine == "duckdb":
+        stored = query(
+            database_url,
+            "SELECT id, user_id, CAST(error AS text) AS error FROM orchestra.runs"
+            ' ORDER BY id COLLATE "C"',
+        )
+        assert found["rows"]["rows"] == stored

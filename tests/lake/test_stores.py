@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from pyarrow import fs
+from pyarrow import fs, parquet
 
 from etl.exit_status import ExitStatus
 from tests.acceptance.test_analytics_documentation import World, world
@@ -46,6 +46,13 @@ class Store:
         """Return the names of all objects of the lake."""
         found = self.files.get_file_info(fs.FileSelector("bucket/lake", recursive=True))
         return {one.path for one in found if one.type == fs.FileType.File}
+
+    def content(self, path: str) -> bytes:
+        """Return an object's bytes, or the rows of a Parquet file as text."""
+        with self.files.open_input_file(path) as file:
+            if path.endswith(".parquet"):
+                return repr(parquet.read_table(file).to_pylist()).encode()
+            return bytes(file.read())
 
 
 @pytest.fixture(scope="module")
@@ -133,12 +140,12 @@ def test_a_changed_day_and_its_garbage(world: World, store: Store, lake: Lake) -
     lake.export("verify", "--deep")
 
 
-def test_an_error_of_the_store_is_one_line_without_secrets(lake: Lake) -> None:
-    """Exports to a bucket that does not exist end with one line, which quotes no credentials."""
-    settings = Path(lake.variables["ORCHESTRA_ETL_CONFIG"])
-    other = settings.with_name("other.toml")
-    other.write_text(settings.read_text().replace("s3://bucket", "s3://no-such-bucket"))
-    done = run("export", "run", variables={**lake.variables, "ORCHESTRA_ETL_CONFIG": str(other)})
+def test_an_error_of_the_store_is_one_line_without_secrets(
+    database_url: str, store: Store, tmp_path: Path
+) -> None:
+    """An export to a bucket that does not exist ends with one line, which quotes no credentials."""
+    lake = lake_of(database_url, "s3://no-such-bucket/lake", tmp_path, variables=store.variables)
+    done = run("export", "run", variables=lake.variables)
 
     assert done.returncode == ExitStatus.LAKE
     said = done.stderr.splitlines()
@@ -146,3 +153,21 @@ def test_an_error_of_the_store_is_one_line_without_secrets(lake: Lake) -> None:
     assert len(said) == 1
     assert "s3://no-such-bucket/lake" in said[0]
     assert not any(one in done.stderr + done.stdout for one in (KEY, SECRET))
+
+
+def test_an_erasure_reaches_the_store(
+    world: World, store: Store, lake: Lake, tmp_path: Path
+) -> None:
+    """After `erase`, no object of the lake contains the run, and the receipt says so."""
+    [erased] = query(world.url, "SELECT id FROM orchestra.runs ORDER BY start_time DESC LIMIT 1")
+    receipt = tmp_path / "receipt.json"
+    assert any(erased["id"].encode() in store.content(path) for path in store.objects())
+
+    done = run(
+        "erase", "--run", erased["id"], "--yes", "--receipt", str(receipt), variables=lake.variables
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert not any(erased["id"].encode() in store.content(path) for path in store.objects())
+    assert json.loads(receipt.read_text())["complete"]
+    lake.export("verify", "--deep")

@@ -85,7 +85,7 @@ def session(port: str, database: str, warehouse: str, folder: Path) -> SparkSess
         f"{catalog}.type": "jdbc",
         f"{catalog}.uri": f"jdbc:postgresql://127.0.0.1:{port}/{database}"
         "?currentSchema=orchestra_etl",
-        f"{catalog}.jdbc.user": "postgres",
+        f"{catalog}.jdbc.user": "lake_reader",
         f"{catalog}.jdbc.schema-version": "V1",
         f"{catalog}.warehouse": warehouse,
     }

@@ -8,17 +8,21 @@ WORKERS ?=
 SUPERSET := .superset/venv
 BENCH := .bench/venv
 DBT := .dbt/venv
+LAKE := .lake/venv
+SPARK := .spark/venv
 SUPERSET_PYTHON ?= $(shell command -v python3.11 || echo $(PYTHON))
 
 .PHONY: demo dashboards run check test test-fast test-all test-browser test-dbt test-image \
-	test-containers faults soak bench bench-stages bench-analytics bench-dashboards bench-growth \
-	bench-search bench-alerts bench-tiny .chromium docs dist lock clean
+	test-lake test-spark test-containers faults soak bench bench-stages bench-analytics \
+	bench-dashboards bench-export bench-growth bench-search bench-alerts bench-tiny .chromium .java \
+	docs dist lock clean
 .DEFAULT_GOAL := help
 
 define HELP
 Try it
   make demo              load a simulated history and watch it grow
-                         (ARGS=--exit ends it when the history is loaded)
+                         (ARGS=--exit ends it when the history is loaded;
+                         ARGS='--export DIR' also exports it to Iceberg tables)
   make dashboards        show the demo's data, or DATABASE_URL's, in Superset
                          (ARGS=--payloads adds prompts and answers)
   make run               run a command: make run ARGS='sync --json'
@@ -30,6 +34,8 @@ Check a change
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)
   make test-dbt          the dbt package on a simulated history (1 minute)
+  make test-lake         engines that read an exported lake, S3 (1 minute)
+  make test-spark        Spark on an exported lake (2 minutes)
   make test-image        the steps of the Dockerfile, without Docker (2 minutes)
   make test-containers   docker-compose.yml in Docker (6 minutes)
   make faults            inject every fault, print the table (8 minutes)
@@ -40,6 +46,7 @@ Measure
   make bench-stages      load beside COPY, fetch beside httpx (2 minutes)
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
+  make bench-export      export to a lake beside dlt (30 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
   make bench-search      search with and without its index (20 minutes)
   make bench-alerts      an evaluation of 1,000 rules for 100 workflows (4 minutes)
@@ -57,7 +64,7 @@ help:
 	@echo "$$HELP"
 .PHONY: help
 
-demo: $(VENV)/running
+demo: $(VENV)/running $(if $(findstring --export,$(ARGS)),$(VENV)/installed)
 	@$(BIN)/orchestra-etl demo $(ARGS)
 
 dashboards: $(VENV)/running $(SUPERSET)/installed
@@ -119,6 +126,9 @@ bench-analytics: $(VENV)/installed
 bench-dashboards: $(VENV)/installed $(SUPERSET)/installed
 	$(BIN)/python -m tests.benchmarks.charts $(ARGS)
 
+bench-export: $(VENV)/installed $(BENCH)/installed
+	$(BIN)/python -m tests.benchmarks.export $(ARGS)
+
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
 	$(BIN)/python -m tests.benchmarks.churn
@@ -138,6 +148,20 @@ docs: $(VENV)/installed
 
 test-dbt: $(VENV)/installed $(DBT)/installed
 	$(BIN)/python -m pytest tests/dbt $(ARGS)
+
+test-lake: $(VENV)/installed $(LAKE)/installed
+	$(BIN)/python -m pytest tests/lake $(ARGS)
+
+test-spark: $(VENV)/installed $(SPARK)/installed .java
+	$(BIN)/python -m pytest tests/spark $(ARGS)
+
+.java:
+	@{ command -v java && test -e /usr/share/java/postgresql.jar; } >/dev/null || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update --quiet --quiet && \
+		apt-get install --quiet --quiet --yes --no-install-recommends \
+			openjdk-17-jre-headless libpostgresql-jdbc-java >/dev/null; } || { \
+		echo "there is no Java with PostgreSQL's driver: install them" \
+			"(Debian: apt install openjdk-17-jre-headless libpostgresql-jdbc-java)"; exit 1; }
 
 test-image: $(VENV)/installed
 	$(BIN)/python -m pytest tests/image $(ARGS)
@@ -232,5 +256,21 @@ $(DBT)/installed: tests/dbt/requirements.lock
 		$(DBT)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
 	@touch $@
 
+# The environment of the engines that read an exported lake, for their tests.
+$(LAKE)/installed: tests/lake/requirements.lock
+	@echo "installing the readers of a lake into $(LAKE) (1.4 GB, one to two minutes) ..."
+	@$(ALONE) { $(LAKE)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(LAKE); } && \
+		$(LAKE)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@touch $@
+
+# The environment of Spark, for its test.
+$(SPARK)/installed: tests/spark/requirements.lock
+	@echo "installing Spark into $(SPARK) (450 MB, one minute) ..."
+	@$(ALONE) { $(SPARK)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(SPARK); } && \
+		$(SPARK)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .superset .bench .dbt build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .superset .bench .dbt .lake .spark build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

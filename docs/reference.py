@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 import psycopg
 import typer
 from psycopg.rows import dict_row
@@ -31,6 +32,7 @@ from docs import content_shapes, dbt_package
 from etl.cli.commands import app
 from etl.embedded.binaries import psql_path
 from etl.embedded.postgres import EmbeddedPostgres
+from etl.export.lake_tables import WHOLE_TABLES, day_tables
 from etl.records import State
 from etl.schema import upgrade
 from etl.settings.alerts import NotifySettings
@@ -87,6 +89,12 @@ any release; tables and views of `orchestra` keep their meaning. All times are U
 Columns with a † contain content. Only `orchestra_payload_analyst` can read them;
 `orchestra_analyst` can read everything else in `orchestra`. See
 [Security](../explanation/security.md).
+"""
+_LAKE = """\
+# Lake
+
+The tables that [`export`](../how-to/export-to-a-lake.md) writes, with Iceberg's types. Every column
+can be null. JSON is text, and times are UTC.
 """
 
 
@@ -339,6 +347,18 @@ def _cell(text: str | None) -> str:
     return _sentences(text).replace("|", "\\|")
 
 
+def lake() -> str:
+    """Return the reference of the lake's tables."""
+    parts = [_HEAD.format(source="etl/export/lake_tables.py"), _LAKE]
+    for table in (*day_tables(payloads=True), *WHOLE_TABLES):
+        kept = "A partition for each `run_day`." if table.is_by_day else "Without partitions."
+        content = " Only with `payloads = true`." if table.has_content else ""
+        rows = [msgspec.structs.asdict(one) for one in table.columns]
+        parts.append(f"\n## `{table.name}`\n\n{_sentences(table.comment)} {kept}{content}\n\n")
+        parts += _table(rows, set(), null=False)
+    return "".join(parts)
+
+
 def commands() -> str:
     """Return the reference of the command line, as typer writes it."""
     command = typer.main.get_command(app)
@@ -352,6 +372,7 @@ def main() -> int:
     """Write every page."""
     (REFERENCE / "commands.md").write_text(commands())
     (REFERENCE / "configuration.md").write_text(configuration())
+    (REFERENCE / "lake.md").write_text(lake())
     SETTINGS_SCHEMA.write_text(settings_schema())
     SHAPES_SQL.write_text(content_shapes.sql())
     (REFERENCE / "model-calls.md").write_text(content_shapes.page())

@@ -17,7 +17,7 @@ from typing import TypeVar
 import msgspec
 import psycopg
 import structlog
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
@@ -223,12 +223,24 @@ class Database:
             psycopg.Error, sqlalchemy.exc.DBAPIError: a permanent error of the work itself; nothing
                 was written.
         """
+        return self._repeated(self._engine, work)
+
+    def in_one_snapshot(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a REPEATABLE READ transaction: all its statements see the same rows.
+
+        Errors are those of `transaction`.
+        """
+        return self._repeated(
+            self._engine.execution_options(isolation_level="REPEATABLE READ"), work
+        )
+
+    def _repeated(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         began, pause = time.monotonic(), 0.05
         away_since: float | None = None
         while True:
             tried = time.monotonic()
             try:
-                with self._in_use(), self._engine.begin() as connection:
+                with self._in_use(), engine.begin() as connection:
                     return work(connection)
             except (psycopg.Error, SQLAlchemyError) as error:
                 code = sqlstate(error)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import shlex
 import shutil
 import signal
@@ -115,20 +116,28 @@ ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
 )
 
 
-def demo(*, exit_when_loaded: bool) -> int:
+def demo(*, exit_when_loaded: bool, export: str | None = None) -> int:
     """Run the demo until Ctrl-C, SIGTERM or the terminal closes, or until the backlog is loaded.
 
-    Returns the exit status: 128 plus the signal's number if a signal arrived before the backlog was
-    loaded, otherwise 0.
+    Args:
+        exit_when_loaded: end once the backlog is loaded.
+        export: the folder of a lake to which the loaded history is exported; None: there is none.
+
+    Returns:
+        The exit status: 128 plus the signal's number if a signal arrived before the backlog was
+        loaded, otherwise 0.
 
     Raises:
         ConfigurationError: another demo is running, or the folder for its data cannot be used.
         DatabaseError: the embedded server does not start.
+        LakeError: the folder of the lake cannot be used, or already holds a lake.
     """
     logs.configure("warning", "auto")
     home = default_home() / "demo"
     with _alone(home):
-        return asyncio.run(_demo(EmbeddedPostgres(home), exit_when_loaded=exit_when_loaded))
+        # The demo's database is a new one, so the lake must be, too.
+        lake = None if export is None else app.new_lake(export)
+        return asyncio.run(_demo(EmbeddedPostgres(home), lake, exit_when_loaded=exit_when_loaded))
 
 
 @contextmanager
@@ -152,7 +161,7 @@ def _alone(home: Path) -> Iterator[None]:
         yield
 
 
-async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
+async def _demo(server: EmbeddedPostgres, lake: str | None, *, exit_when_loaded: bool) -> int:
     console = terminal.console(soft_wrap=True)
     with stop_on_signals() as stop:
         _stop_when_the_terminal_closes(stop)
@@ -173,7 +182,9 @@ async def _demo(server: EmbeddedPostgres, *, exit_when_loaded: bool) -> int:
                     f"the simulated API serves {len(history.workflow_ids)} workflows "
                     f"at {simulator.base_url}"
                 )
-                loaded = _settings(server.home, history, simulator.base_url, server.url)
+                loaded = _settings(
+                    server.home, history, simulator.base_url, url=server.url, lake=lake
+                )
                 return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
         finally:
             await asyncio.to_thread(server.stop)
@@ -199,7 +210,9 @@ def _fresh_schema(url: str) -> None:
         own.close()
 
 
-def _settings(folder: Path, history: History, base_url: str, url: str) -> settings.Settings:
+def _settings(
+    folder: Path, history: History, base_url: str, *, url: str, lake: str | None
+) -> settings.Settings:
     names = {workflow["workflow_id"]: workflow["name"] for workflow in history.workflows()}
     lines = [
         "[api]",
@@ -210,6 +223,8 @@ def _settings(folder: Path, history: History, base_url: str, url: str) -> settin
         "[polling]",
         'open_interval_min = "2s"',
     ]
+    if lake is not None:
+        lines += ["[export]", f"location = {json.dumps(lake)}", "payloads = true"]
     for workflow_id in history.workflow_ids:
         lines += [
             "[[workflows]]",
@@ -266,6 +281,14 @@ async def _run(
                     await asyncio.sleep(0.1)
                 await app.evaluate_alerts(loaded, own, wait=True)
                 await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
+                if loaded.export.location is not None:
+                    await app.export(loaded, own, stop.is_set)
+                    console.print(
+                        f"\nthe lake: Apache Iceberg tables in {loaded.export.location}, such as\n"
+                        f"  iceberg_scan('{loaded.export.location}/orchestra/runs') in DuckDB",
+                        markup=False,
+                        highlight=False,
+                    )
                 _invite(server.home, console, over=exit_when_loaded)
                 if not exit_when_loaded:
                     await _watch(own, stop, service, console)

@@ -49,6 +49,12 @@ class SchemaMismatch(DatabaseError):
     """The schema is missing, too old or too new: run `db upgrade`, or upgrade the program."""
 
 
+class LakeError(EtlError):
+    """The lake cannot be read or written; the database holds what it held before."""
+
+    exit_status = ExitStatus.LAKE
+
+
 class ApiError(EtlError):
     """A request to the API failed permanently, or its retries are exhausted."""
 

@@ -28,6 +28,8 @@ class ExitStatus(IntEnum):
     FAILING = 7, "`status --check`: a workflow is failing"
     ROLLUPS_DIFFER = 8, "`rollups verify`: the rollups differ from the steps"
     NOT_SEARCHED = 9, "`erase`: some stored runs could not be searched"
+    LAKE = 10, "the lake cannot be read or written"
+    LAKE_DIFFERS = 11, "`export verify`: the lake differs from the history"
     ALERT_FIRES = 12, "`alerts check`: an alert fires"
     NOT_ACCEPTED = 13, "`alerts test`: the channel did not accept the message"
     INTERRUPTED = 130, "interrupted by Ctrl-C before the work was done"

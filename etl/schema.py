@@ -118,6 +118,29 @@ def check(database: Database) -> None:
         )
 
 
+def has(database: Database, revision: str) -> bool:
+    """Return whether the schema has at least this revision.
+
+    Raises:
+        DatabaseError: the database cannot be read.
+    """
+    found = read(database)
+    return found.revision is not None and found.revision >= revision
+
+
+def require(database: Database, revision: str) -> None:
+    """Check that the schema has at least this revision.
+
+    Raises:
+        DatabaseError: the database cannot be read.
+        SchemaMismatch: it is older.
+    """
+    found = read(database)
+    found.check()
+    if found.revision is None or found.revision < revision:
+        raise SchemaMismatch(f"{found.difference}, and too old for this command: {found.advice}")
+
+
 def check_current(database: Database) -> None:
     """Check that this program was written for exactly this schema.
 

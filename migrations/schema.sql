@@ -3136,6 +3136,82 @@ CREATE FUNCTION orchestra.without_reasoning(said text) RETURNS text
 $$;
 COMMENT ON FUNCTION orchestra.without_reasoning(said text) IS 'An answer without a block <think> or <thinking> at its start; null if nothing follows the block, or if it has no end.';
 
+CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET plan_cache_mode TO 'force_generic_plan'
+    AS $$
+DECLARE
+    run_ids text[] := '{}';
+    more text[];
+BEGIN
+    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state
+                   WHERE payloads OR TG_TABLE_NAME = 'steps') THEN
+        RETURN NULL;
+    END IF;
+    IF TG_TABLE_NAME IN ('inputs', 'outputs') THEN
+        run_ids := ARRAY(SELECT DISTINCT s.run_id
+                         FROM before AS b JOIN orchestra.steps AS s ON s.id = b.step_id);
+    ELSE
+        IF TG_OP <> 'INSERT' THEN
+            run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
+        END IF;
+        IF TG_OP <> 'DELETE' THEN
+            more := ARRAY(SELECT DISTINCT run_id FROM after);
+            run_ids := run_ids || more;
+        END IF;
+    END IF;
+    IF run_ids <> '{}' THEN
+        WITH locked AS (
+            SELECT start_time, first_seen_at FROM orchestra.runs
+            WHERE id = ANY (run_ids)
+            ORDER BY id FOR SHARE
+        )
+        INSERT INTO orchestra_etl.changed_days (day)
+        SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) FROM locked
+        ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra_etl.mark_days_of_parts() IS 'Queues the days of the runs whose steps or payloads are written.';
+
+CREATE FUNCTION orchestra_etl.mark_days_of_runs() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM orchestra_etl.export_state) THEN
+        RETURN NULL;
+    END IF;
+    -- A run that moves to another day changes both days.
+    IF TG_OP <> 'INSERT' THEN
+        INSERT INTO orchestra_etl.changed_days (day)
+        SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) FROM before
+        ON CONFLICT DO NOTHING;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO orchestra_etl.changed_days (day)
+        SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) FROM after
+        ON CONFLICT DO NOTHING;
+    END IF;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra_etl.mark_days_of_runs() IS 'Queues the days of runs that are written, before and after.';
+
+CREATE FUNCTION orchestra_etl.mark_every_day() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    INSERT INTO orchestra_etl.changed_days (day) SELECT day FROM orchestra_etl.export_days
+    ON CONFLICT DO NOTHING;
+    RETURN NULL;
+END
+$$;
+COMMENT ON FUNCTION orchestra_etl.mark_every_day() IS 'Queues every exported day.';
+
 CREATE FUNCTION orchestra_etl.mark_runs() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3190,6 +3266,11 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION orchestra_etl.mark_steps() IS 'Queues the rollup groups of steps that are written, before and after.';
+
+CREATE FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) RETURNS date
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((CASE WHEN ((start_time >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (start_time <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN start_time WHEN ((first_seen_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (first_seen_at <= '9999-12-31 23:59:59.999999+00'::timestamp with time zone)) THEN first_seen_at ELSE '0001-01-01 00:00:00+00'::timestamp with time zone END AT TIME ZONE 'UTC'::text))::date;
+COMMENT ON FUNCTION orchestra_etl.run_day(start_time timestamp with time zone, first_seen_at timestamp with time zone) IS 'The UTC day of a run in the lake: of its start; if that is missing or outside the years 1 to 9999, of when the run was first seen.';
 
 CREATE AGGREGATE orchestra.array_concat_agg(buckets smallint[]) (
     SFUNC = array_cat,
@@ -4989,6 +5070,15 @@ COMMENT ON COLUMN orchestra_etl.alerts.notified_at IS 'When its last message was
 COMMENT ON COLUMN orchestra_etl.alerts.reminders IS 'Reminders queued since it fired.';
 COMMENT ON COLUMN orchestra_etl.alerts.sequence IS 'How often it has fired.';
 
+CREATE TABLE orchestra_etl.changed_days (
+    day date NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+)
+WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
+COMMENT ON TABLE orchestra_etl.changed_days IS 'A queue: the days whose runs, steps or payloads have changed since they were last exported. It stays empty until the first export.';
+COMMENT ON COLUMN orchestra_etl.changed_days.day IS 'The UTC day of runs that changed.';
+COMMENT ON COLUMN orchestra_etl.changed_days.xid IS 'The transaction that changed them.';
+
 ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.changed_groups_id_seq
     START WITH 1
@@ -5007,6 +5097,67 @@ ALTER TABLE orchestra_etl.dead_letters ALTER COLUMN id ADD GENERATED ALWAYS AS I
     CACHE 1
 );
 
+CREATE TABLE orchestra_etl.export_days (
+    day date NOT NULL,
+    runs bigint DEFAULT 0 NOT NULL,
+    steps bigint DEFAULT 0 NOT NULL,
+    step_failures bigint DEFAULT 0 NOT NULL,
+    run_payloads bigint DEFAULT 0 NOT NULL,
+    step_payloads bigint DEFAULT 0 NOT NULL,
+    archived_runs bigint DEFAULT 0 NOT NULL,
+    digest text NOT NULL,
+    complete_until timestamp with time zone,
+    gaps integer DEFAULT 0 NOT NULL,
+    snapshot_ids jsonb DEFAULT '{}'::jsonb NOT NULL,
+    exported_at timestamp with time zone DEFAULT now() NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.export_days IS 'The days that the lake holds, as the last export of each left them.';
+COMMENT ON COLUMN orchestra_etl.export_days.day IS 'The UTC day: a partition of each of the lake''s tables.';
+COMMENT ON COLUMN orchestra_etl.export_days.runs IS 'Rows of the day in the lake''s table runs.';
+COMMENT ON COLUMN orchestra_etl.export_days.steps IS 'Rows of the day in the lake''s table steps.';
+COMMENT ON COLUMN orchestra_etl.export_days.step_failures IS 'Rows of the day in the lake''s table step_failures.';
+COMMENT ON COLUMN orchestra_etl.export_days.run_payloads IS 'Rows of the day in the lake''s table run_payloads.';
+COMMENT ON COLUMN orchestra_etl.export_days.step_payloads IS 'Rows of the day in the lake''s table step_payloads.';
+COMMENT ON COLUMN orchestra_etl.export_days.archived_runs IS 'How many of these runs are only in the lake: they were pruned here.';
+COMMENT ON COLUMN orchestra_etl.export_days.digest IS 'Digest of the day''s rows in PostgreSQL when they were exported.';
+COMMENT ON COLUMN orchestra_etl.export_days.complete_until IS 'Every run of the day that started before this time is in the lake, except in gaps; null: that is not known.';
+COMMENT ON COLUMN orchestra_etl.export_days.gaps IS 'Number of the gaps that touch the day.';
+COMMENT ON COLUMN orchestra_etl.export_days.snapshot_ids IS 'By table of the lake: the snapshot that wrote the day.';
+COMMENT ON COLUMN orchestra_etl.export_days.exported_at IS 'When the day was last exported.';
+
+CREATE TABLE orchestra_etl.export_state (
+    id smallint NOT NULL,
+    location text NOT NULL,
+    namespace text NOT NULL,
+    payloads boolean NOT NULL,
+    system_identifier text NOT NULL,
+    timeline integer NOT NULL,
+    database_oid bigint NOT NULL,
+    definition text,
+    snapshot pg_snapshot,
+    whole_tables jsonb DEFAULT '{}'::jsonb NOT NULL,
+    published boolean DEFAULT true NOT NULL,
+    erased_runs bigint DEFAULT 0 NOT NULL,
+    exported_at timestamp with time zone,
+    activated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT export_state_one_row_check CHECK ((id = 1))
+);
+COMMENT ON TABLE orchestra_etl.export_state IS 'The export to a lake. While there is no row, no change is queued.';
+COMMENT ON COLUMN orchestra_etl.export_state.id IS 'Always 1.';
+COMMENT ON COLUMN orchestra_etl.export_state.location IS 'Where the lake is.';
+COMMENT ON COLUMN orchestra_etl.export_state.namespace IS 'The namespace of its tables.';
+COMMENT ON COLUMN orchestra_etl.export_state.payloads IS 'Whether it holds payloads.';
+COMMENT ON COLUMN orchestra_etl.export_state.system_identifier IS 'The PostgreSQL cluster that was exported.';
+COMMENT ON COLUMN orchestra_etl.export_state.timeline IS 'The cluster''s timeline at the last export.';
+COMMENT ON COLUMN orchestra_etl.export_state.database_oid IS 'The database''s number in the cluster.';
+COMMENT ON COLUMN orchestra_etl.export_state.definition IS 'Version of the definition of the lake''s tables; null: nothing is exported yet.';
+COMMENT ON COLUMN orchestra_etl.export_state.snapshot IS 'The transactions that the last complete export has seen; null: none is complete.';
+COMMENT ON COLUMN orchestra_etl.export_state.whole_tables IS 'By table that is exported as a whole: digest of its rows at the last export.';
+COMMENT ON COLUMN orchestra_etl.export_state.published IS 'Whether the version hints name the tables of the last commit.';
+COMMENT ON COLUMN orchestra_etl.export_state.erased_runs IS 'How many runs were erased in all when the lake was last searched for erased runs.';
+COMMENT ON COLUMN orchestra_etl.export_state.exported_at IS 'When the last complete export ended; null: none has.';
+COMMENT ON COLUMN orchestra_etl.export_state.activated_at IS 'When changes were first queued.';
+
 ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.gaps_id_seq
     START WITH 1
@@ -5015,6 +5166,34 @@ ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY 
     NO MAXVALUE
     CACHE 1
 );
+
+CREATE TABLE orchestra_etl.iceberg_namespace_properties (
+    catalog_name character varying(255) NOT NULL,
+    namespace character varying(255) NOT NULL,
+    property_key character varying(255) NOT NULL,
+    property_value character varying(1000) NOT NULL
+);
+COMMENT ON TABLE orchestra_etl.iceberg_namespace_properties IS 'The namespaces of the lake, in the form of Iceberg''s JDBC catalog.';
+COMMENT ON COLUMN orchestra_etl.iceberg_namespace_properties.catalog_name IS 'The catalog.';
+COMMENT ON COLUMN orchestra_etl.iceberg_namespace_properties.namespace IS 'The namespace.';
+COMMENT ON COLUMN orchestra_etl.iceberg_namespace_properties.property_key IS 'The property.';
+COMMENT ON COLUMN orchestra_etl.iceberg_namespace_properties.property_value IS 'Its value.';
+
+CREATE TABLE orchestra_etl.iceberg_tables (
+    catalog_name character varying(255) NOT NULL,
+    table_namespace character varying(255) NOT NULL,
+    table_name character varying(255) NOT NULL,
+    metadata_location character varying(1000),
+    previous_metadata_location character varying(1000),
+    iceberg_type character varying(5)
+);
+COMMENT ON TABLE orchestra_etl.iceberg_tables IS 'The lake''s tables, in the form of Iceberg''s JDBC catalog.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.catalog_name IS 'The catalog.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.table_namespace IS 'The namespace.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.table_name IS 'The table.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.metadata_location IS 'The file that describes the table now.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.previous_metadata_location IS 'The file that described it before.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.iceberg_type IS 'TABLE or VIEW; null: a table.';
 
 CREATE TABLE orchestra_etl.locks (
     name text NOT NULL
@@ -5233,6 +5412,9 @@ ALTER TABLE ONLY orchestra_etl.alert_notifications
 ALTER TABLE ONLY orchestra_etl.alerts
     ADD CONSTRAINT alerts_pkey PRIMARY KEY (rule, subject);
 
+ALTER TABLE ONLY orchestra_etl.changed_days
+    ADD CONSTRAINT changed_days_pkey PRIMARY KEY (day, xid);
+
 ALTER TABLE ONLY orchestra_etl.changed_groups
     ADD CONSTRAINT changed_groups_pkey PRIMARY KEY (id);
 
@@ -5245,8 +5427,20 @@ ALTER TABLE ONLY orchestra_etl.dead_letters
 ALTER TABLE ONLY orchestra_etl.drift
     ADD CONSTRAINT drift_pkey PRIMARY KEY (workflow_id, subject, field, kind, found);
 
+ALTER TABLE ONLY orchestra_etl.export_days
+    ADD CONSTRAINT export_days_pkey PRIMARY KEY (day);
+
+ALTER TABLE ONLY orchestra_etl.export_state
+    ADD CONSTRAINT export_state_pkey PRIMARY KEY (id);
+
 ALTER TABLE ONLY orchestra_etl.gaps
     ADD CONSTRAINT gaps_pkey PRIMARY KEY (id);
+
+ALTER TABLE ONLY orchestra_etl.iceberg_namespace_properties
+    ADD CONSTRAINT iceberg_namespace_properties_pkey PRIMARY KEY (catalog_name, namespace, property_key);
+
+ALTER TABLE ONLY orchestra_etl.iceberg_tables
+    ADD CONSTRAINT iceberg_tables_pkey PRIMARY KEY (catalog_name, table_namespace, table_name);
 
 ALTER TABLE ONLY orchestra_etl.locks
     ADD CONSTRAINT locks_pkey PRIMARY KEY (name);
@@ -5333,17 +5527,68 @@ COMMENT ON TRIGGER mark_deleted ON orchestra.runs IS 'Queues the rollup groups o
 CREATE TRIGGER mark_deleted AFTER DELETE ON orchestra.steps REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
 COMMENT ON TRIGGER mark_deleted ON orchestra.steps IS 'Queues the rollup groups of steps that are deleted.';
 
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.inputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_deleted_days ON orchestra.inputs IS 'Queues the days of inputs of steps that are deleted, for the export to a lake.';
+
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.outputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_deleted_days ON orchestra.outputs IS 'Queues the days of outputs of steps that are deleted, for the export to a lake.';
+
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.run_payloads REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_deleted_days ON orchestra.run_payloads IS 'Queues the days of payloads of runs that are deleted, for the export to a lake.';
+
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.runs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_runs();
+COMMENT ON TRIGGER mark_deleted_days ON orchestra.runs IS 'Queues the days of runs that are deleted, for the export to a lake.';
+
+CREATE TRIGGER mark_deleted_days AFTER DELETE ON orchestra.steps REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_deleted_days ON orchestra.steps IS 'Queues the days of steps that are deleted, for the export to a lake.';
+
 CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.runs REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
 COMMENT ON TRIGGER mark_inserted ON orchestra.runs IS 'Queues the rollup groups of runs that are inserted.';
 
 CREATE TRIGGER mark_inserted AFTER INSERT ON orchestra.steps REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
 COMMENT ON TRIGGER mark_inserted ON orchestra.steps IS 'Queues the rollup groups of steps that are inserted.';
 
+CREATE TRIGGER mark_inserted_days AFTER INSERT ON orchestra.runs REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_runs();
+COMMENT ON TRIGGER mark_inserted_days ON orchestra.runs IS 'Queues the days of runs that are inserted, for the export to a lake.';
+
+CREATE TRIGGER mark_inserted_days AFTER INSERT ON orchestra.steps REFERENCING NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_inserted_days ON orchestra.steps IS 'Queues the days of steps that are inserted, for the export to a lake.';
+
+CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.inputs FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
+COMMENT ON TRIGGER mark_truncated_days ON orchestra.inputs IS 'Queues every exported day when the table is truncated.';
+
+CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.outputs FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
+COMMENT ON TRIGGER mark_truncated_days ON orchestra.outputs IS 'Queues every exported day when the table is truncated.';
+
+CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.run_payloads FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
+COMMENT ON TRIGGER mark_truncated_days ON orchestra.run_payloads IS 'Queues every exported day when the table is truncated.';
+
+CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.runs FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
+COMMENT ON TRIGGER mark_truncated_days ON orchestra.runs IS 'Queues every exported day when the table is truncated.';
+
+CREATE TRIGGER mark_truncated_days AFTER TRUNCATE ON orchestra.steps FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_every_day();
+COMMENT ON TRIGGER mark_truncated_days ON orchestra.steps IS 'Queues every exported day when the table is truncated.';
+
 CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.runs REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_runs();
 COMMENT ON TRIGGER mark_updated ON orchestra.runs IS 'Queues the rollup groups of runs that change.';
 
 CREATE TRIGGER mark_updated AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_steps();
 COMMENT ON TRIGGER mark_updated ON orchestra.steps IS 'Queues the rollup groups of steps that change.';
+
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.inputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_updated_days ON orchestra.inputs IS 'Queues the days of inputs of steps that change, for the export to a lake.';
+
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.outputs REFERENCING OLD TABLE AS before FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_updated_days ON orchestra.outputs IS 'Queues the days of outputs of steps that change, for the export to a lake.';
+
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.run_payloads REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_updated_days ON orchestra.run_payloads IS 'Queues the days of payloads of runs that change, for the export to a lake.';
+
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.runs REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_runs();
+COMMENT ON TRIGGER mark_updated_days ON orchestra.runs IS 'Queues the days of runs that change, for the export to a lake.';
+
+CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
+COMMENT ON TRIGGER mark_updated_days ON orchestra.steps IS 'Queues the days of steps that change, for the export to a lake.';
 
 ALTER TABLE ONLY orchestra.inputs
     ADD CONSTRAINT inputs_step_id_fkey FOREIGN KEY (step_id) REFERENCES orchestra.steps(id) ON DELETE CASCADE;

@@ -64,6 +64,11 @@ class EraseReport(msgspec.Struct, frozen=True):
     hidden: Hidden = Hidden()
     """Stored runs in the scope whose user or organisation is hidden."""
 
+    def plus(self, more: EraseReport) -> EraseReport:
+        """Return the report with the runs and rows of a second erasure added."""
+        rows = {name: rows + more.rows.get(name, 0) for name, rows in self.rows.items()}
+        return msgspec.structs.replace(self, runs=self.runs + more.runs, rows=rows)
+
 
 _KNOWN = text("""
     SELECT run_id AS id, workflow_id, tracking = 'erased' AS erased

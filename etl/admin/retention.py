@@ -260,6 +260,7 @@ def prune(
     wanted: Horizons,
     *,
     batch: int = BATCH,
+    may_remove: Callable[[Connection, Sequence[str]], Sequence[str]] | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> PruneReport:
     """Remove the data before the horizons, oldest first, in small transactions.
@@ -271,6 +272,8 @@ def prune(
         database: with the current schema.
         wanted: the horizons; the database stores them, so that removed data is not loaded again.
         batch: runs in a transaction.
+        may_remove: returns those of these runs that may be removed, and the bytes of old dead
+            letters then stay; None: all.
         stopped: called between two transactions; True ends the pruning, and the next call removes
             the rest.
 
@@ -286,13 +289,14 @@ def prune(
     database.transaction(
         lambda c: c.execute(_MOVE_HORIZONS, {"payloads": wanted.payloads, "runs": wanted.runs})
     )
-    pruning = _Pruning(database, batch, stopped)
+    pruning = _Pruning(database, batch, may_remove, stopped)
     # Runs first: a run that is removed completely needs no removal of its payloads.
     if wanted.runs is not None:
         pruning.each(_FIND_RUNS, wanted.runs, _remove)
     if wanted.payloads is not None:
         pruning.each(_FIND_PAYLOADS, wanted.payloads, _empty_payloads)
-        pruning.empty_letters(wanted.payloads)
+        if may_remove is None:
+            pruning.empty_letters(wanted.payloads)
     rollups.drain(database, stopped=stopped)
     return pruning.done
 
@@ -300,9 +304,16 @@ def prune(
 class _Pruning:
     """The state of one call of `prune`."""
 
-    def __init__(self, database: Database, batch: int, stopped: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        batch: int,
+        may_remove: Callable[[Connection, Sequence[str]], Sequence[str]] | None,
+        stopped: Callable[[], bool],
+    ) -> None:
         self._database = database
         self._batch = batch
+        self._may_remove = may_remove
         self._stopped = stopped
         self._logged_at = time.monotonic()
         self.done = PruneReport()
@@ -320,7 +331,13 @@ class _Pruning:
         ):
             for part in batches([row.run_id for row in found], self._batch):
                 if not self._step(
-                    functools.partial(_prune_part, run_ids=part, horizon=horizon, work=work)
+                    functools.partial(
+                        _prune_part,
+                        run_ids=part,
+                        horizon=horizon,
+                        may_remove=self._may_remove,
+                        work=work,
+                    )
                 ):
                     return
             if len(found) < SEARCH:
@@ -367,13 +384,16 @@ def _prune_part(
     *,
     run_ids: Sequence[str],
     horizon: datetime,
+    may_remove: Callable[[Connection, Sequence[str]], Sequence[str]] | None,
     work: Callable[[Connection, Sequence[str], PruneReport], None],
 ) -> PruneReport:
     done = PruneReport()
     lock(connection, run_ids)
-    still = (
+    still: Sequence[str] = (
         connection.execute(_STILL_AGED, {"ids": list(run_ids), "horizon": horizon}).scalars().all()
     )
+    if still and may_remove is not None:
+        still = may_remove(connection, still)
     if still:
         work(connection, still, done)
     return done

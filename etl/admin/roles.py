@@ -26,6 +26,7 @@ from etl.tables import (
     PRIVATE,
     alerts,
     analytics,
+    lake,
     metadata,
     operations,
     prices,
@@ -44,6 +45,8 @@ _APPENDED = "SELECT, INSERT"
 _UPSERTED = "SELECT, INSERT, UPDATE"
 _REDACTED = "SELECT, INSERT, UPDATE, DELETE"
 """DELETE, because a later redaction rule may remove a whole payload, and then deletes its row."""
+
+_REWRITTEN = "SELECT, INSERT, UPDATE, DELETE"
 
 LOADED: Mapping[Table, str] = {
     analytics.workflows: _UPSERTED,
@@ -82,6 +85,12 @@ LOADED: Mapping[Table, str] = {
     alerts.alert_notifications: _REDACTED,
     alerts.alert_mutes: _REDACTED,
     alerts.alert_evaluation: "SELECT, UPDATE",
+    # Days are replaced one by one, or all at once; the catalog's rows follow the lake's tables.
+    lake.changed_days: "SELECT, INSERT, DELETE",
+    lake.export_days: _REWRITTEN,
+    lake.export_state: _REWRITTEN,
+    lake.iceberg_tables: _REWRITTEN,
+    lake.iceberg_namespace_properties: _REWRITTEN,
 }
 """The loader's privileges on each table."""
 

@@ -14,6 +14,14 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     exit: Annotated[bool, typer.Option("--exit", help="Exit once the backlog is loaded.")] = False,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIR",
+            help="Also export the history to Apache Iceberg tables in this folder; needs the extra"
+            " packages of orchestra-etl[export].",
+        ),
+    ] = None,
 ) -> int:
     """Run everything on this machine, on simulated data.
 
@@ -23,4 +31,4 @@ def demo(
     """
     from etl.demo import demo as run
 
-    return run(exit_when_loaded=exit)
+    return run(exit_when_loaded=exit, export=export)

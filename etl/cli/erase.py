@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,11 +13,15 @@ import typer
 from etl.cli.context import AsJson, Yes, console, examples, invocation, print_json
 from etl.cli.display import counted, fields, say
 from etl.cli.ids import no_json
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, LakeError
 from etl.exit_status import ExitStatus
 
 if TYPE_CHECKING:
-    from etl.admin.erase import EraseReport
+    from etl.admin.erase import EraseReport, Selection
+    from etl.app import ExportedLake
+    from etl.cli.lake_cleaning import LakeReceipt
+    from etl.database import Database
+    from etl.transform.redact import Redaction
 
 
 def register(app: typer.Typer) -> None:
@@ -48,6 +56,14 @@ def erase(
             callback=no_json,
         ),
     ] = None,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write to this new file, as JSON, what was removed in each place, and what"
+            " cannot be reached. Needs --yes.",
+        ),
+    ] = None,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
@@ -55,15 +71,20 @@ def erase(
 
     Reports what would be removed; --yes removes it, and that cannot be undone. Only the ids of the
     runs are kept, so that no list, backfill or retry brings them back. All ids must be whole. Runs
-    that start later are stored as before. Backups are not changed. Exit status 9: some stored runs
-    could not be searched, because redaction rules or the API hide their user.
+    that start later are stored as before. If the history is exported to a lake, the lake loses the
+    runs as well, also those that retention had left only there, and its former files are deleted.
+    Backups are not changed. Exit status 9: some stored runs could not be searched, because
+    redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
+    repeat the command when it can.
     """
     from etl import app
     from etl.admin import erase as admin
-    from etl.cli import resolve
+    from etl.cli import erase_receipt, lake_cleaning, resolve
 
     if sum(given is not None for given in (run or None, user, organization)) != 1:
         raise ConfigurationError("give exactly one of --run, --user and --organization")
+    if receipt is not None and not yes:
+        raise ConfigurationError("--receipt needs --yes: without it, nothing is removed")
     if "" in (*(run or ()), user, organization, workflow):
         raise ConfigurationError("an id must not be empty")
     selection = admin.Selection(
@@ -71,21 +92,67 @@ def erase(
     )
     settings = invocation(context).settings()
     rules = app.open_redaction(settings)
-    with app.open_database(settings) as database:
+    begun_at = datetime.now(UTC)
+    in_lake: LakeReceipt | None = None
+    with erase_receipt.opened(receipt) as file, app.open_database(settings) as database:
         notes = database.transaction(lambda c: resolve.whole_id_notes(c, selection.runs))
         for note in notes:
             say(note, err=True)
+        lake = app.exported_lake(settings, database)
         if yes:
             found = admin.erase(database, selection, rules)
+            archived, problem = _archived(database, lake, selection, rules)
+            if archived:
+                found = found.plus(admin.erase(database, admin.Selection(runs=archived), rules))
             app.resolve_prices(settings, database)
+            if lake is not None:
+                in_lake = lake_cleaning.clean(database, lake, problem)
         else:
             found = database.transaction(lambda c: admin.find(c, selection, rules))
+            archived, problem = _archived(database, lake, selection, rules)
+        if file is not None:
+            made = erase_receipt.receipt(
+                selection, found, in_lake, version=version("orchestra-etl"), begun_at=begun_at
+            )
+            erase_receipt.write(file, made)
     if as_json:
         counts = {"runs": found.runs, "rows": found.rows, "not_read": found.not_read}
-        print_json({"erased": yes, **counts, "hidden": found.hidden})
+        more = {"archived": len(archived), "lake": in_lake} if lake is not None else {}
+        print_json({"erased": yes, **counts, "hidden": found.hidden, **more})
     else:
         _print(found, erased=yes)
+        if archived and not yes:
+            say(f"{counted(len(archived), 'run')} more only in the lake")
+        lake_cleaning.say_cleaned(in_lake)
+        if not yes and problem is not None:
+            say(f"NOT SEARCHED: the lake: {problem}")
+    if problem is not None or (in_lake is not None and in_lake.removed is None):
+        return ExitStatus.LAKE
     return ExitStatus.NOT_SEARCHED if found.hidden.any else ExitStatus.DONE
+
+
+def _archived(
+    database: Database, lake: ExportedLake | None, selection: Selection, rules: Redaction
+) -> tuple[tuple[str, ...], str | None]:
+    """Return the person's runs that only the lake has, and why it could not be searched."""
+    person = selection.person(rules)
+    if lake is None or lake.destination is None:
+        return (), None if lake is None else lake.problem
+    if person is None:
+        return (), None
+    from etl.export import erasure
+
+    search = partial(
+        erasure.archived_runs_of,
+        destination=lake.destination,
+        field=person.field,
+        values=person.values,
+        workflow_id=person.workflow_id,
+    )
+    try:
+        return tuple(database.in_one_snapshot(search)), None
+    except LakeError as error:
+        return (), str(error)
 
 
 def _print(found: EraseReport, *, erased: bool) -> None:

@@ -14,6 +14,7 @@ from etl.errors import ConfigurationError
 if TYPE_CHECKING:
     from etl.admin.retention import ExpiredRuns, Horizons, PrunePreview, PruneReport
     from etl.database import Database
+    from etl.export.exported_runs import ExportedRuns
     from etl.settings import Settings
     from etl.settings.retention import RetentionSettings
 
@@ -36,6 +37,13 @@ def prune(
         str | None,
         typer.Option(metavar="DURATION", help="Remove runs that ended longer ago, such as 730d."),
     ] = None,
+    exported: Annotated[
+        bool,
+        typer.Option(
+            "--exported",
+            help="Remove only what the lake holds: the days before the horizon are verified first.",
+        ),
+    ] = False,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> int:
@@ -44,7 +52,8 @@ def prune(
     Reports what would be removed; --yes removes it, and that cannot be undone. The options replace
     the settings of [retention]. Open runs are kept. It works in small transactions beside a running
     service, and can be stopped and repeated at any time. In cron, use --yes. PostgreSQL reuses the
-    space; only VACUUM FULL shrinks the files.
+    space; only VACUUM FULL shrinks the files. With --exported, the horizons are at most the first
+    day that waits for an export, and dead letters are kept.
     """
     import asyncio
 
@@ -57,12 +66,15 @@ def prune(
         wanted = database.transaction(
             lambda c: retention.horizons(c, payloads=ages.payloads, runs=ages.runs)
         )
+        may_remove = None
+        if exported:
+            wanted, may_remove = app.exported_before(settings, database, wanted)
         if not yes:
             _print_preview(
                 database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json
             )
             return 0
-        done, interrupted = asyncio.run(_prune(settings, database, wanted))
+        done, interrupted = asyncio.run(_prune(settings, database, wanted, may_remove))
     _print(done, as_json=as_json)
     return 128 + interrupted if interrupted and not done.complete else 0
 
@@ -95,13 +107,16 @@ def _ages(
 
 
 async def _prune(
-    settings: Settings, database: Database, wanted: Horizons
+    settings: Settings, database: Database, wanted: Horizons, may_remove: ExportedRuns | None
 ) -> tuple[PruneReport, int | None]:
     from etl import app
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        return await app.prune(settings, database, wanted, stop.is_set), stop.number
+        done = await app.prune(
+            settings, database, wanted, may_remove=may_remove, stopped=stop.is_set
+        )
+        return done, stop.number
 
 
 def _print_preview(found: PrunePreview, *, as_json: bool) -> None:

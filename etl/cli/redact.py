@@ -13,6 +13,7 @@ from etl.cli.context import AsJson, RunId, WorkflowIds, console, examples, invoc
 from etl.cli.display import counted, fields, listing, say
 from etl.cli.ids import no_json
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
+from etl.exit_status import ExitStatus
 from etl.terminal import plain
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from etl.settings import Settings
     from etl.transform.redact import Policy
     from etl.transform.scanner import Split
+
+
+# The most runs that are named without --json.
+SHOWN = 20
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -149,13 +154,15 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     What the rules remove cannot be restored. The command reads the database and never the API, so
     it also reaches steps and runs that the API no longer has, settled dead letters, and names in
     the rollups. Start every service with the new rules first. The command works in small
-    transactions, and can be stopped and repeated at any time. Backups are not changed; PostgreSQL
-    overwrites the old rows over time, VACUUM FULL at once.
+    transactions, and can be stopped and repeated at any time. If the history is exported to a
+    lake, the lake is brought up to date, and its former files are deleted; runs that retention has
+    left only there are counted, and can be erased. Backups are not changed; PostgreSQL overwrites
+    the old rows over time, VACUUM FULL at once.
     """
     import asyncio
 
     from etl import app
-    from etl.cli import resolve
+    from etl.cli import lake_cleaning, resolve
 
     settings = invocation(context).settings()
     if not settings.redaction.rules:
@@ -171,8 +178,12 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
                     f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed"
                 )
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
+        lake = app.exported_lake(settings, database) if done.complete else None
+        cleaned = None if lake is None else lake_cleaning.clean(database, lake)
+        others = [] if lake is None else lake_cleaning.under_other_rules(database, lake, rules)
     if as_json:
-        print_json(done)
+        more = {} if cleaned is None else {"lake": cleaned, "lake_under_other_rules": others}
+        print_json({**msgspec.structs.asdict(done), **more})
     else:
         say(
             f"{counted(done.runs, 'run')} and {counted(done.steps, 'step')} were under other rules"
@@ -184,8 +195,18 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
             ("rollups", done.rollups),
         )
         fields(console(), [(name, f"{number:,}") for name, number in changed], indent=2)
+        lake_cleaning.say_cleaned(cleaned)
+        if others:
+            say(
+                f"NOT REDACTED: {counted(len(others), 'run')} that only the lake has, written under"
+                " other rules: erase them by id with `orchestra-etl erase --run` if they must go"
+            )
+            for run_id in others[:SHOWN]:
+                say(f"  {plain(run_id)}")
         if not done.complete:
             say("interrupted: repeat this to continue")
+    if others or (cleaned is not None and cleaned.removed is None):
+        return ExitStatus.LAKE
     return 128 + interrupted if interrupted and not done.complete else 0
 
 

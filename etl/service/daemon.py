@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -30,6 +30,9 @@ from etl.pipeline.sync import Syncer
 from etl.reports.status import Status
 from etl.service.health import Health
 from etl.signals import Stop
+
+if TYPE_CHECKING:
+    from etl.export.exporter import ExportReport
 
 log = structlog.get_logger(__name__)
 
@@ -97,6 +100,8 @@ class Daemon:
         evaluate: Callable[[], Awaitable[object]] | None = None,
         status: Callable[[], Status] | None = None,
         courier: Courier | None = None,
+        export: Callable[[Callable[[], bool]], Awaitable[ExportReport]] | None = None,
+        export_every: float = 3600.0,
         pace: Pace | None = None,
     ) -> None:
         """Prepare the service; `run` creates its jobs and starts them.
@@ -112,6 +117,9 @@ class Daemon:
             status: reads the workflows' status for metrics and readiness, in a thread. None: the
                 service does not read it.
             courier: delivers messages about alerts. None: the service delivers none.
+            export: brings the lake up to date, and ends early once its argument, a function,
+                returns True. None: this service does not export.
+            export_every: seconds between two exports.
             pace: the intervals of the jobs; None: `PACE`.
         """
         self._syncer = syncer
@@ -122,6 +130,8 @@ class Daemon:
         self._evaluate = evaluate
         self._status = status
         self._courier = courier
+        self._export = export
+        self._export_every = export_every
         self._pace = pace or PACE
         self._active: set[asyncio.Task[None]] = set()
         self._paused_until = 0.0
@@ -174,6 +184,14 @@ class Daemon:
                     now=True,
                     uses_api=False,
                 )
+        if self._export is not None:
+            self._add(
+                "export",
+                partial(self._export_changes, self._export),
+                IntervalTrigger(seconds=self._export_every, jitter=self._export_every / 10),
+                now=True,
+                uses_api=False,
+            )
         # `beat` is not guarded, because it must also run while the API refuses the key.
         self._scheduler.add_job(
             self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
@@ -320,6 +338,13 @@ class Daemon:
     async def _notify(self, courier: Courier, channel: str) -> None:
         for one in await courier.deliver(channel, self._stop.is_set):
             self._health.metrics.count_notification(one.channel, delivered=one.failure is None)
+
+    async def _export_changes(
+        self, export: Callable[[Callable[[], bool]], Awaitable[ExportReport]]
+    ) -> None:
+        done = await export(self._stop.is_set)
+        if done.days:
+            log.info("export_finished", days=done.days, rows=sum(done.rows.values()))
 
     async def _observe(self, status: Callable[[], Status]) -> None:
         try:

@@ -22,6 +22,7 @@ from pydantic import (
 
 from etl.errors import ConfigurationError
 from etl.settings.alerts import AlertSettings, NotifySettings
+from etl.settings.export import ExportSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.privacy import RedactionSettings, clean_redaction_key
 from etl.settings.retention import RetentionSettings
@@ -243,6 +244,7 @@ class Settings(Section):
     notify: Mapping[str, NotifySettings] = Field(default_factory=dict)
     """The channels that are told of alerts, by name."""
     dashboards: DashboardSettings = DashboardSettings()
+    export: ExportSettings = ExportSettings()
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)

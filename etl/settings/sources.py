@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings.alerts import AlertSettings
+from etl.settings.export import ExportSettings
 from etl.settings.models import (
     ApiSettings,
     DashboardSettings,
@@ -60,6 +61,7 @@ _SECTIONS: Mapping[str, type[BaseModel]] = {
     "prices": PriceSettings,
     "alerts": AlertSettings,
     "dashboards": DashboardSettings,
+    "export": ExportSettings,
     "service": ServiceSettings,
     "logs": LogSettings,
 }
@@ -75,6 +77,8 @@ _ALTERNATIVES = [
     ("database", "url", "url_file"),
     ("redaction", "key", "key_file"),
 ]
+# Settings that name files or folders, which are relative to the configuration file.
+_PATHS = [*((section, key) for section, _, key in _ALTERNATIVES), ("export", "location")]
 
 
 def load(config: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -192,17 +196,21 @@ def _read_file(path: Path) -> dict[str, Any]:
             "ORCHESTRA_REDACTION_KEY or ORCHESTRA_REDACTION_KEY_FILE in the environment, or "
             "redaction.key_file here"
         )
-    secrets = [(section, values.get(section), key) for section, _, key in _ALTERNATIVES]
+    paths = [(section, values.get(section), key) for section, key in _PATHS]
     channels = values.get("notify")
     if isinstance(channels, dict):
-        secrets += [(f"notify.{name}", table, "url_file") for name, table in channels.items()]
-    for section, table, key in secrets:
-        if isinstance(table, dict) and isinstance(table.get(key), str):
+        paths += [(f"notify.{name}", table, "url_file") for name, table in channels.items()]
+    for section, table, key in paths:
+        if isinstance(table, dict) and _is_path(table.get(key)):
             try:
                 table[key] = str(path.parent / expand_home(Path(table[key])))
             except ValueError as error:
                 raise ConfigurationError(f"{path}: {section}.{key}: {error}") from None
     return values
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and "://" not in value
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:

@@ -4,7 +4,7 @@ Analysts read `orchestra`; `orchestra_etl` belongs to the service. Times are `ti
 Ids are text that is compared byte by byte, because the API's ids are not always UUIDs.
 """
 
-from etl.tables import alerts, operations, prices, rollups
+from etl.tables import alerts, lake, operations, prices, rollups
 from etl.tables.analytics import PAYLOADS, PRIVATE, inputs, outputs, run_payloads, runs, steps
 from etl.tables.columns import ANALYTICS, OPERATIONS, metadata
 
@@ -15,6 +15,7 @@ __all__ = [
     "PRIVATE",
     "alerts",
     "inputs",
+    "lake",
     "metadata",
     "operations",
     "outputs",

@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from etl.embedded.postgres import EmbeddedPostgres
+from tests import lake_reader
 from tests.postgres_fixture import new_home
 from tests.processes import Process, run, started
 from tests.support import query, wait_until
@@ -231,14 +232,17 @@ def test_a_signal_before_the_end_of_the_backlog(
 
 
 @pytest.mark.slow
-def test_commands_during_a_demo(home: Path) -> None:
+def test_commands_during_a_demo(home: Path, tmp_path: Path) -> None:
     """While a demo runs, the printed commands work, and a second demo exits with 2.
 
-    SIGTERM ends the demo with 0.
+    It has exported its history to a lake. SIGTERM ends the demo with 0.
     """
     variables = {"ORCHESTRA_ETL_HOME": str(home)}
-    with started("demo", variables=variables) as process:
+    lake = str(tmp_path / "lake")
+    with started("demo", "--export", lake, variables=variables) as process:
         text = _read_until(_output(process), "Ctrl-C ends the demo")
+        assert f"iceberg_scan('{lake}/orchestra/runs')" in text
+        assert len(lake_reader.arrow(Path(lake), "runs")) >= 900
         queried = _run_printed(text, "db psql -Atc 'SELECT count(*) >= 900 FROM runs'")
         assert queried.stdout == "t\n", queried.stderr
         for command in (
@@ -249,6 +253,8 @@ def test_commands_during_a_demo(home: Path) -> None:
             "sync",
             "prices list",
             "alerts list",
+            "export run",
+            "export status",
         ):
             queried = _run_printed(text, command)
             assert (queried.returncode, queried.stderr.count("error")) == (0, 0), queried.stderr

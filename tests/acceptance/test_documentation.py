@@ -73,7 +73,8 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
     They have a rule of alerts and its channel.
     """
     config = tmp_path / "etl.toml"
-    config.write_text(configuration(*history.workflow_ids, more=MORE))
+    lake = f'[export]\nlocation = "{tmp_path}/lake"\npayloads = true\n'
+    config.write_text(configuration(*history.workflow_ids, more=MORE + lake))
     with Simulator(history).in_thread() as simulator, receiver() as hook:
         (tmp_path / "ops").write_text(hook.url())
         given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
@@ -94,6 +95,8 @@ def test_commands_run_as_shown(
     """Each `orchestra-etl` command of the documentation exits with 0 and without a traceback."""
     if " config init" in line:
         variables["ORCHESTRA_ETL_CONFIG"] = str(tmp_path / "new.toml")
+    elif " export " in line or " --exported" in line:
+        assert run("export", "run", variables=variables).returncode == 0
     [workflow_id] = history.workflow_ids
     names = {"WORKFLOW": workflow_id, "RUN": history.run_ids(workflow_id)[0]}
     done = run(*[names.get(word, word) for word in shlex.split(line)[1:]], variables=variables)

@@ -30,6 +30,7 @@ TINY: Mapping[str, Sequence[str]] = {
     ],
     "tests.faults.soak": ["--runs=20", "--kills=2"],
     "tests.benchmarks.analytics": ["--runs=100", "--repetitions=1", "--limit=600"],
+    "tests.benchmarks.export": ["--runs=500", "--json=export.json"],
     "tests.benchmarks.search": ["--runs=200", "--loaded=5"],
     "tests.benchmarks.alerts": [
         "--rules=100", "--workflows=3", "--runs=100", "--repetitions=1", "--limit=600",
@@ -41,8 +42,8 @@ TINY: Mapping[str, Sequence[str]] = {
     "tests.faults.release": ["--to=released"],
 }  # fmt: skip
 """The arguments with which each module takes seconds."""
-PARTS = {"dlt_pipeline", "hand_written", "limit"}
-"""Scripts that `tests.benchmarks` starts, each in its own process."""
+PARTS = {"dlt_export", "dlt_pipeline", "hand_written", "limit", "engines", "read"}
+"""Scripts that benchmarks and tests start, each in its own process."""
 
 
 @pytest.mark.parametrize("module", TINY)

@@ -7,6 +7,13 @@ from tests.conftest import ROOT
 from tests.support import query
 
 
+def test_the_tables_of_the_lake() -> None:
+    """The reference describes every table and column of the lake."""
+    assert (ROOT / "docs" / "reference" / "lake.md").read_text() == reference.lake(), (
+        "run `make docs`"
+    )
+
+
 def test_the_configuration_is_documented_as_it_is() -> None:
     """The reference describes every setting with its variable, default and description."""
     assert (

@@ -1,0 +1,195 @@
+"""The export: brings the lake up to date with the history.
+
+Days are exported in parts. Each part is one transaction, which reads the days, writes their files,
+and commits the lake's tables, the state and the consumed queue together. An export that is stopped
+or killed leaves the last part that was committed; the next export continues with what is queued.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+
+import msgspec
+import structlog
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.errors import LakeError
+from etl.export import changes, completeness, erased_runs, origin, state, whole_tables
+from etl.export.destination import Destination
+from etl.export.lake_tables import definition
+from etl.export.progress import Part, Progress
+from etl.export.state import ExportState
+
+log = structlog.get_logger(__name__)
+
+# Seconds after which a part is committed. While it runs, VACUUM keeps what it sees.
+PART = 60.0
+
+
+class ExportReport(msgspec.Struct):
+    """What an export has written."""
+
+    days: int = 0
+    """The days that were replaced."""
+    rows: dict[str, int] = msgspec.field(default_factory=dict)
+    """By table: the rows that were written."""
+    waiting: int = 0
+    """The days that are still queued."""
+    busy: bool = False
+    """Whether another process is exporting."""
+    complete: bool = True
+    """False if the export was stopped early, or another process is exporting."""
+
+
+class _LakeHasGoneOn(Exception):
+    """The catalog names a former commit of the lake."""
+
+
+def run(
+    database: Database,
+    destination: Destination,
+    *,
+    full: bool = False,
+    since: date | None = None,
+    part: float = PART,
+    on_days: Progress = lambda done, waiting, rows: None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> ExportReport:
+    """Export what has changed since the last export.
+
+    Args:
+        database: with the tables of the export.
+        destination: where the lake is.
+        full: export every day.
+        since: leave days before this one in the queue.
+        part: seconds after which a part is committed.
+        on_days: see `Progress`.
+        stopped: called after each day; True ends the export with what is done.
+
+    Raises:
+        DatabaseError: the database cannot be used; committed parts stay.
+        LakeError: the lake cannot be read or written; committed parts stay.
+    """
+    done = ExportReport()
+    end = 0.0
+
+    def is_over() -> bool:
+        return stopped() or time.monotonic() >= end
+
+    def report(days: int, waiting: int, rows: int) -> None:
+        on_days(done.days + days, waiting, sum(done.rows.values()) + rows)
+
+    database.transaction(partial(_begin, destination=destination, full=full))
+    while True:
+        end = time.monotonic() + part
+        try:
+            found = database.in_one_snapshot(
+                partial(
+                    _export,
+                    destination=destination,
+                    since=since,
+                    is_first=not done.days,
+                    is_over=is_over,
+                    on_days=report,
+                )
+            )
+        except _LakeHasGoneOn:
+            reason = "the database was restored to a time before the last export"
+            database.transaction(partial(_restart, destination=destination, reason=reason))
+            continue
+        if found is None:
+            done.busy, done.complete = True, False
+            return done
+        if found.lake is not None:
+            found.lake.publish()
+            database.transaction(state.record_published)
+        done.days += found.days
+        done.rows = dict(Counter(done.rows) + Counter(found.rows))
+        done.waiting = found.waiting
+        if not found.waiting or stopped():
+            done.complete = not found.waiting
+            return done
+
+
+def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
+    """Queue every day if the lake is new or different, or if `full` asks for it.
+
+    The same if the last export says nothing about this database, because it was restored.
+    """
+    found = state.read(connection)
+    if found is None or not found.is_at(destination):
+        _begin_new(connection, destination, found, full=full)
+    elif (lost := origin.lost_since(connection)) is not None:
+        _restart(connection, destination=destination, reason=lost)
+        return
+    elif found.payloads != destination.payloads:
+        state.activate(connection, destination)
+    elif not full and found.definition == definition(payloads=destination.payloads):
+        return
+    changes.ask_for_all(connection)
+
+
+def _restart(connection: Connection, *, destination: Destination, reason: str) -> None:
+    """Go on from what the lake holds, and queue every day."""
+    from etl.export import attachment
+
+    log.warning("export_restarted", reason=f"{reason}: every day is exported again")
+    state.activate(connection, destination)
+    changes.ask_for_all(connection, attachment.attach(connection, destination))
+
+
+def _begin_new(
+    connection: Connection, destination: Destination, before: ExportState | None, *, full: bool
+) -> None:
+    """Begin a lake at a place where there is none."""
+    from etl.export import attachment
+
+    if before is not None and before.archived_runs and not full:
+        raise LakeError(
+            f"the lake at {before.location} holds {before.archived_runs:,} runs that retention has"
+            " removed from the database, and a new lake cannot: keep export.location, or begin"
+            " the new lake without them by `export run --full`"
+        )
+    attachment.check_new(destination)
+    state.activate(connection, destination)
+
+
+def _export(
+    connection: Connection,
+    *,
+    destination: Destination,
+    since: date | None,
+    is_first: bool,
+    is_over: Callable[[], bool],
+    on_days: Progress,
+) -> Part | None:
+    """Export the newest queued days; return None if another process is exporting."""
+    held = state.hold(connection)
+    if held is None:
+        return None
+    erased_runs.queue(connection, destination, held)
+    queued = [one for one in changes.changed_days(connection) if since is None or one >= since]
+    completeness.refresh(connection)
+    if not queued and held.published and not whole_tables.changed(connection, held.whole_tables):
+        return Part(lake=None, days=0, rows={}, waiting=0)
+
+    # Imported here: it takes a second, in which an export without changes is over.
+    from etl.export import attachment, part
+
+    if is_first and held.published and attachment.has_gone_on(connection, destination):
+        raise _LakeHasGoneOn
+
+    return part.export(
+        connection,
+        destination,
+        held,
+        queued,
+        is_first=is_first,
+        is_over=is_over,
+        on_days=on_days,
+    )

@@ -1,0 +1,110 @@
+"""The files that no table of the lake needs any more.
+
+Iceberg's own expiry of snapshots only forgets files. Besides, an export that is killed leaves files
+that no table ever names. They are found as what is in the store and not in the tables. The export's
+lock keeps other exports from writing files in the meantime.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import msgspec
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.table import Table
+from sqlalchemy import Connection
+
+from etl.database import Database
+from etl.export import state
+from etl.export.destination import Destination
+from etl.export.lake import Lake, version_hint_of
+from etl.export.lake_tables import WHOLE_TABLES, day_tables
+from etl.export.store import reported
+
+# Seconds for which replaced files stay, for queries that are reading them.
+KEEP = 3600.0
+
+_TABLES = "|".join(one.name for one in (*day_tables(payloads=True), *WHOLE_TABLES))
+# Only what the export itself may have written; the folder can contain other files.
+_OWN = re.compile(
+    rf"/({_TABLES})/(data/(run_day=[^/]+/)?[^/]+\.parquet|metadata/[^/]+\.(avro|json|text))$"
+)
+
+
+class Garbage(msgspec.Struct):
+    """The files that were deleted."""
+
+    files: int
+    bytes: int
+
+
+def run(database: Database, destination: Destination, *, keep: float = KEEP) -> Garbage | None:
+    """Forget old snapshots, and delete what no table needs.
+
+    Args:
+        database: with the export's state.
+        destination: where the lake is.
+        keep: seconds for which replaced files stay, for queries that are reading them.
+
+    Returns:
+        What was deleted; None if another process is exporting.
+
+    Raises:
+        DatabaseError: the database cannot be used.
+        LakeError: the lake cannot be read or written.
+    """
+    lake = database.in_one_snapshot(partial(_expire, destination=destination, keep=keep))
+    if lake is None:
+        return None
+    lake.publish()
+    database.transaction(state.record_published)
+    return database.in_one_snapshot(partial(_collect, destination=destination))
+
+
+def _expire(connection: Connection, *, destination: Destination, keep: float) -> Lake | None:
+    if state.hold(connection) is None:
+        return None
+    with reported(destination.location):
+        lake = Lake(connection, destination)
+        lake.open_all()
+        lake.commit({}, expire_before=datetime.now(UTC) - timedelta(seconds=keep))
+    state.record_unpublished(connection)
+    return lake
+
+
+def _collect(connection: Connection, *, destination: Destination) -> Garbage | None:
+    if state.hold(connection) is None:
+        return None
+    with reported(destination.location):
+        return collect(Lake(connection, destination))
+
+
+def collect(lake: Lake) -> Garbage:
+    """Delete the files that no snapshot of the lake's tables needs.
+
+    Args:
+        lake: as it is committed, in a transaction that holds the export's lock.
+    """
+    used = {lake.store.path(one) for table in lake.tables() for one in _used(table)}
+    found = [one for one in lake.store.files() if _OWN.search(one.path) and one.path not in used]
+    lake.store.delete(found)
+    return Garbage(len(found), sum(one.size for one in found))
+
+
+def _used(table: Table) -> Iterator[str]:
+    """Yield every file that a snapshot of the table needs."""
+    yield version_hint_of(table.location())
+    yield table.metadata_location
+    for entry in table.metadata.metadata_log:
+        yield entry.metadata_file
+    manifests: dict[str, ManifestFile] = {}
+    for snapshot in table.snapshots():
+        yield snapshot.manifest_list
+        manifests |= {one.manifest_path: one for one in snapshot.manifests(table.io)}
+    for path, manifest in manifests.items():
+        yield path
+        for file in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
+            yield file.data_file.file_path

@@ -1,0 +1,78 @@
+"""Writes rows as Parquet files, in bounded memory."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator
+
+import pyarrow as pa
+from pyarrow import parquet
+from pyiceberg.io.pyarrow import parquet_file_to_data_file
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table
+
+# Bytes of Arrow data in a row group, the unit that a reader decodes at once.
+ROW_GROUP = 48 << 20
+
+
+def write(
+    table: Table, folder: str, schema: pa.Schema, rows: Iterable[pa.Table], *, file_bytes: int
+) -> Iterator[DataFile]:
+    """Write rows into files of a table, and yield each file; without rows there is none.
+
+    Args:
+        table: the table.
+        folder: where in the table's location.
+        schema: of the rows.
+        rows: the rows, in their order.
+        file_bytes: about the largest size of a file.
+    """
+    file: _File | None = None
+    for group in _row_groups(rows):
+        if file is None:
+            file = _File(table, folder, schema)
+        file.write(group)
+        if file.size >= file_bytes:
+            yield file.close()
+            file = None
+    if file is not None:
+        yield file.close()
+
+
+class _File:
+    """A file that is being written."""
+
+    def __init__(self, table: Table, folder: str, schema: pa.Schema) -> None:
+        self._table = table
+        self._path = f"{table.location()}/{folder}/{uuid.uuid4()}.parquet"
+        self._stream = table.io.new_output(self._path).create()
+        self._writer = parquet.ParquetWriter(self._stream, schema, compression="zstd")
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return int(self._stream.tell())
+
+    def write(self, group: pa.Table) -> None:
+        """Write a row group."""
+        self._writer.write_table(group, row_group_size=group.num_rows)
+
+    def close(self) -> DataFile:
+        """Complete the file."""
+        self._writer.close()
+        self._stream.close()
+        return parquet_file_to_data_file(self._table.io, self._table.metadata, self._path)
+
+
+def _row_groups(rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Collect tables until they are as large as a row group."""
+    waiting: list[pa.Table] = []
+    size = 0
+    for one in rows:
+        waiting.append(one)
+        size += one.nbytes
+        if size >= ROW_GROUP:
+            yield pa.concat_tables(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)

@@ -1,0 +1,176 @@
+"""`make bench-export`: what it costs to keep a lake equal to the history, beside dlt.
+
+SQL generates the history of `make bench-analytics`, without payloads. The export then writes it
+whole, with nothing changed, and with one changed day. dlt copies the same tables with its
+`sql_database` source. CPU time is that of the command and of the database server together, because
+both work for an export. Memory is the peak of the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import psycopg
+from pyarrow import parquet
+
+from etl.embedded.postgres import EmbeddedPostgres
+from etl.schema import upgrade
+from tests.benchmarks.analytics import DAYS, NODES, SERVER, make
+from tests.benchmarks.contenders import DLT, HERE, run
+from tests.postgres_fixture import new_home
+from tests.support import query
+
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class Figure(NamedTuple):
+    """The cost of a task."""
+
+    task: str
+    contender: str
+    rows: int
+    """Rows that were written."""
+    seconds: float
+    cpu_seconds: float
+    """Of the command and of the server."""
+    server_seconds: float
+    """The server's part of them."""
+    peak_mb: float
+
+
+def server_cpu(url: str) -> float:
+    """Return the seconds of CPU that all processes of the server have used so far."""
+    with psycopg.connect(url) as connection:
+        postmaster = _stat(connection.info.backend_pid)[1]
+    ended = sum(map(int, _stat(postmaster)[13:15]))
+    living = [
+        stat
+        for folder in Path("/proc").iterdir()
+        if folder.name.isdigit() and (stat := _stat(folder.name)) and stat[1] == postmaster
+    ]
+    return (ended + sum(int(used) for stat in living for used in stat[11:13])) / TICKS
+
+
+def _stat(pid: int | str) -> Sequence[str]:
+    """Return the fields of /proc/PID/stat that follow the name; none if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ()
+
+
+def measured(
+    url: str, task: str, contender: str, command: Sequence[str], variables: dict[str, str]
+) -> Figure:
+    """Run a command, and return its cost without the number of rows."""
+    before = server_cpu(url)
+    cost = run(command, variables)
+    server = server_cpu(url) - before
+    figure = Figure(
+        task, contender, 0, cost.seconds, cost.cpu_seconds + server, server, cost.peak_mb
+    )
+    print(f"{contender}, {task}: {cost.seconds:.1f} s", file=sys.stderr, flush=True)
+    return figure
+
+
+def copied(url: str, lake: Path) -> int:
+    """Return the number of runs and steps in a lake that has just been written.
+
+    Raises:
+        SystemExit: if they are not those of the database.
+    """
+    total = 0
+    for table in ("runs", "steps"):
+        [row] = query(url, f"SELECT count(*) AS rows FROM orchestra.{table}")
+        files = (lake / "orchestra" / table).rglob("*.parquet")
+        found = sum(parquet.read_metadata(file).num_rows for file in files)
+        if found != row["rows"]:
+            raise SystemExit(f"{lake} has {found:,} of {row['rows']:,} {table}")
+        total += found
+    return total
+
+
+def ours(url: str, folder: Path) -> list[Figure]:
+    """Export everything, then nothing, then one changed day."""
+    settings = folder / "etl.toml"
+    settings.write_text(f'[logs]\nlevel = "error"\n[export]\nlocation = "{folder}/lake"\n')
+    variables = {"DATABASE_URL": url, "ORCHESTRA_ETL_CONFIG": str(settings)}
+    command = [sys.executable, "-m", "etl", "export", "run", "--json"]
+    found = []
+    for task, change in (
+        ("everything", ""),
+        ("nothing changed", ""),
+        (
+            "one changed day",
+            "UPDATE orchestra.runs SET updated_at = now() WHERE id = (SELECT id"
+            " FROM orchestra.runs WHERE start_time < now() - interval '2 days'"
+            " ORDER BY start_time DESC LIMIT 1)",
+        ),
+    ):
+        if change:
+            query(url, change)
+        figure = measured(url, task, "orchestra-etl", command, variables)
+        if task == "everything":
+            every = copied(url, folder / "lake")
+        rows = {"everything": every, "nothing changed": 0, "one changed day": every // DAYS}[task]
+        found.append(figure._replace(rows=rows))
+    return found
+
+
+def dlts(url: str, folder: Path) -> list[Figure]:
+    """Copy everything with dlt, to Iceberg tables and to Parquet files."""
+    found = []
+    for table_format, name in (("iceberg", "dlt, Iceberg"), ("none", "dlt, Parquet")):
+        target = folder / f"dlt-{table_format}"
+        target.mkdir()
+        command = [str(DLT), str(HERE / "dlt_export.py"), url, str(target), table_format]
+        figure = measured(url, "everything", name, command, {})
+        found.append(figure._replace(rows=copied(url, target / "lake")))
+        shutil.rmtree(target)
+    return found
+
+
+def show(figures: Sequence[Figure]) -> None:
+    """Print the result as a table."""
+    print(f"{'task':18}{'contender':16}{'rows':>11}{'s':>9}{'CPU s':>9}{'server':>9}{'MB':>7}"
+          f"{'rows/CPU s':>12}")  # fmt: skip
+    for one in figures:
+        rate = f"{one.rows / one.cpu_seconds:,.0f}" if one.rows else "-"
+        print(
+            f"{one.task:18}{one.contender:16}{one.rows:>11,}{one.seconds:>9.1f}"
+            f"{one.cpu_seconds:>9.1f}{one.server_seconds:>9.1f}{one.peak_mb:>7.0f}{rate:>12}"
+        )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(prog="make bench-export", description=__doc__)
+    parser.add_argument("--runs", type=int, default=300_000, help=f"with {NODES} steps each")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    given = parser.parse_args()
+    home = new_home()
+    folder = home / "work"
+    try:
+        with EmbeddedPostgres(home, settings=SERVER) as server:
+            folder.mkdir()
+            upgrade(server.url)
+            make(server.url, given.runs)
+            figures = ours(server.url, folder)
+            if DLT.exists():
+                figures += dlts(server.url, folder)
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    show(figures)
+    if given.json:
+        given.json.write_text(json.dumps([one._asdict() for one in figures], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

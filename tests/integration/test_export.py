@@ -1,0 +1,490 @@
+"""The export to a lake: exact values, one transaction, parts, garbage and other lakes."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from etl.database import Database
+from etl.errors import LakeError
+from etl.export import exporter, garbage, lake_tables
+from etl.export.catalog import TransactionCatalog
+from etl.export.destination import Destination
+from etl.export.exporter import ExportReport
+from etl.export.lake import Lake
+from etl.export.lake_tables import Column, LakeTable
+from tests import lake_reader
+from tests.command_line import Command
+from tests.support import query
+
+TODAY = date(2026, 11, 3)
+NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
+# Text that breaks quoting, separators and lines; a NUL cannot be stored, so it arrives as escapes.
+TEXTS = [
+    "", "\\N", "NULL", '"', '""', "a,b", "a\nb", "a\r\nb", "\r", "\n", "\\.", "\\", "'", "\t", " ",
+    " padded ", "\\u0000", "\\ud800", "\x01\x1b[31m", "\u2028", "😀", "é", "e\u0301", "שלום",
+    "\ufeff", "\ufffd", "nan", "t", "2026-11-03", "{}", "x" * 100_000,
+]  # fmt: skip
+
+
+class World:
+    """A database and a place for its lake."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.url, self.location = url, folder / "lake"
+        self.database = Database(url, patience=5)
+
+    def export(self, *, payloads: bool = False, **options: Any) -> ExportReport:
+        """Bring the lake up to date."""
+        return exporter.run(
+            self.database, Destination(str(self.location), payloads=payloads), **options
+        )
+
+    def run(self, id: str, day: date = TODAY, **columns: Any) -> None:
+        """Store a run that starts at noon, with one step."""
+        start = datetime(day.year, day.month, day.day, 12, tzinfo=UTC)
+        self._insert("runs", {**_RUN, "id": id, "start_time": start, **columns})
+        step = {**_STEP, "id": f"{id}-step", "run_id": id, "start_time": start}
+        self._insert("steps", step)
+
+    def step(self, id: str, run_id: str, **columns: Any) -> None:
+        """Store a step."""
+        self._insert("steps", {**_STEP, "id": id, "run_id": run_id, **columns})
+
+    def _insert(self, table: str, row: Mapping[str, Any]) -> None:
+        names, values = ", ".join(row), ", ".join("%s" for _ in row)
+        query(self.url, f"INSERT INTO orchestra.{table} ({names}) VALUES ({values})", *row.values())
+
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """Return the rows of a table of the lake, as a reader by path sees them."""
+        return lake_reader.rows(self.location, table)
+
+    def row(self, table: str, id: str) -> dict[str, Any]:
+        """Return one row."""
+        [found] = [row for row in self.rows(table) if row["id"] == id]
+        return found
+
+    def files(self) -> set[Path]:
+        """Return every file of the lake."""
+        return {path for path in self.location.rglob("*") if path.is_file()}
+
+
+_RUN = {
+    "workflow_id": "w", "state": "succeeded", "status_source": "api", "tracking": "final",
+    "first_seen_at": NOON,
+}  # fmt: skip
+_STEP = {
+    "workflow_id": "w", "position": 0, "state": "succeeded", "content_hash": b"h",
+    "first_seen_at": NOON,
+}  # fmt: skip
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Provide an empty database and a place for its lake."""
+    found = World(tmp_path, database_url)
+    yield found
+    found.database.close()
+
+
+def test_every_text_arrives_as_it_is_stored(world: World) -> None:
+    """Quotes, separators, line ends, escapes, look-alikes of null and huge texts stay the same."""
+    world.run("r")
+    for number, value in enumerate(TEXTS):
+        world.step(f"s{number:02}", "r", node_id=value, finish_reason=value or None)
+        query(
+            world.url,
+            "INSERT INTO orchestra.inputs (step_id, data, size_bytes, raw) VALUES (%s, %s, 1, %s)",
+            f"s{number:02}",
+            json.dumps({value: value}) if "\\u0000" not in value else None,
+            value.encode(),
+        )
+    world.export(payloads=True)
+    found = [world.row("steps", f"s{number:02}") for number in range(len(TEXTS))]
+    assert [row["node_id"] for row in found] == TEXTS
+    assert [row["finish_reason"] for row in found] == [one or None for one in TEXTS]
+    payloads = {row["step_id"]: row for row in world.rows("step_payloads")}
+    stored = query(world.url, "SELECT step_id, data::text AS data, raw FROM orchestra.inputs")
+    assert len(stored) == len(TEXTS)
+    for row in stored:
+        assert payloads[row["step_id"]]["inputs_data"] == row["data"]
+        assert payloads[row["step_id"]]["inputs_raw"] == row["raw"]
+
+
+def test_every_number_and_time_arrives_as_it_is_stored(world: World) -> None:
+    """NaN, infinities, the extremes of each type and microseconds stay the same."""
+    numbers = [math.nan, math.inf, -math.inf, 0.1 + 0.2, 5e-324, 1.7976931348623157e308, -0.0]
+    costs = ["0.123456789012345678", "99999999999999999999.5", "-0.000000000000000001", "0"]
+    times = [
+        datetime(1, 1, 1, tzinfo=UTC),
+        datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC),
+        datetime(2026, 11, 3, 12, 0, 0, 1, tzinfo=UTC),
+    ]
+    world.run("r")
+    for number, value in enumerate(numbers):
+        world.step(f"n{number}", "r", api_elapsed_seconds=value, total_tokens=2**63 - 1)
+    for number, cost in enumerate(costs):
+        world.step(f"c{number}", "r", reported_cost=cost)
+    for number, time in enumerate(times):
+        world.step(f"t{number}", "r", absent_since=time)
+    world.export()
+    rows = {row["id"]: row for row in world.rows("steps")}
+    assert [repr(rows[f"n{n}"]["api_elapsed_seconds"]) for n in range(7)] == [
+        repr(one) for one in numbers
+    ]
+    assert rows["n0"]["total_tokens"] == 2**63 - 1
+    assert [rows[f"c{n}"]["reported_cost"] for n in range(4)] == [Decimal(one) for one in costs]
+    assert [rows[f"t{n}"]["absent_since"] for n in range(3)] == times
+    assert all(row["out_of_range"] is None for row in rows.values())
+
+
+def test_values_that_iceberg_cannot_hold_stand_in_a_column_of_their_own(world: World) -> None:
+    """Infinite, BC and late times, NaN and too long decimals are not lost, and stop no export."""
+    world.run("late", start_time="infinity")
+    world.run("early", start_time="0044-03-15 12:00:00+00 BC", end_time="-infinity")
+    world.run("never", start_time="infinity", first_seen_at="infinity")
+    world.run("fine")
+    for cost in ("NaN", "1e30", "0.1234567890123456789"):
+        world.step(cost, "fine", reported_cost=cost, absent_since="12000-01-01 00:00:00+00")
+    world.export()
+    runs = {row["id"]: row for row in world.rows("runs")}
+    unfit = {
+        id: row["out_of_range"] and json.loads(row["out_of_range"]) for id, row in runs.items()
+    }
+    assert unfit == {
+        "late": {"start_time": "infinity"},
+        "early": {"start_time": "0044-03-15 12:00:00+00 BC", "end_time": "-infinity"},
+        "never": {"start_time": "infinity", "first_seen_at": "infinity"},
+        "fine": None,
+    }
+    assert {id: row["run_day"] for id, row in runs.items()} == {
+        "late": TODAY, "early": TODAY, "never": date(1, 1, 1), "fine": TODAY,
+    }  # fmt: skip
+    assert runs["late"]["start_time"] is None
+    steps = {row["id"]: row for row in world.rows("steps")}
+    assert {
+        id: json.loads(row["out_of_range"]) for id, row in steps.items() if row["out_of_range"]
+    } == {
+        cost: {"reported_cost": stored, "absent_since": "12000-01-01 00:00:00+00"}
+        for cost, stored in [
+            ("NaN", "NaN"),
+            ("1e30", "1" + "0" * 30),
+            ("0.1234567890123456789", "0.1234567890123456789"),
+        ]
+    }
+    assert steps["NaN"]["reported_cost"] is None
+
+
+def test_a_change_replaces_its_own_day_only(world: World) -> None:
+    """The second export writes the files of the changed day, and keeps those of all others."""
+    world.run("old", TODAY - timedelta(days=1))
+    world.run("new")
+    assert world.export().days == 2
+    before = world.files()
+    query(world.url, "UPDATE orchestra.runs SET state = 'failed' WHERE id = 'new'")
+    assert world.export().days == 1
+    written = {path for path in world.files() - before if path.suffix == ".parquet"}
+    assert {path.parent.name for path in written} == {f"run_day={TODAY}", "data"}
+    assert {row["id"]: row["state"] for row in world.rows("runs")} == {
+        "old": "succeeded", "new": "failed",
+    }  # fmt: skip
+    assert [row["day"] for row in world.rows("days")] == [TODAY - timedelta(days=1), TODAY]
+
+
+def test_nothing_changed_writes_nothing(world: World) -> None:
+    """An export without changes writes no file, and does not even load the lake's packages."""
+    world.run("r")
+    world.export()
+    before = {path: path.stat().st_mtime_ns for path in world.files()}
+    code = f"""
+import sys
+from etl.database import Database
+from etl.export.exporter import run
+from etl.export.destination import Destination
+report = run(Database({world.url!r}), Destination({str(world.location)!r}))
+assert report.complete and not report.rows, report
+assert not {{"pyarrow", "pyiceberg"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    assert {path: path.stat().st_mtime_ns for path in world.files()} == before
+
+
+def test_a_moved_run_and_a_deleted_day_leave_no_row_behind(world: World) -> None:
+    """A run that moves is in its new day only; a day without runs has no rows."""
+    world.run("moved")
+    world.run("gone", TODAY - timedelta(days=5))
+    world.export()
+    query(world.url, "UPDATE orchestra.runs SET start_time = start_time - interval '2 days'"
+          " WHERE id = 'moved'")  # fmt: skip
+    query(world.url, "DELETE FROM orchestra.runs WHERE id = 'gone'")
+    world.export()
+    [row] = world.rows("runs")
+    assert (row["id"], row["run_day"]) == ("moved", TODAY - timedelta(days=2))
+    [step] = world.rows("steps")
+    assert step["run_day"] == TODAY - timedelta(days=2)
+
+
+def test_parts_commit_and_a_stopped_export_continues(world: World) -> None:
+    """Each part is a commit of its own; what a stopped export has left comes with the next one."""
+    days = [TODAY - timedelta(days=number) for number in range(5)]
+    for day in days:
+        world.run(f"run of {day}", day)
+    seen: list[tuple[int, int, int]] = []
+    done = world.export(
+        part=0.0, stopped=lambda: len(seen) >= 2, on_days=lambda *now: seen.append(now)
+    )
+    assert [now[:2] for now in seen] == [(1, 4), (2, 3)]
+    assert (done.days, done.waiting, done.complete) == (2, 3, False)
+    assert sorted(row["run_day"] for row in world.rows("runs")) == [days[1], days[0]]
+    assert world.export(part=0.0).days == 3
+    assert sorted(row["run_day"] for row in world.rows("runs")) == sorted(days)
+    snapshots = lake_reader.table(world.location, "runs").metadata.snapshots
+    assert len(snapshots) == 5
+
+
+def test_since_leaves_earlier_days_queued(world: World) -> None:
+    """`--since` exports later days; the earlier ones are part of the next export."""
+    world.run("old", TODAY - timedelta(days=9))
+    world.run("new")
+    assert world.export(since=TODAY).days == 1
+    assert [row["id"] for row in world.rows("runs")] == ["new"]
+    assert world.export().days == 1
+    assert len(world.rows("runs")) == 2
+
+
+def test_tables_state_and_queue_commit_together(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure after the catalog has the new tables leaves tables, state and queue as before."""
+    world.run("first")
+    world.export()
+    state = "SELECT to_jsonb(s) AS row FROM orchestra_etl.{} AS s ORDER BY 1::text"
+    tables = ("iceberg_tables", "export_state", "export_days")
+    world.run("second")
+    before = [query(world.url, state.format(table)) for table in tables]
+    queued = query(world.url, "SELECT * FROM orchestra_etl.changed_days")
+    assert queued
+
+    def commit(self: Lake, *arguments: Any, **options: Any) -> None:
+        committed(self, *arguments, **options)
+        raise LakeError("the store is full")
+
+    committed = Lake.commit
+    monkeypatch.setattr(Lake, "commit", commit)
+    with pytest.raises(LakeError, match="full"):
+        world.export()
+    assert [query(world.url, state.format(table)) for table in tables] == before
+    assert query(world.url, "SELECT * FROM orchestra_etl.changed_days") == queued
+    assert [row["id"] for row in world.rows("runs")] == ["first"]
+    monkeypatch.undo()
+    world.export()
+    assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
+
+
+def test_an_unpublished_commit_is_published_by_the_next_export(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its version hints, a commit is invisible by path; the next export writes them."""
+    world.run("first")
+    world.export()
+    world.run("second")
+    publish = Lake.publish
+    monkeypatch.setattr(Lake, "publish", lambda self: (_ for _ in ()).throw(LakeError("gone")))
+    with pytest.raises(LakeError):
+        world.export()
+    assert [row["id"] for row in world.rows("runs")] == ["first"]
+    monkeypatch.setattr(Lake, "publish", publish)
+    assert world.export().days == 0
+    assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
+
+
+def test_a_second_exporter_does_nothing_and_says_so(world: World, command: Command) -> None:
+    """While another process holds the export's lock, an export writes nothing and reports that."""
+    world.run("r")
+    world.export()
+    world.run("late")
+    before = world.files()
+    with psycopg.connect(world.url) as other:
+        other.execute("SELECT FROM orchestra_etl.export_state FOR UPDATE")
+        done = world.export()
+    assert (done.busy, done.complete, done.days) == (True, False, 0)
+    assert world.files() == before
+    assert garbage.run(world.database, Destination(str(world.location))) is not None
+    assert world.export().days == 1
+
+
+def test_an_older_snapshot_never_overwrites_a_newer_export(world: World) -> None:
+    """An export that began before another's commit starts again with a newer snapshot."""
+    world.run("first")
+    world.export()
+    attempts = []
+
+    def work(connection: Any) -> list[Any]:
+        connection.execute(text("SELECT FROM orchestra.runs")).all()
+        attempts.append(connection)
+        if len(attempts) == 1:
+            world.run("second")
+            world.export()
+        return list(connection.execute(text("SELECT * FROM orchestra_etl.export_state FOR UPDATE")))
+
+    assert world.database.in_one_snapshot(work)
+    assert len(attempts) == 2
+
+
+def test_garbage_is_what_no_table_needs(world: World) -> None:
+    """What killed and replaced exports left is deleted; other people's files stay."""
+    world.run("r")
+    world.export()
+    folder = world.location / "orchestra"
+    orphans = [
+        folder / "runs/data/run_day=2026-11-03/orphan.parquet",
+        folder / "steps/metadata/orphan.avro",
+        folder / "steps/metadata/00009-orphan.metadata.json",
+    ]
+    others = [world.location / "notes.txt", folder / "mine/data/x.parquet", folder / "runs/a.csv"]
+    for path in (*orphans, *others):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    world.export(full=True)
+    assert not any(path.exists() for path in orphans)
+    assert all(path.exists() for path in others)
+    old = len(lake_reader.table(world.location, "runs").metadata.snapshots)
+    done = garbage.run(world.database, Destination(str(world.location)), keep=0.0)
+    assert done is not None
+    assert done.files > 0
+    assert (old, len(lake_reader.table(world.location, "runs").metadata.snapshots)) == (2, 1)
+    assert [row["id"] for row in world.rows("runs")] == ["r"]
+    assert len(list((folder / "runs").rglob("*.parquet"))) == 1
+
+
+def test_payloads_leave_the_lake_when_they_are_switched_off(world: World) -> None:
+    """Without `payloads`, the tables of payloads and their files are gone after the next export."""
+    world.run("r")
+    world.export(payloads=True)
+    assert world.rows("step_payloads")
+    world.export(payloads=False)
+    world.export(payloads=False, full=True)
+    assert not [
+        path for path in world.files() if "payloads" in str(path.relative_to(world.location))
+    ]
+    assert world.rows("steps")
+
+
+def test_another_lake_is_refused(world: World) -> None:
+    """A place with the lake of another database is refused, and stays as it is."""
+    world.run("r")
+    world.export()
+    query(world.url, "TRUNCATE orchestra_etl.export_state, orchestra_etl.iceberg_tables")
+    before = world.files()
+    with pytest.raises(LakeError, match="already a lake"):
+        world.export()
+    assert world.files() == before
+
+
+def test_a_new_place_gets_a_whole_lake(world: World, tmp_path: Path) -> None:
+    """A changed location is a new lake; one that would lack pruned runs is refused."""
+    world.run("r")
+    world.export()
+    world.location = tmp_path / "other"
+    assert world.export().days == 1
+    assert world.rows("runs")
+    query(world.url, "UPDATE orchestra_etl.export_days SET archived_runs = 1")
+    world.location = tmp_path / "third"
+    with pytest.raises(LakeError, match="1 runs that retention has removed"):
+        world.export()
+    assert world.export(full=True).days == 1
+
+
+def test_a_restored_database_finds_its_lake(world: World) -> None:
+    """When the catalog is older than the lake, the lake goes on from its newest state."""
+    world.run("first")
+    world.export()
+    backup = query(world.url, "SELECT * FROM orchestra_etl.iceberg_tables")
+    world.run("lost", TODAY + timedelta(days=3))
+    world.export()
+    garbage.run(world.database, Destination(str(world.location)), keep=0.0)
+    newest = lake_reader.table(world.location, "runs").metadata.table_uuid
+    for row in backup:
+        query(
+            world.url,
+            "UPDATE orchestra_etl.iceberg_tables SET metadata_location = %s WHERE table_name = %s",
+            row["metadata_location"],
+            row["table_name"],
+        )
+    query(world.url, "UPDATE orchestra_etl.export_state SET timeline = timeline + 1")
+    query(world.url, "TRUNCATE orchestra_etl.export_days, orchestra_etl.changed_days")
+    query(world.url, "DELETE FROM orchestra.runs WHERE id = 'lost'")
+    world.export()
+    assert [row["id"] for row in world.rows("runs")] == ["first"]
+    assert lake_reader.table(world.location, "runs").metadata.table_uuid == newest
+
+
+def test_a_new_column_joins_the_lake(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an upgrade with a new column, every day is exported again and has it."""
+    world.run("r")
+    world.export()
+    wider = LakeTable(
+        name="runs",
+        columns=(
+            *lake_tables.RUNS.columns, Column("shout", "string", "upper(r.state)", "In capitals."),
+        ),
+        source=lake_tables.RUNS.source,
+        order=lake_tables.RUNS.order,
+        comment=lake_tables.RUNS.comment,
+    )  # fmt: skip
+    monkeypatch.setattr(lake_tables, "RUNS", wider)
+    assert world.export().days == 1
+    assert [row["shout"] for row in world.rows("runs")] == ["SUCCEEDED"]
+
+
+def test_a_huge_day_has_several_files(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day continues in another file beyond the target size, and its rows stay in order."""
+    from etl.export import day_reader, parquet_files
+
+    monkeypatch.setattr(day_reader, "CHUNK", 1000)
+    monkeypatch.setattr(parquet_files, "ROW_GROUP", 1000)
+    for number in range(40):
+        world.run(f"r{number:02}")
+    exporter.run(world.database, Destination(str(world.location), file_bytes=2000))
+    files = list((world.location / "orchestra/runs").rglob("*.parquet"))
+    assert len(files) > 1
+    assert [row["id"] for row in world.rows("runs")] == [f"r{number:02}" for number in range(40)]
+
+
+def test_no_bounds_of_content_are_in_manifests(world: World) -> None:
+    """Manifests and metadata hold no values of columns with content, names or errors."""
+    world.run("r", error=json.dumps({"message": "canary"}), user_id="canary")
+    world.step("s", "r", node_id="canary", reported_error="canary")
+    world.export(payloads=True)
+    found = lake_reader.files_with(world.location, "canary")
+    assert found
+    assert {path.suffix for path in found} == {".parquet"}
+
+
+def test_the_catalog_stays_in_its_transaction(world: World) -> None:
+    """A table that the catalog has created is gone when the transaction is rolled back."""
+    world.run("r")
+    world.export()
+
+    def work(connection: Any) -> None:
+        catalog = TransactionCatalog(connection)
+        catalog.drop_table(("orchestra", "runs"))
+        assert not catalog.table_exists(("orchestra", "runs"))
+        raise LakeError("stop")
+
+    with pytest.raises(LakeError):
+        world.database.transaction(work)
+    assert world.database.transaction(
+        lambda c: TransactionCatalog(c).table_exists(("orchestra", "runs"))
+    )

@@ -1,0 +1,250 @@
+"""After an erasure, no file of the lake holds anything of the erased runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from etl.export import erasure, exporter, state
+from etl.export.destination import Destination
+from etl.schema import upgrade
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
+from tests import lake_reader
+from tests.command_line import Command, command_line
+from tests.integration.test_archive import TABLES, World
+from tests.support import configuration, environment, query
+
+USER = "user-of-the-test"
+CANARY = "canary-7d1f"
+CALL = '{"messages": [{"role": "user", "content": "canary-7d1f"}]}'
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Provide six runs in PostgreSQL and in the lake; a user started the newest and the oldest."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=6, live=0, arrivals_per_minute=0,
+        spacing=timedelta(days=1),
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        made = World(tmp_path, database_url, history, simulator)
+        for run_id in (made.run_ids[0], made.run_ids[-1]):
+            _mark(made, run_id)
+        assert made.export().complete
+        assert lake_reader.files_with(made.location, CANARY), "the search finds no canary"
+        assert lake_reader.files_with(made.location, USER)
+        yield made
+        made.database.close()
+
+
+def _mark(world: World, run_id: str) -> None:
+    """Write the user, and a canary, into every place of a run that can hold content."""
+    for statement in (
+        "UPDATE orchestra.runs SET user_id = %(user)s, error = to_jsonb(%(canary)s::text)"
+        " WHERE id = %(run)s",
+        "UPDATE orchestra.steps SET user_id = %(user)s, error = to_jsonb(%(canary)s::text),"
+        " step_metadata = to_jsonb(%(canary)s::text) WHERE run_id = %(run)s",
+        "UPDATE orchestra.inputs SET data = %(call)s::jsonb"
+        " WHERE step_id IN (SELECT id FROM orchestra.steps WHERE run_id = %(run)s)",
+        "INSERT INTO orchestra.run_payloads (run_id, inputs) VALUES (%(run)s, %(call)s::jsonb)"
+        " ON CONFLICT (run_id) DO UPDATE SET inputs = excluded.inputs",
+    ):
+        with psycopg.connect(world.url) as connection:
+            connection.execute(
+                statement, {"user": USER, "canary": CANARY, "call": CALL, "run": run_id}
+            )
+
+
+@pytest.fixture
+def command(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    """Provide the command line, with the lake in its configuration."""
+    toml = configuration(
+        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n'
+    )
+    variables = environment(world.url, "http://127.0.0.1:9")
+    return command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+
+
+def _erase(world: World) -> erasure.LakeErasure:
+    return erasure.erase(world.database, Destination(str(world.location), payloads=True))
+
+
+def test_no_file_of_the_lake_keeps_an_erased_run(
+    world: World, command: Command, tmp_path: Path
+) -> None:
+    """A user's runs leave every file of the lake, one of them pruned before; a receipt says so."""
+    world.prune(runs=4.1)
+    world.export()
+    young, old = world.run_ids[0], world.run_ids[-1]
+    assert old in world.archived()
+    preview = command("erase", "--user", USER, "--json")
+    assert (preview.status, preview.json["runs"], preview.json["archived"]) == (0, 1, 1)
+    assert lake_reader.files_with(world.location, CANARY)
+    path = tmp_path / "receipt.json"
+    printed = command("erase", "--user", USER, "--yes", "--receipt", str(path))
+    assert printed.status == 0, printed.err
+    for text in (CANARY, USER, young, old):
+        assert lake_reader.files_with(world.location, text) == []
+    left = set(world.run_ids) - {young, old}
+    for name in TABLES:
+        key = "id" if name == "runs" else "run_id"
+        assert {row[key] for row in lake_reader.rows(world.location, name)} <= left
+    assert len(lake_reader.rows(world.location, "runs")) == 4
+    made = json.loads(path.read_bytes())
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert (made["runs"], made["complete"], made["selection"]) == (2, True, {"user_id": USER})
+    assert made["database"]["run_ledger"] == 2
+    removed = made["lake"]["removed"]
+    assert (removed["runs"], removed["rows"]["runs"], len(removed["days"])) == (2, 2, 2)
+    assert removed["files"] > 0
+    assert made["out_of_reach"]
+
+
+def test_an_erasure_that_was_interrupted_is_completed_by_an_export(world: World) -> None:
+    """If a process dies between the database and the lake, the next export removes the runs."""
+    world.prune(runs=4.1)
+    world.export()
+    young, old = world.run_ids[0], world.run_ids[-1]
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'erased' WHERE run_id = %s", old,
+    )  # fmt: skip
+    assert query(world.url, "SELECT * FROM orchestra_etl.changed_days") == []
+    assert world.export().days == 1
+    assert {row["id"] for row in world.rows()["runs"]} == set(world.run_ids) - {old}
+    assert young in {row["id"] for row in world.rows()["runs"]}
+    assert world.export().days == 0
+
+
+def test_an_erasure_can_be_repeated(world: World, command: Command) -> None:
+    """A second erasure finds nothing more to remove, and changes nothing."""
+    assert command("erase", "--user", USER, "--yes").status == 0
+    before = world.rows()
+    again = command("erase", "--user", USER, "--yes", "--json")
+    assert (again.status, again.json["runs"], again.json["lake"]["removed"]["runs"]) == (0, 0, 0)
+    assert world.rows() == before
+
+
+def test_a_lake_that_cannot_be_reached_is_reported(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """If the lake is not configured here, the runs leave the database, and the rest is said."""
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration(world.workflow),
+        **environment(world.url, "http://127.0.0.1:9"),
+    )  # fmt: skip
+    path = tmp_path / "receipt.json"
+    printed = command("erase", "--user", USER, "--yes", "--receipt", str(path))
+    assert printed.status == 10
+    assert "NOT REACHED: the lake at" in " ".join(printed.out.split())
+    made = json.loads(path.read_bytes())
+    assert (made["runs"], made["complete"], made["lake"]["removed"]) == (2, False, None)
+    assert _erase(world).runs == 2
+    assert lake_reader.files_with(world.location, CANARY) == []
+
+
+def test_another_export_is_awaited(world: World) -> None:
+    """While another process exports, an erasure waits, and then says that it did not end."""
+    query(
+        world.url,
+        "UPDATE orchestra_etl.run_ledger SET tracking = 'erased' WHERE run_id = %s",
+        world.run_ids[0],
+    )
+    destination = Destination(str(world.location), payloads=True)
+    with psycopg.connect(world.url) as other:
+        other.execute("SELECT FROM orchestra_etl.export_state FOR UPDATE")
+        with pytest.raises(Exception, match="another process is exporting"):
+            erasure.erase(world.database, destination, patience=0)
+    assert world.database.transaction(state.read) is not None
+    assert exporter.run(world.database, destination).complete
+
+
+def test_a_redaction_reaches_the_lake(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """What new rules remove leaves every file; runs that only the lake has are named instead."""
+    old = world.run_ids[-1]
+    rules = (
+        f'[export]\nlocation = "{world.location}"\npayloads = true\n'
+        "[[redaction.rules]]\n"
+        "path = \"$['inputs', 'outputs', 'error', 'user_id', 'step_metadata']\"\n"
+        'action = "drop"\n'
+    )
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration(world.workflow, more=rules),
+        **environment(world.url, "http://127.0.0.1:9"), ORCHESTRA_REDACTION_KEY="k" * 32,
+    )  # fmt: skip
+    world.prune(runs=4.1)
+    world.export()
+    assert old in world.archived()
+    printed = command("redact", "apply", "--json")
+    assert printed.status == 10
+    assert old in printed.json["lake_under_other_rules"]
+    assert set(printed.json["lake_under_other_rules"]) == world.archived()
+    for name in TABLES:
+        key = "id" if name == "runs" else "run_id"
+        rows = lake_reader.rows(world.location, name)
+        assert {row[key] for row in rows if CANARY in str(row)} <= {old}
+    erased = [f"--run={run_id}" for run_id in world.archived()]
+    assert command("erase", *erased, "--yes").status == 0
+    assert lake_reader.files_with(world.location, CANARY) == []
+    assert lake_reader.files_with(world.location, USER) == []
+    assert command("redact", "apply").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--receipt", "r.json"), "--receipt needs --yes"),
+        (("--yes", "--receipt", "etl.toml"), "exists: name another file"),
+        (("--yes", "--receipt", "missing/r.json"), "cannot be created"),
+    ],
+)
+def test_a_receipt_that_cannot_be_written_removes_nothing(
+    world: World, command: Command, tmp_path: Path, arguments: tuple[str, ...], problem: str
+) -> None:
+    """Without a place for the receipt, the command fails before it removes anything."""
+    *flags, name = arguments
+    printed = command("erase", "--user", USER, *flags, str(tmp_path / name))
+    assert printed.status == 2
+    assert problem in " ".join(printed.err.split())
+    assert query(world.url, "SELECT count(*) AS n FROM orchestra.runs") == [{"n": 6}]
+
+
+def test_before_the_upgrade_there_is_no_lake(
+    empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """With the schema of the previous release, `erase`, `prune` and `redact apply` still work."""
+    upgrade(empty_database_url, revision="0002")
+    query(
+        empty_database_url,
+        "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking, user_id)"
+        " VALUES ('r', 'w', 'failed', 'api', 'final', 'u')",
+    )
+    rule = '[[redaction.rules]]\npath = "$.inputs"\naction = "drop"\n'
+    command = command_line(
+        tmp_path, monkeypatch, capsys, configuration("w", more=rule),
+        **environment(
+            empty_database_url, "http://127.0.0.1:9", ORCHESTRA_REDACTION_KEY="k" * 32
+        ),
+    )  # fmt: skip
+    assert command("redact", "apply").status == 0
+    assert command("prune", "--runs-older-than", "3d", "--yes").status == 0
+    path = tmp_path / "receipt.json"
+    assert command("erase", "--user", "u", "--yes", "--receipt", str(path)).status == 0
+    made = json.loads(path.read_bytes())
+    assert (made["runs"], made["lake"], made["complete"]) == (1, None, True)

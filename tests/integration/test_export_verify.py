@@ -1,0 +1,180 @@
+"""`export verify` finds every difference between PostgreSQL, the recorded state and the files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import psycopg
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from etl.export.destination import Destination
+from etl.export.verify import VerifyReport, verify
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
+from tests import lake_reader as lake
+from tests.command_line import command_line
+from tests.integration.test_archive import World
+from tests.support import configuration, environment, query
+
+
+@pytest.fixture
+def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+    """Provide four finished runs, one a day, in PostgreSQL and in the lake."""
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=4, live=0, arrivals_per_minute=0,
+        spacing=timedelta(days=1),
+    )  # fmt: skip
+    with Simulator(history).in_thread() as simulator:
+        made = World(tmp_path, database_url, history, simulator)
+        assert made.export().complete
+        yield made
+        made.database.close()
+
+
+def _verify(world: World, *, deep: bool = False) -> VerifyReport:
+    destination = Destination(str(world.location), payloads=True)
+    return world.database.in_one_snapshot(lambda c: verify(c, destination, deep=deep))
+
+
+def _days(world: World, runs: str = "true") -> int:
+    """Return the number of days with such runs."""
+    day = "orchestra_etl.run_day(start_time, first_seen_at)"
+    sql = f"SELECT count(DISTINCT {day}) AS n FROM orchestra.runs WHERE {runs}"
+    return int(query(world.url, sql)[0]["n"])
+
+
+def _files(world: World, table: str) -> list[Path]:
+    return sorted((world.location / "orchestra" / table / "data").rglob("*.parquet"))
+
+
+def _unseen(world: World, statement: str) -> None:
+    """Run a statement with the triggers off: nothing is queued."""
+    with psycopg.connect(world.url) as writer:
+        writer.execute("SET session_replication_role = replica")
+        writer.execute(statement)
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_lake_that_matches_is_found_to_match(world: World, deep: bool) -> None:
+    """After an export, everything agrees; also after retention, and the next export."""
+    days = _days(world)
+    found = _verify(world, deep=deep)
+    assert (found.ok, found.days, found.waiting) == (True, days, 0)
+    assert found.rows["runs"] == 4
+    world.prune(payloads=1.1, runs=2.1)
+    assert _verify(world, deep=deep).waiting > 0
+    world.export()
+    found = _verify(world, deep=deep)
+    assert (found.ok, found.days, found.waiting) == (True, days, 0), found.differences
+    assert found.rows["runs"] == 4
+
+
+def test_days_that_wait_for_an_export_are_not_compared(world: World) -> None:
+    """A change that is queued is no difference, but it is counted."""
+    query(
+        world.url,
+        "UPDATE orchestra.runs SET status = 'x' WHERE id = %s", world.run_ids[0],
+    )  # fmt: skip
+    found = _verify(world)
+    assert (found.ok, found.days, found.waiting) == (True, _days(world) - 1, 1)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE orchestra.runs SET status = 'x'",
+        "DELETE FROM orchestra.steps WHERE position = 0",
+        "UPDATE orchestra.outputs SET data = '1'",
+        "UPDATE orchestra.run_payloads SET note = 'x'",
+    ],
+)
+def test_a_change_that_was_not_queued_is_found(world: World, statement: str) -> None:
+    """Rows that were changed behind the triggers are found, by the digest of their day."""
+    _unseen(world, statement)
+    found = _verify(world)
+    assert len(found.differences) == _days(world)
+    assert "other rows than those exported" in found.differences[0].what
+
+
+def test_a_day_without_a_record_is_found(world: World) -> None:
+    """A day that is neither exported nor queued is found."""
+    first = "(SELECT min(day) FROM orchestra_etl.export_days)"
+    query(world.url, f"DELETE FROM orchestra_etl.export_days WHERE day = {first}")
+    assert ["not exported" in one.what for one in _verify(world).differences] == [True]
+
+
+def test_a_missing_or_damaged_file_is_found(world: World) -> None:
+    """A file that was deleted or damaged behind the program's back is named."""
+    first, second = _files(world, "steps")[:2]
+    first.unlink()
+    second.write_bytes(b"PAR1 and nothing else")
+    found = [(one.table, one.what) for one in _verify(world).differences]
+    assert sorted(found) == sorted(
+        [
+            ("steps", f"the lake lacks the file {first.name}"),
+            ("steps", f"the file {second.name} is damaged"),
+        ]
+    )
+
+
+def test_a_file_with_other_rows_is_found_by_counting(world: World) -> None:
+    """A file that was replaced by one with fewer rows is found without comparing values."""
+    path = _files(world, "steps")[0]
+    whole = parquet.ParquetFile(path).read()
+    parquet.write_table(whole.slice(1), path)
+    [one] = _verify(world).differences
+    assert (one.table, one.what) == (
+        "steps",
+        f"{whole.num_rows - 1:,} rows stand in the files, {whole.num_rows:,} are recorded",
+    )
+
+
+def test_a_changed_value_is_found_by_a_deep_comparison(world: World) -> None:
+    """One value that differs in a file is found by `--deep`, and only by it."""
+    path = _files(world, "runs")[0]
+    whole = parquet.ParquetFile(path).read()
+    place = whole.schema.get_field_index("status")
+    field = whole.schema.field(place)
+    parquet.write_table(
+        whole.set_column(place, field, pa.array(["other"] * whole.num_rows, field.type)), path
+    )
+    assert _verify(world).ok
+    [one] = _verify(world, deep=True).differences
+    assert (one.table, "have other values than PostgreSQL" in one.what) == ("runs", True)
+
+
+def test_another_lake_is_not_compared(world: World, tmp_path: Path) -> None:
+    """If the configuration names another lake than the last export, that is said."""
+    destination = Destination(str(tmp_path / "other"), payloads=True)
+    found = world.database.in_one_snapshot(lambda c: verify(c, destination))
+    assert "configured differently" in found.differences[0].what
+    assert lake.arrow(world.location, "runs").num_rows == 4
+
+
+def test_the_command_says_what_differs(
+    world: World,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`export verify` exits with 0 if all agrees, else with 11 and a line for each difference."""
+    toml = configuration(
+        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n'
+    )
+    variables = environment(world.url, "http://127.0.0.1:9")
+    command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+    printed = command("export", "verify", "--deep")
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.endswith("every value matches PostgreSQL\n")
+    lost = _files(world, "runs")[0]
+    lost.unlink()
+    printed = command("export", "verify", "--json")
+    assert printed.status == 11
+    assert [one["table"] for one in printed.json["differences"]] == ["runs"]
+    printed = command("export", "verify")
+    assert printed.status == 11
+    assert f"the lake lacks the file {lost.name}" in " ".join(printed.out.split())

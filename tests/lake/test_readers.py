@@ -1,0 +1,237 @@
+"""Engines that read the lake by its path find what PostgreSQL holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.test_analytics_documentation import LIMIT, QUERIES, World, world
+from tests.conftest import ROOT
+from tests.lake.conftest import TABLES, Lake, lake_of
+from tests.support import query
+
+__all__ = ["world"]
+
+APART = {
+    "runs": {"extra"},
+    "steps": {"extra", "step_metadata"},
+    "workflow_versions": {"graph"},
+}
+"""Columns with content, which these tables leave out in the lake."""
+
+VIEWS = {
+    "run_summary": "run_id",
+    "model_usage": "hour, workflow_id, organization_id, node_id, model, service_tier, "
+    "context_tier, usage_kinds, calls, input_tokens",
+    "workflow_hourly": "hour, workflow_id, organization_id",
+    "node_daily": "day, workflow_id, organization_id, node_id, node_type, model",
+    "failures": "step_id",
+    "open_runs": "run_id",
+    "cost_differences": "step_id",
+}
+"""The views that DuckDB has, too, and an order of their rows."""
+
+
+@pytest.fixture(scope="module")
+def lake(world: World, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """Provide the lake of a history that has every case of the documented questions."""
+    folder = tmp_path_factory.mktemp("lake")
+    made = lake_of(world.url, str(folder / "lake"), folder)
+    made.export("run")
+    return made
+
+
+def figures(url: str, table: str) -> dict[str, list[Any]]:
+    """Return the figures of `engines.py` for each column of a table in PostgreSQL."""
+    selected, names = [], []
+    for column in query(
+        url,
+        "SELECT column_name AS name, data_type AS kind FROM information_schema.columns"
+        " WHERE table_schema = 'orchestra' AND table_name = %s ORDER BY ordinal_position",
+        table,
+    ):
+        name, kind = f'"{column["name"]}"', column["kind"]
+        if kind in ("text", "jsonb"):
+            values = [f"sum(length(CAST({name} AS text)))"]
+        elif kind in ("bigint", "integer", "smallint", "numeric"):
+            values = [f"sum({name})"]
+        elif kind.startswith("timestamp"):
+            values = [
+                f"CAST(extract(epoch FROM {one}({name})) * 1000000 AS bigint)"
+                for one in ("min", "max")
+            ]
+        elif kind == "bytea":
+            continue
+        else:
+            values = [f"min({name})", f"max({name})"]
+        selected.append(f"json_build_array(count({name}), {', '.join(values)})")
+        names.append(column["name"])
+    [row] = query(
+        url,
+        f"SELECT json_build_array({', '.join(selected)}) AS figures FROM orchestra.{table}",
+    )
+    return dict(zip(names, row["figures"], strict=True))
+
+
+def plain(value: Any) -> Any:
+    """Return a value of any engine, or its text in JSON, in a form that can be compared."""
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    if isinstance(value, bool) or value is None or value == "ᴺᵁᴸᴸ":  # ClickHouse's NULL
+        return value if isinstance(value, bool) else None
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    if isinstance(value, int | float | Decimal):
+        return pytest.approx(float(value), rel=1e-9, abs=1e-9)
+    text = json.dumps(value) if isinstance(value, dict) else str(value)
+    if re.fullmatch(r"-?[0-9.]+([eE][+-]?[0-9]+)?", text):
+        return pytest.approx(float(text), rel=1e-9, abs=1e-9)
+    if re.match(r"\d{4}-\d\d-\d\d", text):
+        moment = datetime.fromisoformat(text)
+        return moment.replace(tzinfo=moment.tzinfo or UTC)
+    return text
+
+
+def summed(found: list[Any]) -> list[Any]:
+    """Return a column's figures; the sum of no values is 0 for some engines, null for others."""
+    return plain(found) if int(found[0]) else [0]
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "clickhouse", "polars"])
+def test_an_engine_reads_every_column(world: World, lake: Lake, engine: str) -> None:
+    """Each column has the same number of values, sum, extremes and text lengths as PostgreSQL."""
+    found = lake.read(engine)["columns"]
+
+    for table in TABLES:
+        expected = figures(world.url, table)
+        assert expected.keys() - found[table].keys() == APART.get(table, set())
+        for name in expected.keys() & found[table].keys():
+            assert summed(found[table][name]) == summed(expected[name]), (table, name)
+    assert int(found["steps"]["id"][0]) > 1000
+
+
+def test_the_documented_questions_have_the_same_answers(world: World, lake: Lake) -> None:
+    """The text of each documented query gives the same rows in DuckDB as in PostgreSQL."""
+    queries = {
+        name: LIMIT.sub("", sql).replace(
+            "orchestra.failure_pattern(orchestra.error_message(r.error, NULL))", "r.error_pattern"
+        )
+        for name, (sql, _) in QUERIES.items()
+    }
+    assert len(queries) == 15
+    found = lake.read("duckdb", sql=queries)["rows"]
+
+    for name, sql in queries.items():
+        expected = query(world.url, LIMIT.sub("", QUERIES[name][0]))
+        assert expected, name
+        assert [list(row) for row in found[name]] == [list(row) for row in expected], name
+        for mine, theirs in zip(found[name], expected, strict=True):
+            assert {one: plain(mine[one]) for one in mine if one != "age_ms"} == {
+                one: plain(theirs[one]) for one in theirs if one != "age_ms"
+            }, (name, sql)
+
+
+def test_the_views_are_those_of_postgresql(world: World, lake: Lake) -> None:
+    """Each view of DuckDB has the columns and rows of the view of that name in PostgreSQL."""
+    queries = {
+        view: f"SELECT * FROM orchestra.{view} ORDER BY {order}" for view, order in VIEWS.items()
+    }
+    found = lake.read("duckdb", sql=queries)["rows"]
+
+    for view, order in VIEWS.items():
+        texts = ("_id", "type", "model", "service_tier")
+        by_bytes = ", ".join(
+            f'{one} COLLATE "C"' if one.endswith(texts) else one for one in order.split(", ")
+        )
+        expected = query(world.url, f"SELECT * FROM orchestra.{view} ORDER BY {by_bytes}")
+        assert len(found[view]) == len(expected) > 0, view
+        # A row of node_daily has the histograms of several rollups, one after the other.
+        apart = {"age_ms", *(("buckets", "counts") if view == "node_daily" else ())}
+        apart |= {"failed_buckets", "failed_counts"} if view == "node_daily" else set()
+        for mine, theirs in zip(found[view], expected, strict=True):
+            assert set(mine) == set(theirs)
+            assert {one: plain(mine[one]) for one in mine if one not in apart} == {
+                one: plain(theirs[one]) for one in theirs if one not in apart
+            }, view
+
+
+def test_the_documented_lines_read_the_lake(lake: Lake) -> None:
+    """The queries of the section about DuckDB return rows, with the lake's folder in them."""
+    page = (ROOT / "docs" / "how-to" / "read-the-lake.md").read_text()
+    [section] = re.findall(r"^## DuckDB\n(.+?)(?=^## )", page, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```sql\n(.+?)^```", section, re.MULTILINE | re.DOTALL)
+    queries = {
+        str(number): re.search(r"^SELECT.+?;$", block, re.MULTILINE | re.DOTALL)[0].replace(  # type: ignore[index]
+            "s3://bucket/history/orchestra", lake.folder
+        )
+        for number, block in enumerate(blocks)
+    }
+    assert len(queries) == 2
+    queries["days"] = re.findall(r"^SELECT .+ FROM orchestra.days .+$", page, re.MULTILINE)[0]
+
+    assert all(lake.read("duckdb", [], queries)["rows"].values())
+
+
+def test_the_views_can_be_limited_to_the_latest_days(world: World, lake: Lake) -> None:
+    """With the variable `since`, the views show the runs of that day (UTC) and of later ones."""
+    [first] = query(
+        world.url,
+        "SELECT CAST(percentile_disc(0.5) WITHIN GROUP (ORDER BY start_time)"
+        " AT TIME ZONE 'UTC' AS date) AS day FROM orchestra.runs",
+    )
+    shown = (
+        "SELECT count(*) AS runs, CAST(sum(steps) AS bigint) AS steps FROM orchestra.run_summary"
+    )
+    found = lake.read(
+        "duckdb", [], {"set": f"SET VARIABLE since = DATE '{first['day']}'", "shown": shown}
+    )["rows"]
+    [expected] = query(
+        world.url,
+        f"{shown} WHERE CAST(COALESCE(start_time, first_seen_at) AT TIME ZONE 'UTC' AS date) >= %s",
+        first["day"],
+    )
+
+    assert found["shown"] == [expected]
+    [every] = query(world.url, shown)
+    assert expected["runs"] < every["runs"]
+
+
+HOSTILE = (
+    "", " ", "NULL", "null", "\\N", '"', "'", '""', "a,b", "line\nline", "\r", "\t", "\\", "%s",
+    "{}", "😀", "\ufeff", "\uffff", "\u202e", "a\u0301", "ＡＢ", "x" * 10_000,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["duckdb", "clickhouse", "polars"])
+def test_an_engine_reads_hostile_values(engine: str, database_url: str, tmp_path: Path) -> None:
+    """Texts that CSV, JSON or SQL treat specially, and the latest time, arrive unchanged."""
+    for number, text in enumerate(HOSTILE):
+        query(
+            database_url,
+            "INSERT INTO orchestra.runs (id, workflow_id, user_id, state, status_source, tracking,"
+            " error, start_time) VALUES (%s, 'w', %s, 'failed', 'api', 'final', to_jsonb(%s::text),"
+            " TIMESTAMPTZ '9999-12-31 23:59:59.999999Z')",
+            f"run {number} {text[:100]}", text, text,
+        )  # fmt: skip
+    lake = lake_of(database_url, str(tmp_path / "lake"), tmp_path)
+    lake.export("run")
+
+    sql = {"rows": "SELECT id, user_id, error FROM orchestra.runs ORDER BY id"}
+    found = lake.read(engine, ["runs"], sql if engine == "duckdb" else {})
+    expected = figures(database_url, "runs")
+    for name in ("id", "user_id", "error", "error_message", "start_time"):
+        if name in expected:
+            assert summed(found["columns"]["runs"][name]) == summed(expected[name]), name
+    if engine == "duckdb":
+        stored = query(
+            database_url,
+            "SELECT id, user_id, CAST(error AS text) AS error FROM orchestra.runs"
+            ' ORDER BY id COLLATE "C"',
+        )
+        assert found["rows"]["rows"] == stored

@@ -27,6 +27,8 @@ CREATE OR REPLACE VIEW orchestra.step_failures AS
 FROM iceberg_scan(getvariable('lake') || '/step_failures')
 WHERE run_day >= coalesce(CAST(getvariable('since') AS DATE), DATE '0001-01-01');
 
+CREATE OR REPLACE VIEW orchestra.days AS FROM iceberg_scan(getvariable('lake') || '/days');
+
 CREATE OR REPLACE VIEW orchestra.prices AS FROM iceberg_scan(getvariable('lake') || '/prices');
 
 CREATE OR REPLACE VIEW orchestra.workflows AS

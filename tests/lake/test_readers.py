@@ -173,6 +173,7 @@ def test_the_documented_lines_read_the_lake(lake: Lake) -> None:
         for number, block in enumerate(blocks)
     }
     assert len(queries) == 2
+    queries["days"] = re.findall(r"^SELECT .+ FROM orchestra.days .+$", page, re.MULTILINE)[0]
 
     assert all(lake.read("duckdb", [], queries)["rows"].values())
 

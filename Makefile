@@ -253,7 +253,7 @@ $(DBT)/installed: tests/dbt/requirements.lock
 
 # The environment of the engines that read an exported lake, for their tests.
 $(LAKE)/installed: tests/lake/requirements.lock
-	@echo "installing the readers of a lake into $(LAKE) (1 GB, one minute) ..."
+	@echo "installing the readers of a lake into $(LAKE) (1.4 GB, one to two minutes) ..."
 	@$(ALONE) { $(LAKE)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(LAKE); } && \
 		$(LAKE)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
@@ -261,7 +261,7 @@ $(LAKE)/installed: tests/lake/requirements.lock
 
 # The environment of Spark, for its test.
 $(SPARK)/installed: tests/spark/requirements.lock
-	@echo "installing Spark into $(SPARK) (600 MB, one minute) ..."
+	@echo "installing Spark into $(SPARK) (450 MB, one minute) ..."
 	@$(ALONE) { $(SPARK)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(SPARK); } && \
 		$(SPARK)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<

@@ -56,7 +56,7 @@ def history() -> History:
 def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Provide the settings of a configured workflow with a loaded history and a dead letter."""
     config = tmp_path / "etl.toml"
-    more = f'[retention]\nruns = "730d"\n[export]\nlocation = "{tmp_path}/lake"\n'
+    more = f'[retention]\nruns = "730d"\n[export]\nlocation = "{tmp_path}/lake"\npayloads = true\n'
     config.write_text(configuration(*history.workflow_ids, more=more))
     with Simulator(history).in_thread() as simulator:
         given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
@@ -77,7 +77,7 @@ def test_commands_run_as_shown(
     """Each `orchestra-etl` command of the documentation exits with 0 and without a traceback."""
     if " config init" in line:
         variables["ORCHESTRA_ETL_CONFIG"] = str(tmp_path / "new.toml")
-    elif line.startswith("orchestra-etl export "):
+    elif " export " in line or " --exported" in line:
         assert run("export", "run", variables=variables).returncode == 0
     [workflow_id] = history.workflow_ids
     names = {"WORKFLOW": workflow_id, "RUN": history.run_ids(workflow_id)[0]}

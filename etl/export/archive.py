@@ -94,30 +94,26 @@ class Kept(msgspec.Struct, frozen=True):
         key = "step_id" if "step_id" in table.column_names else "run_id"
         may_keep = self._unredacted(connection, lake, key)
         content = [one for one in table.column_names if one.endswith(_CONTENT)]
-        empty: dict[str, pa.Table] = {}
+        empty: list[pa.Table] = []
         for found in rows:
             is_empty = compute.is_in(found[key], may_keep)
             for name in content:
                 is_empty = compute.and_(is_empty, compute.is_null(found[name]))
             yield found.filter(compute.invert(is_empty))
-            husks = found.filter(is_empty)
-            empty.update(
-                (one, husks.slice(place, 1)) for place, one in enumerate(husks[key].to_pylist())
-            )
-        if empty:
-            wanted = pa.array(sorted(empty), pa.string())
+            empty.append(found.filter(is_empty))
+        wanted = _keys(empty, key)
+        kept: list[pa.Table] = []
+        if len(wanted):
             for found in rows_of(lake.table(table), self.day):
-                is_kept = compute.is_in(found[key], wanted)
                 has_content = compute.is_valid(found[content[0]])
                 for name in content[1:]:
                     has_content = compute.or_(has_content, compute.is_valid(found[name]))
-                kept = found.filter(compute.and_(is_kept, has_content))
-                for one in kept[key].to_pylist():
-                    del empty[one]
-                if kept.num_rows:
-                    yield kept
-        if empty:
-            yield pa.concat_tables(empty.values())
+                whole = found.filter(compute.and_(compute.is_in(found[key], wanted), has_content))
+                kept.append(whole.select([key]))
+                yield whole
+        matched = _keys(kept, key)
+        for found in empty:
+            yield found.filter(compute.invert(compute.is_in(found[key], matched)))
 
     def _unredacted(self, connection: Connection, lake: Lake, key: str) -> pa.Array:
         """Return the keys of aged rows that no redaction has rewritten since their export."""
@@ -151,6 +147,10 @@ def of_day(connection: Connection, lake: Lake, day: date) -> Kept:
                 for row in connection.execute(_PRUNED, {"ids": ids}).all()
             )
     return Kept(day, runs, horizons.payload_horizon)
+
+
+def _keys(tables: Iterable[pa.Table], key: str) -> pa.Array:
+    return pa.array((value for one in tables for value in one[key].to_pylist()), pa.string())
 
 
 def run_key(table: LakeTable) -> str:

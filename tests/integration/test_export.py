@@ -392,6 +392,19 @@ def test_another_lake_is_refused(world: World) -> None:
     assert world.files() == before
 
 
+def test_a_place_that_cannot_be_written_changes_nothing(world: World, tmp_path: Path) -> None:
+    """A wrong new location is an error; the lake at the right one goes on without a new start."""
+    world.run("r")
+    world.export()
+    right, world.location = world.location, tmp_path / "file" / "lake"
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(LakeError, match="cannot be used"):
+        world.export()
+    world.location = right
+    assert world.export().days == 0
+    assert [row["id"] for row in world.rows("runs")] == ["r"]
+
+
 def test_a_new_place_gets_a_whole_lake(world: World, tmp_path: Path) -> None:
     """A changed location is a new lake; one that would lack pruned runs is refused."""
     world.run("r")

@@ -65,6 +65,8 @@ def evaluate(
         every: do nothing if the last evaluation was less than this many seconds ago.
         wait: whether to wait for another process that evaluates, to evaluate the newest data.
     """
+    if not rules and not states.any_unsettled(connection):
+        return EvaluationReport()
     at = states.claim(connection, every=every, wait=wait)
     if at is None:
         return EvaluationReport()

@@ -25,6 +25,9 @@ _EVALUATED_AT = text("SELECT evaluated_at FROM orchestra_etl.alert_evaluation")
 _EVALUATED = text("UPDATE orchestra_etl.alert_evaluation SET evaluated_at = :at")
 
 _READ = text(f"SELECT {', '.join(_COLUMNS)} FROM orchestra_etl.alerts ORDER BY rule, subject")
+_UNSETTLED = text("""
+    SELECT EXISTS (SELECT FROM orchestra_etl.alerts WHERE state NOT IN ('ok', 'resolved'))
+""")
 _MUTES = text("SELECT rule, muted_until FROM orchestra_etl.alert_mutes WHERE muted_until > :at")
 _MUTE = text("""
     INSERT INTO orchestra_etl.alert_mutes (rule, muted_until)
@@ -105,6 +108,11 @@ def evaluated_at(connection: Connection) -> datetime | None:
     """Return when the rules were last evaluated; None: never."""
     found: datetime | None = connection.execute(_EVALUATED_AT).scalar_one_or_none()
     return found
+
+
+def any_unsettled(connection: Connection) -> bool:
+    """Return whether a stored state must end if there is no rule any more."""
+    return bool(connection.execute(_UNSETTLED).scalar_one())
 
 
 def read(connection: Connection) -> dict[tuple[str, str], Alert]:

@@ -327,7 +327,7 @@ def test_a_rule_that_is_removed_is_resolved(database: Database, database_url: st
     evaluate(database, database_url)
     assert [state for state, _ in state_of(database_url)] == ["resolved"]
     assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
-    evaluate(database, database_url)
+    assert evaluate(database, database_url).at is None
     assert len(told(database_url)) == 2
 
 

@@ -49,7 +49,7 @@ Measure
   make bench-export      export to a lake beside dlt (30 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
   make bench-search      search with and without its index (20 minutes)
-  make bench-alerts      an evaluation of 1,000 rules for 100 workflows (4 minutes)
+  make bench-alerts      1,000 rules of alerts for 100 workflows (4 minutes)
   make bench-tiny        all benchmarks and the soak on tiny data (2 minutes)
 
 Maintain

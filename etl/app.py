@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from datetime import UTC, date, datetime
 from functools import partial
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
-from pydantic import ValidationError
-from sqlalchemy import Connection
 
-from etl import logs, schema
+from etl import alerting, exporting, logs, schema
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
-from etl.errors import ConfigurationError, LakeError
+from etl.errors import ConfigurationError
 from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds
 from etl.ledger.clock import DatabaseClock
@@ -30,9 +26,7 @@ from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.pipeline.sync import Syncer, WorkflowPlan
-from etl.settings import EMBEDDED, Settings, WorkflowSettings
-from etl.settings.alerts import AlertSettings
-from etl.settings.export import ExportSettings
+from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
@@ -44,25 +38,13 @@ if TYPE_CHECKING:
     from etl.admin.rebuild import RebuildReport
     from etl.admin.redaction import RedactionReport
     from etl.admin.retention import Horizons, PruneReport
-    from etl.alerts.channels import Channels
-    from etl.alerts.delivery import Courier
-    from etl.alerts.evaluation import EvaluationReport
-    from etl.alerts.knowledge import Pauses
-    from etl.alerts.rules import Rule
-    from etl.export.destination import Destination
     from etl.export.exported_runs import ExportedRuns
-    from etl.export.exporter import ExportReport
-    from etl.export.garbage import Garbage
-    from etl.export.status import LakeStatus
-    from etl.export.verify import VerifyReport
     from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# Seconds between sweeps of a workflow that is not configured (`api.all_workflows`).
-DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
 # Seconds. A workflow that is this much behind its own schedule counts as failing. The delay of a
 # restart, of a deployment, or of an hourly cron job in place of the service is shorter.
 GRACE = 7200.0
@@ -272,7 +254,7 @@ async def serve(settings: Settings, database: Database) -> None:
     health.watch_database(lambda: database.problem, lambda: database.is_unavailable)
     schedules = [Schedule(one.id, one.interval, one.cron) for one in settings.workflows]
     if settings.export.every is not None:
-        lake(settings)
+        exporting.lake(settings)
     async with (
         open_jobs(settings, database, on_request=metrics.count_request) as jobs,
         health.served(settings.service.host, settings.service.port),
@@ -283,53 +265,16 @@ async def serve(settings: Settings, database: Database) -> None:
             schedules,
             default_interval=DEFAULT_INTERVAL,
             refresh=partial(refresh_rollups, settings, database),
-            evaluate=partial(evaluate_alerts, settings, database, every=evaluation.EVERY),
+            evaluate=partial(alerting.evaluate, settings, database, every=evaluation.EVERY),
             status=partial(_checked_status, settings, database),
-            courier=open_courier(settings, database),
-            export=None if settings.export.every is None else partial(export, settings, database),
+            courier=alerting.open_courier(settings, database),
+            export=None
+            if settings.export.every is None
+            else partial(exporting.export, settings, database),
             export_every=settings.export.every or 0.0,
         )
         with stop_on_signals() as stop:
             await daemon.run(stop)
-
-
-def open_courier(settings: Settings, database: Database) -> Courier | None:
-    """Return what delivers the notifications of alerts; None without a channel."""
-    if not settings.notify:
-        return None
-    from etl.alerts.delivery import Courier
-
-    return Courier(database, open_channels(settings), dashboards=settings.dashboards.url)
-
-
-def open_channels(settings: Settings) -> Channels:
-    """Return the configured channels; their URLs are read when they are used."""
-    # Imported here, because only a delivery needs it.
-    from etl.alerts.channels import Channels
-
-    def url(name: str) -> str:
-        """Read the channel's URL, and hide it from logs."""
-        found = settings.read_channel_url(name)
-        logs.add_secret(found)
-        return found
-
-    return Channels(
-        {name: partial(url, name) for name in settings.notify}, trust_env=settings.api.trust_env
-    )
-
-
-async def deliver_notifications(
-    settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
-) -> None:
-    """Deliver the notifications of alerts that are due; end early once `stopped` returns True.
-
-    A message that fails stays in the outbox, and the log says why.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
-    if (courier := open_courier(settings, database)) is not None:
-        await courier.deliver_all(stopped)
 
 
 async def refresh_rollups(
@@ -364,208 +309,6 @@ async def prune(
 
     work = partial(retention.prune, database, wanted, may_remove=may_remove, stopped=stopped)
     return await _priced(settings, database, work, stopped)
-
-
-def exported_before(
-    settings: Settings, database: Database, wanted: Horizons
-) -> tuple[Horizons, ExportedRuns]:
-    """Return how far back data may be removed, because a verified export holds what is older.
-
-    Returns:
-        The horizons, at most the beginning of the first day that waits for an export; and what
-        tells which runs may be removed.
-
-    Raises:
-        ConfigurationError: no lake is configured, or it does not hold payloads.
-        DatabaseError: the database cannot be used, or its schema has no tables for the export.
-        LakeError: the lake cannot be read, or differs from the history.
-    """
-    destination = lake(settings)
-    schema.require(database, "0003")
-    from etl.admin.retention import Horizons
-    from etl.export import exported_runs
-
-    horizon = max(one for one in (wanted.runs, wanted.payloads) if one is not None)
-    held = database.in_one_snapshot(lambda c: exported_runs.find(c, destination, horizon=horizon))
-    if not held.report.ok:
-        raise LakeError(
-            f"nothing was removed: the lake differs from the history in"
-            f" {len(held.report.differences):,} places: see `orchestra-etl export verify`"
-        )
-    if not held.payloads_are_held:
-        raise ConfigurationError(
-            "the lake holds no payloads, so they would be lost: set payloads under [export] and"
-            " run `orchestra-etl export run`, or prune the payloads without --exported first"
-        )
-
-    def capped(one: datetime | None) -> datetime | None:
-        return one if one is None or held.until is None else min(one, held.until)
-
-    return Horizons(capped(wanted.payloads), capped(wanted.runs)), held.may_remove
-
-
-def lake(settings: Settings) -> Destination:
-    """Return where the lake is.
-
-    Raises:
-        ConfigurationError: no lake is configured, or the packages for it are not installed.
-    """
-    export = settings.export
-    if export.location is None:
-        raise ConfigurationError(
-            f"no lake is configured ({settings.source}): set location under [export] to a folder,"
-            " or to a URL such as s3://bucket/lake"
-        )
-    if find_spec("pyiceberg") is None or find_spec("pyarrow") is None:
-        raise ConfigurationError(
-            "the export needs the packages pyiceberg and pyarrow: install"
-            " 'orchestra-etl[export]' in place of 'orchestra-etl'"
-        )
-    from etl.export.destination import Destination
-
-    return Destination(
-        export.location,
-        namespace=export.namespace,
-        payloads=export.payloads,
-        file_bytes=export.file_bytes,
-    )
-
-
-def new_lake(folder: str) -> str:
-    """Return the location of a lake in a local folder, in which there is none yet.
-
-    Raises:
-        ConfigurationError: the folder has no usable name, or the packages for a lake are not
-            installed.
-        LakeError: the folder holds a lake, or cannot be read.
-    """
-    try:
-        settings = Settings(export=ExportSettings(location=folder))
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]["msg"]
-        raise ConfigurationError(
-            f"the folder of the lake {problem.removeprefix('Value error, ')}"
-        ) from None
-    destination = lake(settings)
-    from etl.export import attachment
-
-    attachment.check_new(destination)
-    return destination.location
-
-
-async def export(
-    settings: Settings,
-    database: Database,
-    stopped: Callable[[], bool] = lambda: False,
-    *,
-    full: bool = False,
-    since: date | None = None,
-    on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
-) -> ExportReport:
-    """Bring the lake up to date, in a thread; see `exporter.run`.
-
-    Raises:
-        ConfigurationError: no lake is configured, or the packages for it are not installed.
-        DatabaseError: the database cannot be used, or its schema has no tables for the export.
-        LakeError: the lake cannot be read or written.
-    """
-    destination = lake(settings)
-    schema.require(database, "0003")
-    from etl.export import exporter
-
-    return await asyncio.to_thread(
-        exporter.run, database, destination, full=full, since=since, on_days=on_days,
-        stopped=stopped,
-    )  # fmt: skip
-
-
-def lake_status(settings: Settings, database: Database) -> LakeStatus | None:
-    """Return the status of the lake; None before the first export.
-
-    Raises:
-        ConfigurationError: no lake is configured, or the packages for it are not installed.
-        DatabaseError: the database cannot be used, or its schema has no tables for the export.
-        LakeError: the lake cannot be read.
-    """
-    lake(settings)
-    schema.require(database, "0003")
-    from etl.export import status as lake_status
-
-    return database.in_one_snapshot(lake_status.read)
-
-
-def collect_garbage(settings: Settings, database: Database) -> Garbage | None:
-    """Delete the files that the lake no longer needs; return None if another process is exporting.
-
-    Raises:
-        ConfigurationError: no lake is configured, or the packages for it are not installed.
-        DatabaseError: the database cannot be used, or its schema has no tables for the export.
-        LakeError: the lake cannot be read or written.
-    """
-    destination = lake(settings)
-    schema.require(database, "0003")
-    from etl.export import garbage
-
-    return garbage.run(database, destination)
-
-
-async def verify_export(
-    settings: Settings,
-    database: Database,
-    *,
-    deep: bool = False,
-    on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> VerifyReport:
-    """Compare the lake with the history, in a thread; see `verify.verify`.
-
-    Raises:
-        ConfigurationError: no lake is configured, or the packages for it are not installed.
-        DatabaseError: the database cannot be used, or its schema has no tables for the export.
-        LakeError: the lake cannot be read.
-    """
-    destination = lake(settings)
-    schema.require(database, "0003")
-    from etl.export import verify
-
-    compare = partial(
-        verify.verify, destination=destination, deep=deep, on_days=on_days, stopped=stopped
-    )
-    return await asyncio.to_thread(database.in_one_snapshot, compare)
-
-
-class ExportedLake(msgspec.Struct, frozen=True):
-    """The lake that the history was exported to."""
-
-    location: str
-    destination: Destination | None
-    """None: this process cannot reach it."""
-    problem: str | None
-    """Why it cannot be reached, in one line."""
-
-
-def exported_lake(settings: Settings, database: Database) -> ExportedLake | None:
-    """Return the lake that the history was exported to; None if it never was.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
-    if not schema.has(database, "0003"):
-        return None
-    from etl.export import state
-
-    held = database.transaction(state.read)
-    if held is None:
-        return None
-    try:
-        destination = lake(settings)
-    except ConfigurationError as error:
-        return ExportedLake(held.location, None, str(error))
-    if not held.is_at(destination):
-        return ExportedLake(
-            held.location, None, f"export.location names another lake ({destination.location})"
-        )
-    return ExportedLake(held.location, destination, None)
 
 
 async def redact_stored(
@@ -645,7 +388,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
     watched = [
         WatchedWorkflow(
             one.id,
-            GRACE + _longest_pause(one) if max_age is None else max_age,
+            GRACE + one.longest_interval if max_age is None else max_age,
             one.name,
             one.discover,
         )
@@ -660,83 +403,6 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         channels=list(settings.notify),
     )
     return database.transaction(read)
-
-
-def _longest_pause(workflow: WorkflowSettings) -> float:
-    """Return the longest time between two sweeps, in seconds."""
-    if workflow.cron is None:
-        return workflow.interval
-    from etl import cron  # the import takes 100 ms, and most configurations have no cron line
-
-    return cron.parse(workflow.cron).longest_interval(datetime.now(UTC).date())
-
-
-async def evaluate_alerts(
-    settings: Settings, database: Database, *, every: float = 0.0, wait: bool = False
-) -> EvaluationReport:
-    """Evaluate the rules of the alerts in a thread, and queue their messages.
-
-    Args:
-        settings: contain the rules.
-        database: a schema without the tables of the alerts is left alone.
-        every: do nothing if the last evaluation was less than this many seconds ago.
-        wait: whether to wait for another process that evaluates.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
-    from etl.alerts import evaluation, states
-    from etl.alerts.evaluation import EvaluationReport
-
-    rules, pauses = alert_rules(settings), sweep_pauses(settings)
-
-    def work(connection: Connection) -> EvaluationReport:
-        if not states.exist(connection):
-            return EvaluationReport()
-        return evaluation.evaluate(connection, rules, pauses, every=every, wait=wait)
-
-    done = await database.in_thread(work)
-    for one in done.findings:
-        for message in one.messages:
-            log.info(
-                "alert_queued", kind=message.kind, rule=one.alert.rule, channel=message.channel,
-                workflow_id=one.alert.workflow_id,
-            )  # fmt: skip
-    return done
-
-
-def alert_rules(settings: Settings) -> list[Rule]:
-    """Return the rules of the alerts."""
-    return [_alert_rule(one) for one in settings.alerts]
-
-
-def _alert_rule(setting: AlertSettings) -> Rule:
-    from etl.alerts.rules import Part, Rule
-
-    return Rule(
-        name=setting.name,
-        metric=setting.metric,
-        comparison=setting.comparison,
-        limit=setting.limit,
-        over=setting.over,
-        workflow=setting.workflow,
-        label=setting.label,
-        part=Part(setting.organisation, setting.node, setting.model),
-        min_runs=setting.min_runs,
-        hold=setting.hold,
-        notify=setting.notify,
-        repeat=setting.repeat,
-    )
-
-
-def sweep_pauses(settings: Settings) -> Pauses:
-    """Return how often each workflow is swept."""
-    from etl.alerts.knowledge import Pauses
-
-    return Pauses(
-        {one.id: _longest_pause(one) if one.discover else None for one in settings.workflows},
-        DEFAULT_INTERVAL if settings.api.all_workflows else None,
-    )
 
 
 def resolve_prices(settings: Settings, database: Database) -> int:

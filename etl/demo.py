@@ -28,7 +28,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import Connection, text
 
-from etl import app, database, logs, schema, settings, terminal
+from etl import alerting, app, database, exporting, logs, schema, settings, terminal
 from etl.admin import roles
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
@@ -136,7 +136,7 @@ def demo(*, exit_when_loaded: bool, export: str | None = None) -> int:
     home = default_home() / "demo"
     with _alone(home):
         # The demo's database is a new one, so the lake must be, too.
-        lake = None if export is None else app.new_lake(export)
+        lake = None if export is None else exporting.new_lake(export)
         return asyncio.run(_demo(EmbeddedPostgres(home), lake, exit_when_loaded=exit_when_loaded))
 
 
@@ -265,7 +265,7 @@ async def _run(
                 schedules,
                 default_interval=5.0,
                 refresh=partial(app.refresh_rollups, loaded, own),
-                evaluate=partial(app.evaluate_alerts, loaded, own),
+                evaluate=partial(alerting.evaluate, loaded, own),
                 pace=Pace(evaluate=5.0),
             )
             service = asyncio.create_task(daemon.run(stop))
@@ -279,10 +279,10 @@ async def _run(
                 # it holds the lock, and may have begun before the last runs were loaded.
                 while (await app.refresh_rollups(loaded, own, stop.is_set)).busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
-                await app.evaluate_alerts(loaded, own, wait=True)
+                await alerting.evaluate(loaded, own, wait=True)
                 await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
                 if loaded.export.location is not None:
-                    await app.export(loaded, own, stop.is_set)
+                    await exporting.export(loaded, own, stop.is_set)
                     console.print(
                         f"\nthe lake: Apache Iceberg tables in {loaded.export.location}, such as\n"
                         f"  iceberg_scan('{loaded.export.location}/orchestra/runs') in DuckDB",

@@ -58,14 +58,13 @@ _DELETE_REQUESTS = text(
     "DELETE FROM orchestra.run_requests WHERE run_id = ANY (CAST(:ids AS text[]))"
 )
 
-_ANALYZE = text(
-    "ANALYZE "
-    + ", ".join(
-        table.fullname
-        for table in metadata.sorted_tables
-        if "workflow_id" in table.c or table in OWNED
-    )
-)
+_ANALYZED = [
+    table.fullname for table in metadata.sorted_tables if "workflow_id" in table.c or table in OWNED
+]
+# The schema may be older than this program.
+_EXISTING = text("""
+    SELECT name FROM unnest(CAST(:names AS text[])) AS t (name) WHERE to_regclass(name) IS NOT NULL
+""")
 
 _FORGET_EXAMPLES = text("""
     UPDATE orchestra_etl.drift SET last_run_id = ''
@@ -142,4 +141,5 @@ def analyze(connection: Connection) -> None:
     PostgreSQL only emits a warning, and the statistics stay until autovacuum.
     """
     allow_long(connection)
-    connection.execute(_ANALYZE)
+    names = connection.execute(_EXISTING, {"names": _ANALYZED}).scalars().all()
+    connection.execute(text(f"ANALYZE {', '.join(names)}"))

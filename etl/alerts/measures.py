@@ -199,7 +199,9 @@ _OVERDUE = text("""
     WITH open AS MATERIALIZED (
         SELECT r.workflow_id, r.organization_id, l.attempts > 0
                    OR l.due_at < :at - make_interval(secs => :patience) AS late,
-               CAST(extract(epoch FROM :at - COALESCE(r.start_time, r.first_seen_at)) * 1000
+               CAST(extract(epoch FROM
+                   COALESCE(GREATEST(l.run_observed_at, l.steps_observed_at), r.first_seen_at)
+                       - COALESCE(r.start_time, r.first_seen_at)) * 1000
                    AS double precision) AS age_ms
         FROM orchestra.runs AS r
         LEFT JOIN orchestra_etl.run_ledger AS l ON l.run_id = r.id

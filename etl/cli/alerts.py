@@ -90,11 +90,11 @@ def check(context: typer.Context, as_json: AsJson = False) -> int:
 
     Changes nothing and sends nothing. Exit status 12 if an alert fires.
     """
-    from etl import app
+    from etl import alerting
     from etl.alerts import evaluation
 
     settings = invocation(context).settings()
-    rules, pauses = _rules(settings), app.sweep_pauses(settings)
+    rules, pauses = _rules(settings), alerting.pauses(settings)
     with _database(settings) as database:
         report = database.transaction(lambda c: evaluation.preview(c, rules, pauses))
     if as_json:
@@ -159,12 +159,12 @@ def send_test(
     import asyncio
     from datetime import UTC, datetime
 
-    from etl import app
+    from etl import alerting
     from etl.alerts.channels import NotDelivered
     from etl.alerts.message import sample_message
 
     settings = invocation(context).settings()
-    channels = app.open_channels(settings)
+    channels = alerting.open_channels(settings)
     if channel not in channels.names:
         known = ", ".join(channels.names)
         raise ConfigurationError(
@@ -192,11 +192,11 @@ def _rules(settings: Settings) -> list[Rule]:
     Raises:
         ConfigurationError: there is none.
     """
-    from etl import app
+    from etl import alerting
 
     if not settings.alerts:
         raise ConfigurationError(f"no [[alerts]] in {settings.source}: add a rule")
-    return app.alert_rules(settings)
+    return alerting.rules(settings)
 
 
 def _check_name(settings: Settings, name: str) -> None:

@@ -324,12 +324,12 @@ def _try_database(settings: Settings) -> Finding:
 
 def _try_alerts(settings: Settings, *, with_history: bool) -> list[Finding]:
     """Return the rules that can never fire; with a database, also by the names in its history."""
-    from etl import app, database, schema
+    from etl import alerting, app, database, schema
     from etl.alerts import mistakes
 
     if not settings.alerts:
         return []
-    rules, pauses = app.alert_rules(settings), app.sweep_pauses(settings)
+    rules, pauses = alerting.rules(settings), alerting.pauses(settings)
     labels = {one.id: one.labels for one in settings.workflows}
     found = mistakes.in_settings(rules, pauses, labels, kept=settings.retention.runs)
     if with_history:

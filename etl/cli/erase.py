@@ -18,9 +18,9 @@ from etl.exit_status import ExitStatus
 
 if TYPE_CHECKING:
     from etl.admin.erase import EraseReport, Selection
-    from etl.app import ExportedLake
     from etl.cli.lake_cleaning import LakeReceipt
     from etl.database import Database
+    from etl.exporting import ExportedLake
     from etl.transform.redact import Redaction
 
 
@@ -77,7 +77,7 @@ def erase(
     redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
     repeat the command when it can.
     """
-    from etl import app
+    from etl import app, exporting
     from etl.admin import erase as admin
     from etl.cli import erase_receipt, lake_cleaning, resolve
 
@@ -98,7 +98,7 @@ def erase(
         notes = database.transaction(lambda c: resolve.whole_id_notes(c, selection.runs))
         for note in notes:
             say(note, err=True)
-        lake = app.exported_lake(settings, database)
+        lake = exporting.exported_lake(settings, database)
         if yes:
             found = admin.erase(database, selection, rules)
             archived, problem = _archived(database, lake, selection, rules)

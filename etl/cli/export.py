@@ -63,11 +63,11 @@ def run(
     and repeat it at any time: it keeps what it has committed, and readers never see a part of a
     commit. [export] in the configuration names the lake.
     """
-    from etl import app
+    from etl import app, exporting
 
     settings = invocation(context).settings()
     first = parsed_time("--since", since)
-    app.lake(settings)
+    exporting.lake(settings)
     with app.open_database(settings) as database:
         done, interrupted = asyncio.run(
             _run(settings, database, full=full, since=None if first is None else first.date())
@@ -81,11 +81,11 @@ def run(
 
 def status(context: typer.Context, as_json: AsJson = False) -> None:
     """Show what the lake holds, and what waits for the next export."""
-    from etl import app
+    from etl import app, exporting
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
-        found = app.lake_status(settings, database)
+        found = exporting.status(settings, database)
     if as_json:
         print_json(found)
     elif found is None:
@@ -132,11 +132,11 @@ def gc(context: typer.Context, as_json: AsJson = False) -> None:
 
     `export run` does this, too. Replaced files stay for an hour, for queries that are reading them.
     """
-    from etl import app
+    from etl import app, exporting
 
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
-        done = app.collect_garbage(settings, database)
+        done = exporting.collect_garbage(settings, database)
     if as_json:
         print_json({"busy": done is None, "files": 0, "bytes": 0} if done is None else done)
     elif done is None:
@@ -148,12 +148,12 @@ def gc(context: typer.Context, as_json: AsJson = False) -> None:
 async def _run(
     settings: Settings, database: Database, *, full: bool, since: date | None
 ) -> tuple[ExportReport, int | None]:
-    from etl import app
+    from etl import exporting
     from etl.signals import stop_on_signals
 
     progress = ExportProgress()
     with stop_on_signals() as stop, progress.shown():
-        done = await app.export(
+        done = await exporting.export(
             settings, database, full=full, since=since, on_days=progress.update,
             stopped=stop.is_set,
         )  # fmt: skip

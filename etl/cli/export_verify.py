@@ -55,13 +55,13 @@ def verify(
 async def _verify(
     settings: Settings, database: Database, *, deep: bool
 ) -> tuple[VerifyReport, int | None]:
-    from etl import app
+    from etl import exporting
     from etl.cli.export import ExportProgress
     from etl.signals import stop_on_signals
 
     progress = ExportProgress("verifying days")
     with stop_on_signals() as stop, progress.shown():
-        found = await app.verify_export(
+        found = await exporting.verify(
             settings, database, deep=deep, on_days=progress.update, stopped=stop.is_set
         )
         return found, stop.number

@@ -217,7 +217,7 @@ async def _run(
     work: Callable[[Jobs, Stop, Progress], Awaitable[SyncReport]],
     then: Callable[[Database, Stop], Awaitable[None]],
 ) -> SyncReport:
-    from etl import app
+    from etl import alerting, app
     from etl.signals import stop_on_signals
 
     begun = time.monotonic()
@@ -232,8 +232,8 @@ async def _run(
                     await then(database, stop)
                     await app.refresh_rollups(settings, database, stop.is_set)
                     if not stop.is_set():
-                        await app.evaluate_alerts(settings, database, wait=True)
-                        await app.deliver_notifications(settings, database, stop.is_set)
+                        await alerting.evaluate(settings, database, wait=True)
+                        await alerting.deliver(settings, database, stop.is_set)
                 except EtlError as error:
                     # The pass is stored, and the queue keeps the groups that wait for a refresh.
                     report.errors.append(error)

@@ -11,9 +11,9 @@ from etl.cli.display import counted, say
 from etl.errors import LakeError
 
 if TYPE_CHECKING:
-    from etl.app import ExportedLake
     from etl.database import Database
     from etl.export.erasure import LakeErasure
+    from etl.exporting import ExportedLake
     from etl.transform.redact import Redaction
 
 

@@ -57,7 +57,7 @@ def prune(
     """
     import asyncio
 
-    from etl import app
+    from etl import app, exporting
     from etl.admin import retention
 
     settings = invocation(context).settings()
@@ -68,7 +68,7 @@ def prune(
         )
         may_remove = None
         if exported:
-            wanted, may_remove = app.exported_before(settings, database, wanted)
+            wanted, may_remove = exporting.exported_before(settings, database, wanted)
         if not yes:
             _print_preview(
                 database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json

@@ -161,7 +161,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     """
     import asyncio
 
-    from etl import app
+    from etl import app, exporting
     from etl.cli import lake_cleaning, resolve
 
     settings = invocation(context).settings()
@@ -178,7 +178,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
                     f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed"
                 )
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
-        lake = app.exported_lake(settings, database) if done.complete else None
+        lake = exporting.exported_lake(settings, database) if done.complete else None
         cleaned = None if lake is None else lake_cleaning.clean(database, lake)
         others = [] if lake is None else lake_cleaning.under_other_rules(database, lake, rules)
     if as_json:

@@ -22,7 +22,7 @@ from etl.errors import LakeError
 from etl.export import changes, completeness, erased_runs, origin, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake_tables import definition
-from etl.export.progress import Part, Progress
+from etl.export.progress import ExportPart, Progress
 from etl.export.state import ExportState
 
 log = structlog.get_logger(__name__)
@@ -167,7 +167,7 @@ def _export(
     is_first: bool,
     is_over: Callable[[], bool],
     on_days: Progress,
-) -> Part | None:
+) -> ExportPart | None:
     """Export the newest queued days; return None if another process is exporting."""
     held = state.hold(connection)
     if held is None:
@@ -176,7 +176,7 @@ def _export(
     queued = [one for one in changes.changed_days(connection) if since is None or one >= since]
     completeness.refresh(connection)
     if not queued and held.published and not whole_tables.changed(connection, held.whole_tables):
-        return Part(lake=None, days=0, rows={}, waiting=0)
+        return ExportPart(lake=None, days=0, rows={}, waiting=0)
 
     # Imported here: it takes a second, in which an export without changes is over.
     from etl.export import attachment, part

@@ -24,7 +24,7 @@ from etl.export.days import DayRecord
 from etl.export.destination import Destination
 from etl.export.lake import Lake
 from etl.export.lake_tables import LakeTable, day_tables, definition
-from etl.export.progress import Part, Progress
+from etl.export.progress import ExportPart, Progress
 from etl.export.state import ExportState
 from etl.export.store import reported
 
@@ -38,7 +38,7 @@ def export(
     is_first: bool,
     is_over: Callable[[], bool],
     on_days: Progress,
-) -> Part:
+) -> ExportPart:
     """Replace queued days and changed whole tables in the lake, and record that.
 
     Args:
@@ -91,7 +91,7 @@ def export(
         whole_tables={table.name: digest for table, digest in digests.items()},
         complete=not changes.changed_days(connection),
     )
-    return Part(lake=lake, days=len(written), rows=dict(rows), waiting=waiting)
+    return ExportPart(lake=lake, days=len(written), rows=dict(rows), waiting=waiting)
 
 
 def _write_days(

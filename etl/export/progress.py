@@ -14,7 +14,7 @@ Progress = Callable[[int, int, int], None]
 """Called after each day with the days done, the days left, and the rows written."""
 
 
-class Part(msgspec.Struct, frozen=True):
+class ExportPart(msgspec.Struct, frozen=True):
     """The result of one transaction."""
 
     lake: Lake | None

@@ -160,7 +160,8 @@ def write_runs(
             work([_rows(bare)])
 
     def work(some: Sequence[_Rows]) -> None:
-        if not any(one.is_stored for one in some) and _insert(connection, some):
+        is_new = guard is None and not any(one.is_stored for one in some)
+        if is_new and _insert(connection, some):
             written.runs_inserted += len(some)
             return
         _STAGED_RUNS.fill(

@@ -143,7 +143,9 @@ def write_steps(
 
     def work(some: Sequence[tuple[RunWrite, Step]]) -> None:
         known = [step for _, step in some if step.id in stored]
-        taken = set() if not known and _insert(connection, some) else _upsert(connection, some)
+        # With a guard, groups are tried until one is accepted: a second savepoint would not pay.
+        is_new = guard is None and not known
+        taken = set() if is_new and _insert(connection, some) else _upsert(connection, some)
         for run, step in some:
             if step.id in taken:
                 reject_conflict(run, step)

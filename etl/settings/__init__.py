@@ -1,7 +1,7 @@
 """The settings: a TOML file, the environment, which wins over it, and files with secrets."""
 
-from etl.settings.models import Settings, WorkflowSettings
+from etl.settings.models import DEFAULT_INTERVAL, Settings, WorkflowSettings
 from etl.settings.sources import load
 from etl.settings.values import EMBEDDED, mask_url
 
-__all__ = ["EMBEDDED", "Settings", "WorkflowSettings", "load", "mask_url"]
+__all__ = ["DEFAULT_INTERVAL", "EMBEDDED", "Settings", "WorkflowSettings", "load", "mask_url"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,6 +163,19 @@ class WorkflowSettings(Section):
         if self.cron is not None and "interval" in self.model_fields_set:
             raise ValueError("has both interval and cron; keep one of them")
         return self
+
+    @property
+    def longest_interval(self) -> float:
+        """The longest time between two sweeps, in seconds."""
+        if self.cron is None:
+            return self.interval
+        from etl import cron  # takes 100 ms, and most configurations have no cron line
+
+        return cron.parse(self.cron).longest_interval(datetime.now(UTC).date())
+
+
+DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
+"""Seconds between sweeps of a workflow that is not configured (`api.all_workflows`)."""
 
 
 class PollingSettings(Section):

@@ -511,7 +511,8 @@ def test_an_upgrade_that_replaces_a_view_does_not_deadlock_with_its_readers(
 ) -> None:
     """An upgrade that replaces a view takes turns with the view's readers, without a deadlock."""
     url = database_url
-    view = (ROOT / "migrations" / "sql" / "run_summary_v1.sql").read_text()
+    *_, newest = sorted((ROOT / "migrations" / "sql").glob("run_summary_v*.sql"))
+    view = newest.read_text()
     bring_later_revision(
         monkeypatch,
         tmp_path,

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 import structlog.testing
 
-from etl import app
+from etl import alerting, app
 from etl.database import Database
 from etl.errors import DatabaseUnavailable, KeyRefused
 from etl.ledger.claims import Claim
@@ -95,9 +95,9 @@ class World:
                     health,
                     schedules,
                     default_interval=0.3,
-                    evaluate=partial(app.evaluate_alerts, loaded, database),
+                    evaluate=partial(alerting.evaluate, loaded, database),
                     status=status,
-                    courier=app.open_courier(loaded, database),
+                    courier=alerting.open_courier(loaded, database),
                     pace=pace,
                 )
                 running = asyncio.create_task(found.run(stop))

@@ -27,8 +27,8 @@ from tests.support import configuration, environment, load, query, sync
 from tests.view_oracle import Facts
 
 VIEWS = (
-    "cost_differences", "coverage", "failure_groups", "failures", "model_usage", "node_daily",
-    "node_hourly", "open_runs", "pipeline_health", "removed_runs", "run_summary",
+    "alerts", "cost_differences", "coverage", "failure_groups", "failures", "model_usage",
+    "node_daily", "node_hourly", "open_runs", "pipeline_health", "removed_runs", "run_summary",
     "step_timeline", "workflow_hourly",
 )  # fmt: skip
 
@@ -567,7 +567,7 @@ def test_analysts_read_every_view(world: World) -> None:
             connection.execute(f"SET ROLE {ANALYST}")
             for view in VIEWS:
                 rows = connection.execute(f"SELECT * FROM orchestra.{view}".encode()).fetchall()
-                assert rows or view in ("open_runs", "failures", "failure_groups"), view
+                assert rows or view in ("alerts", "open_runs", "failures", "failure_groups"), view
             connection.execute(
                 "SELECT orchestra.duration_quantile(buckets, counts, 0.9)"
                 " FROM orchestra.workflow_hourly"

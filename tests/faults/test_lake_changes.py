@@ -61,7 +61,7 @@ def _differences(world: World) -> list[str]:
 
 
 @pytest.mark.fault(
-    39, "transactions that commit after an export", "C", guard="queue of days by transaction"
+    37, "transactions that commit after an export", "C", guard="queue of days by transaction"
 )
 def test_transactions_that_commit_late(fault: Fault, world: World) -> None:
     """Changes that commit in any order around exports all reach the lake."""
@@ -88,7 +88,7 @@ def test_transactions_that_commit_late(fault: Fault, world: World) -> None:
 
 
 @pytest.mark.fault(
-    40, "database restored from a dump, the lake is newer", "C", guard="origin of the last export"
+    38, "database restored from a dump, the lake is newer", "C", guard="origin of the last export"
 )
 def test_a_restored_dump(
     fault: Fault, world: World, postgres_server: EmbeddedPostgres, tmp_path: Path
@@ -152,7 +152,7 @@ def test_a_restored_dump(
 
 
 @pytest.mark.fault(
-    41, "erasure, also of runs that only the lake has", "S", guard="former files are deleted"
+    39, "erasure, also of runs that only the lake has", "S", guard="former files are deleted"
 )
 def test_a_canary_in_every_file(fault: Fault, world: World) -> None:
     """After an erasure, no byte of the lake's files holds the erased content."""
@@ -188,7 +188,7 @@ def test_a_canary_in_every_file(fault: Fault, world: World) -> None:
 
 
 @pytest.mark.fault(
-    42, "retention, moved runs and a changed state map between exports", "C",
+    40, "retention, moved runs and a changed state map between exports", "C",
     guard="rows that the lake keeps",
 )  # fmt: skip
 def test_retention_and_moves_between_exports(fault: Fault, world: World) -> None:

@@ -71,7 +71,7 @@ def after_a_full_disk(folder: Path, url: str, log: Path, without: Sequence[str] 
 
 
 @pytest.mark.fault(
-    43, "the lake's store is full", "C", guard="days leave the queue with the commit of their files"
+    41, "the lake's store is full", "C", guard="days leave the queue with the commit of their files"
 )
 def test_a_full_store(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """An export to a full disk says so and changes nothing; the next one exports everything."""
@@ -86,7 +86,7 @@ def test_a_full_store(fault: Fault, database_url: str, tmp_path: Path, log: Path
 
 
 @pytest.mark.fault(
-    44, "the lake's store is unreachable or silent", "B", guard="limits of requests to the store"
+    42, "the lake's store is unreachable or silent", "B", guard="limits of requests to the store"
 )
 def test_an_unreachable_store(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """An export to a store that refuses or is silent ends in bounded time and does nothing."""
@@ -112,7 +112,7 @@ def test_an_unreachable_store(fault: Fault, database_url: str, tmp_path: Path, l
 
 
 @pytest.mark.fault(
-    45, "an object of the lake is deleted", "C", guard="verification reads the files themselves"
+    43, "an object of the lake is deleted", "C", guard="verification reads the files themselves"
 )
 def test_a_deleted_object(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """`verify` names a file that is gone, and a full export writes its day again."""
@@ -131,7 +131,7 @@ def test_a_deleted_object(fault: Fault, database_url: str, tmp_path: Path, log: 
 
 
 @pytest.mark.fault(
-    46, "the store lists its objects late", "C", "",
+    44, "the store lists its objects late", "C", "",
     why="no decision depends on a listing; garbage stays until a later one",
 )  # fmt: skip
 def test_a_late_listing(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
@@ -180,7 +180,7 @@ class Reader:
 
 
 @pytest.mark.fault(
-    47, "a reader across tables during exports", "C", guard="one transaction for all tables"
+    45, "a reader across tables during exports", "C", guard="one transaction for all tables"
 )
 def test_a_reader_across_tables(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """A reader of several tables through the catalog sees an export whole, or nothing of it."""

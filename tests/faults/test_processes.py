@@ -170,7 +170,11 @@ def _ends_though_the_database_hangs(
     with psycopg.connect(found.url) as other:
         other.execute("LOCK TABLE orchestra.runs IN EXCLUSIVE MODE")
         with found.started("serve", without=(TICKS, *without)) as worker:
-            waiting = "SELECT 1 AS one FROM pg_locks WHERE NOT granted"
+            # Autovacuum waits for this lock, too.
+            waiting = (
+                "SELECT 1 AS one FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid"
+                " WHERE NOT l.granted AND a.backend_type = 'client backend'"
+            )
             wait_until(lambda: query(found.url, waiting) != [])
             began = time.monotonic()
             worker.send(signal.SIGTERM)

@@ -85,12 +85,12 @@ async def _accepted(
         return taken
 
 
-def take_what_there_is(body: bytes, *, most: int) -> Iterator[Element]:
+def take_what_there_is(body: bytes, **options: Any) -> Iterator[Element]:
     """Yield the elements that are there, whether or not the array ends."""
     try:
-        found = list(elements(body, most=most))
+        found = list(elements(body, **options))
     except Malformed:
-        found = list(elements(body[: body.rfind(b"}") + 1] + b"]", most=most))
+        found = list(elements(body[: body.rfind(b"}") + 1] + b"]", **options))
     return iter(found)
 
 

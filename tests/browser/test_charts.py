@@ -206,6 +206,24 @@ class Chart(NamedTuple):
     """
 
 
+def _explained(figure: str, causes: Mapping[str, str], column: str) -> str:
+    """Return the parts of the difference between the last two weeks, by cause."""
+    names = " ".join(
+        f"WHEN '{part}' THEN '{ordinal} {cause}'"
+        for ordinal, (part, cause) in enumerate(causes.items(), 1)
+    )
+    return f"""
+        SELECT CASE e.part {names} END AS cause, sum(e.amount) AS {column}
+        FROM (SELECT date_trunc('hour', CAST('{{now}}' AS timestamptz)) AS until) AS at
+        CROSS JOIN orchestra.workflows AS w
+        CROSS JOIN LATERAL orchestra.explain_{figure}(
+            w.id, at.until - interval '7 days', at.until, at.until - interval '14 days',
+            at.until - interval '7 days') AS e
+        WHERE e.part <> 'baseline'
+        GROUP BY 1
+    """
+
+
 CHARTS = (
     Chart(
         "overview",
@@ -229,6 +247,35 @@ CHARTS = (
                   CASE metric WHEN 'failure_rate' THEN '43.1 %' ELSE '95.0 s' END AS value_text,
                   COALESCE(node, '') AS subject_shown
            FROM orchestra_etl.alert_episodes""",
+    ),
+    Chart(
+        "overview",
+        "Failures: why they differ from the week before",
+        ("cause",),
+        _explained(
+            "failures",
+            {"runs": "Runs", "new": "New", "grown": "Grown", "shrunk": "Shrunk", "gone": "Gone"},
+            "failure_change",
+        ),
+    ),
+    Chart(
+        "models",
+        "Cost: why it differs from the week before",
+        ("cause",),
+        _explained(
+            "cost",
+            {
+                "runs": "Runs",
+                "version": "Version",
+                "nodes": "Nodes",
+                "calls": "Calls per run",
+                "models": "Models",
+                "usage": "Usage per call",
+                "prices": "Prices",
+                "unpriced": "Without a price",
+            },
+            "cost_change",
+        ).replace("<> 'baseline'", "<> 'baseline' AND e.currency = 'USD'"),
     ),
     Chart(
         "overview",
@@ -559,7 +606,7 @@ def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[st
     rows = query(
         url,
         FACTS.format(since=since, run=run, now=shown.asked_at[title].isoformat(), usage=usage)
-        + sql,
+        + sql.replace("{now}", shown.asked_at[title].isoformat()),
     )
     return [{column: _displayed(column, value) for column, value in row.items()} for row in rows]
 

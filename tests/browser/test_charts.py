@@ -207,13 +207,13 @@ class Chart(NamedTuple):
 
 
 def _explained(figure: str, causes: Mapping[str, str], column: str) -> str:
-    """Return the parts of the difference between the last two weeks, by cause."""
-    names = " ".join(
-        f"WHEN '{part}' THEN '{ordinal} {cause}'"
-        for ordinal, (part, cause) in enumerate(causes.items(), 1)
+    """Return the parts of the difference between two weeks; the last cause has the rest."""
+    *names, rest = [f"{ordinal} {cause}" for ordinal, cause in enumerate(causes.values(), 1)]
+    known = " ".join(
+        f"WHEN '{part}' THEN '{name}'" for part, name in zip(causes, names, strict=False)
     )
     return f"""
-        SELECT CASE e.part {names} END AS cause, sum(e.amount) AS {column}
+        SELECT CASE e.part {known} ELSE '{rest}' END AS cause, sum(e.amount) AS {column}
         FROM (SELECT date_trunc('hour', CAST('{{now}}' AS timestamptz)) AS until) AS at
         CROSS JOIN orchestra.workflows AS w
         CROSS JOIN LATERAL orchestra.explain_{figure}(
@@ -254,7 +254,14 @@ CHARTS = (
         ("cause",),
         _explained(
             "failures",
-            {"runs": "Runs", "new": "New", "grown": "Grown", "shrunk": "Shrunk", "gone": "Gone"},
+            {
+                "runs": "Runs",
+                "new": "New",
+                "grown": "Grown",
+                "shrunk": "Shrunk",
+                "gone": "Gone",
+                "pruned": "Pruned",
+            },
             "failure_change",
         ),
     ),

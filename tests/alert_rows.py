@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.support import query
@@ -54,6 +54,9 @@ def run(
         is_read: whether its rows are stored.
         columns: further columns of `orchestra.runs`.
     """
+    read_at = None
+    if is_read:  # A run that goes on was read a moment ago.
+        read_at = start if _is_over(state) else datetime.now(UTC)
     query(
         url,
         "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking, start_time,"
@@ -62,7 +65,7 @@ def run(
         " SET tracking = excluded.tracking, due_at = excluded.due_at,"
         " steps_observed_at = excluded.steps_observed_at, run_state = excluded.run_state",
         id, workflow_id, "final" if is_read and _is_over(state) else "open", start,
-        None if is_read else start, start if is_read else None, state if is_read else None,
+        None if is_read else start, read_at, state if is_read else None,
     )  # fmt: skip
     if is_read:
         values = {

@@ -274,7 +274,7 @@ FROM (
     FROM (
         SELECT s.id, s.run_id, s.workflow_id, s.organization_id, s.node_id, s.node_type,
                s."position", s.state, s.outcome, s.start_time, s.duration_ms, s.error_message,
-               s.finish_reason, s.service_tier, s.reported_cost,
+               s.finish_reason, s.service_tier, s.reported_cost, s.updated_at,
                coalesce(s.start_time, r.start_time, r.first_seen_at) AS time,
                CASE WHEN s.start_time IS NULL THEN r.workflow_id ELSE s.workflow_id END
                    AS counted_in,
@@ -429,7 +429,9 @@ SELECT r.id AS run_id, r.workflow_id, coalesce(w.name, r.workflow_id) AS workflo
            AS unpriced_calls,
        r.first_seen_at, r.updated_at,
        coalesce(s.untotalled_calls, 0) AS untotalled_calls,
-       s.cache_write_tokens, s.reported_cost, coalesce(s.reported_calls, 0) AS reported_calls
+       s.cache_write_tokens, s.reported_cost, coalesce(s.reported_calls, 0) AS reported_calls,
+       -- A lake is not written when a read finds nothing new: the run ran at least until then.
+       greatest(r.updated_at, s.updated_at) AS observed_at
 FROM orchestra.runs AS r
 LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id
 ASOF LEFT JOIN orchestra.workflow_versions AS last
@@ -459,7 +461,8 @@ LEFT JOIN (
            count(u.cost) AS priced_calls,
            count_if(is_untotalled) AS untotalled_calls,
            CAST(sum(used.cache_write_tokens) AS BIGINT) AS cache_write_tokens,
-           sum(u.reported_cost) AS reported_cost, count(u.reported_cost) AS reported_calls
+           sum(u.reported_cost) AS reported_cost, count(u.reported_cost) AS reported_calls,
+           max(u.updated_at) AS updated_at
     FROM (
         SELECT s.*, k.cost, CASE WHEN k.cost IS NOT NULL THEN p.currency END AS currency
         FROM orchestra.step_usage AS s
@@ -536,11 +539,12 @@ LEFT JOIN orchestra.workflows AS w ON w.id = s.workflow_id;
 CREATE OR REPLACE VIEW orchestra.open_runs AS
 SELECT r.id AS run_id, r.workflow_id, coalesce(w.name, r.workflow_id) AS workflow_name,
        r.organization_id, r.user_id, r.state, r.tracking, r.start_time,
-       extract(epoch FROM now() - coalesce(r.start_time, r.first_seen_at)) * 1000 AS age_ms,
+       greatest(extract(epoch FROM greatest(r.updated_at, s.updated_at)
+                                   - coalesce(r.start_time, r.first_seen_at)) * 1000, 0) AS age_ms,
        usual.p95_ms AS usual_p95_ms,
        coalesce(age_ms > usual.p95_ms, false) AS overdue,
        coalesce(s.steps, 0) AS steps, coalesce(s.finished_steps, 0) AS finished_steps,
-       s.running_node
+       s.running_node, greatest(r.updated_at, s.updated_at) AS observed_at
 FROM orchestra.runs AS r
 LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id
 LEFT JOIN (
@@ -555,7 +559,8 @@ LEFT JOIN (
     SELECT run_id, count(*) AS steps,
            count_if(state IN ('succeeded', 'failed', 'cancelled', 'skipped')) AS finished_steps,
            first(node_id ORDER BY start_time NULLS LAST, "position", id)
-               FILTER (WHERE state = 'running') AS running_node
+               FILTER (WHERE state = 'running') AS running_node,
+           max(updated_at) AS updated_at
     FROM orchestra.step_usage
     GROUP BY run_id
 ) AS s ON s.run_id = r.id

@@ -130,6 +130,9 @@ def test_the_documented_questions_have_the_same_answers(world: World, lake: Lake
     for name, sql in queries.items():
         expected = query(world.url, LIMIT.sub("", QUERIES[name][0]))
         assert expected, name
+        if name == "6a":  # Ages differ, and with them the order.
+            for rows in (found[name], expected):
+                rows.sort(key=lambda row: row["run_id"])
         assert [list(row) for row in found[name]] == [list(row) for row in expected], name
         for mine, theirs in zip(found[name], expected, strict=True):
             assert {one: plain(mine[one]) for one in mine if one != "age_ms"} == {
@@ -152,7 +155,8 @@ def test_the_views_are_those_of_postgresql(world: World, lake: Lake) -> None:
         expected = query(world.url, f"SELECT * FROM orchestra.{view} ORDER BY {by_bytes}")
         assert len(found[view]) == len(expected) > 0, view
         # A row of node_daily has the histograms of several rollups, one after the other.
-        apart = {"age_ms", *(("buckets", "counts") if view == "node_daily" else ())}
+        # In the lake, a run is known until its rows last changed.
+        apart = {"age_ms", "observed_at", *(("buckets", "counts") if view == "node_daily" else ())}
         apart |= {"failed_buckets", "failed_counts"} if view == "node_daily" else set()
         for mine, theirs in zip(found[view], expected, strict=True):
             assert set(mine) == set(theirs)

@@ -98,7 +98,11 @@ def test_commands_run_as_shown(
     elif " export " in line or " --exported" in line:
         assert run("export", "run", variables=variables).returncode == 0
     [workflow_id] = history.workflow_ids
-    names = {"WORKFLOW": workflow_id, "RUN": history.run_ids(workflow_id)[0]}
+    names = {
+        "WORKFLOW": workflow_id,
+        "RUN": history.run_ids(workflow_id)[0],
+        "receipt.json": str(tmp_path / "receipt.json"),
+    }
     done = run(*[names.get(word, word) for word in shlex.split(line)[1:]], variables=variables)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

@@ -170,10 +170,10 @@ def _ends_though_the_database_hangs(
     with psycopg.connect(found.url) as other:
         other.execute("LOCK TABLE orchestra.runs IN EXCLUSIVE MODE")
         with found.started("serve", without=(TICKS, *without)) as worker:
-            # Autovacuum waits for this lock, too.
+            # Others wait for this lock, too: autovacuum, and the work on rollups and prices.
             waiting = (
-                "SELECT 1 AS one FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid"
-                " WHERE NOT l.granted AND a.backend_type = 'client backend'"
+                "SELECT a.query FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid"
+                " WHERE NOT l.granted AND a.query ~* '^\\s*(COPY|INSERT INTO) orchestra[.]runs'"
             )
             wait_until(lambda: query(found.url, waiting) != [])
             began = time.monotonic()

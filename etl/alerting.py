@@ -14,7 +14,7 @@ from etl.database import Database
 from etl.settings import DEFAULT_INTERVAL, Settings
 from etl.settings.alerts import AlertSettings
 
-# Without alerts, none of these is imported.
+# Imported where they are used: they would delay the start of other commands.
 if TYPE_CHECKING:
     from etl.alerts.channels import Channels
     from etl.alerts.delivery import Courier

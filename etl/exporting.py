@@ -18,7 +18,7 @@ from etl.errors import ConfigurationError, LakeError
 from etl.settings import Settings
 from etl.settings.export import ExportSettings
 
-# Without a lake, none of these is imported.
+# Imported where they are used: they would delay the start of other commands.
 if TYPE_CHECKING:
     from etl.admin.retention import Horizons
     from etl.export.destination import Destination

@@ -3337,7 +3337,7 @@ CREATE TABLE orchestra_etl.alert_episodes (
 COMMENT ON TABLE orchestra_etl.alert_episodes IS 'One row for each time that an alert fired.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.rule IS 'Name of the rule.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
-COMMENT ON COLUMN orchestra_etl.alert_episodes.sequence IS 'The how-manieth firing of the rule and subject it is.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.sequence IS 'Number of this firing of the rule and subject, from 1.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.node IS 'The node that the rule names; null: none.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.model IS 'The model that the rule names; null: none.';

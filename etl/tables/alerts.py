@@ -95,7 +95,7 @@ alert_episodes = Table(
     column(
         "sequence",
         BigInteger(),
-        "The how-manieth firing of the rule and subject it is.",
+        "Number of this firing of the rule and subject, from 1.",
         primary_key=True,
         autoincrement=False,
     ),

@@ -357,7 +357,7 @@ def _alerts() -> None:
         _column(
             "sequence",
             sa.BigInteger(),
-            "The how-manieth firing of the rule and subject it is.",
+            "Number of this firing of the rule and subject, from 1.",
             autoincrement=False,
             nullable=False,
         ),

@@ -32,7 +32,7 @@ FOLDER = Path(__file__).parent / "released"
 SQL = Path(__file__).parents[2] / "migrations" / "sql"
 EPOCH = datetime(2026, 11, 1, tzinfo=UTC)
 # Revisions create the rows of these tables, so a new schema already has them.
-_MADE_BY_REVISIONS = ("alembic_version", "locks", "rebuilds")
+_MADE_BY_REVISIONS = ("alembic_version", "locks", "rebuilds", "alert_evaluation")
 # The tables with foreign keys, in the order in which they must be filled.
 _FIRST = ("workflows", "runs", "steps")
 

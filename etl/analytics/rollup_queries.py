@@ -173,23 +173,14 @@ def _gathered(
     """
 
 
-def counted_steps(steps: str, unit: str = "hour") -> str:
-    """Return the query that counts steps by time, node and bucket of their durations.
+def judged_steps(steps: str) -> str:
+    """Return the query of what the rollups count of each step, with its time and its hour.
 
     Args:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
-        unit: the unit of the time in the column `hour`: `hour` or `minute`.
     """
     return f"""
-    SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
-           count(*) AS durations, {_OUTCOMES},
-           count(*) FILTER (WHERE is_call) AS calls,
-           count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
-           count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
-           count(reported_cost) AS reported_calls,
-           {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
-    FROM (
-        SELECT counted_in AS workflow_id, date_trunc('{unit}', time, 'UTC') AS hour,
+        SELECT counted_in AS workflow_id, time, date_trunc('hour', time, 'UTC') AS hour,
                organization_id, node_id, node_type, model, outcome, duration_ms, is_call,
                orchestra.is_unmetered(outcome, is_call, has_usage, used) AS is_unmetered,
                orchestra.is_untotalled(outcome, is_call, has_usage, used, total_tokens)
@@ -218,7 +209,24 @@ def counted_steps(steps: str, unit: str = "hour") -> str:
             ) AS u
             WHERE s.absent_since IS NULL
         ) AS called
-    ) AS judged
+    """
+
+
+def counted_steps(steps: str) -> str:
+    """Return the query that counts steps by hour, node and bucket of their durations.
+
+    Args:
+        steps: a query in parentheses, with the columns of `EVERY_STEP`.
+    """
+    return f"""
+    SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+           count(*) AS durations, {_OUTCOMES},
+           count(*) FILTER (WHERE is_call) AS calls,
+           count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
+           count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
+           count(reported_cost) AS reported_calls,
+           {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
+    FROM ({judged_steps(steps)}) AS judged
     GROUP BY workflow_id, hour, {", ".join(NODE)}, bucket, failures
     """
 
@@ -234,19 +242,15 @@ def step_rollup(steps: str) -> str:
     )
 
 
-def counted_runs(runs: str, unit: str = "hour") -> str:
-    """Return the query that counts runs by time, organisation and bucket of their durations.
+def judged_runs(runs: str) -> str:
+    """Return the query of what the rollups count of each run, with its time and its hour.
 
     Args:
         runs: a table, or a query in parentheses.
-        unit: the unit of the time in the column `hour`: `hour` or `minute`.
     """
     return f"""
-    SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures,
-           count(*) AS durations, count(*) AS runs, {_OUTCOMES}
-    FROM (
-        SELECT r.workflow_id,
-               date_trunc('{unit}', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
+        SELECT r.workflow_id, COALESCE(r.start_time, r.first_seen_at) AS time,
+               date_trunc('hour', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
                r.organization_id, r.duration_ms,
                CASE WHEN r.state = 'succeeded' AND EXISTS (
                         SELECT FROM orchestra.steps AS s
@@ -259,7 +263,19 @@ def counted_runs(runs: str, unit: str = "hour") -> str:
                END AS outcome
         FROM {runs} AS r
         OFFSET 0  -- without OFFSET, the steps are re-read for each outcome
-    ) AS judged
+    """
+
+
+def counted_runs(runs: str) -> str:
+    """Return the query that counts runs by hour, organisation and bucket of their durations.
+
+    Args:
+        runs: a table, or a query in parentheses.
+    """
+    return f"""
+    SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+           count(*) AS durations, count(*) AS runs, {_OUTCOMES}
+    FROM ({judged_runs(runs)}) AS judged
     GROUP BY workflow_id, hour, organization_id, bucket, failures
     """
 

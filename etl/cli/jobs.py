@@ -239,7 +239,7 @@ async def _run(
                     await maintenance.refresh_rollups(settings, database, stop.is_set)
                     if not stop.is_set():
                         await alerting.evaluate(settings, database, wait=True)
-                        await alerting.deliver(settings, database, stop.is_set)
+                        await alerting.deliver(settings, database, stop)
                 except EtlError as error:
                     # The pass is stored, and the queue keeps the groups that wait for a refresh.
                     report.errors.append(error)

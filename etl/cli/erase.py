@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,6 +76,8 @@ def erase(
     redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
     repeat the command when it can.
     """
+    from importlib.metadata import version
+
     from etl import app, exporting, maintenance
     from etl.admin import erase as admin
     from etl.cli import erase_receipt, lake_cleaning, resolve

@@ -16,16 +16,7 @@ from etl import alerting, exporting, logs, schema
 from etl.analytics import price_lists, prices, rollups
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
-from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds
-from etl.ledger.clock import DatabaseClock
-from etl.ledger.lifecycle import PollingPolicy
-from etl.pipeline.budget import RequestBudget
-from etl.pipeline.loading import Loader
-from etl.pipeline.poll import Poller
-from etl.pipeline.reading import Reader
-from etl.pipeline.sweep import Sweeper
-from etl.pipeline.sync import Syncer, WorkflowPlan
 from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
@@ -39,6 +30,10 @@ if TYPE_CHECKING:
     from etl.admin.redaction import RedactionReport
     from etl.admin.retention import Horizons, PruneReport
     from etl.export.exported_runs import ExportedRuns
+    from etl.extract.client import OrchestraClient
+    from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.poll import Poller
+    from etl.pipeline.sync import Syncer, WorkflowPlan
     from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
@@ -132,6 +127,8 @@ async def open_client(
     Raises:
         ConfigurationError: there is no key, or the base URL cannot be used.
     """
+    from etl.extract.client import OrchestraClient
+
     api = settings.api
 
     def key() -> str:
@@ -186,6 +183,16 @@ async def open_jobs(
         ConfigurationError: there is no key, the state map names an unknown state, or the redaction
             key cannot be read.
     """
+    # Imported here: they load the HTTP client, a quarter of the start of a command without it.
+    from etl.ledger.clock import DatabaseClock
+    from etl.ledger.lifecycle import PollingPolicy
+    from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.loading import Loader
+    from etl.pipeline.poll import Poller
+    from etl.pipeline.reading import Reader
+    from etl.pipeline.sweep import Sweeper
+    from etl.pipeline.sync import Syncer
+
     polling = settings.polling
     clock = DatabaseClock()
     node_types: dict[str, Mapping[str, str]] = {}
@@ -449,6 +456,8 @@ def open_redaction(settings: Settings) -> Redaction:
 
 def plans(settings: Settings) -> list[WorkflowPlan]:
     """Return what the configuration says about each workflow."""
+    from etl.pipeline.sync import WorkflowPlan
+
     return [
         WorkflowPlan(
             id=workflow.id,

@@ -14,16 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from etl import alerting, exporting, logs, maintenance, schema
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
-from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds
-from etl.ledger.clock import DatabaseClock
-from etl.ledger.lifecycle import PollingPolicy
-from etl.pipeline.budget import RequestBudget
-from etl.pipeline.loading import Loader
-from etl.pipeline.poll import Poller
-from etl.pipeline.reading import Reader
-from etl.pipeline.sweep import Sweeper
-from etl.pipeline.sync import Syncer, WorkflowPlan
 from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
@@ -32,6 +23,10 @@ from etl.transform.states import StateMap
 
 # Only some commands use what these import. Imported here, they would delay the start of all.
 if TYPE_CHECKING:
+    from etl.extract.client import OrchestraClient
+    from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.poll import Poller
+    from etl.pipeline.sync import Syncer, WorkflowPlan
     from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
@@ -123,6 +118,8 @@ async def open_client(
     Raises:
         ConfigurationError: there is no key, or the base URL cannot be used.
     """
+    from etl.extract.client import OrchestraClient
+
     api = settings.api
 
     def key() -> str:
@@ -177,6 +174,16 @@ async def open_jobs(
         ConfigurationError: there is no key, the state map names an unknown state, or the redaction
             key cannot be read.
     """
+    # Imported here: they load the HTTP client, a quarter of the start of a command without it.
+    from etl.ledger.clock import DatabaseClock
+    from etl.ledger.lifecycle import PollingPolicy
+    from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.loading import Loader
+    from etl.pipeline.poll import Poller
+    from etl.pipeline.reading import Reader
+    from etl.pipeline.sweep import Sweeper
+    from etl.pipeline.sync import Syncer
+
     polling = settings.polling
     clock = DatabaseClock()
     node_types: dict[str, Mapping[str, str]] = {}
@@ -324,6 +331,8 @@ def open_redaction(settings: Settings) -> Redaction:
 
 def plans(settings: Settings) -> list[WorkflowPlan]:
     """Return what the configuration says about each workflow."""
+    from etl.pipeline.sync import WorkflowPlan
+
     return [
         WorkflowPlan(
             id=workflow.id,

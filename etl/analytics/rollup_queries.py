@@ -363,19 +363,25 @@ def added_runs(rollup: str) -> str:
     )
 
 
-def step_failures(steps: str) -> str:
+def step_failures(steps: str, *, known: bool = False) -> str:
     """Return the query of `step_failures` over these steps.
 
     Args:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
+        known: take the pattern of a step from the table, if its message is the same.
     """
+    pattern = "orchestra.failure_pattern(m.message)"
+    join = ""
+    if known:
+        pattern = f"CASE WHEN k.message = m.message THEN k.pattern ELSE {pattern} END"
+        join = "LEFT JOIN orchestra.step_failures AS k ON k.step_id = s.id"
     return f"""
         SELECT id AS step_id, run_id, workflow_id, node_id, organization_id, time, outcome,
                left(encode(sha256(convert_to(pattern, 'UTF8')), 'hex'), 32) AS fingerprint, pattern,
                left(message, 500) AS message
         FROM (
             SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id,
-                   s.time, o.outcome, m.message, orchestra.failure_pattern(m.message) AS pattern
+                   s.time, o.outcome, m.message, {pattern} AS pattern
             FROM {steps} AS s
             CROSS JOIN LATERAL (
                 SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome OFFSET 0
@@ -384,6 +390,7 @@ def step_failures(steps: str) -> str:
                 SELECT COALESCE(orchestra.error_message(s.error, s.reported_error), '') AS message
                 OFFSET 0
             ) AS m
+            {join}
             WHERE s.absent_since IS NULL
               AND (s.state = 'failed' OR s.error IS NOT NULL OR s.reported_error IS NOT NULL)
               AND o.outcome IN ('failed', 'soft_failed')

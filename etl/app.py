@@ -26,11 +26,11 @@ from etl.pipeline.poll import Poller
 from etl.pipeline.reading import Reader
 from etl.pipeline.sweep import Sweeper
 from etl.pipeline.sync import Syncer, WorkflowPlan
+from etl.redacting import open_redaction
 from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
 from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
-from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 
 # Only some commands use what these import. Imported here, they would delay the start of all.
@@ -427,23 +427,6 @@ def price_rule(setting: PriceSettings) -> price_lists.PriceRule:
         valid_from=setting.valid_from or price_lists.ALWAYS,
         service_tier=setting.service_tier,
         above_input_tokens=setting.above_input_tokens,
-    )
-
-
-def open_redaction(settings: Settings) -> Redaction:
-    """Return the redaction rules with their key.
-
-    Raises:
-        ConfigurationError: the key cannot be read.
-    """
-    key = settings.read_redaction_key()
-    logs.add_secret(key)
-    return Redaction(
-        [
-            RedactionRule(rule.path, rule.action, rule.workflow, rule.node)
-            for rule in settings.redaction.rules
-        ],
-        key,
     )
 
 

@@ -77,7 +77,7 @@ def erase(
     redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
     repeat the command when it can.
     """
-    from etl import app, exporting
+    from etl import app, exporting, redacting
     from etl.admin import erase as admin
     from etl.cli import erase_receipt, lake_cleaning, resolve
 
@@ -91,7 +91,7 @@ def erase(
         runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow
     )
     settings = invocation(context).settings()
-    rules = app.open_redaction(settings)
+    rules = redacting.open_redaction(settings)
     begun_at = datetime.now(UTC)
     in_lake: LakeReceipt | None = None
     with erase_receipt.opened(receipt) as file, app.open_database(settings) as database:

@@ -30,6 +30,8 @@ class Lake:
         self._open: dict[str, OpenTable] = {}
         self.store = Store(destination.folder)
         """The files of all tables."""
+        self.rules = destination.redaction
+        """The redaction rules in force; None: there are none."""
 
     def table(self, wanted: LakeTable) -> OpenTable:
         """Return a table, which is created if it does not exist."""

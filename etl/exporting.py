@@ -87,6 +87,7 @@ async def export(
     *,
     full: bool = False,
     since: date | None = None,
+    without_payloads: bool = False,
     on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
 ) -> ExportReport:
     """Bring the lake up to date, in a thread; see `exporter.run`.
@@ -101,8 +102,8 @@ async def export(
     from etl.export import exporter
 
     return await asyncio.to_thread(
-        exporter.run, database, destination, full=full, since=since, on_days=on_days,
-        stopped=stopped,
+        exporter.run, database, destination, full=full, since=since,
+        without_payloads=without_payloads, on_days=on_days, stopped=stopped,
     )  # fmt: skip
 
 

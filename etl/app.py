@@ -15,10 +15,10 @@ from etl import alerting, exporting, logs, maintenance, schema
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
 from etl.ledger import rebuilds
+from etl.redacting import open_redaction
 from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
-from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 
 # Only some commands use what these import. Imported here, they would delay the start of all.
@@ -310,23 +310,6 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
         channels=list(settings.notify),
     )
     return database.transaction(read)
-
-
-def open_redaction(settings: Settings) -> Redaction:
-    """Return the redaction rules with their key.
-
-    Raises:
-        ConfigurationError: the key cannot be read.
-    """
-    key = settings.read_redaction_key()
-    logs.add_secret(key)
-    return Redaction(
-        [
-            RedactionRule(rule.path, rule.action, rule.workflow, rule.node)
-            for rule in settings.redaction.rules
-        ],
-        key,
-    )
 
 
 def plans(settings: Settings) -> list[WorkflowPlan]:

@@ -88,13 +88,13 @@ def backfill(
         )  # fmt: skip
 
     async def redact(database: Database, stop: Stop) -> None:
-        from etl import app, maintenance
+        from etl import maintenance, redacting
 
         if reread and settings.redaction.rules and not stop.is_set():
             await maintenance.redact_stored(
                 settings,
                 database,
-                app.open_redaction(settings),
+                redacting.open_redaction(settings),
                 workflows=chosen,
                 stopped=stop.is_set,
             )

@@ -18,6 +18,7 @@ from etl.export.catalog import TransactionCatalog, open_table
 from etl.export.destination import Destination
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables
 from etl.export.parquet_files import write
+from etl.export.replacement import Replacement
 from etl.export.store import Store, reported
 
 
@@ -30,6 +31,8 @@ class Lake:
         self._open: dict[str, OpenTable] = {}
         self.store = Store(destination.folder)
         """The files of all tables."""
+        self.rules = destination.redaction
+        """The redaction rules in force; None: there are none."""
 
     def table(self, wanted: LakeTable) -> OpenTable:
         """Return a table, which is created if it does not exist."""
@@ -119,12 +122,10 @@ class OpenTable:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
         replaced = list(self._replaced())
         # Some engines do not read a table without any snapshot.
-        is_changed = bool(replaced or self._added) or (
-            bool(self._days) and self.table.current_snapshot() is None
-        )
+        is_changed = bool(replaced or self._added) or self.table.current_snapshot() is None
         transaction = self.table.transaction()
         if is_changed:
-            with transaction.update_snapshot(dict(properties)).overwrite() as update:
+            with Replacement(transaction, properties) as update:
                 for file in replaced:
                     update.delete_data_file(file)
                 for file in self._added:

@@ -296,6 +296,7 @@ RUN_PAYLOADS = LakeTable(
         Column("run_id", "string", "r.id", "The run."),
         *_copied(runs, "r", ("extra",)),
         *_copied(run_payloads, "p", [one.name for one in run_payloads.c if one.name != "run_id"]),
+        *_copied(runs, "r", ("redaction_policy",)),
     ),
     source=f"{_RUNS} AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
     order=_BY_RUN,
@@ -316,6 +317,7 @@ STEP_PAYLOADS = LakeTable(
         *_copied(steps, "s", ("step_metadata", "extra")),
         *_copied(inputs, "i", _PAYLOAD, prefix="inputs_"),
         *_copied(outputs, "o", _PAYLOAD, prefix="outputs_"),
+        *_copied(steps, "s", ("redaction_policy",)),
     ),
     source=f"""{_STEPS}
         LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id

@@ -171,38 +171,108 @@ def test_another_export_is_awaited(world: World) -> None:
     assert exporter.run(world.database, destination).complete
 
 
-def test_a_redaction_reaches_the_lake(
+RULES = """[[redaction.rules]]
+path = "$['inputs', 'outputs', 'error', 'user_id', 'step_metadata']"
+action = "drop"
+"""
+# They leave parts of payloads, and reach columns that were read from payloads.
+FINER_RULES = """[[redaction.rules]]
+path = "$..content"
+action = "mask"
+[[redaction.rules]]
+path = "$['user_id', 'error', 'step_metadata']"
+action = "hash"
+[[redaction.rules]]
+path = "$.outputs['model', 'usage', 'error']"
+action = "drop"
+"""
+REDACTED = ("runs", "steps", "run_payloads", "step_payloads")
+
+
+@pytest.fixture
+def redacting(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """What new rules remove leaves every file; runs that only the lake has are named instead."""
-    old = world.run_ids[-1]
-    rules = (
-        f'[export]\nlocation = "{world.location}"\npayloads = true\n'
-        "[[redaction.rules]]\n"
-        "path = \"$['inputs', 'outputs', 'error', 'user_id', 'step_metadata']\"\n"
-        'action = "drop"\n'
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
+) -> Command:  # fmt: skip
+    """Provide the command line, with the lake and new redaction rules in its configuration."""
+    rules = getattr(request, "param", RULES)
+    toml = configuration(
+        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n{rules}'
     )
-    command = command_line(
-        tmp_path, monkeypatch, capsys, configuration(world.workflow, more=rules),
-        **environment(world.url, "http://127.0.0.1:9"), ORCHESTRA_REDACTION_KEY="k" * 32,
+    return command_line(
+        tmp_path, monkeypatch, capsys, toml, ORCHESTRA_REDACTION_KEY="k" * 32,
+        **environment(world.url, "http://127.0.0.1:9"),
     )  # fmt: skip
-    world.prune(runs=4.1)
+
+
+def test_a_redaction_reaches_every_file_of_the_lake(world: World, redacting: Command) -> None:
+    """New rules reach what only the lake has as they reach PostgreSQL: pruned runs and payloads."""
+    old = world.run_ids[-1]
+    world.prune(runs=4.1, payloads=2.1)
     world.export()
     assert old in world.archived()
-    printed = command("redact", "apply", "--json")
-    assert printed.status == 10
-    assert old in printed.json["lake_under_other_rules"]
-    assert set(printed.json["lake_under_other_rules"]) == world.archived()
-    for name in TABLES:
-        key = "id" if name == "runs" else "run_id"
-        rows = lake_reader.rows(world.location, name)
-        assert {row[key] for row in rows if CANARY in str(row)} <= {old}
-    erased = [f"--run={run_id}" for run_id in world.archived()]
-    assert command("erase", *erased, "--yes").status == 0
+    _mark(world, world.run_ids[1])
+    printed = redacting("redact", "apply", "--json")
+    assert printed.status == 0, printed.err
+    assert printed.json["lake_runs"] == len(world.archived()) == 2
+    for text in (CANARY, USER):
+        assert lake_reader.files_with(world.location, text) == []
+    found = world.rows()
+    assert {row["id"] for row in found["runs"]} == set(world.run_ids)
+    [policy] = {row["redaction_policy"] for name in REDACTED for row in found[name]}
+    assert policy is not None
+    again = redacting("redact", "apply", "--json")
+    assert (again.status, again.json["lake_runs"], world.rows()) == (0, 0, found)
+    assert redacting("export", "verify", "--deep").status == 0
+
+
+STORED = ("runs", "run_payloads", "steps", "inputs", "outputs")
+
+
+@pytest.mark.parametrize("redacting", [FINER_RULES], indirect=True)
+def test_the_lake_and_postgresql_are_redacted_alike(
+    world: World, redacting: Command, tmp_path: Path
+) -> None:
+    """A pruned run that is redacted in the lake has the values of one redacted in PostgreSQL."""
+    for name in STORED:
+        query(world.url, f"CREATE TABLE saved_{name} AS SELECT * FROM orchestra.{name}")
+    ledger = query(world.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger")
+    world.prune(runs=0.1)
+    world.export()
+    assert world.archived() == set(world.run_ids)
+    assert redacting("redact", "apply").status == 0
+    in_lake = world.rows()
     assert lake_reader.files_with(world.location, CANARY) == []
-    assert lake_reader.files_with(world.location, USER) == []
-    assert command("redact", "apply").status == 0
+    for name in STORED:
+        columns = ", ".join(
+            row["column_name"]
+            for row in query(
+                world.url,
+                "SELECT column_name FROM information_schema.columns WHERE table_schema ="
+                " 'orchestra' AND table_name = %s AND is_generated = 'NEVER'",
+                name,
+            )
+        )
+        query(
+            world.url,
+            f"INSERT INTO orchestra.{name} ({columns}) SELECT {columns} FROM saved_{name}",
+        )
+    for row in ledger:
+        query(
+            world.url,
+            "UPDATE orchestra_etl.run_ledger SET tracking = %s WHERE run_id = %s",
+            row["tracking"],
+            row["run_id"],
+        )
+    redacting("redact", "apply")
+    world.location = tmp_path / "second"
+    world.export(full=True)
+    in_database = world.rows()
+    for rows in (*in_lake.values(), *in_database.values()):
+        for row in rows:
+            row.pop("updated_at", None)
+    for name in TABLES:
+        assert in_lake[name] == in_database[name], name
 
 
 @pytest.mark.parametrize(

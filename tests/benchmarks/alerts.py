@@ -29,7 +29,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks import analytics
-from tests.benchmarks.export import server_cpu
+from tests.benchmarks.cost import server_cpu
 from tests.postgres_fixture import new_home
 from tests.support import query
 

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from etl.analytics import rollups
 from etl.database import Database
 from tests import explanation_oracle
+from tests.conftest import fresh_database
+from tests.examples import examples
 from tests.explanation_oracle import Period
 from tests.support import query
 from tests.view_oracle import Facts
@@ -35,9 +37,7 @@ _PRICES = {
 @pytest.fixture(scope="module")
 def history_url(postgres_server: Any, template_database: str) -> Iterator[str]:
     """Provide a database with prices, whose history each example replaces."""
-    from tests.conftest import _fresh_database
-
-    for url in _fresh_database(postgres_server, template_database):
+    with fresh_database(postgres_server, template_database) as url:
         query(url, "INSERT INTO orchestra.workflows (id, labels) VALUES ('w', '{}'), ('v', '{}')")
         for name, amounts in _PRICES.items():
             _price(url, name, **amounts)
@@ -173,7 +173,7 @@ def _close(found: dict[Any, Decimal], wanted: dict[Any, Fraction], unit: str) ->
 @given(
     st.lists(RUN, max_size=12), st.lists(VERSION, max_size=3, unique_by=lambda one: one[0]), PERIODS
 )
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 def test_every_explanation_equals_a_split_of_the_raw_steps(
     history_url: str, runs: list[dict[str, Any]], versions: list[Any], bounds: tuple[int, ...]
 ) -> None:
@@ -220,7 +220,7 @@ SECONDS = st.integers(-3, 12)
 
 
 @given(st.integers(0, 9), st.lists(st.tuples(SECONDS, st.integers(0, 6)), max_size=8))
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
 def test_the_critical_path(
     read_only_database_url: str, length: int, spans: list[tuple[int, int]]
 ) -> None:
@@ -256,7 +256,7 @@ def test_the_critical_path(
 
 
 @given(st.lists(VERSION, max_size=5, unique_by=lambda one: one[0]))
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 def test_versions_are_those_of_run_summary(history_url: str, versions: list[Any]) -> None:
     """A run belongs to the stretch of its version, as in `run_summary`."""
     step = {"workflow_id": "w", "started": True, "seconds": 1, "state": "succeeded", "steps": []}

@@ -3,6 +3,6 @@
 import etl.app
 import etl.cli.commands
 import etl.cli.jobs
-import etl.pipeline.sync  # noqa: F401
+import etl.pipeline.sync
 
 etl.cli.commands._command()

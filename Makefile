@@ -245,7 +245,7 @@ $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@echo "installing dlt into $(BENCH) ..."
 	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(BENCH); } && \
-		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+		$(BENCH)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
 
 # The environment of the Singer SDK and its target, which `make bench` compares with.
@@ -262,7 +262,7 @@ $(DBT)/installed: tests/dbt/requirements.lock
 	@echo "installing dbt into $(DBT) (180 MB, half a minute) ..."
 	@$(ALONE) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(DBT); } && \
-		$(DBT)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
+		$(DBT)/bin/python $(PIP_INSTALL) --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
 # The environment of the engines that read an exported lake, for their tests.

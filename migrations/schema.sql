@@ -3153,8 +3153,7 @@ CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
-    run_ids text[] := '{}';
-    more text[];
+    run_ids text[];
 BEGIN
     IF NOT EXISTS (SELECT FROM orchestra_etl.export_state
                    WHERE payloads OR TG_TABLE_NAME = 'steps') THEN
@@ -3163,19 +3162,18 @@ BEGIN
     IF TG_TABLE_NAME IN ('inputs', 'outputs') THEN
         run_ids := ARRAY(SELECT DISTINCT s.run_id
                          FROM before AS b JOIN orchestra.steps AS s ON s.id = b.step_id);
+    ELSIF TG_OP = 'INSERT' THEN
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM after);
+    ELSIF TG_OP = 'DELETE' THEN
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
     ELSE
-        IF TG_OP <> 'INSERT' THEN
-            run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
-        END IF;
-        IF TG_OP <> 'DELETE' THEN
-            more := ARRAY(SELECT DISTINCT run_id FROM after);
-            run_ids := run_ids || more;
-        END IF;
+        run_ids := ARRAY(SELECT run_id FROM before UNION SELECT run_id FROM after);
     END IF;
-    IF run_ids <> '{}' THEN
+    IF EXISTS (SELECT FROM orchestra.runs
+               WHERE id = ANY (run_ids) AND xmin <> CAST(pg_current_xact_id() AS xid)) THEN
         WITH locked AS (
             SELECT start_time, first_seen_at FROM orchestra.runs
-            WHERE id = ANY (run_ids)
+            WHERE id = ANY (run_ids) AND xmin <> CAST(pg_current_xact_id() AS xid)
             ORDER BY id FOR SHARE
         )
         INSERT INTO orchestra_etl.changed_days (day)

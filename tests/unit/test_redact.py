@@ -719,7 +719,8 @@ def test_a_wrong_rule_is_named(tmp_path: Path, toml: str, expected: str) -> None
 def test_without_rules_the_library_is_not_imported(tmp_path: Path) -> None:
     """Without rules, settings, decoding and help do not import the JSONPath library."""
     program = (
-        "import sys; from etl import app, redacting, settings; from etl.transform import decode, redact\n"
+        "import sys; from etl import app, redacting, settings\n"
+        "from etl.transform import decode, redact\n"
         "loaded = "
         f"settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), "
         f"{{}})\n"

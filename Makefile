@@ -195,6 +195,10 @@ lock: $(VENV)/installed
 	$(BIN)/dependency-groups build | \
 		$(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
 	$(COMPILE) --constraint requirements.lock --output-file requirements-run.lock pyproject.toml
+	for extra in export alerts; do \
+		$(COMPILE) --constraint requirements.lock --extra $$extra \
+			--output-file requirements-$$extra.lock pyproject.toml || exit; \
+	done
 
 # Environments. A stamp file marks a complete installation. The next call completes an installation
 # that was interrupted, and updates one from an older lock file.

@@ -5083,12 +5083,14 @@ COMMENT ON COLUMN orchestra_etl.alerts.sequence IS 'How often it has fired.';
 
 CREATE TABLE orchestra_etl.changed_days (
     day date NOT NULL,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    queued_at timestamp with time zone DEFAULT now() NOT NULL
 )
 WITH (autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='1000');
 COMMENT ON TABLE orchestra_etl.changed_days IS 'A queue: the days whose runs, steps or payloads have changed since they were last exported. It stays empty until the first export.';
 COMMENT ON COLUMN orchestra_etl.changed_days.day IS 'The UTC day of runs that changed.';
 COMMENT ON COLUMN orchestra_etl.changed_days.xid IS 'The transaction that changed them.';
+COMMENT ON COLUMN orchestra_etl.changed_days.queued_at IS 'When the transaction began.';
 
 ALTER TABLE orchestra_etl.changed_groups ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.changed_groups_id_seq

@@ -17,7 +17,7 @@ from etl.cli.times import time as parsed_time
 from etl.terminal import console as bar_console
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
 
     from etl.database import Database
     from etl.export.exporter import ExportReport
@@ -90,7 +90,7 @@ def run(
     if as_json:
         print_json(done)
     else:
-        _print(done)
+        _print(done, first)
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
@@ -180,12 +180,13 @@ async def _run(
         return done, stop.number
 
 
-def _print(done: ExportReport) -> None:
+def _print(done: ExportReport, since: datetime | None) -> None:
     if done.busy:
         say(_BUSY)
         return
     if not done.rows and done.complete:
-        say("nothing to do: the lake holds everything")
+        here = "holds everything" if since is None else f"holds every day from {since.date()} on"
+        say(f"nothing to do: the lake {here}")
         return
     listed = ", ".join(f"{name} {number:,}" for name, number in done.rows.items() if number)
     say(f"{counted(done.days, 'day')} exported: {listed or 'no rows'}")

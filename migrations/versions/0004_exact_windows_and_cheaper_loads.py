@@ -24,6 +24,22 @@ def upgrade() -> None:
         # `op.execute` would read a colon as a parameter. The driver reads a percent sign as one.
         statements = (_SQL / f"{name}.sql").read_text()
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
+    _lake_queue()
+
+
+def _lake_queue() -> None:
+    """Record when a day was queued. The days that wait already count from now on."""
+    op.add_column(
+        "changed_days",
+        sa.Column(
+            "queued_at",
+            sa.DateTime(timezone=True),
+            server_default=sa.text("now()"),
+            nullable=False,
+            comment="When the transaction began.",
+        ),
+        schema="orchestra_etl",
+    )
 
 
 def _complete_sweeps() -> None:

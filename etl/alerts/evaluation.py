@@ -78,7 +78,7 @@ def evaluate(
 
 def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> EvaluationReport:
     """Return what `evaluate` would find and queue now; write nothing."""
-    return _evaluated(connection, rules, pauses, states.now(connection))[0]
+    return _evaluated(connection, rules, pauses, knowledge.now(connection))[0]
 
 
 def judged(

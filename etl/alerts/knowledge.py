@@ -105,6 +105,7 @@ _STUCK = text(f"""
     WHERE failed_at IS NOT NULL AND {changed_groups.COUNTABLE}
 """)
 
+_NOW = text("SELECT clock_timestamp()")
 _HORIZON = text("SELECT run_horizon FROM orchestra_etl.retention")
 
 
@@ -162,6 +163,8 @@ class Known(msgspec.Struct, frozen=True):
     """Since when the read of a live run is due; None: none is."""
     problem: str | None
     """Why nothing is known about this moment; None: it is."""
+    is_recomputed: bool
+    """Whether so many hours of the rollups wait that their figures are old."""
     unread: Counted
     """Runs that were never read, by their start."""
     late: Counted
@@ -192,6 +195,12 @@ class Known(msgspec.Struct, frozen=True):
         return any(begun < stuck + hour and stuck < ended for stuck in self.stuck)
 
 
+def now(connection: Connection) -> datetime:
+    """Return the database time."""
+    found: datetime = connection.execute(_NOW).scalar_one()
+    return found
+
+
 def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     """Return what is known about these workflows, in the order of their ids.
 
@@ -219,6 +228,7 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     for row in workflows:
         own = unread.get(row.id, nothing)
         until = _until(row.known_until, own, at)
+        is_recomputed = None in queued or queued.get(row.id, 0) > MOST_QUEUED
         found.append(
             Known(
                 id=row.id,
@@ -232,8 +242,9 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
                     row.known_until,
                     at,
                     pauses.of(row.id),
-                    recomputed=None in queued or queued.get(row.id, 0) > MOST_QUEUED,
+                    is_recomputed=is_recomputed,
                 ),
+                is_recomputed=is_recomputed,
                 unread=own,
                 late=late.get(row.id, nothing),
                 lost_runs=runs.get(row.id, nothing),
@@ -271,7 +282,7 @@ def _until(swept: datetime | None, unread: Counted, at: datetime) -> datetime | 
 
 
 def _problem(
-    swept: datetime | None, at: datetime, pause: float | None, *, recomputed: bool
+    swept: datetime | None, at: datetime, pause: float | None, *, is_recomputed: bool
 ) -> str | None:
     if pause is None:
         return "its run list is not swept (discover = false)"
@@ -279,6 +290,6 @@ def _problem(
         return "no sweep has completed yet"
     if swept < at - timedelta(seconds=2 * pause + PATIENCE):
         return f"no complete sweep since {swept:%Y-%m-%d %H:%MZ}"
-    if recomputed:
+    if is_recomputed:
         return "its rollups are being recomputed"
     return None

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.alerts.knowledge import now
 from etl.alerts.transitions import Alert, Notice, Transition
 
 _COLUMNS = Alert.__struct_fields__
@@ -20,7 +21,6 @@ _CLAIM = """
     FOR UPDATE
 """
 _WAIT, _TRY = text(_CLAIM), text(f"{_CLAIM} SKIP LOCKED")
-_NOW = text("SELECT clock_timestamp()")
 _EVALUATED_AT = text("SELECT evaluated_at FROM orchestra_etl.alert_evaluation")
 _EVALUATED = text("UPDATE orchestra_etl.alert_evaluation SET evaluated_at = :at")
 
@@ -96,12 +96,6 @@ def claim(connection: Connection, *, every: float, wait: bool) -> datetime | Non
     """
     claimed = connection.execute(_WAIT if wait else _TRY, {"every": every}).one_or_none()
     return None if claimed is None else now(connection)
-
-
-def now(connection: Connection) -> datetime:
-    """Return the database time."""
-    found: datetime = connection.execute(_NOW).scalar_one()
-    return found
 
 
 def evaluated_at(connection: Connection) -> datetime | None:

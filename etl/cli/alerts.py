@@ -226,9 +226,9 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 def _listed(connection: Connection) -> tuple[list[Listed], datetime | None]:
-    from etl.alerts import states
+    from etl.alerts import knowledge, states
 
-    at = states.now(connection)
+    at = knowledge.now(connection)
     names, mutes = states.names(connection), states.mutes(connection, at)
     found = [
         Listed(

@@ -15,9 +15,11 @@ from etl.alerts.transitions import Alert, Notice, Transition
 _COLUMNS = Alert.__struct_fields__
 _EXISTS = text("SELECT to_regclass('orchestra_etl.alert_evaluation') IS NOT NULL")
 
+# If the database's clock was set back, the last evaluation lies in the future.
 _CLAIM = """
     SELECT FROM orchestra_etl.alert_evaluation
     WHERE evaluated_at IS NULL OR evaluated_at <= clock_timestamp() - make_interval(secs => :every)
+       OR evaluated_at > clock_timestamp()
     FOR UPDATE
 """
 _WAIT, _TRY = text(_CLAIM), text(f"{_CLAIM} SKIP LOCKED")

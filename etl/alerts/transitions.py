@@ -123,7 +123,8 @@ def _breached(
         before, value=verdict.value, threshold=verdict.threshold, reason=None
     )
     if before.state != "firing":
-        since = before.since if before.state == "pending" else at
+        # A later time than now shows that the database's clock was set back.
+        since = min(before.since, at) if before.state == "pending" else at
         if at - since < timedelta(seconds=rule.hold):
             return Transition(msgspec.structs.replace(found, state="pending", since=since))
         found = msgspec.structs.replace(

@@ -218,6 +218,25 @@ def test_silence_of_the_pipeline_is_not_silence_of_the_workflow(
     assert told(database_url) == []
 
 
+def test_a_clock_that_was_set_back_stops_no_evaluation(
+    database: Database, database_url: str
+) -> None:
+    """If the last times are in the future, rules are evaluated, and a pending alert goes on."""
+    alert_rows.run(database_url, "r", "a", ago(5), "failed")
+    pending = rule(hold=60.0)
+    assert evaluate(database, database_url, pending).firing == 0
+    query(
+        database_url,
+        "UPDATE orchestra_etl.alert_evaluation SET evaluated_at = now() + interval '1 day';"
+        "UPDATE orchestra_etl.alerts SET since = now() + interval '1 day'",
+    )
+    report = database.transaction(
+        lambda c: evaluation.evaluate(c, [pending], PAUSES, every=evaluation.EVERY)
+    )
+    assert report.at is not None
+    assert report.findings[0].alert.since <= report.at
+
+
 def test_windows_before_the_begin_of_a_sweep_is_stored(empty_database_url: str) -> None:
     """With the schema of revision 0003, a window ends a minute before the end of a sweep."""
     upgrade(empty_database_url, revision="0003")

@@ -393,7 +393,10 @@ def test_the_lines_of_an_alert_explain_what_its_rule_measures(
     loaded: None, database: Database, database_url: str
 ) -> None:
     """An alert on a node quotes the parts of that node alone, and what may be missing."""
-    query(database_url, "INSERT INTO orchestra_etl.retention (id, run_horizon) VALUES (1, '2026-03-02Z')")
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.retention (id, run_horizon) VALUES (1, '2026-03-02Z')",
+    )
     content = Content(
         metric="cost", workflow_id="w", node="b", window_begin=PERIOD.since,
         window_end=PERIOD.until,

@@ -19,8 +19,9 @@ import structlog
 from sqlalchemy import Connection, Row, text
 
 from etl.alerts.channels import DEADLINE, Channels, NotDelivered
+from etl.alerts.content import Content, Evidence
 from etl.alerts.evidence import evidence_for
-from etl.alerts.message import Content, Evidence, Kind, Message, compose
+from etl.alerts.message import Kind, Message, compose
 from etl.database import Database
 from etl.errors import ConfigurationError
 

@@ -23,13 +23,13 @@ EVERY = 50.0
 
 
 class AlertFinding(msgspec.Struct, frozen=True):
-    """A subject that is not simply ok, after an evaluation."""
+    """A subject with a state to store or show, after an evaluation."""
 
     alert: Alert
     workflow_name: str | None
     messages: tuple[Notice, ...]
     contents: tuple[Mapping[str, Any], ...]
-    """What the evaluation knows about each message."""
+    """What each message needs from the evaluation."""
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):

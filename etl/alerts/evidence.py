@@ -1,6 +1,6 @@
-"""What the history adds to an alert: the most frequent failure, and runs to look at.
+"""What the history adds to an alert: the most frequent failure, example runs, and a cost's causes.
 
-Only rows inside the alert's window are read, by index, and never a payload.
+Only rows of the alert's window and of the time before it are read, by index, and never a payload.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from etl.alerts import completeness
-from etl.alerts.message import EXAMPLES, Content, Evidence
+from etl.alerts.content import EXAMPLES, Content, Evidence
 from etl.analytics.explanation import Calls, first_lines
 from etl.errors import SchemaMismatch
 
@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 SECONDS = 5.0
-"""The statement timeout. A message is sent without evidence rather than late."""
+"""The statement timeout. If it is exceeded, the message is sent without evidence."""
 
 _LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 

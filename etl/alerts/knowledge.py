@@ -1,8 +1,9 @@
-"""What is known about each workflow, and up to when: a number is only as good as its data.
+"""What is known about each workflow, and up to when.
 
-A window ends where the knowledge ends: when the last complete sweep began, or when the oldest run
-started that was listed a moment ago and is not read yet. Up to there, everything is known except
-what this module names: gaps, runs that cannot be read, dead letters, rollups that wait.
+Everything before a certain minute is known: the minute in which the last complete sweep began, or
+in which the oldest run started that was listed a moment ago and is not read yet. Windows end there.
+The exceptions are named by this module: gaps, runs that cannot be read, dead letters, and rollups
+that wait.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Row, text
 
 from etl.analytics import changed_groups
 
-# Seconds. A sweep or a read that is this much later than planned is late.
+# Seconds after its time at which a sweep or a read counts as late.
 PATIENCE = 300.0
 # Hours of a workflow that may wait in the queue of the rollups: they are computed from the runs.
 MOST_QUEUED = 48
@@ -154,15 +155,15 @@ class Known(msgspec.Struct, frozen=True):
     name: str | None
     labels: Mapping[str, str]
     since: datetime | None
-    """Start of the oldest run that is known; None: none is."""
+    """Start of the oldest known run; None: no run is known."""
     complete_until: datetime | None
     """As `orchestra.coverage` says; None: no sweep has completed."""
     until: datetime | None
     """The whole minute up to which all runs are known and read; None: no sweep has completed."""
     oldest_due: datetime | None
-    """Since when the read of a live run is due; None: none is."""
+    """When the longest waiting read of a live run was due; None: none waits."""
     problem: str | None
-    """Why nothing is known about this moment; None: it is."""
+    """Why the present state of the workflow is not known; None: it is known."""
     is_recomputed: bool
     """Whether so many hours of the rollups wait that their figures are old."""
     unread: Counted

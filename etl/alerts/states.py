@@ -107,7 +107,7 @@ def evaluated_at(connection: Connection) -> datetime | None:
 
 
 def any_unsettled(connection: Connection) -> bool:
-    """Return whether a stored state must end if there is no rule any more."""
+    """Return whether a stored state has to end because its rule was removed."""
     return bool(connection.execute(_UNSETTLED).scalar_one())
 
 
@@ -131,7 +131,7 @@ def mute(connection: Connection, rule: str, seconds: float) -> datetime:
 
 
 def unmute(connection: Connection, rule: str) -> bool:
-    """Let a rule tell again; return whether it was muted."""
+    """End the mute of a rule; return whether it was muted."""
     return connection.execute(_UNMUTE, {"rule": rule}).rowcount > 0
 
 

@@ -118,7 +118,7 @@ def test_a_queued_message_is_delivered_once(
     )
     assert (document["value"], document["threshold"]) == (0.43, 0.2)
     assert document["workflow"] == {"id": "w1", "name": "Weather jokes"}
-    assert "Failure rate is 43.0 %, above 20.0 %" in document["text"]
+    assert "Failure rate: 43.0 %, above 20.0 %" in document["text"]
     [row] = _rows(database_url)
     assert row["delivered"]
     assert (row["attempts"], row["failure"], row["waiting"]) == (1, None, False)

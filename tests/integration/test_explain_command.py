@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from etl.admin import retention
+from etl.alerts.content import Content
 from etl.alerts.evidence import evidence_for
-from etl.alerts.message import Content
 from etl.analytics import rollups
 from etl.analytics.explanation import FigureChange, Period, explain, first_lines
 from etl.database import Database

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -235,6 +237,32 @@ def test_a_clock_that_was_set_back_stops_no_evaluation(
     )
     assert report.at is not None
     assert report.findings[0].alert.since <= report.at
+
+
+def test_without_rules_nothing_is_imported_until_a_removed_rule_has_states(
+    database: Database, database_url: str
+) -> None:
+    """Without rules, a sync loads no module of the alerts; a state of a removed rule still ends."""
+    code = (
+        "import asyncio, sys; from types import SimpleNamespace; from etl import alerting;"
+        "from etl.database import Database; database = Database(sys.argv[1]);"
+        "settings = SimpleNamespace(alerts=(), workflows=(), api=SimpleNamespace("
+        "all_workflows=False));"
+        "asyncio.run(alerting.evaluate(settings, database)); database.close();"
+        "print([one for one in sys.modules if one.startswith('etl.alerts')])"
+    )
+
+    def loaded() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, database_url], capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert loaded() == "[]"
+    alert_rows.run(database_url, "r", "a", ago(5), "failed")
+    assert evaluate(database, database_url, rule()).firing == 1
+    assert "etl.alerts.states" in loaded()
+    assert state_of(database_url) == [("resolved", "no rule covers it any more")]
 
 
 def test_windows_before_the_begin_of_a_sweep_is_stored(empty_database_url: str) -> None:

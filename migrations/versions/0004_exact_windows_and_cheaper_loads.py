@@ -15,7 +15,13 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ("complete_sweeps_v1", "coverage_v2", "changed_days_v2")
+_SQL_FILES: tuple[str, ...] = (
+    "complete_sweeps_v1",
+    "coverage_v2",
+    "changed_days_v2",
+    "explained_periods_v2",
+    "explain_cost_v2",
+)
 
 
 def upgrade() -> None:

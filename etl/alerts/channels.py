@@ -200,19 +200,19 @@ async def _post(url: httpx.URL, message: Message, *, trust_env: bool) -> None:
     import aiohttp
 
     from etl.extract.http_dates import http_date, retry_after
-    from etl.extract.transport import open_transport
+    from etl.extract.transport import Transport
 
     headers = {"Content-Type": "application/json", "User-Agent": "orchestra-etl"}
     body = msgspec.json.encode(message.document)
     request = httpx.Request("POST", url, headers=headers, content=body)
-    transport = open_transport(str(url), trust_env=trust_env)
+    transport = Transport(str(url), trust_env=trust_env)
     try:
         async with asyncio.timeout(DEADLINE):
             response = await transport.handle_async_request(request)
             await response.aclose()
     except TimeoutError:
         raise NotDelivered("timeout") from None
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise NotDelivered(_kind_of(error)) from None
     finally:
         await transport.aclose()
@@ -229,7 +229,7 @@ def _kind_of(error: Exception) -> str:
     """Return what kept a response from coming, without the host."""
     import aiohttp
 
-    match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
+    match error:
         case aiohttp.ClientConnectorCertificateError():
             return "the TLS certificate is not trusted"
         case aiohttp.ClientConnectorDNSError():

@@ -14,7 +14,7 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ()
+_SQL_FILES: tuple[str, ...] = ("search_v3",)
 
 
 def upgrade() -> None:

@@ -119,7 +119,7 @@ bench: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed
 
 bench-stages: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.load_stage $(ARGS)
-	$(BIN)/python -m tests.benchmarks.fetch
+	$(if $(filter --help,$(ARGS)),,$(BIN)/python -m tests.benchmarks.fetch)
 
 bench-analytics: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
@@ -132,7 +132,7 @@ bench-export: $(VENV)/installed $(BENCH)/installed
 
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
-	$(BIN)/python -m tests.benchmarks.churn
+	$(if $(filter --help,$(ARGS)),,$(BIN)/python -m tests.benchmarks.churn)
 
 bench-search: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.search $(ARGS)

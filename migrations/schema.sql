@@ -2422,6 +2422,7 @@ CREATE FUNCTION orchestra.search(query text, workflow text DEFAULT NULL::text, n
 DECLARE
     folded CONSTANT text := orchestra.search_fold(query);
     pattern CONSTANT text := orchestra.search_pattern(query);
+    part CONSTANT text := orchestra.search_part(folded);
     is_indexed CONSTANT boolean := orchestra.search_is_indexed(query);
     first CONSTANT timestamptz := COALESCE(since, '-infinity');
     slice_start timestamptz;
@@ -2489,7 +2490,7 @@ BEGIN
                 WHERE (r.start_time >= $3 AND r.start_time < $4
                        OR r.start_time IS NULL AND r.first_seen_at >= $3 AND r.first_seen_at < $4)
                   AND ($5 IS NULL OR r.workflow_id = $5) AND %s
-                  AND %s strpos(orchestra.search_fold(%s), $1) > 0
+                  AND %s %s strpos(orchestra.search_fold(%s), $1) > 0
                 $sql$,
                 CASE WHEN b.of_steps THEN 's.id AS step_id, s.node_id, s.start_time'
                      ELSE 'NULL AS step_id, NULL AS node_id, NULL::timestamptz AS start_time' END,
@@ -2503,6 +2504,9 @@ BEGIN
                      ELSE '$6 IS NULL' END || b.condition,
                 CASE WHEN uses_index THEN format('orchestra.search_key(%s) LIKE $2 AND', b.said)
                      ELSE '' END,
+                CASE WHEN b.content IS NOT NULL
+                     THEN format('orchestra.search_may_contain(%s, $8, %L) AND',
+                                 b.content, b.of_steps AND b.place = 'output') END,
                 b.said
             ), ' UNION ALL ')
             FROM (VALUES
@@ -2528,7 +2532,8 @@ BEGIN
             ) AS b (part, of_steps, place, joined, content, said, condition)
             WHERE within IN ('all', b.part)
         ))
-            USING folded, pattern, slice_start, slice_end, workflow, node, max_hits - hits;
+            USING folded, pattern, slice_start, slice_end, workflow, node, max_hits - hits,
+                part;
         GET DIAGNOSTICS added = ROW_COUNT;
         hits := hits + added;
         slice_end := slice_start;
@@ -2618,6 +2623,21 @@ CREATE FUNCTION orchestra.search_key(said text) RETURNS text
 $$;
 COMMENT ON FUNCTION orchestra.search_key(said text) IS 'The text as the index of the search holds it: lower case, and ASCII alone.';
 
+CREATE FUNCTION orchestra.search_may_contain(data jsonb, part text, is_output boolean) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE COST 250 PARALLEL SAFE
+    AS $$
+DECLARE
+    said CONSTANT text := orchestra.search_fold(CAST(data AS text));
+BEGIN
+    RETURN strpos(said, part) > 0 OR is_output AND octet_length(said) - octet_length(
+        replace(replace(replace(replace(replace(replace(replace(said,
+            '"content": "', '"content": '), '"text": "', '"text": '), '"delta": "', '"delta": '),
+            '"response": "', '"response": '), '"completion": "', '"completion": '),
+            '"generation": "', '"generation": '), '"outputtext": "', '"outputtext": ')) > 1;
+END
+$$;
+COMMENT ON FUNCTION orchestra.search_may_contain(data jsonb, part text, is_output boolean) IS 'False only if search_text, or search_output of an output, cannot contain a folded phrase with this part (search_part).';
+
 CREATE FUNCTION orchestra.search_output(data jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
     AS $_$
@@ -2632,6 +2652,14 @@ CREATE FUNCTION orchestra.search_output(data jsonb) RETURNS text
         ) END)
 $_$;
 COMMENT ON FUNCTION orchestra.search_output(data jsonb) IS 'The text that a search reads in an output: search_text, and the chunks of a streamed answer, joined.';
+
+CREATE FUNCTION orchestra.search_part(folded text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT part FROM regexp_split_to_table(folded, '[\u0001-\u001f"\\]+') AS part
+    ORDER BY length(part) DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION orchestra.search_part(folded text) IS 'The longest part of a folded phrase that JSON does not escape.';
 
 CREATE FUNCTION orchestra.search_pattern(query text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE

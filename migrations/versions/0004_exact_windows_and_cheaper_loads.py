@@ -21,6 +21,7 @@ _SQL_FILES: tuple[str, ...] = (
     "changed_days_v2",
     "explained_periods_v2",
     "explain_cost_v2",
+    "search_v3",
 )
 
 

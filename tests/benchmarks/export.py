@@ -131,7 +131,11 @@ def show(figures: Sequence[Figure]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="make bench-export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="make bench-export",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--runs", type=int, default=300_000, help=f"with {NODES} steps each")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()

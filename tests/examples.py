@@ -7,4 +7,4 @@ from hypothesis import settings
 
 def examples(number: int) -> int:
     """Return `number`, or a quarter of it in `make test`, as the profile in `conftest.py` says."""
-    return number * settings.default.max_examples // 100
+    return number * settings().max_examples // 100

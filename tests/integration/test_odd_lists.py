@@ -109,7 +109,8 @@ ODD: dict[str, Odd] = {
     },
 }  # fmt: skip
 VARIANTS = [
-    "offset and limit ignored", "fixed page of 10, offset ignored", "page number from 1",
+    "offset and limit ignored", "limit ignored", "last whole page repeated",
+    "fixed page of 10, offset ignored", "page number from 1",
     "last rows repeated", *[name for name in ODD if name.startswith("newest forty")][2:],
 ]  # fmt: skip
 """Cases that differ little from another one; they are slow."""

@@ -71,3 +71,16 @@ def test_a_sync_imports_only_what_it_uses(database_url: str, tmp_path: Path) -> 
         "etl.admin", "etl.cron", "etl.demo", "etl.embedded", "etl.reports", "etl.service",
         "etl.simulator",
     }  # fmt: skip
+
+
+def test_an_export_without_changes_imports_only_what_it_uses(
+    database_url: str, tmp_path: Path
+) -> None:
+    """An `export run` with nothing to do loads neither the lake's libraries nor the HTTP client."""
+    config = tmp_path / "etl.toml"
+    config.write_text('[export]\nlocation = "lake"\n')
+    variables = environment(database_url, "http://127.0.0.1:1", ORCHESTRA_ETL_CONFIG=str(config))
+    assert run("export", "run", variables=variables).returncode == 0
+    packages, parts = _imported("export", "run", "--json", variables=variables)
+    assert not packages & {"aiohttp", "alembic", "httpx", "pyarrow", "pyiceberg"}
+    assert not parts & {"etl.extract", "etl.load", "etl.pipeline"}

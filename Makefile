@@ -7,6 +7,7 @@ ARGS ?=
 WORKERS ?=
 SUPERSET := .superset/venv
 BENCH := .bench/venv
+SINGER := .bench/singer
 DBT := .dbt/venv
 LAKE := .lake/venv
 SPARK := .spark/venv
@@ -42,7 +43,7 @@ Check a change
   make soak              1,000 kills, a long run of the service (20 minutes)
 
 Measure
-  make bench             speed beside dlt and a hand-written script (40 minutes)
+  make bench             speed beside dlt, Singer and a script (40 minutes)
   make bench-stages      load beside COPY, fetch beside httpx (2 minutes)
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
@@ -113,7 +114,7 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/installed $(BENCH)/installed
+bench: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-stages: $(VENV)/installed
@@ -140,7 +141,7 @@ bench-alerts: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
 
 # The first test is the longest.
-bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium
+bench-tiny: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(or $(WORKERS),3) --dist worksteal $(ARGS)
 
 docs: $(VENV)/installed
@@ -249,6 +250,14 @@ $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(BENCH); } && \
 		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@touch $@
+
+# The environment of the Singer SDK and its target, which `make bench` compares with.
+$(SINGER)/installed: tests/benchmarks/singer-requirements.lock
+	@echo "installing the Singer SDK and target-postgres into $(SINGER) (140 MB) ..."
+	@$(ALONE) { $(SINGER)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(SINGER); } && \
+		$(SINGER)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
 # The environment of dbt, for the tests of the package. Its requirements.in says why the

@@ -3136,6 +3136,17 @@ CREATE FUNCTION orchestra.without_reasoning(said text) RETURNS text
 $$;
 COMMENT ON FUNCTION orchestra.without_reasoning(said text) IS 'An answer without a block <think> or <thinking> at its start; null if nothing follows the block, or if it has no end.';
 
+CREATE FUNCTION orchestra_etl.mark_complete() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    NEW.complete_until := NEW.started_at;
+    RETURN NEW;
+END
+$$;
+COMMENT ON FUNCTION orchestra_etl.mark_complete() IS 'Stores when a sweep that completes began.';
+
 CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -3722,7 +3733,8 @@ CREATE TABLE orchestra_etl.sweeps (
     known_runs bigint,
     repaired_runs integer,
     last_error text,
-    list_problem text
+    list_problem text,
+    complete_until timestamp with time zone
 );
 COMMENT ON TABLE orchestra_etl.sweeps IS 'The state of each workflow''s sweeps of the run list.';
 COMMENT ON COLUMN orchestra_etl.sweeps.workflow_id IS 'The workflow.';
@@ -3738,6 +3750,7 @@ COMMENT ON COLUMN orchestra_etl.sweeps.known_runs IS 'Runs of the workflow known
 COMMENT ON COLUMN orchestra_etl.sweeps.repaired_runs IS 'Runs that the last walk of the whole list found missing from the tables and queued for a re-read.';
 COMMENT ON COLUMN orchestra_etl.sweeps.last_error IS 'Why the last sweep failed, in one line; null: it did not.';
 COMMENT ON COLUMN orchestra_etl.sweeps.list_problem IS 'How the run list deviates from the API''s description, by the last walk to its end; null: it does not.';
+COMMENT ON COLUMN orchestra_etl.sweeps.complete_until IS 'When the last complete sweep began; null: none has completed since this column exists.';
 
 CREATE VIEW orchestra.coverage AS
  WITH counted AS (
@@ -3772,7 +3785,7 @@ CREATE VIEW orchestra.coverage AS
     w.name AS workflow_name,
     oldest.start_time AS complete_since,
         CASE
-            WHEN (s.watermark > 0) THEN LEAST(s.started_at, s.swept_at)
+            WHEN (s.watermark > 0) THEN COALESCE(s.complete_until, LEAST(s.started_at, s.swept_at))
             ELSE NULL::timestamp with time zone
         END AS complete_until,
     gaps."all" AS gaps,
@@ -5591,6 +5604,9 @@ COMMENT ON TRIGGER mark_updated_days ON orchestra.runs IS 'Queues the days of ru
 
 CREATE TRIGGER mark_updated_days AFTER UPDATE ON orchestra.steps REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION orchestra_etl.mark_days_of_parts();
 COMMENT ON TRIGGER mark_updated_days ON orchestra.steps IS 'Queues the days of steps that change, for the export to a lake.';
+
+CREATE TRIGGER mark_complete BEFORE UPDATE ON orchestra_etl.sweeps FOR EACH ROW WHEN ((new.watermark <> old.watermark)) EXECUTE FUNCTION orchestra_etl.mark_complete();
+COMMENT ON TRIGGER mark_complete ON orchestra_etl.sweeps IS 'Stores when a sweep that completes began.';
 
 ALTER TABLE ONLY orchestra.inputs
     ADD CONSTRAINT inputs_step_id_fkey FOREIGN KEY (step_id) REFERENCES orchestra.steps(id) ON DELETE CASCADE;

@@ -11,4 +11,5 @@ for _module in pkgutil.walk_packages(etl.__path__, "etl."):
     if not _module.name.endswith(".__main__"):
         importlib.import_module(_module.name)
 
-importlib.import_module("etl.cli.commands")._command()
+for _ in importlib.import_module("etl.cli.commands")._command().commands.values():
+    pass

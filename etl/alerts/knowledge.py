@@ -23,19 +23,26 @@ PATIENCE = 300.0
 # Hours of a workflow that may wait in the queue of the rollups: they are computed from the runs.
 MOST_QUEUED = 48
 
-# While a sweep runs, only the end of the last complete one is known. It began up to a minute
-# earlier: a walk of the whole list is the only one that takes so long.
+# `complete_until` exists since revision 0004, and is null until the first sweep after it. Before,
+# only the end of the last complete sweep is known while a later one runs; it began up to a minute
+# earlier, because only a walk of the whole list takes so long.
 _WORKFLOWS = text("""
     SELECT w.id, w.name, w.labels,
-           CASE WHEN s.watermark = 0 THEN NULL WHEN s.started_at <= s.swept_at THEN s.started_at
-                ELSE s.swept_at - interval '60 seconds' END AS known_until,
-           CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.swept_at) END AS complete_until,
+           CASE WHEN s.watermark > 0
+               THEN COALESCE(s.began_at, CASE WHEN s.started_at <= s.swept_at THEN s.started_at
+                                              ELSE s.swept_at - interval '60 seconds' END)
+           END AS known_until,
+           CASE WHEN s.watermark > 0
+               THEN COALESCE(s.began_at, LEAST(s.started_at, s.swept_at)) END AS complete_until,
            oldest.start_time AS known_since,
            (SELECT min(l.due_at) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = w.id AND l.tracking IN ('open', 'stale') AND l.priority = 0
               AND l.due_at < :at) AS oldest_due
     FROM orchestra.workflows AS w
-    LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = w.id
+    LEFT JOIN (
+        SELECT *, CAST(to_jsonb(t) ->> 'complete_until' AS timestamptz) AS began_at
+        FROM orchestra_etl.sweeps AS t
+    ) AS s ON s.workflow_id = w.id
     LEFT JOIN LATERAL (
         SELECT r.start_time
         FROM orchestra.runs AS r

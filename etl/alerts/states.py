@@ -115,12 +115,12 @@ def any_unsettled(connection: Connection) -> bool:
     return bool(connection.execute(_UNSETTLED).scalar_one())
 
 
-def read(connection: Connection) -> dict[tuple[str, str], Alert]:
-    """Return the stored states by rule and subject."""
-    return {
-        (row.rule, row.subject): Alert(**{**row._mapping, "channels": tuple(row.channels)})
+def read(connection: Connection) -> list[Alert]:
+    """Return the stored states, ordered by rule and subject."""
+    return [
+        Alert(**{**row._mapping, "channels": tuple(row.channels)})
         for row in connection.execute(_READ)
-    }
+    ]
 
 
 def mutes(connection: Connection, at: datetime) -> dict[str, datetime]:

@@ -243,7 +243,7 @@ def _listed(connection: Connection) -> tuple[list[Listed], datetime | None]:
             reason=one.reason,
             muted_until=mutes.get(one.rule),
         )
-        for one in states.read(connection).values()
+        for one in states.read(connection)
     ]
     return found, states.evaluated_at(connection)
 

@@ -10,41 +10,90 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.main import get_command
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
 from etl import terminal
-from etl.cli import (
-    alerts,
-    config,
-    db,
-    dead_letters,
-    demo,
-    erase,
-    explain,
-    export,
-    gaps,
-    jobs,
-    prices,
-    prune,
-    rebuild,
-    redact,
-    rollups,
-    runs,
-    simulate,
-    status,
-    track,
-    workflows,
-)
 from etl.cli.context import Invocation, print_json_error
 from etl.cli.display import say
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseUnavailable, EtlError
 from etl.exit_status import ExitStatus
 from etl.terminal import LONGEST_LINE, plain
+
+_MODULES = {
+    "sync": "jobs",
+    "serve": "jobs",
+    "backfill": "jobs",
+    "track": "track",
+    "untrack": "track",
+    "status": "status",
+    "workflows": "workflows",
+    "erase": "erase",
+    "prune": "prune",
+    "rebuild": "rebuild",
+    "simulate": "simulate",
+    "demo": "demo",
+    "runs": "runs",
+    "explain": "explain",
+    "alerts": "alerts",
+    "dead-letters": "dead_letters",
+    "gaps": "gaps",
+    "redact": "redact",
+    "rollups": "rollups",
+    "prices": "prices",
+    "export": "export",
+    "db": "db",
+    "config": "config",
+}
+"""The module of `etl.cli` that registers each command, in the order of `--help`."""
+
+
+class _Commands(Mapping[str, Any]):
+    """The commands by name; looking one up imports its module.
+
+    To import and build all commands takes as long as the start of Python itself.
+    """
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._built:
+            part = typer.Typer(rich_markup_mode=None)
+            import_module(f"etl.cli.{_MODULES[name]}").register(part)
+            built = get_group(part)
+            _show_names_only(built)
+            self._built |= built.commands
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_MODULES)
+
+    def __len__(self) -> int:
+        return len(_MODULES)
+
+
+def _show_names_only(command: Any) -> None:
+    """Let the help of a command, and of those in it, show names of arguments instead of types."""
+    for parameter in command.params:
+        if parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: None
+    for inner in getattr(command, "commands", {}).values():
+        _show_names_only(inner)
+
+
+class _Group(TyperGroup):
+    """The command `orchestra-etl`."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = _Commands()  # type: ignore[assignment]
 
 
 def _epilog() -> str:
@@ -60,6 +109,7 @@ def _epilog() -> str:
 
 app = typer.Typer(
     name="orchestra-etl",
+    cls=_Group,
     help="The durable run history of Orchestra AI workflows, in PostgreSQL.",
     epilog=_epilog(),
     no_args_is_help=True,
@@ -100,45 +150,10 @@ def _options(
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
 """The environment variable with which a shell requests completions."""
 
-for group in (
-    jobs,
-    track,
-    runs,
-    explain,
-    status,
-    alerts,
-    workflows,
-    dead_letters,
-    gaps,
-    erase,
-    prune,
-    rebuild,
-    redact,
-    rollups,
-    prices,
-    export,
-    db,
-    config,
-    simulate,
-    demo,
-):
-    group.register(app)
-
 
 @functools.cache
 def _command() -> Any:
-    """Return the command with all its groups; its help shows names of arguments, not types."""
-
-    def name_only(command: Any) -> None:
-        for parameter in command.params:
-            if parameter.param_type_name == "argument":
-                parameter.display_type_rich = lambda ctx: None
-        for inner in getattr(command, "commands", {}).values():
-            name_only(inner)
-
-    made = get_command(app)
-    name_only(made)
-    return made
+    return get_command(app)
 
 
 def run(arguments: Sequence[str]) -> int:

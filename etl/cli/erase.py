@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -77,7 +76,9 @@ def erase(
     redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
     repeat the command when it can.
     """
-    from etl import app, exporting, redacting
+    from importlib.metadata import version
+
+    from etl import app, exporting, maintenance, redacting
     from etl.admin import erase as admin
     from etl.cli import erase_receipt, lake_cleaning, resolve
 
@@ -104,7 +105,7 @@ def erase(
             archived, problem = _archived(database, lake, selection, rules)
             if archived:
                 found = found.plus(admin.erase(database, admin.Selection(runs=archived), rules))
-            app.resolve_prices(settings, database)
+            maintenance.resolve_prices(settings, database)
             if lake is not None:
                 in_lake = lake_cleaning.clean(database, lake, problem)
         else:

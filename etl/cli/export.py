@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterator
@@ -71,6 +70,8 @@ def run(
     and repeat it at any time: it keeps what it has committed, and readers never see a part of a
     commit. [export] in the configuration names the lake.
     """
+    import asyncio
+
     from etl import app, exporting
 
     settings = invocation(context).settings()

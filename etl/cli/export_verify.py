@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -38,6 +37,8 @@ def verify(
     PostgreSQL do not agree. Days that wait for an export are not compared. It reads the versions of
     all rows and the footers of all files; with --deep, it reads every value on both sides.
     """
+    import asyncio
+
     from etl import app
 
     settings = invocation(context).settings()

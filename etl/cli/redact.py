@@ -206,11 +206,18 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
 async def _apply_stored(
     settings: Settings, database: Database, workflows: list[str] | None
 ) -> tuple[RedactionReport, int | None]:
-    from etl import app
+    from etl import maintenance, redacting
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        return await app.redact_stored(settings, database, workflows, stop.is_set), stop.number
+        report = await maintenance.redact_stored(
+            settings,
+            database,
+            redacting.open_redaction(settings),
+            workflows=workflows,
+            stopped=stop.is_set,
+        )
+        return report, stop.number
 
 
 async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Split, Split | None]:

@@ -12,7 +12,6 @@ from etl.export import (
     archive,
     changes,
     completeness,
-    day_digest,
     day_reader,
     days,
     garbage,
@@ -20,6 +19,7 @@ from etl.export import (
     whole_tables,
 )
 from etl.export.archive import Kept
+from etl.export.day_digest import DayDigest
 from etl.export.days import DayRecord
 from etl.export.destination import Destination
 from etl.export.lake import Lake
@@ -119,16 +119,20 @@ def _write_days(
         if written and is_over():
             break
         kept = archive.of_day(connection, lake, day)
-        counts = {table.name: _replace_day(connection, lake, table, kept) for table in tables}
-        digest = day_digest.describe(connection, tables, day).digest
-        written[day] = DayRecord(counts, digest, len(kept.runs))
+        digest = DayDigest()
+        counts = {
+            table.name: _replace_day(connection, lake, table, kept, digest) for table in tables
+        }
+        written[day] = DayRecord(counts, digest.text(), len(kept.runs))
         rows += sum(counts.values())
         on_days(len(written), len(queued) - len(written), rows)
     return written
 
 
-def _replace_day(connection: Connection, lake: Lake, table: LakeTable, kept: Kept) -> int:
+def _replace_day(
+    connection: Connection, lake: Lake, table: LakeTable, kept: Kept, digest: DayDigest
+) -> int:
     """Replace a day by PostgreSQL's rows and by what the lake keeps of it."""
     opened = lake.table(table)
-    rows = day_reader.read(connection, table, opened.schema, kept.day)
+    rows = day_reader.read(connection, table, opened.schema, kept.day, digest=digest)
     return opened.replace(kept.merged(connection, lake, table, rows), kept.day)

@@ -185,8 +185,7 @@ class _Verification:
         if row is None:
             self._report.add(day, None, "the day is not exported, and does not wait for an export")
             return
-        here = day_digest.describe(self._connection, self._tables, day)
-        if here.digest != row.digest:
+        if day_digest.describe(self._connection, self._tables, day) != row.digest:
             self._report.add(
                 day, None, "PostgreSQL holds other rows than those exported, and the day does not"
                 " wait for an export",

@@ -15,10 +15,11 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ()
+_SQL_FILES: tuple[str, ...] = ("complete_sweeps_v1", "coverage_v2")
 
 
 def upgrade() -> None:
+    _complete_sweeps()
     for name in _SQL_FILES:
         # `op.execute` would read a colon as a parameter. The driver reads a percent sign as one.
         statements = (_SQL / f"{name}.sql").read_text()
@@ -36,6 +37,19 @@ def _lake_queue() -> None:
             server_default=sa.text("now()"),
             nullable=False,
             comment="When the transaction began.",
+        ),
+        schema="orchestra_etl",
+    )
+
+
+def _complete_sweeps() -> None:
+    op.add_column(
+        "sweeps",
+        sa.Column(
+            "complete_until",
+            sa.DateTime(timezone=True),
+            comment="When the last complete sweep began; null: none has completed since this "
+            "column exists.",
         ),
         schema="orchestra_etl",
     )

@@ -16,6 +16,7 @@ from etl.alerts.knowledge import Pauses
 from etl.alerts.rules import Part, Rule
 from etl.analytics import rollups
 from etl.database import Database
+from etl.schema import upgrade
 from tests import alert_rows
 from tests.support import query
 
@@ -215,6 +216,17 @@ def test_silence_of_the_pipeline_is_not_silence_of_the_workflow(
     assert found is not None
     assert found.startswith(reason)
     assert told(database_url) == []
+
+
+def test_windows_before_the_begin_of_a_sweep_is_stored(empty_database_url: str) -> None:
+    """With the schema of revision 0003, a window ends a minute before the end of a sweep."""
+    upgrade(empty_database_url, revision="0003")
+    alert_rows.workflow(empty_database_url, "a", swept_at=ago(5))
+    query(empty_database_url, "UPDATE orchestra_etl.sweeps SET started_at = now()")
+    made = Database(empty_database_url, patience=5)
+    [known] = made.transaction(lambda c: knowledge.read(c, now(), PAUSES))
+    made.close()
+    assert known.until == ago(6)
 
 
 def gap(url: str, after: datetime, before: datetime | None) -> None:

@@ -279,22 +279,19 @@ def test_a_digest_changes_with_every_write(
     query(database_url, "INSERT INTO orchestra.run_payloads (run_id, inputs) VALUES ('first', '1')")
     _run(database_url, "second", SECOND)
 
-    def describe(day: date) -> day_digest.DayState:
-        def work(connection: Connection) -> day_digest.DayState:
+    def describe(day: date) -> str:
+        def work(connection: Connection) -> str:
             day_reader.prepare(connection)
             return day_digest.describe(connection, day_tables(payloads=True), day)
 
         return database.transaction(work)
 
     before, other = describe(FIRST), describe(SECOND)
-    assert before.rows == {
-        "runs": 1, "steps": 1, "step_failures": 0, "run_payloads": 1, "step_payloads": 1,
-    }  # fmt: skip
     assert describe(FIRST) == before
     with psycopg.connect(database_url) as writer:
         writer.execute("SET session_replication_role = replica")
         writer.execute(statement + (" WHERE id = 'first'" if "tracking" in statement else ""))
-    assert describe(FIRST).digest != before.digest
+    assert describe(FIRST) != before
     assert describe(SECOND) == other
 
 

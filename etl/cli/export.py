@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
-_BUSY = "another process is exporting: nothing was done; what is left waits for the next export"
+_BUSY = "another process is exporting, so nothing was done; what waits comes with the next export"
 
 
 def register(app: typer.Typer) -> None:
@@ -117,7 +117,7 @@ def _print_status(found: LakeStatus) -> None:
             ("payloads", "exported" if found.payloads else "not exported"),
             ("complete export", instant(found.exported_at)),
             ("days", f"{found.days:,}, {found.waiting:,} waiting for the next export"),
-            ("runs only here", f"{found.archived_runs:,}, removed from the database by retention"),
+            ("pruned runs", f"{found.archived_runs:,}, which only the lake has"),
         ],
     )
     if not found.published:

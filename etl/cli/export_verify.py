@@ -77,11 +77,11 @@ def _print(found: VerifyReport) -> None:
     listed = ", ".join(f"{name} {number:,}" for name, number in found.rows.items() if number)
     say(f"{counted(found.days, 'day')} compared: {listed or 'no rows'}")
     if found.waiting:
-        say(f"{counted(found.waiting, 'day')} or table waits for an export, and is not compared")
+        say(f"not compared, waiting for an export: {counted(found.waiting, 'day')} (or table)")
     if not found.complete:
         say("interrupted before all days were compared")
     elif found.ok:
-        values = "every value matches" if found.deep else "the lake matches"
-        say(f"{values} PostgreSQL" if found.deep else f"{values} the history")
+        what = "every value of the lake" if found.deep else "the lake"
+        say(f"{what} matches the history")
     else:
-        say("if PostgreSQL is right, `orchestra-etl export run --full` writes the lake again")
+        say("`orchestra-etl export run --full` writes the lake again from PostgreSQL")

@@ -1,4 +1,4 @@
-"""The end of `erase` and `redact apply`: the lake loses what the database has lost."""
+"""The last step of `erase` and `redact apply`: the lake follows the database."""
 
 from __future__ import annotations
 
@@ -53,10 +53,8 @@ def say_cleaned(found: LakeReceipt | None) -> None:
         return
     removed = found.removed
     listed = ", ".join(f"{name} {rows:,}" for name, rows in removed.rows.items() if rows)
-    say(
-        f"lake at {found.location}: {listed or 'no rows'} of erased runs removed,"
-        f" {counted(removed.files, 'former file')} deleted"
-    )
+    erased = f"{listed} of erased runs removed, " if listed else ""
+    say(f"lake at {found.location}: {erased}{counted(removed.files, 'former file')} deleted")
 
 
 def redact(database: Database, lake: ExportedLake) -> tuple[LakeReceipt, int]:

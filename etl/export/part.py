@@ -121,7 +121,8 @@ def _write_days(
         kept = archive.of_day(connection, lake, day)
         digest = DayDigest()
         counts = {
-            table.name: _replace_day(connection, lake, table, kept, digest) for table in tables
+            table.name: _replace_day(connection, lake, table=table, kept=kept, digest=digest)
+            for table in tables
         }
         written[day] = DayRecord(counts, digest.text(), len(kept.runs))
         rows += sum(counts.values())

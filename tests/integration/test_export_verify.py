@@ -172,7 +172,7 @@ def test_the_command_says_what_differs(
     command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
     printed = command("export", "verify", "--deep")
     assert (printed.status, printed.err) == (0, "")
-    assert printed.out.endswith("every value matches PostgreSQL\n")
+    assert printed.out.endswith("every value of the lake matches the history\n")
     lost = _files(world, "runs")[0]
     lost.unlink()
     printed = command("export", "verify", "--json")

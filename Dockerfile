@@ -2,14 +2,18 @@
 # the virtual environment points to it.
 FROM python:3.13-slim AS build
 WORKDIR /build
-COPY requirements.lock requirements-run.lock pyproject.toml README.md LICENSE ./
-# The build tools are part of requirements.lock, so that their hashes are checked, too.
+COPY requirements-build.lock requirements-run.lock requirements-export.lock \
+    requirements-alerts.lock pyproject.toml README.md LICENSE ./
 RUN python -m venv /build/tools \
     && /build/tools/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --require-hashes -r requirements.lock
+        --require-hashes -r requirements-build.lock
+# docker build --build-arg EXTRAS="export alerts" .
+ARG EXTRAS=""
 RUN python -m venv --without-pip /opt/orchestra-etl \
+    && locks=requirements-run.lock \
+    && for extra in $EXTRAS; do locks="$locks -r requirements-$extra.lock"; done \
     && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir \
-        --disable-pip-version-check --require-hashes -r requirements-run.lock
+        --disable-pip-version-check --require-hashes -r $locks
 COPY migrations migrations
 COPY etl etl
 RUN /build/tools/bin/python -m build --wheel --no-isolation --outdir /build/dist . \

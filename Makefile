@@ -7,6 +7,7 @@ ARGS ?=
 WORKERS ?=
 SUPERSET := .superset/venv
 BENCH := .bench/venv
+SINGER := .bench/singer
 DBT := .dbt/venv
 LAKE := .lake/venv
 SPARK := .spark/venv
@@ -42,7 +43,7 @@ Check a change
   make soak              1,000 kills, a long run of the service (20 minutes)
 
 Measure
-  make bench             speed beside dlt and a hand-written script (40 minutes)
+  make bench             speed beside dlt, Singer and a script (40 minutes)
   make bench-stages      load beside COPY, fetch beside httpx (2 minutes)
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
@@ -113,12 +114,12 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/installed $(BENCH)/installed
+bench: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 bench-stages: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.load_stage $(ARGS)
-	$(BIN)/python -m tests.benchmarks.fetch
+	$(if $(filter --help,$(ARGS)),,$(BIN)/python -m tests.benchmarks.fetch)
 
 bench-analytics: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
@@ -131,7 +132,7 @@ bench-export: $(VENV)/installed $(BENCH)/installed
 
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
-	$(BIN)/python -m tests.benchmarks.churn
+	$(if $(filter --help,$(ARGS)),,$(BIN)/python -m tests.benchmarks.churn)
 
 bench-search: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.search $(ARGS)
@@ -140,7 +141,7 @@ bench-alerts: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
 
 # The first test is the longest.
-bench-tiny: $(VENV)/installed $(BENCH)/installed $(SUPERSET)/installed .chromium
+bench-tiny: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(or $(WORKERS),3) --dist worksteal $(ARGS)
 
 docs: $(VENV)/installed
@@ -194,6 +195,10 @@ lock: $(VENV)/installed
 	$(BIN)/dependency-groups build | \
 		$(COMPILE) --constraint requirements.lock --output-file requirements-build.lock -
 	$(COMPILE) --constraint requirements.lock --output-file requirements-run.lock pyproject.toml
+	for extra in export alerts; do \
+		$(COMPILE) --constraint requirements.lock --extra $$extra \
+			--output-file requirements-$$extra.lock pyproject.toml || exit; \
+	done
 
 # Environments. A stamp file marks a complete installation. The next call completes an installation
 # that was interrupted, and updates one from an older lock file.
@@ -244,7 +249,15 @@ $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@echo "installing dlt into $(BENCH) ..."
 	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(BENCH); } && \
-		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+		$(BENCH)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@touch $@
+
+# The environment of the Singer SDK and its target, which `make bench` compares with.
+$(SINGER)/installed: tests/benchmarks/singer-requirements.lock
+	@echo "installing the Singer SDK and target-postgres into $(SINGER) (140 MB) ..."
+	@$(ALONE) { $(SINGER)/bin/python -m pip --version >/dev/null 2>&1 || \
+		$(PYTHON) -m venv --clear $(SINGER); } && \
+		$(SINGER)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
 
 # The environment of dbt, for the tests of the package. Its requirements.in says why the
@@ -253,7 +266,7 @@ $(DBT)/installed: tests/dbt/requirements.lock
 	@echo "installing dbt into $(DBT) (180 MB, half a minute) ..."
 	@$(ALONE) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(DBT); } && \
-		$(DBT)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
+		$(DBT)/bin/python $(PIP_INSTALL) --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
 # The environment of the engines that read an exported lake, for their tests.

@@ -2,48 +2,34 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
 
-from etl import alerting, exporting, logs, schema
-from etl.analytics import price_lists, prices, rollups
+from etl import alerting, exporting, logs, maintenance, schema
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
-from etl.extract.client import OrchestraClient
 from etl.ledger import rebuilds
-from etl.ledger.clock import DatabaseClock
-from etl.ledger.lifecycle import PollingPolicy
-from etl.pipeline.budget import RequestBudget
-from etl.pipeline.loading import Loader
-from etl.pipeline.poll import Poller
-from etl.pipeline.reading import Reader
-from etl.pipeline.sweep import Sweeper
-from etl.pipeline.sync import Syncer, WorkflowPlan
+from etl.redacting import open_redaction
 from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
-from etl.settings.prices import PriceSettings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
-from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.states import StateMap
 
 # Only some commands use what these import. Imported here, they would delay the start of all.
 if TYPE_CHECKING:
-    from etl.admin.rebuild import RebuildReport
-    from etl.admin.redaction import RedactionReport
-    from etl.admin.retention import Horizons, PruneReport
-    from etl.export.exported_runs import ExportedRuns
+    from etl.extract.client import OrchestraClient
+    from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.poll import Poller
+    from etl.pipeline.sync import Syncer, WorkflowPlan
     from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 # Seconds. A workflow that is this much behind its own schedule counts as failing. The delay of a
 # restart, of a deployment, or of an hourly cron job in place of the service is shorter.
@@ -132,6 +118,8 @@ async def open_client(
     Raises:
         ConfigurationError: there is no key, or the base URL cannot be used.
     """
+    from etl.extract.client import OrchestraClient
+
     api = settings.api
 
     def key() -> str:
@@ -186,6 +174,16 @@ async def open_jobs(
         ConfigurationError: there is no key, the state map names an unknown state, or the redaction
             key cannot be read.
     """
+    # Imported here: they load the HTTP client, a quarter of the start of a command without it.
+    from etl.ledger.clock import DatabaseClock
+    from etl.ledger.lifecycle import PollingPolicy
+    from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.loading import Loader
+    from etl.pipeline.poll import Poller
+    from etl.pipeline.reading import Reader
+    from etl.pipeline.sweep import Sweeper
+    from etl.pipeline.sync import Syncer
+
     polling = settings.polling
     clock = DatabaseClock()
     node_types: dict[str, Mapping[str, str]] = {}
@@ -264,7 +262,7 @@ async def serve(settings: Settings, database: Database) -> None:
             health,
             schedules,
             default_interval=DEFAULT_INTERVAL,
-            refresh=partial(refresh_rollups, settings, database),
+            refresh=partial(maintenance.refresh_rollups, settings, database),
             evaluate=partial(alerting.evaluate, settings, database, every=evaluation.EVERY),
             status=partial(_checked_status, settings, database),
             courier=alerting.open_courier(settings, database),
@@ -275,97 +273,6 @@ async def serve(settings: Settings, database: Database) -> None:
         )
         with stop_on_signals() as stop:
             await daemon.run(stop)
-
-
-async def refresh_rollups(
-    settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
-) -> rollups.RefreshReport:
-    """Bring the rollups up to date with the steps, and the prices with the models, in a thread.
-
-    The work ends early once `stopped` returns True.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
-    return await _priced(
-        settings, database, partial(rollups.drain, database, stopped=stopped), stopped
-    )
-
-
-async def prune(
-    settings: Settings,
-    database: Database,
-    wanted: Horizons,
-    *,
-    may_remove: ExportedRuns | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> PruneReport:
-    """Remove rows older than these horizons; end early once `stopped` returns True.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
-    from etl.admin import retention
-
-    work = partial(retention.prune, database, wanted, may_remove=may_remove, stopped=stopped)
-    return await _priced(settings, database, work, stopped)
-
-
-async def redact_stored(
-    settings: Settings,
-    database: Database,
-    workflows: Sequence[str] | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> RedactionReport:
-    """Apply the current redaction rules to the stored rows of these workflows, or of all.
-
-    The work ends early once `stopped` returns True.
-
-    Raises:
-        ConfigurationError: the redaction key cannot be read.
-        DatabaseError: the database cannot be used.
-    """
-    from etl.admin import redaction
-
-    work = partial(
-        redaction.redact_stored,
-        database,
-        open_redaction(settings),
-        workflows=workflows,
-        stopped=stopped,
-    )
-    return await _priced(settings, database, work, stopped)
-
-
-async def rebuild_stored(
-    settings: Settings,
-    database: Database,
-    only: Sequence[str] | None = None,
-    stopped: Callable[[], bool] = lambda: False,
-) -> RebuildReport:
-    """Rebuild the derived columns of these workflows, or of all, from the stored steps.
-
-    The work ends early once `stopped` returns True.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-        SchemaMismatch: another version of the program has the newest rules.
-    """
-    from etl.admin import rebuild
-
-    return await _priced(
-        settings, database, partial(rebuild.rebuild, database, only=only, stopped=stopped), stopped
-    )
-
-
-async def _priced(
-    settings: Settings, database: Database, work: Callable[[], T], stopped: Callable[[], bool]
-) -> T:
-    """Run work that refreshes the rollups in a thread, then bring the prices up to date."""
-    done = await asyncio.to_thread(work)
-    if not stopped():
-        await asyncio.to_thread(resolve_prices, settings, database)
-    return done
 
 
 def _checked_status(settings: Settings, database: Database) -> Status:
@@ -405,50 +312,10 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
     return database.transaction(read)
 
 
-def resolve_prices(settings: Settings, database: Database) -> int:
-    """Bring the prices up to date with the rules and the models in the stored steps.
-
-    Returns the number of prices written or removed.
-
-    Raises:
-        DatabaseError: the database cannot be used.
-    """
-    rules = [price_rule(one) for one in settings.prices]
-    return database.transaction(lambda c: prices.resolve(c, rules))
-
-
-def price_rule(setting: PriceSettings) -> price_lists.PriceRule:
-    """Return the rule of a price from the configuration or from `prices set`."""
-    return price_lists.PriceRule(
-        model=setting.model,
-        currency=setting.currency,
-        amounts=setting.amounts,
-        provider=setting.provider,
-        valid_from=setting.valid_from or price_lists.ALWAYS,
-        service_tier=setting.service_tier,
-        above_input_tokens=setting.above_input_tokens,
-    )
-
-
-def open_redaction(settings: Settings) -> Redaction:
-    """Return the redaction rules with their key.
-
-    Raises:
-        ConfigurationError: the key cannot be read.
-    """
-    key = settings.read_redaction_key()
-    logs.add_secret(key)
-    return Redaction(
-        [
-            RedactionRule(rule.path, rule.action, rule.workflow, rule.node)
-            for rule in settings.redaction.rules
-        ],
-        key,
-    )
-
-
 def plans(settings: Settings) -> list[WorkflowPlan]:
     """Return what the configuration says about each workflow."""
+    from etl.pipeline.sync import WorkflowPlan
+
     return [
         WorkflowPlan(
             id=workflow.id,

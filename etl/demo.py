@@ -13,22 +13,29 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
-from sqlalchemy import Connection, text
+from sqlalchemy import text
 
-from etl import alerting, app, database, exporting, logs, schema, settings, terminal
+from etl import (
+    alerting,
+    app,
+    database,
+    demo_report,
+    exporting,
+    logs,
+    maintenance,
+    schema,
+    settings,
+    terminal,
+)
 from etl.admin import roles
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError
@@ -41,8 +48,6 @@ from etl.simulator.server import Simulator
 if TYPE_CHECKING:
     from rich.console import Console
 
-_CHECKOUT = Path(__file__).parents[1] / "config" / "superset"
-"""The folder of the dashboards in a checkout; an installed package has none."""
 KEY = "demo-key"
 RUNS_PER_WORKFLOW = 300
 BURST = Burst(workflow=1, begin=timedelta(hours=-3), end=timedelta(minutes=-1), failure_rate=0.95)
@@ -57,63 +62,6 @@ _BACKLOG = text("""
            count(*) FILTER (WHERE steps_observed_at IS NOT NULL) AS loaded
     FROM orchestra_etl.run_ledger
 """)
-
-_SUMMARY = text("""
-    SELECT w.name, r.runs, r.succeeded, r.failed, r.cancelled, r.open, r.newest, s.steps, s.tokens
-    FROM orchestra.workflows AS w
-    JOIN (
-        SELECT workflow_id, count(*) AS runs,
-               count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
-               count(*) FILTER (WHERE outcome IN ('failed', 'soft_failed')) AS failed,
-               count(*) FILTER (WHERE outcome = 'cancelled') AS cancelled,
-               count(*) FILTER (WHERE outcome IN ('pending', 'running')) AS open,
-               EXTRACT(epoch FROM now() - max(start_time)) AS newest
-        FROM orchestra.run_summary GROUP BY workflow_id
-    ) AS r ON r.workflow_id = w.id
-    JOIN (
-        SELECT workflow_id, count(*) AS steps, sum(total_tokens) AS tokens
-        FROM orchestra.steps GROUP BY workflow_id
-    ) AS s ON s.workflow_id = w.id
-    ORDER BY w.name
-""")
-
-_ALERTS = text("""
-    SELECT rule, state, round((100 * value)::numeric, 1) || ' %' AS value,
-           round((100 * threshold)::numeric, 1) || ' %' AS above,
-           to_char(fired_at, 'HH24:MI:SS') AS fired, to_char(resolved_at, 'HH24:MI:SS') AS resolved
-    FROM orchestra.alerts ORDER BY fired_at DESC LIMIT 3
-""")
-
-EXAMPLES = (
-    (
-        "Success rate and typical duration by workflow",
-        """SELECT workflow_name, count(*) AS runs,
-       round(100 * avg((outcome = 'succeeded')::int)
-             FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')),
-             1) AS success_percent,
-       round((percentile_cont(0.5) WITHIN GROUP (ORDER BY duration_ms) / 1000)
-             ::numeric, 2) AS median_seconds
-FROM orchestra.run_summary
-WHERE tracking = 'final' GROUP BY workflow_name ORDER BY workflow_name""",
-    ),
-    (
-        "The slowest nodes",
-        """SELECT w.name AS workflow, s.node_id, count(*) AS steps,
-       round((percentile_cont(0.95) WITHIN GROUP (ORDER BY s.duration_ms))
-             ::numeric) AS p95_ms
-FROM orchestra.steps s JOIN orchestra.workflows w ON w.id = s.workflow_id
-WHERE s.duration_ms IS NOT NULL
-GROUP BY w.name, s.node_id ORDER BY p95_ms DESC LIMIT 5""",
-    ),
-    (
-        "Tokens and cost of the models that took the most tokens",
-        """SELECT provider, model, sum(calls) AS calls, sum(input_tokens) AS input,
-       sum(output_tokens) AS output,
-       round(sum(cost), 4) AS cost, currency AS unit
-FROM orchestra.model_usage GROUP BY provider, model, currency
-ORDER BY sum(total_tokens) DESC NULLS LAST LIMIT 10""",
-    ),
-)
 
 
 def demo(*, exit_when_loaded: bool, export: str | None = None) -> int:
@@ -264,7 +212,7 @@ async def _run(
                 Health(),
                 schedules,
                 default_interval=5.0,
-                refresh=partial(app.refresh_rollups, loaded, own),
+                refresh=partial(maintenance.refresh_rollups, loaded, own),
                 evaluate=partial(alerting.evaluate, loaded, own),
                 pace=Pace(evaluate=5.0),
             )
@@ -277,10 +225,12 @@ async def _run(
                     return 128 + (stop.number or 0)
                 # The service's own refresh may not run before the demo ends. If it runs just now,
                 # it holds the lock, and may have begun before the last runs were loaded.
-                while (await app.refresh_rollups(loaded, own, stop.is_set)).busy:  # noqa: ASYNC110
+                while (await maintenance.refresh_rollups(loaded, own, stop.is_set)).busy:  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
                 await alerting.evaluate(loaded, own, wait=True)
-                await _present(own, console, time.monotonic() - begun, jobs.client.requests_sent)
+                await demo_report.present(
+                    own, console, time.monotonic() - begun, jobs.client.requests_sent
+                )
                 if loaded.export.location is not None:
                     await exporting.export(loaded, own, stop.is_set)
                     console.print(
@@ -321,31 +271,12 @@ async def _load_backlog(
     with Progress(*columns, console=console) as bar:
         task = bar.add_task("runs", total=None)
         while not stop.is_set() and not service.done():
-            row = (await _query(own, _BACKLOG))[0]
+            row = (await demo_report.query(own, _BACKLOG))[0]
             bar.update(task, completed=row.loaded, total=row.listed or None)
             if row.swept >= workflows and row.loaded >= row.listed:
                 return True
             await asyncio.sleep(0.2)
     return False
-
-
-async def _present(own: database.Database, console: Console, seconds: float, requests: int) -> None:
-    rows = await _query(own, _SUMMARY)
-    runs, steps = sum(row.runs for row in rows), sum(row.steps for row in rows)
-    console.print(
-        f"\nloaded {runs:,} runs with {steps:,} steps in {seconds:.1f} s, {requests:,} requests\n"
-    )
-    console.print(_table(rows))
-    console.print("failed includes soft failures: runs that succeeded despite an error")
-    if alerts := await _query(own, _ALERTS):
-        console.print("\n[bold]Alerts on the runs of the last three hours[/bold] (times in UTC)\n")
-        console.print(_alerts_table(alerts))
-    for title, sql in EXAMPLES:
-        console.print(f"\n[bold]{title}[/bold]\n{sql};\n")
-        result = await _query(own, text(sql))
-        console.print(_result_table(result))
-    if _CHECKOUT.exists():
-        console.print("\nsee this data as dashboards in a browser: run `make dashboards`")
 
 
 def _invite(home: Path, console: Console, *, over: bool) -> None:
@@ -389,67 +320,8 @@ async def _watch(
         return
     with Live(console=console, refresh_per_second=2) as live:
         while not stop.is_set() and not service.done():
-            runs, alerts = await _query(own, _SUMMARY), await _query(own, _ALERTS)
-            live.update(Group(_table(runs), "", _alerts_table(alerts)))
+            live.update(await demo_report.current(own))
             try:
                 await asyncio.wait_for(stop.wait(), 1.0)
             except TimeoutError:
                 continue
-
-
-def _table(rows: Sequence[Any]) -> Table:
-    table = _empty_table()
-    table.add_column("workflow", no_wrap=True)
-    for name in ("runs", "ok", "failed", "cancelled", "open", "newest", "steps", "tokens"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        figures = (row.runs, row.succeeded, row.failed, row.cancelled, row.open)
-        newest = f"{row.newest:,.0f} s" if row.newest is not None else "-"
-        table.add_row(
-            row.name,
-            *(f"{n:,}" for n in figures),
-            newest,
-            f"{row.steps:,}",
-            "-" if row.tokens is None else f"{row.tokens:,}",
-        )
-    return table
-
-
-def _alerts_table(rows: Sequence[Any]) -> Table:
-    table = _empty_table()
-    for name in ("alert", "state", "failure rate", "limit", "fired", "resolved"):
-        table.add_column(name, no_wrap=True)
-    for row in rows:
-        shown = Text(row.state, "bold red" if row.state == "firing" else "green")
-        table.add_row(row.rule, shown, *(one or "-" for one in row[2:]))
-    return table
-
-
-def _empty_table() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-
-
-def _result_table(rows: Sequence[Any]) -> Table:
-    """Return the rows as a table in which numbers are aligned right."""
-    table = _empty_table()
-    for name, values in zip(rows[0]._fields, zip(*rows, strict=True), strict=True) if rows else ():
-        is_number = all(
-            value is None or isinstance(value, int | float | Decimal) for value in values
-        )
-        table.add_column(name, justify="right" if is_number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row))
-    return table
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int | float | Decimal) else str(value)
-
-
-async def _query(own: database.Database, statement: Any) -> Sequence[Any]:
-    def work(connection: Connection) -> Sequence[Any]:
-        return connection.execute(statement).all()
-
-    return await asyncio.to_thread(own.transaction, work)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from pydantic import ValidationError
 
-from etl import schema
+from etl import redacting, schema
 from etl.database import Database
 from etl.errors import ConfigurationError, LakeError
 from etl.settings import Settings
@@ -33,7 +33,8 @@ def lake(settings: Settings) -> Destination:
     """Return where the lake is.
 
     Raises:
-        ConfigurationError: no lake is configured, or the packages for it are not installed.
+        ConfigurationError: no lake is configured, the packages for it are not installed, or the
+            redaction key cannot be read.
     """
     export = settings.export
     if export.location is None:
@@ -53,6 +54,7 @@ def lake(settings: Settings) -> Destination:
         namespace=export.namespace,
         payloads=export.payloads,
         file_bytes=export.file_bytes,
+        redaction=redacting.open_redaction(settings) if settings.redaction.rules else None,
     )
 
 
@@ -85,6 +87,7 @@ async def export(
     *,
     full: bool = False,
     since: date | None = None,
+    without_payloads: bool = False,
     on_days: Callable[[int, int, int], None] = lambda done, waiting, rows: None,
 ) -> ExportReport:
     """Bring the lake up to date, in a thread; see `exporter.run`.
@@ -99,8 +102,8 @@ async def export(
     from etl.export import exporter
 
     return await asyncio.to_thread(
-        exporter.run, database, destination, full=full, since=since, on_days=on_days,
-        stopped=stopped,
+        exporter.run, database, destination, full=full, since=since,
+        without_payloads=without_payloads, on_days=on_days, stopped=stopped,
     )  # fmt: skip
 
 

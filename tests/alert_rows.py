@@ -24,9 +24,10 @@ def swept(url: str, id: str, at: datetime) -> None:
     """Say that a sweep of the workflow began and completed at this time."""
     query(
         url,
-        "INSERT INTO orchestra_etl.sweeps (workflow_id, fencing_token, watermark, started_at,"
+        "INSERT INTO orchestra_etl.sweeps AS s (workflow_id, fencing_token, watermark, started_at,"
         " swept_at) VALUES (%s, 1, 1, %s, %s) ON CONFLICT (workflow_id) DO UPDATE"
-        " SET started_at = excluded.started_at, swept_at = excluded.swept_at, watermark = 1",
+        " SET started_at = excluded.started_at, swept_at = excluded.swept_at,"
+        " fencing_token = s.fencing_token + 1, watermark = s.fencing_token + 1",
         id, at, at,
     )  # fmt: skip
 

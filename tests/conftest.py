@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -36,7 +37,14 @@ os.environ["ORCHESTRA_ETL_HOME"] = f"{os.devnull}/home"
 
 # The duration of an example depends on the machine's other users.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("busy"), max_examples=25)
 settings.load_profile("busy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples where the slow variants are left out; CI draws all of them."""
+    if config.getoption("markexpr") == "not slow":
+        settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:
@@ -76,7 +84,8 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
 @pytest.fixture
 def database_url(postgres_server: EmbeddedPostgres, template_database: str) -> Iterator[str]:
     """Provide the URL of a new database with the current schema."""
-    yield from _fresh_database(postgres_server, template_database)
+    with fresh_database(postgres_server, template_database) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -84,13 +93,15 @@ def read_only_database_url(
     postgres_server: EmbeddedPostgres, template_database: str
 ) -> Iterator[str]:
     """Provide the URL of a database with the current schema for all tests that write nothing."""
-    yield from _fresh_database(postgres_server, template_database, read_only=True)
+    with fresh_database(postgres_server, template_database, read_only=True) as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """Provide the URL of a new database without a schema."""
-    yield from _fresh_database(postgres_server, "template1")
+    with fresh_database(postgres_server, "template1") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -99,9 +110,11 @@ def sample_steps() -> bytes:
     return (ROOT / "tests" / "samples" / "steps.json").read_bytes()
 
 
-def _fresh_database(
+@contextmanager
+def fresh_database(
     server: EmbeddedPostgres, template: str, *, read_only: bool = False
 ) -> Iterator[str]:
+    """Provide the URL of a new copy of the database `template`, which nothing may be using."""
     name = f"test_{next(_numbers)}"
     identifier = sql.Identifier(name)
     with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:

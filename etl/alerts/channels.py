@@ -144,11 +144,18 @@ def _is_webhook(url: str) -> bool:
 
 
 def _webhook(name: str, url: str) -> httpx.URL:
+    """Return the URL of a webhook.
+
+    Raises:
+        ConfigurationError: it is not valid.
+    """
     try:
         found = httpx.URL(url)
-    except httpx.InvalidURL:
-        found = httpx.URL("")
-    if not found.host:
+        # httpx accepts names and ports to which nothing can connect.
+        is_valid = found.host.encode("idna") != b"" and (found.port or 80) < 65536
+    except (httpx.InvalidURL, UnicodeError):
+        is_valid = False
+    if not is_valid:
         raise ConfigurationError(f"notify.{name}: its URL is not a valid URL")
     return found
 

@@ -3,23 +3,25 @@
 The evaluation writes a notification in the transaction that changes the alert. A delivery claims it
 for the time of a lease, sends it outside any transaction, and then marks it as delivered. If the
 process crashes in between, the lease ends and the message is sent again, with the same key: at
-least once. Replicas skip each other's leases. The notifications of one alert keep their order in
-each channel, so that "resolved" never arrives before "firing".
+least once. A process that is stopped releases its claim. Replicas skip each other's leases. The
+notifications of one alert keep their order in each channel, so that "resolved" never arrives before
+"firing".
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import structlog
 from sqlalchemy import Connection, Row, text
 
 from etl.alerts.channels import DEADLINE, Channels, NotDelivered
+from etl.alerts.content import Content, Evidence
 from etl.alerts.evidence import evidence_for
-from etl.alerts.message import Content, Evidence, Kind, Message, compose
+from etl.alerts.message import Kind, Message, compose
 from etl.database import Database
 from etl.errors import ConfigurationError
 
@@ -28,6 +30,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds. Longer than a message can take: its evidence, and the channel's deadline.
 LEASE = 3 * DEADLINE
+# Seconds that a message being sent gets when the process is to stop. Then its claim is released.
+STOP_PATIENCE = 2.0
 # Seconds until the first retry. The pause doubles with each attempt, up to the longest one.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 # Seconds for which a receiver may at most ask to wait.
@@ -49,12 +53,17 @@ _EXPIRE = text("""
     RETURNING rule, channel, kind
 """)
 
+# A time twice as far in the future as any lease or pause shows that the database's clock was set
+# back. Twice, because `now()` of a transaction that began earlier is earlier.
 _CLAIM = text("""
     WITH due AS (
         SELECT n.id
         FROM orchestra_etl.alert_notifications AS n
         WHERE n.channel = :channel
-          AND n.next_attempt_at <= now() AND (n.leased_until IS NULL OR n.leased_until < now())
+          AND (n.next_attempt_at <= now()
+               OR n.next_attempt_at > now() + make_interval(secs => 2 * :longest_pause))
+          AND ((n.leased_until IS NULL OR n.leased_until < now())
+               OR n.leased_until > now() + make_interval(secs => 2 * :lease))
           AND NOT EXISTS (
               SELECT FROM orchestra_etl.alert_notifications AS earlier
               WHERE earlier.rule = n.rule AND earlier.subject = n.subject
@@ -71,6 +80,12 @@ _CLAIM = text("""
     RETURNING n.id, n.key, n.rule, n.kind, n.channel, n.attempts, n.content::text AS content
 """)
 
+# `attempts` identifies the claim: if its lease has ended, the next claim decides.
+_RELEASE = text("""
+    UPDATE orchestra_etl.alert_notifications SET leased_until = NULL
+    WHERE id = :id AND attempts = :attempts AND delivered_at IS NULL
+""")
+
 _DELIVERED = text("""
     UPDATE orchestra_etl.alert_notifications
     SET delivered_at = now(), next_attempt_at = NULL, leased_until = NULL, failure = NULL
@@ -82,7 +97,6 @@ _FORGET = text("""
     WHERE next_attempt_at IS NULL AND created_at < now() - make_interval(secs => :kept)
 """)
 
-# `attempts` identifies the claim: if its lease has ended, the next claim decides.
 _FAILED = text("""
     UPDATE orchestra_etl.alert_notifications
     SET next_attempt_at = CASE WHEN created_at >= now() - make_interval(secs => :give_up_after)
@@ -129,31 +143,41 @@ class Courier:
         """The names of the configured channels."""
         return self._channels.names
 
-    async def deliver_all(self, stopped: Callable[[], bool] = lambda: False) -> list[Delivery]:
+    async def deliver_all(self, stop: asyncio.Event | None = None) -> list[Delivery]:
         """Deliver to every channel what is due, side by side (see `deliver`)."""
-        done = await asyncio.gather(*(self.deliver(one, stopped) for one in self.channels))
+        done = await asyncio.gather(*(self.deliver(one, stop) for one in self.channels))
         return [one for deliveries in done for one in deliveries]
 
-    async def deliver(
-        self, channel: str, stopped: Callable[[], bool] = lambda: False
-    ) -> list[Delivery]:
+    async def deliver(self, channel: str, stop: asyncio.Event | None = None) -> list[Delivery]:
         """Deliver to one channel what is due, until one attempt fails, and return the attempts.
 
-        An idle check costs two index scans. The work ends early once `stopped` returns True.
+        An idle check costs two index scans. When `stop` is set, a message that is being sent gets
+        `STOP_PATIENCE`, and the work ends.
 
         Raises:
             DatabaseError: the database cannot be used. What has been sent by then may be sent
                 again.
         """
+        stop = stop or asyncio.Event()
         done: list[Delivery] = []
-        while not stopped() and not (done and done[-1].failure):
+        while not stop.is_set() and not (done and done[-1].failure):
             given_up, claimed = await self._database.in_thread(lambda c: self._claim(c, channel))
             for row in given_up:
                 log.error("notification_given_up", **row._mapping)
             if claimed is None:
                 break
-            done.append(await self._attempt(claimed))
+            attempt = asyncio.create_task(self._attempt(claimed))
+            if not await _finished(attempt, stop):
+                attempt.cancel()
+                await self._release(claimed)
+                break
+            done.append(attempt.result())
         return done
+
+    async def _release(self, row: _Row) -> None:
+        """Let the next delivery claim a notification at once."""
+        parameters = {"id": row.id, "attempts": row.attempts}
+        await self._database.in_thread(lambda c: c.execute(_RELEASE, parameters))
 
     async def _attempt(self, row: _Row) -> Delivery:
         """Send a claimed notification and record the result."""
@@ -196,7 +220,10 @@ class Courier:
         self._outbox_exists = True
         parameters = {"channels": list(self.channels), "give_up_after": GIVE_UP_AFTER}
         given_up = connection.execute(_EXPIRE, parameters).all()
-        claimed = connection.execute(_CLAIM, {"channel": channel, "lease": LEASE}).one_or_none()
+        claimed = connection.execute(
+            _CLAIM,
+            {"channel": channel, "lease": LEASE, "longest_pause": LONGEST_REQUESTED_PAUSE},
+        ).one_or_none()
         return given_up, claimed
 
     def _complete(self, connection: Connection, row: _Row) -> Message:
@@ -217,6 +244,18 @@ class Courier:
         """Record that a notification is delivered, and forget old ones."""
         connection.execute(_DELIVERED, {"id": row.id})
         connection.execute(_FORGET, {"kept": KEPT})
+
+
+async def _finished(attempt: asyncio.Task[Delivery], stop: asyncio.Event) -> bool:
+    """Wait for an attempt, from the stop on for `STOP_PATIENCE`; return whether it is finished."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({attempt, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not attempt.done():
+            await asyncio.wait({attempt}, timeout=STOP_PATIENCE)
+        return attempt.done()
+    finally:
+        stopping.cancel()
 
 
 def pause_after(attempts: int, requested: float | None) -> float:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 
 from etl.alerts import knowledge, states
 from etl.alerts.knowledge import Known, Pauses
-from etl.alerts.measures import Measures, WantedWindows, overdue
+from etl.alerts.measures import Measures, WantedWindows
+from etl.alerts.overdue import overdue
 from etl.alerts.rules import OF_CALLS, QUANTILES, WEEKS, WITHOUT_WINDOW, Rule
 from etl.alerts.states import Change
 from etl.alerts.transitions import Alert, Notice, Transition, end, follow
@@ -22,13 +23,13 @@ EVERY = 50.0
 
 
 class AlertFinding(msgspec.Struct, frozen=True):
-    """A subject that is not simply ok, after an evaluation."""
+    """A subject with a state to store or show, after an evaluation."""
 
     alert: Alert
     workflow_name: str | None
     messages: tuple[Notice, ...]
     contents: tuple[Mapping[str, Any], ...]
-    """What the evaluation knows about each message."""
+    """What each message needs from the evaluation."""
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
@@ -77,7 +78,7 @@ def evaluate(
 
 def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> EvaluationReport:
     """Return what `evaluate` would find and queue now; write nothing."""
-    return _evaluated(connection, rules, pauses, states.now(connection))[0]
+    return _evaluated(connection, rules, pauses, knowledge.now(connection))[0]
 
 
 def judged(
@@ -104,12 +105,15 @@ def judged(
 def _evaluated(
     connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
 ) -> tuple[EvaluationReport, list[Change]]:
-    stored = states.read(connection)
+    stored: dict[str, dict[str, Alert]] = {}
+    for alert in states.read(connection):
+        stored.setdefault(alert.rule, {})[alert.subject] = alert
     muted = states.mutes(connection, at)
     findings, changes, subjects = [], [], 0
     for rule, known, verdict in judged(connection, rules, pauses, at):
         subjects += 1
-        before = stored.pop((rule.name, rule.subject(known.id)), None) if stored else None
+        own = stored.get(rule.name)
+        before = own.pop(rule.subject(known.id), None) if own else None
         if verdict.is_breached is False and before is None:
             continue
         after = follow(before, rule, known.id, verdict=verdict, at=at, is_muted=rule.name in muted)
@@ -118,8 +122,9 @@ def _evaluated(
             findings.append(AlertFinding(after.alert, known.name, after.messages, contents))
         if after.alert != before:
             changes.append(Change(before, after, rule.metric, contents))
-    names = states.names(connection) if stored else {}
-    for before in stored.values():
+    rest = [alert for own in stored.values() for alert in own.values()]
+    names = states.names(connection) if rest else {}
+    for before in rest:
         after = end(before, at)
         name = names.get(before.workflow_id)
         content = {"workflow_id": before.workflow_id, "workflow_name": name, "value": before.value}

@@ -1,8 +1,9 @@
-"""What is known about each workflow, and up to when: a number is only as good as its data.
+"""What is known about each workflow, and up to when.
 
-A window ends where the knowledge ends: when the last complete sweep began, or when the oldest run
-started that was listed a moment ago and is not read yet. Up to there, everything is known except
-what this module names: gaps, runs that cannot be read, dead letters, rollups that wait.
+Everything before a certain minute is known: the minute in which the last complete sweep began, or
+in which the oldest run started that was listed a moment ago and is not read yet. Windows end there.
+The exceptions are named by this module: gaps, runs that cannot be read, dead letters, and rollups
+that wait.
 """
 
 from __future__ import annotations
@@ -18,24 +19,31 @@ from sqlalchemy import Connection, Row, text
 
 from etl.analytics import changed_groups
 
-# Seconds. A sweep or a read that is this much later than planned is late.
+# Seconds after its time at which a sweep or a read counts as late.
 PATIENCE = 300.0
 # Hours of a workflow that may wait in the queue of the rollups: they are computed from the runs.
 MOST_QUEUED = 48
 
-# While a sweep runs, only the end of the last complete one is known. It began up to a minute
-# earlier: a walk of the whole list is the only one that takes so long.
+# `complete_until` exists since revision 0004, and is null until the first sweep after it. Before,
+# only the end of the last complete sweep is known while a later one runs; it began up to a minute
+# earlier, because only a walk of the whole list takes so long.
 _WORKFLOWS = text("""
     SELECT w.id, w.name, w.labels,
-           CASE WHEN s.watermark = 0 THEN NULL WHEN s.started_at <= s.swept_at THEN s.started_at
-                ELSE s.swept_at - interval '60 seconds' END AS known_until,
-           CASE WHEN s.watermark > 0 THEN LEAST(s.started_at, s.swept_at) END AS complete_until,
+           CASE WHEN s.watermark > 0
+               THEN COALESCE(s.began_at, CASE WHEN s.started_at <= s.swept_at THEN s.started_at
+                                              ELSE s.swept_at - interval '60 seconds' END)
+           END AS known_until,
+           CASE WHEN s.watermark > 0
+               THEN COALESCE(s.began_at, LEAST(s.started_at, s.swept_at)) END AS complete_until,
            oldest.start_time AS known_since,
            (SELECT min(l.due_at) FROM orchestra_etl.run_ledger AS l
             WHERE l.workflow_id = w.id AND l.tracking IN ('open', 'stale') AND l.priority = 0
               AND l.due_at < :at) AS oldest_due
     FROM orchestra.workflows AS w
-    LEFT JOIN orchestra_etl.sweeps AS s ON s.workflow_id = w.id
+    LEFT JOIN (
+        SELECT *, CAST(to_jsonb(t) ->> 'complete_until' AS timestamptz) AS began_at
+        FROM orchestra_etl.sweeps AS t
+    ) AS s ON s.workflow_id = w.id
     LEFT JOIN LATERAL (
         SELECT r.start_time
         FROM orchestra.runs AS r
@@ -98,6 +106,7 @@ _STUCK = text(f"""
     WHERE failed_at IS NOT NULL AND {changed_groups.COUNTABLE}
 """)
 
+_NOW = text("SELECT clock_timestamp()")
 _HORIZON = text("SELECT run_horizon FROM orchestra_etl.retention")
 
 
@@ -146,15 +155,17 @@ class Known(msgspec.Struct, frozen=True):
     name: str | None
     labels: Mapping[str, str]
     since: datetime | None
-    """Start of the oldest run that is known; None: none is."""
+    """Start of the oldest known run; None: no run is known."""
     complete_until: datetime | None
     """As `orchestra.coverage` says; None: no sweep has completed."""
     until: datetime | None
     """The whole minute up to which all runs are known and read; None: no sweep has completed."""
     oldest_due: datetime | None
-    """Since when the read of a live run is due; None: none is."""
+    """When the longest waiting read of a live run was due; None: none waits."""
     problem: str | None
-    """Why nothing is known about this moment; None: it is."""
+    """Why the present state of the workflow is not known; None: it is known."""
+    is_recomputed: bool
+    """Whether so many hours of the rollups wait that their figures are old."""
     unread: Counted
     """Runs that were never read, by their start."""
     late: Counted
@@ -185,6 +196,12 @@ class Known(msgspec.Struct, frozen=True):
         return any(begun < stuck + hour and stuck < ended for stuck in self.stuck)
 
 
+def now(connection: Connection) -> datetime:
+    """Return the database time."""
+    found: datetime = connection.execute(_NOW).scalar_one()
+    return found
+
+
 def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     """Return what is known about these workflows, in the order of their ids.
 
@@ -212,6 +229,7 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     for row in workflows:
         own = unread.get(row.id, nothing)
         until = _until(row.known_until, own, at)
+        is_recomputed = None in queued or queued.get(row.id, 0) > MOST_QUEUED
         found.append(
             Known(
                 id=row.id,
@@ -225,8 +243,9 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
                     row.known_until,
                     at,
                     pauses.of(row.id),
-                    recomputed=None in queued or queued.get(row.id, 0) > MOST_QUEUED,
+                    is_recomputed=is_recomputed,
                 ),
+                is_recomputed=is_recomputed,
                 unread=own,
                 late=late.get(row.id, nothing),
                 lost_runs=runs.get(row.id, nothing),
@@ -264,7 +283,7 @@ def _until(swept: datetime | None, unread: Counted, at: datetime) -> datetime | 
 
 
 def _problem(
-    swept: datetime | None, at: datetime, pause: float | None, *, recomputed: bool
+    swept: datetime | None, at: datetime, pause: float | None, *, is_recomputed: bool
 ) -> str | None:
     if pause is None:
         return "its run list is not swept (discover = false)"
@@ -272,6 +291,6 @@ def _problem(
         return "no sweep has completed yet"
     if swept < at - timedelta(seconds=2 * pause + PATIENCE):
         return f"no complete sweep since {swept:%Y-%m-%d %H:%MZ}"
-    if recomputed:
+    if is_recomputed:
         return "its rollups are being recomputed"
     return None

@@ -173,23 +173,14 @@ def _gathered(
     """
 
 
-def counted_steps(steps: str, unit: str = "hour") -> str:
-    """Return the query that counts steps by time, node and bucket of their durations.
+def judged_steps(steps: str) -> str:
+    """Return the query of what the rollups count of each step, with its time and its hour.
 
     Args:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
-        unit: the unit of the time in the column `hour`: `hour` or `minute`.
     """
     return f"""
-    SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
-           count(*) AS durations, {_OUTCOMES},
-           count(*) FILTER (WHERE is_call) AS calls,
-           count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
-           count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
-           count(reported_cost) AS reported_calls,
-           {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
-    FROM (
-        SELECT counted_in AS workflow_id, date_trunc('{unit}', time, 'UTC') AS hour,
+        SELECT counted_in AS workflow_id, time, date_trunc('hour', time, 'UTC') AS hour,
                organization_id, node_id, node_type, model, outcome, duration_ms, is_call,
                orchestra.is_unmetered(outcome, is_call, has_usage, used) AS is_unmetered,
                orchestra.is_untotalled(outcome, is_call, has_usage, used, total_tokens)
@@ -218,7 +209,24 @@ def counted_steps(steps: str, unit: str = "hour") -> str:
             ) AS u
             WHERE s.absent_since IS NULL
         ) AS called
-    ) AS judged
+    """
+
+
+def counted_steps(steps: str) -> str:
+    """Return the query that counts steps by hour, node and bucket of their durations.
+
+    Args:
+        steps: a query in parentheses, with the columns of `EVERY_STEP`.
+    """
+    return f"""
+    SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+           count(*) AS durations, {_OUTCOMES},
+           count(*) FILTER (WHERE is_call) AS calls,
+           count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
+           count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
+           count(reported_cost) AS reported_calls,
+           {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
+    FROM ({judged_steps(steps)}) AS judged
     GROUP BY workflow_id, hour, {", ".join(NODE)}, bucket, failures
     """
 
@@ -234,19 +242,15 @@ def step_rollup(steps: str) -> str:
     )
 
 
-def counted_runs(runs: str, unit: str = "hour") -> str:
-    """Return the query that counts runs by time, organisation and bucket of their durations.
+def judged_runs(runs: str) -> str:
+    """Return the query of what the rollups count of each run, with its time and its hour.
 
     Args:
         runs: a table, or a query in parentheses.
-        unit: the unit of the time in the column `hour`: `hour` or `minute`.
     """
     return f"""
-    SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures,
-           count(*) AS durations, count(*) AS runs, {_OUTCOMES}
-    FROM (
-        SELECT r.workflow_id,
-               date_trunc('{unit}', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
+        SELECT r.workflow_id, COALESCE(r.start_time, r.first_seen_at) AS time,
+               date_trunc('hour', COALESCE(r.start_time, r.first_seen_at), 'UTC') AS hour,
                r.organization_id, r.duration_ms,
                CASE WHEN r.state = 'succeeded' AND EXISTS (
                         SELECT FROM orchestra.steps AS s
@@ -259,7 +263,19 @@ def counted_runs(runs: str, unit: str = "hour") -> str:
                END AS outcome
         FROM {runs} AS r
         OFFSET 0  -- without OFFSET, the steps are re-read for each outcome
-    ) AS judged
+    """
+
+
+def counted_runs(runs: str) -> str:
+    """Return the query that counts runs by hour, organisation and bucket of their durations.
+
+    Args:
+        runs: a table, or a query in parentheses.
+    """
+    return f"""
+    SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures,
+           count(*) AS durations, count(*) AS runs, {_OUTCOMES}
+    FROM ({judged_runs(runs)}) AS judged
     GROUP BY workflow_id, hour, organization_id, bucket, failures
     """
 
@@ -347,19 +363,25 @@ def added_runs(rollup: str) -> str:
     )
 
 
-def step_failures(steps: str) -> str:
+def step_failures(steps: str, *, known: bool = False) -> str:
     """Return the query of `step_failures` over these steps.
 
     Args:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
+        known: take the pattern of a step from the table, if its message is the same.
     """
+    pattern = "orchestra.failure_pattern(m.message)"
+    join = ""
+    if known:
+        pattern = f"CASE WHEN k.message = m.message THEN k.pattern ELSE {pattern} END"
+        join = "LEFT JOIN orchestra.step_failures AS k ON k.step_id = s.id"
     return f"""
         SELECT id AS step_id, run_id, workflow_id, node_id, organization_id, time, outcome,
                left(encode(sha256(convert_to(pattern, 'UTF8')), 'hex'), 32) AS fingerprint, pattern,
                left(message, 500) AS message
         FROM (
             SELECT s.id, s.run_id, s.counted_in AS workflow_id, s.node_id, s.organization_id,
-                   s.time, o.outcome, m.message, orchestra.failure_pattern(m.message) AS pattern
+                   s.time, o.outcome, m.message, {pattern} AS pattern
             FROM {steps} AS s
             CROSS JOIN LATERAL (
                 SELECT orchestra.outcome(s.state, s.error, s.reported_error) AS outcome OFFSET 0
@@ -368,6 +390,7 @@ def step_failures(steps: str) -> str:
                 SELECT COALESCE(orchestra.error_message(s.error, s.reported_error), '') AS message
                 OFFSET 0
             ) AS m
+            {join}
             WHERE s.absent_since IS NULL
               AND (s.state = 'failed' OR s.error IS NOT NULL OR s.reported_error IS NOT NULL)
               AND o.outcome IN ('failed', 'soft_failed')

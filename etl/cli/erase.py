@@ -78,7 +78,7 @@ def erase(
     """
     from importlib.metadata import version
 
-    from etl import app, exporting
+    from etl import app, exporting, maintenance, redacting
     from etl.admin import erase as admin
     from etl.cli import erase_receipt, lake_cleaning, resolve
 
@@ -92,7 +92,7 @@ def erase(
         runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow
     )
     settings = invocation(context).settings()
-    rules = app.open_redaction(settings)
+    rules = redacting.open_redaction(settings)
     begun_at = datetime.now(UTC)
     in_lake: LakeReceipt | None = None
     with erase_receipt.opened(receipt) as file, app.open_database(settings) as database:
@@ -105,7 +105,7 @@ def erase(
             archived, problem = _archived(database, lake, selection, rules)
             if archived:
                 found = found.plus(admin.erase(database, admin.Selection(runs=archived), rules))
-            app.resolve_prices(settings, database)
+            maintenance.resolve_prices(settings, database)
             if lake is not None:
                 in_lake = lake_cleaning.clean(database, lake, problem)
         else:

@@ -17,7 +17,7 @@ from etl.cli.times import time as parsed_time
 from etl.terminal import console as bar_console
 
 if TYPE_CHECKING:
-    from datetime import date
+    from datetime import date, datetime
 
     from etl.database import Database
     from etl.export.exporter import ExportReport
@@ -54,6 +54,14 @@ def run(
             help="Only days (UTC) from this one on; earlier ones wait for a later export.",
         ),
     ] = None,
+    without_payloads: Annotated[
+        bool,
+        typer.Option(
+            "--without-payloads",
+            help="Leave run_payloads and step_payloads as they are; the days wait for a later"
+            " export, which writes them whole.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> int:
     """Bring the lake up to date with the history.
@@ -71,12 +79,18 @@ def run(
     exporting.lake(settings)
     with app.open_database(settings) as database:
         done, interrupted = asyncio.run(
-            _run(settings, database, full=full, since=None if first is None else first.date())
+            _run(
+                settings,
+                database,
+                full=full,
+                since=None if first is None else first.date(),
+                without_payloads=without_payloads,
+            )
         )
     if as_json:
         print_json(done)
     else:
-        _print(done)
+        _print(done, first)
     return 128 + interrupted if interrupted and not done.complete else 0
 
 
@@ -147,7 +161,12 @@ def gc(context: typer.Context, as_json: AsJson = False) -> None:
 
 
 async def _run(
-    settings: Settings, database: Database, *, full: bool, since: date | None
+    settings: Settings,
+    database: Database,
+    *,
+    full: bool,
+    since: date | None,
+    without_payloads: bool,
 ) -> tuple[ExportReport, int | None]:
     from etl import exporting
     from etl.signals import stop_on_signals
@@ -155,21 +174,24 @@ async def _run(
     progress = ExportProgress()
     with stop_on_signals() as stop, progress.shown():
         done = await exporting.export(
-            settings, database, full=full, since=since, on_days=progress.update,
-            stopped=stop.is_set,
+            settings, database, full=full, since=since, without_payloads=without_payloads,
+            on_days=progress.update, stopped=stop.is_set,
         )  # fmt: skip
         return done, stop.number
 
 
-def _print(done: ExportReport) -> None:
+def _print(done: ExportReport, since: datetime | None) -> None:
     if done.busy:
         say(_BUSY)
         return
     if not done.rows and done.complete:
-        say("nothing to do: the lake holds everything")
+        here = "holds everything" if since is None else f"holds every day from {since.date()} on"
+        say(f"nothing to do: the lake {here}")
         return
     listed = ", ".join(f"{name} {number:,}" for name, number in done.rows.items() if number)
     say(f"{counted(done.days, 'day')} exported: {listed or 'no rows'}")
+    if done.waiting_for_payloads:
+        say("without payloads: these days wait for an `export run` that writes them whole")
     if not done.complete:
         say(f"interrupted with {counted(done.waiting, 'day')} left: repeat this to continue")
 

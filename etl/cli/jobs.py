@@ -88,10 +88,16 @@ def backfill(
         )  # fmt: skip
 
     async def redact(database: Database, stop: Stop) -> None:
-        from etl import app
+        from etl import maintenance, redacting
 
         if reread and settings.redaction.rules and not stop.is_set():
-            await app.redact_stored(settings, database, chosen, stop.is_set)
+            await maintenance.redact_stored(
+                settings,
+                database,
+                redacting.open_redaction(settings),
+                workflows=chosen,
+                stopped=stop.is_set,
+            )
 
     return _fetch(settings, work, as_json=as_json, then=redact)
 
@@ -217,7 +223,7 @@ async def _run(
     work: Callable[[Jobs, Stop, Progress], Awaitable[SyncReport]],
     then: Callable[[Database, Stop], Awaitable[None]],
 ) -> SyncReport:
-    from etl import alerting, app
+    from etl import alerting, app, maintenance
     from etl.signals import stop_on_signals
 
     begun = time.monotonic()
@@ -225,15 +231,15 @@ async def _run(
         async with app.open_jobs(settings, database) as jobs:
             with stop_on_signals() as stop:
                 async with _repeated(
-                    lambda over: app.refresh_rollups(settings, database, over), stop
+                    lambda over: maintenance.refresh_rollups(settings, database, over), stop
                 ):
                     report = await work(jobs, stop, progress)
                 try:
                     await then(database, stop)
-                    await app.refresh_rollups(settings, database, stop.is_set)
+                    await maintenance.refresh_rollups(settings, database, stop.is_set)
                     if not stop.is_set():
                         await alerting.evaluate(settings, database, wait=True)
-                        await alerting.deliver(settings, database, stop.is_set)
+                        await alerting.deliver(settings, database, stop)
                 except EtlError as error:
                     # The pass is stored, and the queue keeps the groups that wait for a refresh.
                     report.errors.append(error)

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from etl.database import Database
     from etl.export.erasure import LakeErasure
     from etl.exporting import ExportedLake
-    from etl.transform.redact import Redaction
 
 
 class LakeReceipt(msgspec.Struct, frozen=True):
@@ -60,19 +59,27 @@ def say_cleaned(found: LakeReceipt | None) -> None:
     )
 
 
-def under_other_rules(database: Database, lake: ExportedLake, rules: Redaction) -> list[str]:
-    """Return the runs that only the lake has, and that were written under other rules."""
-    if lake.destination is None:
-        return []
-    from etl.export import erasure
+def redact(database: Database, lake: ExportedLake) -> tuple[LakeReceipt, int]:
+    """Redact the runs that only the lake has, as well; return their number with the receipt.
 
-    def version(workflow_id: str) -> str | None:
-        policy = rules.policy(workflow_id)
-        return None if policy is None else policy.version
+    Args:
+        database: the exported database, whose own rows are redacted.
+        lake: its lake.
+    """
+    if lake.destination is None or lake.destination.redaction is None:
+        return clean(database, lake), 0
+    from etl.export import redaction
 
-    find = partial(erasure.runs_under_other_rules, destination=lake.destination, version=version)
+    place, rules = lake.destination, lake.destination.redaction
+    remaining = partial(redaction.remaining, destination=place, rules=rules)
     try:
-        return database.in_one_snapshot(find)
-    except LakeError:
-        # The export before it has failed, too, and said why.
-        return []
+        runs = database.in_one_snapshot(partial(redaction.queue, destination=place, rules=rules))
+        receipt = clean(database, lake)
+        if receipt.removed is not None and database.in_one_snapshot(remaining):
+            raise LakeError(
+                "the lake still has runs under other rules: a process with other rules may have"
+                " exported them; start every service with the new rules, then repeat this"
+            )
+    except LakeError as error:
+        return LakeReceipt(lake.location, None, str(error)), 0
+    return receipt, runs if receipt.removed is not None else 0

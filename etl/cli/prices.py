@@ -190,7 +190,7 @@ def set_price(
     Past costs are recalculated, too. An exact name wins over a pattern, a longer pattern over a
     shorter one, and [[prices]] of the configuration over both.
     """
-    from etl import app
+    from etl import app, maintenance
     from etl.analytics import prices
 
     settings = invocation(context).settings()
@@ -205,8 +205,8 @@ def set_price(
         valid_from=valid_from,
     )
     with app.open_database(settings) as database:
-        database.transaction(lambda c: prices.set_rule(c, app.price_rule(wanted)))
-        changed = app.resolve_prices(settings, database)
+        database.transaction(lambda c: prices.set_rule(c, maintenance.price_rule(wanted)))
+        changed = maintenance.resolve_prices(settings, database)
     if as_json:
         print_json({"changed": changed})
     else:
@@ -235,7 +235,7 @@ def unset_price(
 
     The remaining prices then apply.
     """
-    from etl import app
+    from etl import app, maintenance
     from etl.analytics import prices
 
     settings = invocation(context).settings()
@@ -265,7 +265,7 @@ def unset_price(
                 f"`prices set` set no price of {plain(model, 100)}{''.join(which)}:"
                 " see `prices list`"
             )
-        changed = app.resolve_prices(settings, database)
+        changed = maintenance.resolve_prices(settings, database)
     if as_json:
         print_json({"removed": removed, "changed": changed})
     else:

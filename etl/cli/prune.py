@@ -109,11 +109,11 @@ def _ages(
 async def _prune(
     settings: Settings, database: Database, wanted: Horizons, may_remove: ExportedRuns | None
 ) -> tuple[PruneReport, int | None]:
-    from etl import app
+    from etl import maintenance
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        done = await app.prune(
+        done = await maintenance.prune(
             settings, database, wanted, may_remove=may_remove, stopped=stop.is_set
         )
         return done, stop.number

@@ -54,8 +54,8 @@ def rebuild(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJso
 async def _rebuild(
     settings: Settings, database: Database, only: list[str] | None
 ) -> tuple[RebuildReport, int | None]:
-    from etl import app
+    from etl import maintenance
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        return await app.rebuild_stored(settings, database, only, stop.is_set), stop.number
+        return await maintenance.rebuild_stored(settings, database, only, stop.is_set), stop.number

@@ -18,14 +18,11 @@ from etl.terminal import plain
 
 if TYPE_CHECKING:
     from etl.admin.redaction import RedactionReport
+    from etl.cli.lake_cleaning import LakeReceipt
     from etl.database import Database
     from etl.settings import Settings
     from etl.transform.redact import Policy
     from etl.transform.scanner import Split
-
-
-# The most runs that are named without --json.
-SHOWN = 20
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -120,13 +117,13 @@ def preview(
     """
     import asyncio
 
-    from etl import app
+    from etl import app, redacting
     from etl.cli import resolve
     from etl.ledger import redaction
     from etl.reports import runs
 
     settings = invocation(context).settings()
-    rules = app.open_redaction(settings)
+    rules = redacting.open_redaction(settings)
     with app.open_database(settings) as database:
         if workflow is None:
             otherwise = "name its workflow with --workflow"
@@ -155,13 +152,13 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     it also reaches steps and runs that the API no longer has, settled dead letters, and names in
     the rollups. Start every service with the new rules first. The command works in small
     transactions, and can be stopped and repeated at any time. If the history is exported to a
-    lake, the lake is brought up to date, and its former files are deleted; runs that retention has
-    left only there are counted, and can be erased. Backups are not changed; PostgreSQL overwrites
-    the old rows over time, VACUUM FULL at once.
+    lake, the lake is brought up to date. The runs and payloads that only the lake has are redacted
+    there, and its former files are deleted. Exit status 10: the lake could not be reached. Backups
+    are not changed; PostgreSQL overwrites the old rows over time, VACUUM FULL at once.
     """
     import asyncio
 
-    from etl import app, exporting
+    from etl import app, exporting, redacting
     from etl.cli import lake_cleaning, resolve
 
     settings = invocation(context).settings()
@@ -169,7 +166,9 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
         raise ConfigurationError(
             "there are no redaction rules: add [[redaction.rules]] to the configuration"
         )
-    rules = app.open_redaction(settings)
+    rules = redacting.open_redaction(settings)
+    in_lake: LakeReceipt | None = None
+    runs_in_lake = 0
     with app.open_database(settings) as database:
         workflow = resolve.stored_workflows(database, workflow)
         for one in workflow or ():
@@ -179,10 +178,10 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
                 )
         done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
         lake = exporting.exported_lake(settings, database) if done.complete else None
-        cleaned = None if lake is None else lake_cleaning.clean(database, lake)
-        others = [] if lake is None else lake_cleaning.under_other_rules(database, lake, rules)
+        if lake is not None:
+            in_lake, runs_in_lake = lake_cleaning.redact(database, lake)
     if as_json:
-        more = {} if cleaned is None else {"lake": cleaned, "lake_under_other_rules": others}
+        more = {} if in_lake is None else {"lake": in_lake, "lake_runs": runs_in_lake}
         print_json({**msgspec.structs.asdict(done), **more})
     else:
         say(
@@ -193,19 +192,13 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
             ("rows of the run list", done.listings),
             ("dead letters", done.dead_letters),
             ("rollups", done.rollups),
+            ("runs that only the lake has", runs_in_lake),
         )
         fields(console(), [(name, f"{number:,}") for name, number in changed], indent=2)
-        lake_cleaning.say_cleaned(cleaned)
-        if others:
-            say(
-                f"NOT REDACTED: {counted(len(others), 'run')} that only the lake has, written under"
-                " other rules: erase them by id with `orchestra-etl erase --run` if they must go"
-            )
-            for run_id in others[:SHOWN]:
-                say(f"  {plain(run_id)}")
+        lake_cleaning.say_cleaned(in_lake)
         if not done.complete:
             say("interrupted: repeat this to continue")
-    if others or (cleaned is not None and cleaned.removed is None):
+    if in_lake is not None and in_lake.removed is None:
         return ExitStatus.LAKE
     return 128 + interrupted if interrupted and not done.complete else 0
 
@@ -213,11 +206,18 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
 async def _apply_stored(
     settings: Settings, database: Database, workflows: list[str] | None
 ) -> tuple[RedactionReport, int | None]:
-    from etl import app
+    from etl import maintenance, redacting
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        return await app.redact_stored(settings, database, workflows, stop.is_set), stop.number
+        report = await maintenance.redact_stored(
+            settings,
+            database,
+            redacting.open_redaction(settings),
+            workflows=workflows,
+            stopped=stop.is_set,
+        )
+        return report, stop.number
 
 
 async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Split, Split | None]:

@@ -71,11 +71,11 @@ def refresh(
 
 
 async def _refresh(settings: Settings, database: Database) -> RefreshReport:
-    from etl import app
+    from etl import maintenance
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
-        return await app.refresh_rollups(settings, database, stop.is_set)
+        return await maintenance.refresh_rollups(settings, database, stop.is_set)
 
 
 def verify(context: typer.Context, as_json: AsJson = False) -> int:

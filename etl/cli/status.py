@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from etl.reports.alerts import AlertsStatus
+    from etl.reports.lake import LakeProgress
     from etl.reports.status import Coverage, Status, WorkflowStatus
 
 
@@ -58,6 +59,7 @@ def status(
     else:
         _print(found)
         _print_alerts(found.alerts)
+        _print_lake(found.lake)
         _print_old_prices()
     is_failing = check and found.verdict == "failing"
     return ExitStatus.FAILING if is_failing else ExitStatus.DONE
@@ -121,6 +123,18 @@ def _print_alerts(found: AlertsStatus) -> None:
     if rows:
         console().print()
         fields(console(), rows)
+
+
+def _print_lake(found: LakeProgress | None) -> None:
+    if found is None:
+        return
+    exported = "never whole" if found.exported_at is None else instant(found.exported_at)
+    waiting = f"; {counted(found.waiting, 'day')} waiting" if found.waiting else ""
+    since = (
+        "" if found.waiting_since is None else f", the first since {instant(found.waiting_since)}"
+    )
+    console().print()
+    fields(console(), [("lake", f"last export {exported}{waiting}{since}")])
 
 
 def _print_old_prices() -> None:

@@ -3,22 +3,24 @@
 A pruned run stays in the lake, marked with `archived_at`, and so do payloads that were pruned. When
 a day is exported again, the rows that PostgreSQL lacks are taken from the lake's own files. The
 ledger decides: its tombstone says `pruned`; an erased run is not kept, nor is one that was deleted
-by hand. A payload that redaction rules may have reached after it was pruned is not kept either.
+by hand. What was written under other redaction rules than those in force is redacted first. If the
+rules in force are not known here, a pruned payload of a run that was redacted since is not kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 
 import msgspec
 import pyarrow as pa
 from pyarrow import compute
-from pyiceberg.expressions import AlwaysTrue, EqualTo
 from sqlalchemy import Connection, text
 
-from etl.export.lake import Lake, OpenTable
-from etl.export.lake_tables import RUNS, STEPS, LakeTable
+from etl.export.lake import Lake
+from etl.export.lake_rows import row_key, rows_of, run_key
+from etl.export.lake_tables import RUNS, LakeTable
+from etl.export.redaction import LakeRedaction
 
 _HORIZONS = text("SELECT payload_horizon, run_horizon FROM orchestra_etl.retention")
 
@@ -43,7 +45,6 @@ _POLICIES = {
         JOIN orchestra.steps AS s ON s.run_id = a.key
     """,
 }
-_WRITTEN = {"run_id": RUNS, "step_id": STEPS}
 
 _CONTENT = ("inputs", "outputs", "raw", "data", "extra", "step_metadata")
 
@@ -73,26 +74,42 @@ class Kept(msgspec.Struct, frozen=True):
         else:
             yield from rows
         if self.runs:
-            yield from self._archived(lake.table(table), table)
+            for kept in self._archived(connection, lake, table):
+                yield self._marked(kept) if table is RUNS else kept
 
-    def _archived(self, opened: OpenTable, table: LakeTable) -> Iterator[pa.Table]:
+    def _archived(self, connection: Connection, lake: Lake, table: LakeTable) -> Iterator[pa.Table]:
         key = run_key(table)
         ids = pa.array(sorted(self.runs), pa.string())
-        for found in rows_of(opened, self.day):
+        redaction = self._redaction(connection, lake)
+        others: list[str] = []
+        for found in rows_of(lake.table(table), self.day):
             kept = found.filter(compute.is_in(found[key], ids))
-            if table is RUNS:
-                times = pa.array([self.runs[one] for one in kept[key].to_pylist()])
-                place = kept.schema.get_field_index("archived_at")
-                field = kept.schema.field(place)
-                kept = kept.set_column(place, field, times.cast(field.type))
+            if redaction is not None:
+                under_others = redaction.under_other_rules(table, kept)
+                others += under_others.to_pylist()
+                is_other = compute.is_in(kept[row_key(table)], under_others)
+                kept = kept.filter(compute.invert(is_other))
             if kept.num_rows:
                 yield kept
+        if redaction is not None and others:
+            yield from redaction.rows(table, pa.array(others, pa.string()))
+
+    def _marked(self, kept: pa.Table) -> pa.Table:
+        times = pa.array([self.runs[one] for one in kept["id"].to_pylist()])
+        place = kept.schema.get_field_index("archived_at")
+        field = kept.schema.field(place)
+        return kept.set_column(place, field, times.cast(field.type))
+
+    def _redaction(self, connection: Connection, lake: Lake) -> LakeRedaction | None:
+        return None if lake.rules is None else LakeRedaction(connection, lake, self.day, lake.rules)
 
     def _with_payloads(
         self, connection: Connection, lake: Lake, table: LakeTable, rows: Iterable[pa.Table]
     ) -> Iterator[pa.Table]:
-        key = "step_id" if "step_id" in table.column_names else "run_id"
-        may_keep = self._unredacted(connection, lake, key)
+        key = row_key(table)
+        redaction = self._redaction(connection, lake)
+        unchanged, others = self._aged(connection, lake, table)
+        may_keep = pa.array((*unchanged, *others), pa.string())
         content = [one for one in table.column_names if one.endswith(_CONTENT)]
         empty: list[pa.Table] = []
         for found in rows:
@@ -103,34 +120,54 @@ class Kept(msgspec.Struct, frozen=True):
             empty.append(found.filter(is_empty))
         wanted = _keys(empty, key)
         kept: list[pa.Table] = []
-        if len(wanted):
-            for found in rows_of(lake.table(table), self.day):
-                has_content = compute.is_valid(found[content[0]])
-                for name in content[1:]:
-                    has_content = compute.or_(has_content, compute.is_valid(found[name]))
-                whole = found.filter(compute.and_(compute.is_in(found[key], wanted), has_content))
+        to_redact: list[str] = []
+        for found in rows_of(lake.table(table), self.day) if len(wanted) else ():
+            whole = _with_content(found.filter(compute.is_in(found[key], wanted)), content)
+            is_other = compute.is_in(whole[key], pa.array(others, pa.string()))
+            to_redact += whole.filter(is_other)[key].to_pylist()
+            whole = whole.filter(compute.invert(is_other))
+            kept.append(whole.select([key]))
+            yield whole
+        if redaction is not None and to_redact:
+            for found in redaction.rows(table, pa.array(to_redact, pa.string())):
+                whole = _with_content(found, content)
                 kept.append(whole.select([key]))
                 yield whole
         matched = _keys(kept, key)
         for found in empty:
             yield found.filter(compute.invert(compute.is_in(found[key], matched)))
 
-    def _unredacted(self, connection: Connection, lake: Lake, key: str) -> pa.Array:
-        """Return the keys of aged rows that no redaction has rewritten since their export."""
+    def _aged(
+        self, connection: Connection, lake: Lake, table: LakeTable
+    ) -> tuple[list[str], list[str]]:
+        """Return the aged rows that the lake may keep, by their keys.
+
+        Returns:
+            Those that no redaction has rewritten since their export; and those that are under the
+            rules in force in PostgreSQL, so that these rules can be applied here.
+        """
+        key = row_key(table)
         here = {
             row.key: row.redaction_policy
             for row in connection.exec_driver_sql(
                 _POLICIES[key], {"day": self.day, "horizon": self.payload_horizon}
             )
         }
-        same: list[str] = []
-        for found in rows_of(lake.table(_WRITTEN[key]), self.day, "id", "redaction_policy"):
-            for one, policy in zip(
-                found["id"].to_pylist(), found["redaction_policy"].to_pylist(), strict=True
+        unchanged: list[str] = []
+        others: list[str] = []
+        columns = (key, "workflow_id", "redaction_policy")
+        for found in rows_of(lake.table(table), self.day, *columns):
+            for one, workflow_id, written in zip(
+                *(found[name].to_pylist() for name in columns), strict=True
             ):
-                if one in here and here[one] == policy:
-                    same.append(one)
-        return pa.array(same, pa.string())
+                if one not in here:
+                    continue
+                policy = None if lake.rules is None else lake.rules.policy(workflow_id)
+                if here[one] == written:
+                    unchanged.append(one)
+                elif policy is not None and here[one] == policy.version:
+                    others.append(one)
+        return unchanged, others
 
 
 def of_day(connection: Connection, lake: Lake, day: date) -> Kept:
@@ -149,28 +186,12 @@ def of_day(connection: Connection, lake: Lake, day: date) -> Kept:
     return Kept(day, runs, horizons.payload_horizon)
 
 
+def _with_content(rows: pa.Table, columns: Sequence[str]) -> pa.Table:
+    has_content = compute.is_valid(rows[columns[0]])
+    for name in columns[1:]:
+        has_content = compute.or_(has_content, compute.is_valid(rows[name]))
+    return rows.filter(has_content)
+
+
 def _keys(tables: Iterable[pa.Table], key: str) -> pa.Array:
     return pa.array((value for one in tables for value in one[key].to_pylist()), pa.string())
-
-
-def run_key(table: LakeTable) -> str:
-    """Return the column with the run's id."""
-    return "id" if table is RUNS else "run_id"
-
-
-def rows_of(opened: OpenTable, day: date | None, *columns: str) -> Iterator[pa.Table]:
-    """Yield rows that are committed in the lake.
-
-    Args:
-        opened: the table.
-        day: the day; None: all rows.
-        columns: the columns; none: all.
-    """
-    wanted_day = (
-        AlwaysTrue() if day is None else EqualTo("run_day", day)  # type: ignore[call-arg, arg-type]
-    )
-    scan = opened.table.scan(row_filter=wanted_day, selected_fields=columns or ("*",))
-    schema = opened.schema
-    wanted = pa.schema([schema.field(one) for one in columns]) if columns else schema
-    for batch in scan.to_arrow_batch_reader():
-        yield pa.Table.from_batches([batch]).select(wanted.names).cast(wanted)

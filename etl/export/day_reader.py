@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
@@ -10,10 +11,13 @@ import psycopg
 import pyarrow as pa
 from psycopg import pq
 from psycopg.abc import PQGen
-from psycopg.generators import copy_from
-from pyarrow import csv
+from psycopg.errors import error_from_result
+from psycopg.generators import fetch_many
+from psycopg.waiting import Wait
+from pyarrow import compute, csv
 from sqlalchemy import Connection, text
 
+from etl.export.day_digest import DayDigest
 from etl.export.lake_tables import LakeTable
 
 # Bytes of CSV that are converted at once, unless a single row has more.
@@ -34,7 +38,12 @@ def prepare(connection: Connection) -> None:
 
 
 def read(
-    connection: Connection, table: LakeTable, schema: pa.Schema, day: date | None = None
+    connection: Connection,
+    table: LakeTable,
+    schema: pa.Schema,
+    day: date | None = None,
+    *,
+    digest: DayDigest | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the rows of a day, or of a whole table, in the table's order.
 
@@ -43,11 +52,19 @@ def read(
         table: the table of the lake.
         schema: its Arrow schema.
         day: the day; None for a whole table.
+        digest: the rows are added to it as they are read.
     """
+    query, names = table.query, schema.names
+    versions = "version" if digest is not None and table.version is not None else None
+    if versions:
+        query, names = table.query_with_version, [*names, versions]
     options = csv.ConvertOptions(
+        # PostgreSQL has checked that.
+        check_utf8=False,
         # Bytes arrive as hexadecimal digits.
         column_types={
-            one.name: pa.string() if _is_binary(one.type) else one.type for one in schema
+            one.name: pa.string() if _is_binary(one.type) else one.type
+            for one in (*schema, pa.field("version", pa.int64()))
         },
         strings_can_be_null=True,
         quoted_strings_can_be_null=False,
@@ -57,15 +74,20 @@ def read(
         timestamp_parsers=[csv.ISO8601],
     )
     binary = [one.name for one in schema if _is_binary(one.type)]
-    for chunk in _chunks(connection, table.query, {} if day is None else {"day": day}):
+    for chunk in _chunks(connection, query, {} if day is None else {"day": day}):
         found = csv.read_csv(
             pa.py_buffer(chunk),
             read_options=csv.ReadOptions(
-                column_names=schema.names, use_threads=False, block_size=len(chunk) + 1
+                column_names=names, use_threads=False, block_size=len(chunk) + 1
             ),
             parse_options=_PARSE,
             convert_options=options,
         )
+        if digest is not None and versions:
+            # The sum of unsigned numbers is exact, modulo 2 to the power of 64.
+            hashes = found[versions].cast(pa.uint64(), safe=False)
+            digest.add(table, found.num_rows, compute.sum(hashes).as_py())
+            found = found.drop_columns(versions)
         for name in binary:
             found = found.set_column(
                 schema.get_field_index(name), name, _from_hexadecimal(found[name])
@@ -84,29 +106,37 @@ def _from_hexadecimal(column: pa.ChunkedArray) -> pa.Array:
     )
 
 
-def _chunks(connection: Connection, query: str, values: Mapping[str, Any]) -> Iterator[bytes]:
+def _chunks(connection: Connection, query: str, values: Mapping[str, Any]) -> Iterator[memoryview]:
     """Yield the result as CSV, in pieces of whole rows."""
     driver = connection.connection.driver_connection
     assert isinstance(driver, psycopg.Connection)
     with driver.cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv)", values):
         more = True
         while more:
-            rows: list[memoryview] = []
-            more = driver.wait(_rows(driver.pgconn, rows))
-            if rows:
-                yield b"".join(rows)
+            rows = io.BytesIO()
+            more = driver.wait(_read_rows(driver.pgconn, rows))
+            if rows.tell():
+                yield rows.getbuffer()
 
 
-def _rows(connection: pq.abc.PGconn, rows: list[memoryview]) -> PQGen[bool]:
+def _read_rows(connection: pq.abc.PGconn, rows: io.BytesIO) -> PQGen[bool]:
     """Add about `CHUNK` bytes of rows; return whether there are more.
 
-    One wait for each row, as psycopg does it, would take longer than all other work here.
+    psycopg's own way, a wait and an object for each row, would take longer than all other work
+    here.
     """
     size = 0
     while size < CHUNK:
-        row = yield from copy_from(connection)
-        if not isinstance(row, memoryview):
+        length, row = connection.get_copy_data(1)
+        if length > 0:
+            size += rows.write(row)
+        elif length == 0:
+            while not (yield Wait.R):
+                continue
+            connection.consume_input()
+        else:
+            result, *_ = yield from fetch_many(connection)
+            if result.status != pq.ExecStatus.COMMAND_OK:
+                raise error_from_result(result)
             return False
-        rows.append(row)
-        size += len(row)
     return True

@@ -13,11 +13,12 @@ _TABLES = ("runs", "steps", "step_failures", "run_payloads", "step_payloads")
 _RECORD = text(f"""
     INSERT INTO orchestra_etl.export_days AS d
         (day, {", ".join(_TABLES)}, digest, archived_runs, exported_at)
-    SELECT n.day, {", ".join(f"COALESCE(n.{name}, 0)" for name in _TABLES)}, n.digest,
+    SELECT n.day, {", ".join(f"COALESCE(n.{name}, b.{name}, 0)" for name in _TABLES)}, n.digest,
            n.archived_runs, now()
     FROM jsonb_to_recordset(CAST(:days AS jsonb))
         AS n (day date, digest text, archived_runs bigint,
               {", ".join(f"{name} bigint" for name in _TABLES)})
+    LEFT JOIN orchestra_etl.export_days AS b ON b.day = n.day
     ON CONFLICT (day) DO UPDATE SET
         ({", ".join(_TABLES)}, digest, archived_runs, exported_at) =
         ({", ".join(f"excluded.{name}" for name in _TABLES)}, excluded.digest,
@@ -34,7 +35,7 @@ class DayRecord(msgspec.Struct, frozen=True):
     """What an export has written of a day."""
 
     rows: Mapping[str, int]
-    """By table, the rows that the lake now holds."""
+    """By written table, the rows that the lake now holds."""
     digest: str
     """Digest of the day's rows in PostgreSQL; see `day_digest`."""
     archived_runs: int

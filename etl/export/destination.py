@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from etl.transform.redact import Redaction
+
 
 class Destination(msgspec.Struct, frozen=True):
     """Where the lake is, and what it holds."""
@@ -14,6 +16,8 @@ class Destination(msgspec.Struct, frozen=True):
     payloads: bool = False
     file_bytes: int = 128 << 20
     """Bytes after which a day's rows continue in another file."""
+    redaction: Redaction | None = None
+    """The rules under which an export writes what only the lake has; None: there are no rules."""
 
     @property
     def folder(self) -> str:

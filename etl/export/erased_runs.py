@@ -52,8 +52,8 @@ def remaining(connection: Connection, destination: Destination) -> dict[date, li
         LakeError: the lake cannot be read.
     """
     # Imported here: it takes a second, in which an export without changes is over.
-    from etl.export.archive import rows_of
     from etl.export.lake import Lake
+    from etl.export.lake_rows import rows_of
     from etl.export.store import reported
 
     allow_long(connection)

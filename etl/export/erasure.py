@@ -22,11 +22,11 @@ from sqlalchemy import Connection, text
 from etl.database import Database, allow_long
 from etl.errors import LakeError
 from etl.export import exporter, garbage
-from etl.export.archive import rows_of, run_key
 from etl.export.destination import Destination
 from etl.export.erased_runs import remaining
 from etl.export.lake import Lake
-from etl.export.lake_tables import RUNS, LakeTable
+from etl.export.lake_rows import rows_of, run_key
+from etl.export.lake_tables import LakeTable
 from etl.export.progress import Progress
 from etl.export.store import reported
 from etl.transform.exact_json import texts_of
@@ -88,36 +88,6 @@ def archived_runs_of(
                     rows = rows.filter(compute.equal(rows["workflow_id"], workflow_id))
                 found.update(rows[run_key(table)].to_pylist())
     return list(connection.execute(_ARCHIVED, {"ids": sorted(found)}).scalars())
-
-
-def runs_under_other_rules(
-    connection: Connection,
-    destination: Destination,
-    version: Callable[[str], str | None],
-) -> list[str]:
-    """Return the runs that only the lake has and that were written under other redaction rules.
-
-    Args:
-        connection: in a transaction with one snapshot.
-        destination: where the lake is.
-        version: returns the version of the rules in force for a workflow; None: it has none.
-
-    Raises:
-        LakeError: the lake cannot be read.
-    """
-    allow_long(connection)
-    found: list[str] = []
-    columns = ("id", "workflow_id", "redaction_policy", "archived_at")
-    with reported(destination.location):
-        lake = Lake(connection, destination)
-        if RUNS in lake.day_tables():
-            for rows in rows_of(lake.table(RUNS), None, *columns):
-                archived = rows.filter(compute.is_valid(rows["archived_at"]))
-                for row in archived.select(columns).to_pylist():
-                    current = version(row["workflow_id"])
-                    if current is not None and current != row["redaction_policy"]:
-                        found.append(row["id"])
-    return sorted(found)
 
 
 def erase(

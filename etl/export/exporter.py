@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from datetime import date
 from functools import partial
 
@@ -39,7 +40,9 @@ class ExportReport(msgspec.Struct):
     rows: dict[str, int] = msgspec.field(default_factory=dict)
     """By table: the rows that were written."""
     waiting: int = 0
-    """The days that are still queued."""
+    """The days that are left to write."""
+    waiting_for_payloads: int = 0
+    """The days that were written without their payloads, and stay queued."""
     busy: bool = False
     """Whether another process is exporting."""
     complete: bool = True
@@ -56,6 +59,7 @@ def run(
     *,
     full: bool = False,
     since: date | None = None,
+    without_payloads: bool = False,
     part: float = PART,
     on_days: Progress = lambda done, waiting, rows: None,
     stopped: Callable[[], bool] = lambda: False,
@@ -67,6 +71,7 @@ def run(
         destination: where the lake is.
         full: export every day.
         since: leave days before this one in the queue.
+        without_payloads: leave the tables of payloads as they are, and the days in the queue.
         part: seconds after which a part is committed.
         on_days: see `Progress`.
         stopped: called after each day; True ends the export with what is done.
@@ -76,6 +81,8 @@ def run(
         LakeError: the lake cannot be read or written; committed parts stay.
     """
     done = ExportReport()
+    payloads = destination.payloads and not without_payloads
+    written: set[date] = set()
     end = 0.0
 
     def is_over() -> bool:
@@ -93,6 +100,8 @@ def run(
                     _export,
                     destination=destination,
                     since=since,
+                    payloads=payloads,
+                    written=written,
                     is_first=not done.days,
                     is_over=is_over,
                     on_days=report,
@@ -108,7 +117,10 @@ def run(
         if found.lake is not None:
             found.lake.publish()
             database.transaction(state.record_published)
-        done.days += found.days
+        done.days += len(found.days)
+        if payloads != destination.payloads:
+            written.update(found.days)
+            done.waiting_for_payloads = done.days
         done.rows = dict(Counter(done.rows) + Counter(found.rows))
         done.waiting = found.waiting
         if not found.waiting or stopped():
@@ -164,6 +176,8 @@ def _export(
     *,
     destination: Destination,
     since: date | None,
+    payloads: bool,
+    written: AbstractSet[date],
     is_first: bool,
     is_over: Callable[[], bool],
     on_days: Progress,
@@ -173,10 +187,14 @@ def _export(
     if held is None:
         return None
     erased_runs.queue(connection, destination, held)
-    queued = [one for one in changes.changed_days(connection) if since is None or one >= since]
+    queued = [
+        one
+        for one in changes.changed_days(connection)
+        if (since is None or one >= since) and one not in written
+    ]
     completeness.refresh(connection)
     if not queued and held.published and not whole_tables.changed(connection, held.whole_tables):
-        return ExportPart(lake=None, days=0, rows={}, waiting=0)
+        return ExportPart(lake=None, days=(), rows={}, waiting=0)
 
     # Imported here: it takes a second, in which an export without changes is over.
     from etl.export import attachment, part
@@ -189,6 +207,7 @@ def _export(
         destination,
         held,
         queued,
+        payloads=payloads,
         is_first=is_first,
         is_over=is_over,
         on_days=on_days,

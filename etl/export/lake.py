@@ -10,7 +10,8 @@ import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue, In
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 from sqlalchemy import Connection
 
@@ -18,6 +19,7 @@ from etl.export.catalog import TransactionCatalog, open_table
 from etl.export.destination import Destination
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables
 from etl.export.parquet_files import write
+from etl.export.replacement import Replacement
 from etl.export.store import Store, reported
 
 
@@ -30,6 +32,8 @@ class Lake:
         self._open: dict[str, OpenTable] = {}
         self.store = Store(destination.folder)
         """The files of all tables."""
+        self.rules = destination.redaction
+        """The redaction rules in force; None: there are none."""
 
     def table(self, wanted: LakeTable) -> OpenTable:
         """Return a table, which is created if it does not exist."""
@@ -119,12 +123,10 @@ class OpenTable:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
         replaced = list(self._replaced())
         # Some engines do not read a table without any snapshot.
-        is_changed = bool(replaced or self._added) or (
-            bool(self._days) and self.table.current_snapshot() is None
-        )
-        transaction = self.table.transaction()
+        is_changed = bool(replaced or self._added) or self.table.current_snapshot() is None
+        transaction = _Transaction(self.table)
         if is_changed:
-            with transaction.update_snapshot(dict(properties)).overwrite() as update:
+            with Replacement(transaction, properties) as update:
                 for file in replaced:
                     update.delete_data_file(file)
                 for file in self._added:
@@ -153,6 +155,22 @@ class OpenTable:
         path = version_hint_of(self.table.location())
         with self.table.io.new_output(path).create(overwrite=True) as file:
             file.write(name.encode())
+
+
+class _Transaction(Transaction):
+    """A transaction that derives the table's metadata once after each change.
+
+    pyiceberg does it at each use: twenty deep copies for a snapshot, most of a commit's time.
+    """
+
+    _derived: tuple[object, TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's metadata with the changes so far."""
+        if self._derived is None or self._derived[0] is not self._updates:
+            self._derived = (self._updates, super().table_metadata)
+        return self._derived[1]
 
 
 def version_hint_of(location: str) -> str:

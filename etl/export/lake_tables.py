@@ -33,8 +33,8 @@ from etl.analytics import rollup_queries
 from etl.tables import PRIVATE, inputs, lake, outputs, prices, rollups, run_payloads, runs, steps
 from etl.tables.analytics import workflow_versions, workflows
 
-MEANING = 1
-"""Raise it when a column keeps its name and type, but is computed differently."""
+MEANING = 2
+"""Raise it when a column keeps its name and type, but is computed differently, or a digest is."""
 
 _TYPES: Mapping[type, str] = {
     Text: "string",
@@ -63,21 +63,35 @@ RUN_DAY = "orchestra_etl.run_day({0}.start_time, {0}.first_seen_at)"
 
 _DAY = "CAST(%(day)s AS date)"
 
-# The index on start_time finds the runs; the last condition decides.
-_RUNS = f"""(
-    SELECT *, xmin FROM orchestra.runs AS any_run
-    WHERE (start_time >= CAST({_DAY} AS timestamptz)
-            AND start_time < CAST({_DAY} + 1 AS timestamptz)
-        OR start_time IS NULL
-        OR start_time < '0001-01-01T00:00Z' OR start_time >= '10000-01-01T00:00Z')
-      AND {RUN_DAY.format("any_run")} = {_DAY}
-)"""
-"""The runs of a day."""
 
-_STEPS = f"{_RUNS} AS r JOIN orchestra.steps AS s ON s.run_id = r.id"
+def _runs_of_day(columns: Iterable[str]) -> str:
+    """Return the query of a day's runs, sorted, in parentheses.
+
+    The index on start_time finds them; the last condition decides. The sort reads its keys again
+    and again: they are the first columns. What is joined to the sorted runs keeps their order, so
+    that no wide row is ever sorted.
+    """
+    listed = ", ".join(dict.fromkeys(("workflow_id", "start_time", "id", *columns)))
+    return f"""(
+        SELECT {listed}, xmin FROM orchestra.runs AS any_run
+        WHERE (start_time >= CAST({_DAY} AS timestamptz)
+                AND start_time < CAST({_DAY} + 1 AS timestamptz)
+            OR start_time IS NULL
+            OR start_time < '0001-01-01T00:00Z' OR start_time >= '10000-01-01T00:00Z')
+          AND {RUN_DAY.format("any_run")} = {_DAY}
+        ORDER BY workflow_id, start_time, id OFFSET 0
+    )"""
+
+
+_RUNS = _runs_of_day(one.name for one in runs.c)
+_STEPS = f"{_runs_of_day(['first_seen_at'])} AS r JOIN orchestra.steps AS s ON s.run_id = r.id"
 """The steps of a day's runs."""
 
 _BY_RUN = "r.workflow_id, r.start_time, r.id"
+
+
+def _version(*values: str) -> str:
+    return f"hash_record_extended(ROW({', '.join(values)}), 0)"
 
 
 class Column(msgspec.Struct, frozen=True):
@@ -102,6 +116,8 @@ class LakeTable(msgspec.Struct, frozen=True):
     comment: str
     has_content: bool = False
     """Whether it contains what users and models said."""
+    version: str | None = None
+    """A hash of the row's id and version, over `source`; None: its rows follow from others."""
 
     @property
     def column_names(self) -> tuple[str, ...]:
@@ -116,7 +132,18 @@ class LakeTable(msgspec.Struct, frozen=True):
     @property
     def query(self) -> str:
         """The query of a day's rows, or of all rows, in the order of the columns."""
-        listed = ", ".join(f"{one.sql} AS {one.name}" for one in self.columns)
+        return self._query(self._listed)
+
+    @property
+    def query_with_version(self) -> str:
+        """The same query, with the version of each row in a last column."""
+        return self._query(f"{self._listed}, {self.version} AS version")
+
+    @property
+    def _listed(self) -> str:
+        return ", ".join(f"{one.sql} AS {one.name}" for one in self.columns)
+
+    def _query(self, listed: str) -> str:
         return f"SELECT {listed} FROM {self.source} ORDER BY {self.order}"
 
 
@@ -219,6 +246,7 @@ RUNS = LakeTable(
     source=f"{_RUNS} AS r",
     order=_BY_RUN,
     comment=runs.comment or "",
+    version=_version("r.id", "r.xmin"),
 )
 
 STEPS = LakeTable(
@@ -235,11 +263,14 @@ STEPS = LakeTable(
         ),
     ),
     source=_STEPS,
-    order=f"{_BY_RUN}, s.position, s.id",
+    order=_BY_RUN,
     comment=steps.comment or "",
+    version=_version("s.id", "s.xmin"),
 )
 
-# Computed here, because the rollups' own table follows the steps only after the next refresh.
+# Computed here, because the rollups' own table follows the steps only after the next refresh. A
+# pattern of the same message is taken from there: to compute one takes longer than all other work
+# on a step.
 _FAILED = f"""(
     SELECT s.*, COALESCE(s.start_time, r.start_time, r.first_seen_at) AS time,
            CASE WHEN s.start_time IS NULL THEN r.workflow_id ELSE s.workflow_id END AS counted_in
@@ -252,7 +283,7 @@ STEP_FAILURES = LakeTable(
         _RUN_DAY_COLUMN,
         *_copied(rollups.step_failures, "f", rollup_queries.FAILURE),
     ),
-    source=f"({rollup_queries.step_failures(_FAILED)}) AS f",
+    source=f"({rollup_queries.step_failures(_FAILED, known=True)}) AS f",
     order="f.workflow_id, f.time, f.step_id",
     comment=rollups.step_failures.comment or "",
 )
@@ -265,11 +296,13 @@ RUN_PAYLOADS = LakeTable(
         Column("run_id", "string", "r.id", "The run."),
         *_copied(runs, "r", ("extra",)),
         *_copied(run_payloads, "p", [one.name for one in run_payloads.c if one.name != "run_id"]),
+        *_copied(runs, "r", ("redaction_policy",)),
     ),
     source=f"{_RUNS} AS r LEFT JOIN orchestra.run_payloads AS p ON p.run_id = r.id",
     order=_BY_RUN,
     comment=run_payloads.comment or "",
     has_content=True,
+    version=_version("p.run_id", "p.xmin"),
 )
 
 _PAYLOAD = [one.name for one in inputs.c if one.name != "step_id"]
@@ -284,13 +317,15 @@ STEP_PAYLOADS = LakeTable(
         *_copied(steps, "s", ("step_metadata", "extra")),
         *_copied(inputs, "i", _PAYLOAD, prefix="inputs_"),
         *_copied(outputs, "o", _PAYLOAD, prefix="outputs_"),
+        *_copied(steps, "s", ("redaction_policy",)),
     ),
     source=f"""{_STEPS}
         LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id
         LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id""",
-    order=f"{_BY_RUN}, s.position, s.id",
+    order=_BY_RUN,
     comment="The inputs and outputs of each step.",
     has_content=True,
+    version=_version("s.id", "i.xmin", "o.xmin"),
 )
 
 

@@ -7,8 +7,12 @@ from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 from pyarrow import parquet
-from pyiceberg.io.pyarrow import parquet_file_to_data_file
-from pyiceberg.manifest import DataFile
+from pyiceberg.io.pyarrow import (
+    compute_statistics_plan,
+    data_file_statistics_from_parquet_metadata,
+    parquet_path_to_id_mapping,
+)
+from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 
 # Bytes of Arrow data in a row group, the unit that a reader decodes at once.
@@ -46,7 +50,10 @@ class _File:
         self._table = table
         self._path = f"{table.location()}/{folder}/{uuid.uuid4()}.parquet"
         self._stream = table.io.new_output(self._path).create()
-        self._writer = parquet.ParquetWriter(self._stream, schema, compression="zstd")
+        self._written: list[parquet.FileMetaData] = []
+        self._writer = parquet.ParquetWriter(
+            self._stream, schema, compression="zstd", metadata_collector=self._written
+        )
 
     @property
     def size(self) -> int:
@@ -58,10 +65,31 @@ class _File:
         self._writer.write_table(group, row_group_size=group.num_rows)
 
     def close(self) -> DataFile:
-        """Complete the file."""
+        """Complete the file.
+
+        pyiceberg's own function would read the file's metadata from the store.
+        """
         self._writer.close()
+        size = self.size
         self._stream.close()
-        return parquet_file_to_data_file(self._table.io, self._table.metadata, self._path)
+        table, schema = self._table.metadata, self._table.schema()
+        statistics = data_file_statistics_from_parquet_metadata(
+            parquet_metadata=self._written[0],
+            stats_columns=compute_statistics_plan(schema, table.properties),
+            parquet_column_mapping=parquet_path_to_id_mapping(schema),
+        )
+        return DataFile.from_args(
+            content=DataFileContent.DATA,
+            file_path=self._path,
+            file_format=FileFormat.PARQUET,
+            partition=statistics.partition(table.spec(), schema),
+            file_size_in_bytes=size,
+            sort_order_id=None,
+            spec_id=table.default_spec_id,
+            equality_ids=None,
+            key_metadata=None,
+            **statistics.to_serialized_dict(),
+        )
 
 
 def _row_groups(rows: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -12,7 +12,6 @@ from etl.export import (
     archive,
     changes,
     completeness,
-    day_digest,
     day_reader,
     days,
     garbage,
@@ -20,6 +19,7 @@ from etl.export import (
     whole_tables,
 )
 from etl.export.archive import Kept
+from etl.export.day_digest import DayDigest
 from etl.export.days import DayRecord
 from etl.export.destination import Destination
 from etl.export.lake import Lake
@@ -35,6 +35,7 @@ def export(
     held: ExportState,
     queued: Sequence[date],
     *,
+    payloads: bool,
     is_first: bool,
     is_over: Callable[[], bool],
     on_days: Progress,
@@ -46,6 +47,7 @@ def export(
         destination: where the lake is.
         held: the state as the last commit left it.
         queued: the days, in the order in which to export them.
+        payloads: whether to write the tables of payloads; without them, the days stay queued.
         is_first: whether to collect what earlier exports left.
         is_over: called after each day; True leaves the others to the next part.
         on_days: see `Progress`.
@@ -64,13 +66,18 @@ def export(
             connection,
             lake,
             queued,
-            payloads=destination.payloads,
+            payloads=payloads,
             is_over=is_over,
             on_days=on_days,
         )
         days.record(connection, written)
         completeness.refresh(connection)
-        changes.forget(connection, list(written))
+        if payloads == destination.payloads:
+            changes.forget(connection, list(written))
+        else:
+            # Readers find every table.
+            for table in day_tables(payloads=True):
+                lake.table(table)
         rows = Counter[str]()
         for one in written.values():
             rows.update(one.rows)
@@ -91,7 +98,7 @@ def export(
         whole_tables={table.name: digest for table, digest in digests.items()},
         complete=not changes.changed_days(connection),
     )
-    return ExportPart(lake=lake, days=len(written), rows=dict(rows), waiting=waiting)
+    return ExportPart(lake=lake, days=list(written), rows=dict(rows), waiting=waiting)
 
 
 def _write_days(
@@ -112,16 +119,20 @@ def _write_days(
         if written and is_over():
             break
         kept = archive.of_day(connection, lake, day)
-        counts = {table.name: _replace_day(connection, lake, table, kept) for table in tables}
-        digest = day_digest.describe(connection, tables, day).digest
-        written[day] = DayRecord(counts, digest, len(kept.runs))
+        digest = DayDigest()
+        counts = {
+            table.name: _replace_day(connection, lake, table, kept, digest) for table in tables
+        }
+        written[day] = DayRecord(counts, digest.text(), len(kept.runs))
         rows += sum(counts.values())
         on_days(len(written), len(queued) - len(written), rows)
     return written
 
 
-def _replace_day(connection: Connection, lake: Lake, table: LakeTable, kept: Kept) -> int:
+def _replace_day(
+    connection: Connection, lake: Lake, table: LakeTable, kept: Kept, digest: DayDigest
+) -> int:
     """Replace a day by PostgreSQL's rows and by what the lake keeps of it."""
     opened = lake.table(table)
-    rows = day_reader.read(connection, table, opened.schema, kept.day)
+    rows = day_reader.read(connection, table, opened.schema, kept.day, digest=digest)
     return opened.replace(kept.merged(connection, lake, table, rows), kept.day)

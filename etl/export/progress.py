@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,7 @@ class ExportPart(msgspec.Struct, frozen=True):
 
     lake: Lake | None
     """The lake, to be published after the commit; None if nothing has changed."""
-    days: int
+    days: Sequence[date]
     """The days that were replaced."""
     rows: Mapping[str, int]
     """By table: the rows that were written."""

@@ -92,9 +92,13 @@ _FORGET = (
     text("UPDATE orchestra_etl.export_state SET whole_tables = '{}', exported_at = NULL"),
 )
 
-_FORGET_PAYLOADS = text("""
-    DELETE FROM orchestra_etl.iceberg_tables WHERE table_name IN ('run_payloads', 'step_payloads')
-""")
+_FORGET_PAYLOADS = (
+    text("""
+        DELETE FROM orchestra_etl.iceberg_tables
+        WHERE table_name IN ('run_payloads', 'step_payloads')
+    """),
+    text("UPDATE orchestra_etl.export_days SET run_payloads = 0, step_payloads = 0"),
+)
 
 _RECORD = text("""
     UPDATE orchestra_etl.export_state
@@ -119,7 +123,7 @@ def activate(connection: Connection, destination: Destination) -> None:
     connection.execute(_LOCK)
     before = read(connection)
     if before is not None:
-        forgotten = (_FORGET_PAYLOADS,) if before.is_at(destination) else _FORGET
+        forgotten = _FORGET_PAYLOADS if before.is_at(destination) else _FORGET
         for statement in forgotten:
             connection.execute(statement)
     connection.execute(

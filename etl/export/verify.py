@@ -24,6 +24,7 @@ from etl.database import allow_long
 from etl.export import archive, changes, day_digest, day_reader, state, whole_tables
 from etl.export.destination import Destination
 from etl.export.lake import Lake
+from etl.export.lake_rows import rows_of
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
 from etl.export.store import reported
 
@@ -123,7 +124,8 @@ def verify(
             report.add(None, name, "the catalog does not have the table")
         return report
     with reported(destination.location):
-        lake = Lake(connection, destination)
+        # What the lake has written is compared, not what the next export would redact.
+        lake = Lake(connection, msgspec.structs.replace(destination, redaction=None))
         day_reader.prepare(connection)
         _Verification(connection, lake, tables, report).run(days, on_days, stopped)
         if days is None:
@@ -183,8 +185,7 @@ class _Verification:
         if row is None:
             self._report.add(day, None, "the day is not exported, and does not wait for an export")
             return
-        here = day_digest.describe(self._connection, self._tables, day)
-        if here.digest != row.digest:
+        if day_digest.describe(self._connection, self._tables, day) != row.digest:
             self._report.add(
                 day, None, "PostgreSQL holds other rows than those exported, and the day does not"
                 " wait for an export",
@@ -226,7 +227,7 @@ class _Verification:
         opened = self._lake.table(table)
         rows = day_reader.read(self._connection, table, opened.schema, day)
         expected = _hashes(kept.merged(self._connection, self._lake, table, rows))
-        expected.subtract(_hashes(archive.rows_of(opened, day)))
+        expected.subtract(_hashes(rows_of(opened, day)))
         missing = sum(number for number in expected.values() if number > 0)
         surplus = -sum(number for number in expected.values() if number < 0)
         if missing or surplus:
@@ -240,7 +241,7 @@ def _compare_whole(
 ) -> None:
     opened = lake.table(table)
     expected = _hashes(day_reader.read(connection, table, opened.schema))
-    expected.subtract(_hashes(archive.rows_of(opened, None)))
+    expected.subtract(_hashes(rows_of(opened, None)))
     if any(expected.values()):
         report.add(None, table.name, "the rows differ from PostgreSQL's")
 

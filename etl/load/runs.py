@@ -49,13 +49,9 @@ class _RunPayloads(NamedTuple):
 
 _RUN_CONTENT = _RunRow._fields[1:]
 _RUN_PAYLOADS = _RunPayloads._fields
-_STAGED_RUNS = Staging(
-    "staged_runs",
-    {
-        **column_types(runs, ("id", *_RUN_CONTENT, "content_hash")),
-        **column_types(run_payloads, _RUN_PAYLOADS),
-    },
-)
+_RUN_TYPES = column_types(runs, ("id", *_RUN_CONTENT, "content_hash"))
+_PAYLOAD_TYPES = column_types(run_payloads, ("run_id", *_RUN_PAYLOADS))
+_STAGED_RUNS = Staging("staged_runs", {**_RUN_TYPES, **column_types(run_payloads, _RUN_PAYLOADS)})
 
 # The hash covers only what a read finds. These columns also change without a read, so they are
 # compared separately: the ledger changes `tracking` and `workflow_id`, and a new state map changes
@@ -215,7 +211,7 @@ def _changed(connection: Connection, fresh: Sequence[RunWrite]) -> list[_Rows]:
 def _insert(connection: Connection, new: Sequence[_Rows]) -> bool:
     """Insert new runs; return False if one of their ids exists already: nothing is written."""
     rows = sorted(((*one.own, one.content_hash) for one in new), key=itemgetter(0))
-    if not copy_new(connection, "orchestra.runs", ("id", *_RUN_CONTENT, "content_hash"), rows):
+    if not copy_new(connection, "orchestra.runs", _RUN_TYPES, rows):
         return False
     payloads = [
         (one.own.id, *one.payloads)
@@ -224,7 +220,7 @@ def _insert(connection: Connection, new: Sequence[_Rows]) -> bool:
     ]
     if payloads:
         payloads.sort(key=itemgetter(0))
-        copy(connection, "orchestra.run_payloads", ("run_id", *_RUN_PAYLOADS), payloads)
+        copy(connection, "orchestra.run_payloads", _PAYLOAD_TYPES, payloads)
     return True
 
 

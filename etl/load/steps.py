@@ -190,7 +190,7 @@ def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[
 def _insert(connection: Connection, new: Sequence[tuple[RunWrite, Step]]) -> bool:
     """Insert new steps; return False if one of their ids exists already: nothing is written."""
     rows = (_step_row(run, step) for run, step in new)
-    return copy_new(connection, "orchestra.steps", _STEP_COLUMNS, rows)
+    return copy_new(connection, "orchestra.steps", _STAGED_STEPS.columns, rows)
 
 
 def _upsert(connection: Connection, some: Sequence[tuple[RunWrite, Step]]) -> set[str]:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Row, text
 from etl.identifiers import is_path_segment
 from etl.ledger import rebuilds
 from etl.reports.alerts import AlertsStatus, read_alerts
+from etl.reports.lake import LakeProgress, read_lake
 from etl.reports.verdict import Reason, Verdict, WatchedWorkflow, reasons_of, worst
 
 
@@ -154,6 +155,8 @@ class Status(msgspec.Struct, frozen=True):
     """Stored steps that the newest rules have not read yet; None: there are none."""
     alerts: AlertsStatus = AlertsStatus()
     """The alerts on runs. They do not change the verdict, which is about the pipeline."""
+    lake: LakeProgress | None = None
+    """What waits for an export, which does not change the verdict; None: there is no lake."""
 
 
 # One statement reads each figure for all workflows: the ledger may hold millions of runs, nearly
@@ -305,6 +308,7 @@ def read(
         unusable_workflows=unusable,
         rebuild=rebuild,
         alerts=read_alerts(connection, rules, channels),
+        lake=read_lake(connection),
     )
 
 

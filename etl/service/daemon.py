@@ -22,7 +22,6 @@ from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
-from etl.alerts.delivery import Courier
 from etl.analytics.rollups import RefreshReport
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
 from etl.pipeline.loading import LoadReport
@@ -32,6 +31,7 @@ from etl.service.health import Health
 from etl.signals import Stop
 
 if TYPE_CHECKING:
+    from etl.alerts.delivery import Courier
     from etl.export.exporter import ExportReport
 
 log = structlog.get_logger(__name__)
@@ -204,9 +204,9 @@ class Daemon:
         self._scheduler.pause()
         self._syncer.poller.end_within(DATABASE_END_PATIENCE)
         for task in self._active:
-            if not task.get_name().startswith("poll"):
+            if not task.get_name().startswith(("poll", "notify")):
                 # A cancelled sweep leaves its watermark unchanged. A poll is not cancelled: it
-                # loads what it has read.
+                # loads what it has read. A delivery ends by itself, and releases its claim.
                 task.cancel()
         if self._active:
             await asyncio.wait(self._active, timeout=END_PATIENCE)
@@ -336,7 +336,7 @@ class Daemon:
         await evaluate()
 
     async def _notify(self, courier: Courier, channel: str) -> None:
-        for one in await courier.deliver(channel, self._stop.is_set):
+        for one in await courier.deliver(channel, self._stop):
             self._health.metrics.count_notification(one.channel, delivered=one.failure is None)
 
     async def _export_changes(

@@ -8,6 +8,7 @@ and `orchestra_etl_status_timestamp_seconds` shows how old they are.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.sweep import SweepReport
+from etl.reports.lake import LakeProgress
 from etl.reports.status import Status, WorkflowStatus
 from etl.terminal import plain
 
@@ -135,6 +137,20 @@ class Metrics:
             "Messages about alerts that wait for another attempt to deliver them",
             "channel",
         )
+        self._lake = {
+            name: self._gauge(name, help, "namespace")
+            for name, help in (
+                ("lake_days_waiting", "Days that wait for an export to the lake"),
+                (
+                    "lake_oldest_wait_seconds",
+                    "Seconds for which the first of these days has waited; 0 if none waits",
+                ),
+                (
+                    "lake_exported_timestamp_seconds",
+                    "Unix time at which the last complete export to the lake ended",
+                ),
+            )
+        }
         self._waiting = self._gauge(
             "rollup_groups_waiting",
             "Queued changes that the rollups do not count yet, and groups that cannot be computed",
@@ -214,7 +230,12 @@ class Metrics:
 
     def set_status(self, found: Status | None) -> None:
         """Show the status read from the database; None, if it could not be read, clears it."""
-        for gauge in (*self._status.values(), self._alerts_firing, self._undelivered):
+        for gauge in (
+            *self._status.values(),
+            *self._lake.values(),
+            self._alerts_firing,
+            self._undelivered,
+        ):
             gauge.clear()
         if found is None:
             return
@@ -223,6 +244,10 @@ class Metrics:
             self._alerts_firing.labels(plain(rule.name)).set(rule.firing)
         for channel in found.alerts.channels:
             self._undelivered.labels(plain(channel.name)).set(channel.undelivered)
+        if found.lake is not None:
+            for name, value in _of_lake(found.at, found.lake).items():
+                if value is not None:
+                    self._lake[name].labels(found.lake.namespace).set(value)
         for workflow in found.workflows:
             for name, value in _values(found, workflow).items():
                 if value is not None:
@@ -236,6 +261,17 @@ class Metrics:
 
 def _one_of(counts: Callable[[], Mapping[str, int]], name: str) -> float:
     return counts()[name]
+
+
+def _of_lake(at: datetime, lake: LakeProgress) -> dict[str, float | None]:
+    since = at if lake.waiting == 0 else lake.waiting_since
+    return {
+        "lake_days_waiting": lake.waiting,
+        "lake_oldest_wait_seconds": None if since is None else (at - since).total_seconds(),
+        "lake_exported_timestamp_seconds": (
+            None if lake.exported_at is None else lake.exported_at.timestamp()
+        ),
+    }
 
 
 def _values(found: Status, one: WorkflowStatus) -> dict[str, float | None]:

@@ -62,6 +62,7 @@ changed_days = Table(
         primary_key=True,
         server_default=text("pg_current_xact_id()"),
     ),
+    now("queued_at", "When the transaction began."),
     schema=OPERATIONS,
     comment="A queue: the days whose runs, steps or payloads have changed since they were last"
     " exported. It stays empty until the first export.",

@@ -147,6 +147,11 @@ sweeps = Table(
     ),
     column("started_at", Time, "When the last sweep began."),
     column("swept_at", Time, "When a sweep was last complete."),
+    column(
+        "complete_until",
+        Time,
+        "When the last complete sweep began; null: none has completed since this column exists.",
+    ),
     column("reconciled_at", Time, "When the last complete walk of the whole list began."),
     column("new_runs", Integer(), "Runs that the last complete sweep found new."),
     column(

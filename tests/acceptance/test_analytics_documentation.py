@@ -15,7 +15,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from etl import app
+from etl import app, maintenance
 from etl.admin import roles
 from etl.admin.roles import ANALYST
 from etl.database import Database
@@ -130,7 +130,7 @@ def world(
                 }
                 for change in changes(*((one, succeeded[one]) for one in history.workflow_ids)):
                     assert query(url, change + " RETURNING 1"), change
-                asyncio.run(app.refresh_rollups(settings, database))
+                asyncio.run(maintenance.refresh_rollups(settings, database))
             query(url, "DELETE FROM orchestra.prices")
             for price in PRICES:
                 query(url, price)

@@ -118,7 +118,8 @@ def test_the_source_distribution_holds_what_developers_need(distributions: Distr
     with tarfile.open(distributions.source) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = {
-        "requirements.lock", "requirements-run.lock", "requirements-build.lock", "Makefile",
+        "requirements.lock", "requirements-run.lock", "requirements-build.lock",
+        "requirements-export.lock", "requirements-alerts.lock", "Makefile",
         "Dockerfile", ".dockerignore", "docker-compose.yml", "alembic.ini",
         "LICENSE", "README.md", "CONTRIBUTING.md", ".ci/run", "dbt/dbt_project.yml",
         "docs/how-to/analytics.md", "tests/samples/steps.json",

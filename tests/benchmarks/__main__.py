@@ -1,9 +1,11 @@
 """`make bench`: this project compared with its alternatives, in one run on one machine.
 
 Every contender reads the same history from the same process, which serves prepared bytes, and
-stores it in the same PostgreSQL. Afterwards the tables of each contender must hold the same steps
-with the same JSON values. Each figure is the median of several repetitions, with its spread; the
-contenders take turns. `--json FILE` stores the figures.
+stores it in the same PostgreSQL: first everything, then with 1 % new runs and 0.5 % changed ones,
+then with nothing new. Afterwards the tables of each contender must hold the same steps with the
+same JSON values. The contenders take turns; each figure is the median of the repetitions, ± half
+the difference between the longest and the shortest. CPU is the time of the first load for a run, of
+the program and of PostgreSQL; memory is the peak of the largest process.
 """
 
 from __future__ import annotations
@@ -12,213 +14,40 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
 
-from etl.embedded.postgres import EmbeddedPostgres
+from tests.benchmarks.comparison import (
+    FIRST,
+    NEW,
+    NOTHING,
+    SHAPES,
+    Figure,
+    Progress,
+    compare,
+    expected,
+)
 from tests.benchmarks.contenders import (
     DLT,
     DLT_FULL,
     DLT_NEW,
     HAND_WRITTEN,
+    LIMIT,
     OURS,
-    Contender,
-    Cost,
-    digest,
-    limit,
-    run,
+    SINGER,
+    SINGER_PAIR,
 )
-from tests.benchmarks.load_stage import empty, write_ready_made
-from tests.benchmarks.recorded import Api, Corpus, served
-from tests.postgres_fixture import new_home
-from tests.support import query
-
-VARIANTS = {
-    "5 steps of 2 KB": (1.0, 5, 3000),
-    "5 steps, small": (1.0, 5, 0),
-    "5 steps of 55 KB": (0.1, 5, 50_000),
-    "1 step": (1.0, 1, 3000),
-    "50 steps": (0.1, 50, 3000),
-}
-"""Share of the runs, steps per run, and the approximate size of a model's step in bytes."""
-
-LIMIT = "limit: bare aiohttp, COPY"
+from tests.benchmarks.cost import run
+from tests.benchmarks.plot import Bar, draw_bars
+from tests.benchmarks.replicas import budgeted, replicas
 
 BUDGET = 200
 """Shared budget of several services, in requests per second, where that is measured."""
-
-
-class Figure(NamedTuple):
-    """The cost of one contender for one task."""
-
-    variant: str
-    task: str
-    contender: str
-    runs: int
-    """The number of runs in the list."""
-    seconds: float
-    spread: float
-    """Largest minus smallest duration of the repetitions, in seconds."""
-    cpu_seconds: float
-    peak_mb: float
-    requests: int
-
-
-def compare(
-    corpus: Corpus, variant: str, contenders: Sequence[Contender], repetitions: int
-) -> Iterator[Figure]:
-    """Time each contender's first load, a sync with 1 % more runs, and a sync with nothing new.
-
-    Also time the limit: the same responses fetched and the same rows stored, without any other
-    work.
-    """
-    home = new_home()
-    folder = home / "work"
-    costs: dict[tuple[str, str], list[tuple[Cost, int]]] = {}
-    stored: dict[str, tuple[int, str]] = {}
-    try:
-        with EmbeddedPostgres(home) as server, served(corpus) as api:
-            older = corpus.runs * 100 // 101
-            for _ in range(repetitions):
-                for contender in contenders:
-                    shutil.rmtree(folder, ignore_errors=True)
-                    folder.mkdir()
-                    contender.prepare(server.url)
-                    for task, shown in (
-                        ("first load", older),
-                        ("1 % new", corpus.runs),
-                        ("unchanged", corpus.runs),
-                    ):
-                        api.show(shown)
-                        query(server.url, "CHECKPOINT")
-                        before = api.requests()
-                        cost = run(*contender.command(api, server.url, folder))
-                        costs.setdefault((task, contender.name), []).append(
-                            (cost, api.requests() - before)
-                        )
-                    stored[contender.name] = digest(server.url, contender)
-            if len(set(stored.values())) != 1 or stored[contenders[0].name][0] != api.steps:
-                raise SystemExit(f"the contenders have not stored the same: {stored}")
-            # The limit sends the rows that this project has just stored.
-            batches = folder / "batches"
-            # A process starts with the peak memory of its parent, so the large batches are made in
-            # another process.
-            making = get_context("spawn").Process(
-                target=write_ready_made, args=(server.url, batches)
-            )
-            making.start()
-            making.join()
-            if making.exitcode != 0:
-                raise SystemExit("the ready-made rows could not be written")
-            api.show(corpus.runs)
-            for _ in range(repetitions):
-                empty(server.url)
-                before = api.requests()
-                cost = run(limit(api, server.url, batches), {})
-                costs.setdefault(("first load", LIMIT), []).append((cost, api.requests() - before))
-            for (task, name), measured in costs.items():
-                seconds = [cost.seconds for cost, _ in measured]
-                yield Figure(
-                    variant,
-                    task,
-                    name,
-                    older if task == "first load" else corpus.runs,
-                    statistics.median(seconds),
-                    max(seconds) - min(seconds),
-                    statistics.median(cost.cpu_seconds for cost, _ in measured),
-                    max(cost.peak_mb for cost, _ in measured),
-                    measured[-1][1],
-                )
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def replicas(runs: int, latency: float) -> dict[int, float]:
-    """Return the seconds in which 1, 2 and 4 services load a history from an API.
-
-    Args:
-        runs: of the history.
-        latency: of the API, in seconds.
-    """
-    found = {}
-    home = new_home()
-    folder = home / "work"
-    try:
-        with EmbeddedPostgres(home) as server, served(Corpus(runs, step_bytes=3000)) as api:
-            for count in (1, 2, 4):
-                shutil.rmtree(folder, ignore_errors=True)
-                folder.mkdir()
-                OURS.prepare(server.url)
-                api.delay(latency)
-                with _services(count, api, server.url, folder):
-                    begun = 0.0
-                    while True:
-                        [row] = query(server.url, "SELECT count(*) AS runs FROM orchestra.runs")
-                        if row["runs"] and not begun:
-                            # Only the load is timed; a single service does the start and the sweep
-                            # before it.
-                            begun, first = time.perf_counter(), row["runs"]
-                        if row["runs"] == runs:
-                            break
-                        time.sleep(0.05)
-                    # A tiny history may be loaded at the first look.
-                    found[count] = (time.perf_counter() - begun) * runs / max(runs - first, 1)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-    return found
-
-
-def budgeted(runs: int, rate: int, count: int = 4) -> float:
-    """Return the requests per second of `count` services under one budget of `rate`."""
-    home = new_home()
-    folder = home / "work"
-    folder.mkdir()
-    try:
-        with EmbeddedPostgres(home) as server, served(Corpus(runs, step_bytes=3000)) as api:
-            OURS.prepare(server.url)
-            with _services(count, api, server.url, folder, requests_per_second=rate):
-                while api.requests() == 0:
-                    time.sleep(0.01)
-                begun = time.perf_counter()
-                while api.requests() < runs:
-                    time.sleep(0.01)
-                return api.requests() / (time.perf_counter() - begun)
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-
-
-@contextmanager
-def _services(
-    count: int, api: Api, url: str, folder: Path, requests_per_second: int = 0
-) -> Iterator[None]:
-    _, variables = OURS.command(api, url, folder)
-    more = {
-        "ORCHESTRA_ETL_SERVICE__PORT": "0",
-        "ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": str(requests_per_second),
-    }
-    command = [sys.executable, "-m", "etl", "serve"]
-    started = [
-        subprocess.Popen(
-            command, env={**os.environ, **variables, **more}, stderr=subprocess.DEVNULL
-        )
-        for _ in range(count)
-    ]
-    try:
-        yield
-    finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.wait()
+REST = 90
+"""Expected seconds of what is measured after the comparison."""
 
 
 def starts() -> dict[str, float]:
@@ -233,48 +62,103 @@ def starts() -> dict[str, float]:
     }
 
 
-def show(figures: Sequence[Figure]) -> None:
-    """Print the figures, and each contender's duration as a multiple of this project's."""
-    ours = {(one.variant, one.task): one.seconds for one in figures if one.contender == OURS.name}
-    print(
-        f"{'history':18}{'task':12}{'contender':28}{'runs':>8}{'seconds':>9}{'± half':>8}"
-        f"{'CPU s':>8}{'MB':>6}"
-        f"{'requests':>10}{'× ours':>8}"
-    )
-    for one in figures:
-        print(
-            f"{one.variant:18}{one.task:12}{one.contender:28}{one.runs:>8,}"
-            f"{one.seconds:>9.2f}{one.spread / 2:>8.2f}"
-            f"{one.cpu_seconds:>8.2f}{one.peak_mb:>6.0f}{one.requests:>10,}"
-            f"{one.seconds / ours[one.variant, one.task]:>8.1f}"
-        )
+def table(figures: Sequence[Figure]) -> list[str]:
+    """Return the lines of a table, in Markdown, of one shape of history.
+
+    A ratio in parentheses is a multiple of this project's time. The ratio to the limit is that of
+    the first load.
+    """
+    found = {(one.task, one.contender): one for one in figures}
+    rows = [[
+        "", *(f"{task}, s" for task in (FIRST, NEW, NOTHING)),
+        "× limit", "CPU ms a run", "PostgreSQL's", "MB",
+    ]]  # fmt: skip
+    for name in dict.fromkeys(one.contender for one in figures):
+        first = found[FIRST, name]
+        times = []
+        for task in (FIRST, NEW, NOTHING):
+            one = found.get((task, name))
+            ratio = one.seconds / found[task, OURS.name].seconds if one else 0
+            other = "" if name == OURS.name else f" ({ratio:.1f})"
+            times.append(f"{one.seconds:.2f} ± {one.half_spread:.2f}{other}" if one else "")
+        peak = max(found[key].peak_mb for key in found if key[1] == name)
+        limit = first.seconds / found[FIRST, LIMIT.name].seconds
+        rows.append([name, *times, f"{limit:.1f}", f"{first.cpu_ms:.2f}", f"{first.server_ms:.2f}",
+                     f"{peak:.0f}"])  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    return [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+
+
+def picture(figures: Sequence[Figure]) -> str:
+    """Return a drawing of the time of the first load in every shape, and of what is new."""
+    panels = {}
+    for shape in dict.fromkeys(one.shape for one in figures):
+        for task in (FIRST, NEW):
+            panels[f"{shape}: {task}, seconds"] = [
+                Bar(one.contender, one.seconds, OURS.name == one.contender)
+                for one in figures
+                if one.shape == shape and one.task == task
+            ]
+    return draw_bars("The same history in the same PostgreSQL", panels)
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
-    parser.add_argument("--runs", type=int, default=10_100, help="runs of the largest history")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--variants", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser = argparse.ArgumentParser(
+        prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--runs", type=int, default=10_000,
+        help="runs of the largest history; other shapes have a fixed share (default: 10,000)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--repetitions", type=int, default=2, help="turns of each contender (default: 2)"
+    )
+    parser.add_argument(
+        "--shapes", nargs="*", choices=list(SHAPES), default=list(SHAPES),
+        help="shapes of history (default: all)",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, help="write every measurement to this file")
+    parser.add_argument("--plot", type=Path, help="draw the comparison into this file (SVG)")
     given = parser.parse_args()
-    contenders = [OURS, HAND_WRITTEN, *((DLT_FULL, DLT_NEW) if DLT.exists() else ())]
+    contenders = [
+        OURS,
+        HAND_WRITTEN,
+        *((DLT_FULL, DLT_NEW) if DLT.exists() else ()),
+        *((SINGER_PAIR,) if SINGER.exists() else ()),
+    ]
+    seconds = expected(given.runs, given.shapes, given.repetitions)
+    print(
+        f"expected on two idle cores: {(seconds + REST) / 60:.0f} minutes, of which the comparison"
+        f" {seconds / 60:.0f}",
+        file=sys.stderr, flush=True,
+    )  # fmt: skip
+    progress = Progress(seconds)
     figures: list[Figure] = []
-    for variant in given.variants:
-        share, steps, step_bytes = VARIANTS[variant]
-        corpus = Corpus(int(given.runs * share), steps, step_bytes)
-        figures += compare(corpus, variant, contenders, given.repetitions)
-        print(f"{variant}: done", file=sys.stderr, flush=True)
-    show(figures)
+    for shape in given.shapes:
+        found = list(compare(given.runs, shape, contenders, given.repetitions, progress))
+        figures += found
+        print(f"\n{shape}: {found[0].runs:,} runs, {given.repetitions} repetitions\n")
+        print("\n".join(table(found)), flush=True)
+        # What is measured is kept, if a later shape fails.
+        if given.json:
+            given.json.write_text(_report(figures, {}))
+        if given.plot:
+            given.plot.write_text(picture(figures))
+    print()
     for contender in contenders:
         if contender.limits:
             print(f"{contender.name}: {contender.limits}")
-    scaling = replicas(given.runs // 4, 0.05)
+    scaling = replicas(max(1, given.runs // 4), 0.05)
     print(
         "concurrent services, API with 50 ms latency: "
         + ", ".join(f"{n}: {s:.2f} s" for n, s in scaling.items())
     )
-    kept = budgeted(given.runs // 5, BUDGET)
+    kept = budgeted(max(1, given.runs // 5), BUDGET)
     print(
         f"4 services under one budget of {BUDGET} requests a second: the API sees "
         f"{kept:.0f} a second"
@@ -282,25 +166,28 @@ def main() -> None:
     started = starts()
     print("start: " + ", ".join(f"{name}: {seconds:.3f} s" for name, seconds in started.items()))
     if given.json:
-        machine = {
+        rest = {
+            "replicas_seconds": scaling,
+            "requests_a_second": {"budget": BUDGET, "seen": kept},
+            "start_seconds": started,
+        }
+        given.json.write_text(_report(figures, rest))
+
+
+def _report(figures: Sequence[Figure], rest: dict[str, object]) -> str:
+    report = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {
             "cores": os.cpu_count(),
             "python": platform.python_version(),
             "machine": platform.machine(),
-        }
-        given.json.write_text(
-            json.dumps(
-                {
-                    "at": datetime.now(UTC).isoformat(timespec="seconds"),
-                    "machine": machine,
-                    "figures": [one._asdict() for one in figures],
-                    "replicas_seconds": scaling,
-                    "requests_a_second": {"budget": BUDGET, "seen": kept},
-                    "start_seconds": started,
-                },
-                indent=2,
-            )
-            + "\n"
-        )
+        },
+        "figures": [
+            {**one._asdict(), "costs": [cost._asdict() for cost in one.costs]} for one in figures
+        ],
+        **rest,
+    }
+    return json.dumps(report, indent=2) + "\n"
 
 
 if __name__ == "__main__":

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,81 +14,64 @@ from tests.benchmarks.recorded import Api
 from tests.support import query
 
 HERE = Path(__file__).parent
-DLT = Path(os.environ.get("DLT_PYTHON", HERE.parents[1] / ".bench" / "venv" / "bin" / "python"))
+_BENCH = HERE.parents[1] / ".bench"
+DLT = Path(os.environ.get("DLT_PYTHON", _BENCH / "venv" / "bin" / "python"))
+SINGER = Path(os.environ.get("SINGER_PYTHON", _BENCH / "singer" / "bin" / "python"))
 
-
-class Cost(NamedTuple):
-    """The cost of a command."""
-
-    seconds: float
-    cpu_seconds: float
-    peak_mb: float
+Command = tuple[Sequence[str], Mapping[str, str]]
+"""A command and its environment."""
 
 
 class Contender(NamedTuple):
     """One way to bring the history into PostgreSQL."""
 
     name: str
-    prepare: Callable[[str], None]
-    """A function of the database URL that empties it and creates what the command does not."""
-    command: Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]
-    """A function of the API, the database URL and a folder: the command and its environment."""
+    schemas: tuple[str, ...]
+    """The schemas of its tables."""
+    command: Callable[[Api, str, Path], Command]
+    """A function of the API, the database URL and a folder."""
     steps: str
     """A query for id, run, status, inputs and outputs of each step."""
-    limits: str
+    limits: str = ""
     """What the contender does not do."""
+    sees_changes: bool = True
+    """Whether it reads a run again that was running when it was first read."""
+
+    def clear(self, url: str) -> None:
+        """Remove everything that it has stored."""
+        query(url, f"DROP SCHEMA IF EXISTS {', '.join(self.schemas)} CASCADE")
+
+    def prepare(self, url: str) -> None:
+        """Remove everything that it has stored, and create what its command does not create."""
+        self.clear(url)
+        if "orchestra" in self.schemas:
+            upgrade(url)
 
 
-def run(command: Sequence[str], variables: Mapping[str, str]) -> Cost:
-    """Run a command to its end.
+class Stored(NamedTuple):
+    """The steps that a contender has stored."""
 
-    Raises:
-        SystemExit: if it fails.
-    """
-    environment = {**os.environ, **variables}
-    # All contenders start from compiled modules, as an installed program does.
-    environment.pop("PYTHONDONTWRITEBYTECODE", None)
-    begun = time.perf_counter()
-    process = subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert process.stdout is not None
-    output = process.stdout.read()
-    process.stdout.close()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - begun
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise SystemExit(
-            f"{' '.join(command[:3])} ended with {process.returncode}:\n{output.decode()[-2000:]}"
-        )
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    steps: int
+    digest: str
+    """Equal for equal JSON values."""
 
 
-def digest(url: str, contender: Contender) -> tuple[int, str]:
-    """Return the number of stored steps and a digest; equal JSON values have equal digests."""
-    [row] = query(
+def stored(url: str, contender: Contender, changing: Sequence[str]) -> dict[bool, Stored]:
+    """Return what a contender has stored: under True of the runs in `changing`, else of others."""
+    rows = query(
         url,
-        f"""SELECT count(*) AS steps,
-                   md5(string_agg(md5(concat_ws('|', id, run, status,
-                                                NULLIF(CAST(inputs AS text), 'null'),
-                                                NULLIF(CAST(outputs AS text), 'null'))), ''
-                                  ORDER BY id)) AS md5
-            FROM ({contender.steps}) AS stored (id, run, status, inputs, outputs)""",
+        f"""SELECT run = ANY (%s) AS changed, count(*) AS steps,
+                   md5(string_agg(md5(CAST(jsonb_build_array(
+                       id, run, status, CAST(inputs AS jsonb), CAST(outputs AS jsonb)) AS text)),
+                       '' ORDER BY id)) AS digest
+            FROM ({contender.steps}) AS stored (id, run, status, inputs, outputs)
+            GROUP BY changed""",
+        list(changing),
     )
-    return row["steps"], row["md5"]
+    return {row["changed"]: Stored(row["steps"], row["digest"]) for row in rows}
 
 
-def _drop(url: str, *schemas: str) -> None:
-    query(url, f"DROP SCHEMA IF EXISTS {', '.join(schemas)} CASCADE")
-
-
-def _prepare_ours(url: str) -> None:
-    _drop(url, "orchestra", "orchestra_etl")
-    upgrade(url)
-
-
-def _ours(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+def _ours(api: Api, url: str, folder: Path) -> Command:
     config = folder / "etl.toml"
     config.write_text(
         '[api]\nrequests_per_second = 0\n[logs]\nlevel = "error"\n[[workflows]]\nid = '
@@ -103,14 +85,12 @@ def _ours(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str,
     }
 
 
-def _hand_written(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+def _hand_written(api: Api, url: str, folder: Path) -> Command:
     return [sys.executable, str(HERE / "hand_written.py"), api.base_url, api.workflow_id, url], {}
 
 
-def _dlt(
-    mode: str, file_format: str
-) -> Callable[[Api, str, Path], tuple[Sequence[str], Mapping[str, str]]]:
-    def command(api: Api, url: str, folder: Path) -> tuple[Sequence[str], Mapping[str, str]]:
+def _dlt(mode: str, file_format: str) -> Callable[[Api, str, Path], Command]:
+    def command(api: Api, url: str, folder: Path) -> Command:
         script = str(HERE / "dlt_pipeline.py")
         return [
             str(DLT),
@@ -126,30 +106,57 @@ def _dlt(
     return command
 
 
-def limit(api: Api, url: str, batches: Path) -> Sequence[str]:
-    """Return the command that fetches with aiohttp and sends ready-made rows (see `limit.py`)."""
-    return [
-        sys.executable,
-        str(HERE / "limit.py"),
-        api.base_url,
-        api.workflow_id,
-        url,
-        str(batches),
-    ]
+def _limit(api: Api, url: str, folder: Path) -> Command:
+    script = str(HERE / "limit.py")
+    return [sys.executable, script, api.base_url, api.workflow_id, url, str(folder / BATCHES)], {}
 
+
+def _singer(api: Api, url: str, folder: Path) -> Command:
+    tap, target, state = (folder / f"{name}.json" for name in ("tap", "target", "state"))
+    tap.write_text(json.dumps({"base_url": api.base_url, "workflow_id": api.workflow_id}))
+    target.write_text(
+        json.dumps(
+            {
+                "sqlalchemy_url": url.replace("postgresql://", "postgresql+psycopg://"),
+                "default_target_schema": "singer",
+                "use_copy": True,
+                "validate_records": False,
+                "add_record_metadata": False,
+                "activate_version": False,
+            }
+        )
+    )
+    python = str(SINGER)
+    pipe = '"$0" "$1" --config "$2" | "$3" --config "$4" > "$5"'
+    return [
+        "bash",
+        "-o",
+        "pipefail",
+        "-c",
+        pipe,
+        python,
+        str(HERE / "singer_tap.py"),
+        str(tap),
+        str(SINGER.with_name("target-postgres")),
+        str(target),
+        str(state),
+    ], {"LOGLEVEL": "ERROR"}
+
+
+BATCHES = "batches"
+"""The file in the folder that holds the ready-made rows of the limit."""
 
 OURS = Contender(
     "orchestra-etl",
-    _prepare_ours,
+    ("orchestra", "orchestra_etl"),
     _ours,
     "SELECT s.id, run_id, status, i.data, o.data FROM orchestra.steps AS s"
     " LEFT JOIN orchestra.inputs AS i ON i.step_id = s.id"
     " LEFT JOIN orchestra.outputs AS o ON o.step_id = s.id",
-    "",
 )
 HAND_WRITTEN = Contender(
     "hand-written Core upserts",
-    lambda url: _drop(url, "hand_written"),
+    ("hand_written",),
     _hand_written,
     "SELECT s.id, run_id, status, i.data, o.data FROM hand_written.steps AS s"
     " LEFT JOIN hand_written.inputs AS i ON i.step_id = s.id"
@@ -159,15 +166,25 @@ HAND_WRITTEN = Contender(
 _DLT_STEPS = "SELECT id, _runs_id, status, inputs, outputs FROM dlt_history.steps"
 DLT_FULL = Contender(
     "dlt, all runs",
-    lambda url: _drop(url, "dlt_history", "dlt_history_staging"),
+    ("dlt_history", "dlt_history_staging"),
     _dlt("full", "csv"),
     _DLT_STEPS,
     "reads everything each time",
 )
 DLT_NEW = Contender(
     "dlt, by start time",
-    lambda url: _drop(url, "dlt_history", "dlt_history_staging"),
+    ("dlt_history", "dlt_history_staging"),
     _dlt("new", "csv"),
     _DLT_STEPS,
     "never re-reads a run: a running run stays running",
+    sees_changes=False,
 )
+SINGER_PAIR = Contender(
+    "Singer: tap, target-postgres",
+    ("singer",),
+    _singer,
+    "SELECT id, run_id, status, inputs, outputs FROM singer.steps",
+    "reads everything each time, one run after the other",
+)
+LIMIT = Contender("limit: bare aiohttp, COPY", ("orchestra", "orchestra_etl"), _limit, OURS.steps)
+"""The same responses, and the rows that this project stores of them, without any other work."""

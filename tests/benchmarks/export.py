@@ -10,24 +10,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import psycopg
 from pyarrow import parquet
 
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks.analytics import DAYS, NODES, SERVER, make
-from tests.benchmarks.contenders import DLT, HERE, run
+from tests.benchmarks.contenders import DLT, HERE
+from tests.benchmarks.cost import run
 from tests.postgres_fixture import new_home
 from tests.support import query
-
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Figure(NamedTuple):
@@ -45,36 +42,19 @@ class Figure(NamedTuple):
     peak_mb: float
 
 
-def server_cpu(url: str) -> float:
-    """Return the seconds of CPU that all processes of the server have used so far."""
-    with psycopg.connect(url) as connection:
-        postmaster = _stat(connection.info.backend_pid)[1]
-    ended = sum(map(int, _stat(postmaster)[13:15]))
-    living = [
-        stat
-        for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and (stat := _stat(folder.name)) and stat[1] == postmaster
-    ]
-    return (ended + sum(int(used) for stat in living for used in stat[11:13])) / TICKS
-
-
-def _stat(pid: int | str) -> Sequence[str]:
-    """Return the fields of /proc/PID/stat that follow the name; none if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ()
-
-
 def measured(
     url: str, task: str, contender: str, command: Sequence[str], variables: dict[str, str]
 ) -> Figure:
     """Run a command, and return its cost without the number of rows."""
-    before = server_cpu(url)
-    cost = run(command, variables)
-    server = server_cpu(url) - before
+    cost = run(command, variables, url)
     figure = Figure(
-        task, contender, 0, cost.seconds, cost.cpu_seconds + server, server, cost.peak_mb
+        task,
+        contender,
+        0,
+        cost.seconds,
+        cost.cpu_seconds + cost.server_seconds,
+        cost.server_seconds,
+        cost.peak_mb,
     )
     print(f"{contender}, {task}: {cost.seconds:.1f} s", file=sys.stderr, flush=True)
     return figure
@@ -151,7 +131,11 @@ def show(figures: Sequence[Figure]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="make bench-export", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="make bench-export",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--runs", type=int, default=300_000, help=f"with {NODES} steps each")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()

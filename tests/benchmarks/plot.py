@@ -1,9 +1,9 @@
-"""Line charts as SVG: panels over a common axis, each with its own scale from zero."""
+"""Charts as SVG: panels of lines over a common axis, or of bars, each with a scale from zero."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, GAP = 720, 180, 70, 20, 40, 40
@@ -17,18 +17,53 @@ class Line(NamedTuple):
     points: Sequence[tuple[float, float]]
 
 
+class Bar(NamedTuple):
+    """A bar of a panel."""
+
+    name: str
+    length: float
+    is_ours: bool
+
+
+def draw_bars(title: str, panels: Mapping[str, Sequence[Bar]]) -> str:
+    """Return a drawing with a panel of bars for each title, each in its own scale."""
+    left, line, gap = 190, 18, 34
+    parts = [_text(20, 24, title, size=15)]
+    top = float(TOP)
+    for name, bars in panels.items():
+        parts.append(_text(20, top + 14, name))
+        longest = max(bar.length for bar in bars)
+        for number, bar in enumerate(bars):
+            y = top + 22 + number * line
+            long = (WIDTH - left - 70) * bar.length / longest
+            colour = COLOURS[0] if bar.is_ours else GRID
+            parts += [
+                _text(left - 8, y + 11, bar.name, anchor="end"),
+                (
+                    f'<rect x="{left}" y="{y:.1f}" width="{long:.1f}" height="{line - 4}"'
+                    f' fill="{colour}"/>'
+                ),
+                _text(left + long + 6, y + 11, f"{bar.length:,.2f}"),
+            ]
+        top += len(bars) * line + gap
+    return "\n".join([*_page(top), *parts, "</svg>\n"])
+
+
+def _page(height: float) -> list[str]:
+    return [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" '
+            'font-family="sans-serif" font-size="12">'
+        ),
+        f'<rect width="{WIDTH}" height="{height:.0f}" fill="white"/>',
+    ]
+
+
 def draw(title: str, axis: str, lines: Sequence[Line]) -> str:
     """Return the drawing, on white, since the page behind it may be dark."""
     height = TOP + len(lines) * (PANEL + GAP) + 10
     right = max(x for line in lines for x, _ in line.points)
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-            'font-family="sans-serif" font-size="12">'
-        ),
-        f'<rect width="{WIDTH}" height="{height}" fill="white"/>',
-        _text(LEFT, 24, title, size=15),
-    ]
+    parts = [*_page(height), _text(LEFT, 24, title, size=15)]
     for number, line in enumerate(lines):
         parts += _panel(
             line, TOP + number * (PANEL + GAP) + 14, right, COLOURS[number % len(COLOURS)]

@@ -6,7 +6,7 @@ import asyncio
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -29,6 +29,10 @@ class Corpus(NamedTuple):
     step_bytes: int = 2000
     large_bytes: int = 0
     """Size of the outputs of each run's first step; 0: unchanged."""
+    new: int = 0
+    """The newest runs, which are listed last."""
+    changing: int = 0
+    """The runs before these: until all runs are listed, their last step is running."""
 
     def history(self) -> History:
         """Return the history."""
@@ -52,6 +56,8 @@ class Api(NamedTuple):
     """The number of steps of all runs."""
     body_bytes: int
     """The bytes of all responses with steps."""
+    changing: tuple[str, ...]
+    """The ids of the runs that change when all runs are listed."""
 
     def show(self, runs: int) -> None:
         """List only the oldest `runs` runs from now on."""
@@ -88,6 +94,13 @@ def _serve(corpus: Corpus, ready: Connection) -> None:
     steps: dict[str, bytes] = {}
     rows: dict[str, bytes] = {}
     count = 0
+    changing = run_ids[corpus.new : corpus.new + corpus.changing]
+    history.freeze(EPOCH + timedelta(hours=1))
+    for run_id in changing:
+        history.reopen(run_id)
+    steps_before = {run_id: msgspec.json.encode(history.steps(run_id)) for run_id in changing}
+    rows_before = {run_id: msgspec.json.encode(history.run(run_id)) for run_id in changing}
+    history.advance(timedelta(hours=1))
     for run_id in run_ids:
         found = history.steps(run_id)
         if corpus.large_bytes:
@@ -106,6 +119,9 @@ def _serve(corpus: Corpus, ready: Connection) -> None:
             body=body, content_type="application/json", headers={"Date": formatdate(usegmt=True)}
         )
 
+    def visible(after: dict[str, bytes], before: dict[str, bytes], run_id: str) -> bytes:
+        return before[run_id] if hidden and run_id in before else after[run_id]
+
     async def all_workflows(request: web.Request) -> web.Response:
         return answer(workflows)
 
@@ -113,15 +129,15 @@ def _serve(corpus: Corpus, ready: Connection) -> None:
         await asyncio.sleep(pause)
         offset = int(request.query.get("offset", 0)) + hidden
         wanted = run_ids[offset : offset + int(request.query.get("limit", 100))]
-        return answer(b"[" + b",".join([rows[run_id] for run_id in wanted]) + b"]")
+        return answer(b"[" + b",".join([visible(rows, rows_before, one) for one in wanted]) + b"]")
 
     async def own_row(request: web.Request) -> web.Response:
-        return answer(b"[" + rows[request.match_info["run"]] + b"]")
+        return answer(b"[" + visible(rows, rows_before, request.match_info["run"]) + b"]")
 
     async def own_steps(request: web.Request) -> web.Response:
         if pause:
             await asyncio.sleep(pause)
-        return answer(steps[request.match_info["run"]])
+        return answer(visible(steps, steps_before, request.match_info["run"]))
 
     async def show(request: web.Request) -> web.Response:
         nonlocal hidden
@@ -152,7 +168,8 @@ def _serve(corpus: Corpus, ready: Connection) -> None:
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
         base_url = f"http://127.0.0.1:{runner.addresses[0][1]}{BASE_PATH}"
-        ready.send((base_url, workflow_id, count, sum(map(len, steps.values()))))
+        body_bytes = sum(map(len, steps.values()))
+        ready.send((base_url, workflow_id, count, body_bytes, tuple(changing)))
         await asyncio.Event().wait()
 
     asyncio.run(main())

@@ -26,23 +26,27 @@ TINY: Mapping[str, Sequence[str]] = {
         "--json=growth.json",
     ],
     "tests.benchmarks": [
-        "--runs=20", "--repetitions=1", "--variants=5 steps, small", "--json=figures.json",
+        "--runs=20", "--repetitions=1", "--shapes=5 steps, small", "--json=figures.json",
+        "--plot=figures.svg",
     ],
     "tests.faults.soak": ["--runs=20", "--kills=2"],
     "tests.benchmarks.analytics": ["--runs=100", "--repetitions=1", "--limit=600"],
     "tests.benchmarks.export": ["--runs=500", "--json=export.json"],
-    "tests.benchmarks.search": ["--runs=200", "--loaded=5"],
+    "tests.benchmarks.search": ["--runs=200", "--loaded=5", "--json=search.json"],
     "tests.benchmarks.alerts": [
         "--rules=100", "--workflows=3", "--runs=100", "--repetitions=1", "--limit=600",
     ],
     "tests.benchmarks.rebuild": ["--runs=5", "--large-bytes=10000"],
-    "tests.benchmarks.load_stage": ["--runs=5", "--repetitions=1"],
+    "tests.benchmarks.load_stage": ["--runs=5", "--repetitions=1", "--json=stages.json"],
     "tests.benchmarks.churn": ["--runs=10", "--rounds=1"],
     "tests.benchmarks.fetch": ["--requests=20"],
     "tests.faults.release": ["--to=released"],
 }  # fmt: skip
 """The arguments with which each module takes seconds."""
-PARTS = {"dlt_export", "dlt_pipeline", "hand_written", "limit", "engines", "read"}
+PARTS = {
+    "dlt_export", "dlt_pipeline", "hand_written", "launch", "limit", "singer_tap",
+    "engines", "read",
+}  # fmt: skip
 """Scripts that benchmarks and tests start, each in its own process."""
 
 
@@ -63,7 +67,8 @@ def test_an_entry_point_runs(module: str, tmp_path: Path) -> None:
         if written := re.search(r"=(.+\.(?:svg|json))$", argument):
             assert (tmp_path / written[1]).stat().st_size > 0
     if module == "tests.benchmarks":
-        assert "dlt, all runs" in done.stdout, "dlt was left out"
+        for peer in ("hand-written", "dlt, all runs", "Singer"):
+            assert peer in done.stdout, f"{peer} was left out"
 
 
 def test_no_entry_point_is_left_out() -> None:

@@ -1,6 +1,8 @@
-"""Imports of everything that a command needs, once, for the forked workers (see workers.py)."""
+"""What every forked worker would do first, done once (see workers.py)."""
 
 import etl.app
 import etl.cli.commands
 import etl.cli.jobs
-import etl.pipeline.sync  # noqa: F401
+import etl.pipeline.sync
+
+etl.cli.commands._command()

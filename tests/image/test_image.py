@@ -76,7 +76,7 @@ def _copy(source: Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def _follow(root: Path) -> Image:
+def _follow(root: Path, extras: str = "") -> Image:
     folder = root
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
     # The image's `python` is the tests' Python.
@@ -112,6 +112,8 @@ def _follow(root: Path) -> Image:
                     check=False,
                 )
                 assert done.returncode == 0, f"{one.text}\n{done.stderr[-2000:]}"
+            case "ARG" if one.text.startswith("EXTRAS="):
+                ready["EXTRAS"] = extras
             case "ENV":
                 for name, value in re.findall(r"(\w+)=(\S+)", one.text):
                     ready[name] = _below(root, value).replace("$PATH", ready["PATH"])
@@ -151,6 +153,27 @@ def test_the_image_has_the_program_and_no_build_tools(image: Image) -> None:
     locked = re.findall(r"^([\w-]+)==", (ROOT / "requirements-run.lock").read_text(), re.MULTILINE)
     assert installed == {name.replace("-", "_") for name in locked} | {"orchestra_etl"}
     assert not installed & {"pip", "hatchling", "pytest", "mypy", "playwright", "build"}
+
+
+@pytest.mark.slow
+def test_the_image_can_have_the_extras() -> None:
+    """The build argument EXTRAS adds the locked packages of the extras, and nothing else."""
+    root = new_home()
+    try:
+        image = _follow(root, extras="export alerts")
+        locked = {"orchestra_etl"}
+        for name in ("run", "export", "alerts"):
+            lock = (ROOT / f"requirements-{name}.lock").read_text()
+            found = re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)
+            locked |= {re.sub(r"[-.]+", "_", one) for one in found}
+        [site] = (image.root / "opt" / "orchestra-etl").glob("lib/python3.*/site-packages")
+        installed = {path.name.split("-")[0].lower() for path in site.glob("*.dist-info")}
+        assert {re.sub(r"[-.]+", "_", one) for one in installed} == locked
+        python = image.root / "opt" / "orchestra-etl" / "bin" / "python"
+        program = "import apprise, pyarrow, pyiceberg.catalog.sql"
+        subprocess.run([str(python), "-c", program], check=True)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def test_the_service_runs_as_its_user_and_hears_signals(image: Image, database_url: str) -> None:

@@ -73,6 +73,16 @@ def _deliver(courier: Courier) -> list[Delivery]:
     return asyncio.run(courier.deliver_all())
 
 
+async def _stopped(courier: Courier, hook: Receiver) -> list[Delivery]:
+    """Deliver, and stop when the first request has arrived."""
+    stop = asyncio.Event()
+    running = asyncio.create_task(courier.deliver_all(stop))
+    while not hook.requests:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    stop.set()
+    return await running
+
+
 def _rows(url: str) -> list[dict[str, Any]]:
     return query(
         url,
@@ -108,7 +118,7 @@ def test_a_queued_message_is_delivered_once(
     )
     assert (document["value"], document["threshold"]) == (0.43, 0.2)
     assert document["workflow"] == {"id": "w1", "name": "Weather jokes"}
-    assert "Failure rate is 43.0 %, above 20.0 %" in document["text"]
+    assert "Failure rate: 43.0 %, above 20.0 %" in document["text"]
     [row] = _rows(database_url)
     assert row["delivered"]
     assert (row["attempts"], row["failure"], row["waiting"]) == (1, None, False)
@@ -168,6 +178,19 @@ def test_a_message_is_given_up_after_a_day(
         ("removed", False, False, "the channel is not configured"),
         ("new", True, False, None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["next_attempt_at", "leased_until"])
+def test_a_clock_that_was_set_back_delays_no_message(
+    database: Database, database_url: str, hook: Receiver, column: str
+) -> None:
+    """A pause or a lease of a day, which only an earlier clock can have set, does not count."""
+    _queue(database_url, "k1")
+    query(
+        database_url,
+        f"UPDATE orchestra_etl.alert_notifications SET {column} = now() + interval '1 day'",
+    )
+    assert len(_deliver(_courier(database, ops=hook.url()))) == 1
 
 
 def test_old_notifications_are_forgotten(
@@ -262,6 +285,34 @@ def test_a_crash_after_sending_repeats_the_message(
     )
     assert len(_deliver(courier)) == 1
     assert _keys(hook) == ["k1", "k1"]
+
+
+def test_a_stop_releases_the_claim_of_a_message_that_is_being_sent(
+    database: Database, database_url: str, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that a stop interrupts is sent by the next delivery, not after the lease."""
+    monkeypatch.setattr(delivery, "STOP_PATIENCE", 0.1)
+    _queue(database_url, "k1")
+    courier = _courier(database, ops=hook.url())
+    hook.delay = 30.0
+
+    assert asyncio.run(_stopped(courier, hook)) == []
+    hook.delay = 0.0
+    assert _deliver(courier) == [Delivery("support fails", "ops", "firing")]
+    assert _keys(hook) == ["k1", "k1"]
+
+
+def test_a_message_that_is_accepted_in_time_is_sent_once_despite_a_stop(
+    database: Database, database_url: str, hook: Receiver
+) -> None:
+    """A message whose response comes soon after the stop is delivered; no other is begun."""
+    for key in ("k1", "k2"):
+        _queue(database_url, key, subject=key)
+    courier = _courier(database, ops=hook.url())
+    hook.delay = 0.2
+
+    assert len(asyncio.run(_stopped(courier, hook))) == 1
+    assert [row["delivered"] for row in _rows(database_url)] == [True, False]
 
 
 def test_an_idle_check_writes_nothing(database: Database, database_url: str) -> None:

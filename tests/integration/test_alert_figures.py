@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from etl.alerts import evaluation, states
+from etl.alerts import evaluation, knowledge
 from etl.alerts.knowledge import Pauses
 from etl.alerts.rules import Metric, Part, Rule
 from etl.alerts.verdicts import Verdict
@@ -106,7 +106,7 @@ def verdicts(database: Database, wanted: list[Rule]) -> dict[tuple[str, str], Ve
     return database.transaction(
         lambda c: {
             (rule.name, known.id): verdict
-            for rule, known, verdict in evaluation.judged(c, wanted, PAUSES, states.now(c))
+            for rule, known, verdict in evaluation.judged(c, wanted, PAUSES, knowledge.now(c))
         }
     )
 

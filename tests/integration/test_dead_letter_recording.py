@@ -13,7 +13,6 @@ import pytest
 from aiohttp import web
 from sqlalchemy import Connection
 
-from etl import app
 from etl.errors import DatabaseUnavailable
 from etl.load import batch
 from etl.pipeline import batches, loading
@@ -291,7 +290,7 @@ def test_a_run_that_exceeds_the_timeout_is_a_dead_letter(
             loaded.append({reading.claim.run_id for reading in readings})
             return super().load(readings)
 
-    monkeypatch.setattr(app, "Loader", Recording)
+    monkeypatch.setattr(loading, "Loader", Recording)
     report = world.sync(**IMPATIENT)
     assert (report.exit_status, report.load.runs, report.load.failed, report.load.dead_letters) == (
         6,
@@ -356,7 +355,7 @@ def test_a_large_reading_is_loaded_beside_the_others(
                 other_loaded.set()
             return report
 
-    monkeypatch.setattr(app, "Loader", Waiting)
+    monkeypatch.setattr(loading, "Loader", Waiting)
     world.simulator.misbehave(Misbehaviour(delay=1.0, endpoints=("steps",), run_id=world.other))
     assert world.sync().load.runs == 2
     assert waited == [({world.run}, True)]

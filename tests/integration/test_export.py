@@ -18,12 +18,13 @@ from sqlalchemy import text
 
 from etl.database import Database
 from etl.errors import LakeError
-from etl.export import exporter, garbage, lake_tables
+from etl.export import exporter, garbage, lake_tables, replacement
 from etl.export.catalog import TransactionCatalog
 from etl.export.destination import Destination
 from etl.export.exporter import ExportReport
 from etl.export.lake import Lake
 from etl.export.lake_tables import Column, LakeTable
+from etl.export.verify import VerifyReport, verify
 from tests import lake_reader
 from tests.command_line import Command
 from tests.support import query
@@ -50,6 +51,13 @@ class World:
         return exporter.run(
             self.database, Destination(str(self.location), payloads=payloads), **options
         )
+
+    def verified(self, *, payloads: bool = False) -> VerifyReport:
+        """Return the result of a verification that finds no difference."""
+        destination = Destination(str(self.location), payloads=payloads)
+        found = self.database.in_one_snapshot(lambda c: verify(c, destination, deep=True))
+        assert found.differences == []
+        return found
 
     def run(self, id: str, day: date = TODAY, **columns: Any) -> None:
         """Store a run that starts at noon, with one step."""
@@ -261,6 +269,60 @@ def test_since_leaves_earlier_days_queued(world: World) -> None:
     assert [row["id"] for row in world.rows("runs")] == ["new"]
     assert world.export().days == 1
     assert len(world.rows("runs")) == 2
+
+
+def test_days_written_without_payloads_stay_queued(world: World) -> None:
+    """An export without payloads leaves their tables alone; the next one writes the days whole."""
+    days = [TODAY, TODAY - timedelta(days=1)]
+    for day in days:
+        world.run(f"run of {day}", day)
+    query(
+        world.url,
+        "INSERT INTO orchestra.inputs (step_id, data, size_bytes)"
+        " SELECT id, '\"first\"', 7 FROM orchestra.steps",
+    )
+
+    def inputs() -> list[str]:
+        return [row["inputs_data"] for row in world.rows("step_payloads")]
+
+    for expected, change in ([], "first"), (['"first"'] * 2, "second"):
+        done = world.export(payloads=True, without_payloads=True, part=0.0)
+        assert (done.days, done.waiting_for_payloads, done.complete) == (2, 2, True)
+        assert len(world.rows("runs")) == 2
+        assert inputs() == expected
+        assert [row["step_payloads"] for row in world.rows("days")] == [len(expected) // 2] * 2
+        assert len(query(world.url, "SELECT DISTINCT day FROM orchestra_etl.changed_days")) == 2
+        assert world.verified(payloads=True).waiting == 2
+        done = world.export(payloads=True)
+        assert (done.days, done.waiting_for_payloads) == (2, 0)
+        assert inputs() == [f'"{change}"'] * 2
+        assert query(world.url, "SELECT * FROM orchestra_etl.changed_days") == []
+        assert world.verified(payloads=True).days == 2
+        query(world.url, "UPDATE orchestra.inputs SET data = '\"second\"'")
+    world.export(payloads=True)
+    assert world.export(without_payloads=True).waiting_for_payloads == 0
+
+
+def test_the_number_of_manifests_stays_small(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many exports there are, a reader opens few manifests, and finds every row."""
+    monkeypatch.setattr(replacement, "MOST", 3)
+    days = [TODAY - timedelta(days=number) for number in range(4)]
+    for day in days:
+        world.run(f"run of {day}", day)
+    world.export()
+    for number in range(8):
+        query(
+            world.url, "UPDATE orchestra.runs SET status = %s WHERE id = %s",
+            str(number), f"run of {days[number % 4]}",
+        )  # fmt: skip
+        world.export()
+        found = lake_reader.table(world.location, "runs")
+        snapshot = found.current_snapshot()
+        assert snapshot is not None
+        assert len(snapshot.manifests(found.io)) <= 3
+    assert sorted(row["status"] for row in world.rows("runs")) == ["4", "5", "6", "7"]
+    assert garbage.run(world.database, Destination(str(world.location)), keep=0) is not None
+    assert len(world.rows("runs")) == 4
 
 
 def test_tables_state_and_queue_commit_together(

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import psycopg
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from etl import app, settings
+from etl.reports import status
+from etl.service.metrics import Metrics
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests import lake_reader
@@ -47,6 +52,54 @@ def test_a_lake_beside_the_configuration(command: Command, tmp_path: Path) -> No
     assert Path(runs["metadata"]).exists()
     assert "1, 0 waiting" in command("export", "status").out
     assert command("export", "gc", "--json").json == {"files": 0, "bytes": 0}
+
+
+def test_status_and_metrics_show_what_waits(
+    command: Command, tmp_path: Path, database_url: str
+) -> None:
+    """`status` and `/metrics` tell how many days wait, since when, and when all was exported."""
+    assert command("status", "--json").json["lake"] is None
+    command("export", "run")
+    shown = command("status", "--json").json["lake"]
+    exported = datetime.fromisoformat(shown["exported_at"])
+    assert (shown["waiting"], shown["waiting_since"]) == (0, None)
+    query(database_url, "UPDATE orchestra.runs SET status = 'other'")
+    query(
+        database_url,
+        "UPDATE orchestra_etl.changed_days SET queued_at = queued_at - interval '1 hour'",
+    )
+    query(database_url, "UPDATE orchestra.runs SET status = 'another'")
+    assert command("status", "--json").json["lake"]["waiting"] == 1
+    assert "1 day waiting, the first since" in " ".join(command("status").out.split())
+    metrics = Metrics()
+    with app.open_database(
+        settings.load(tmp_path / "etl.toml", {"DATABASE_URL": database_url})
+    ) as database:
+        found = database.transaction(
+            lambda c: status.read(c, (), all_workflows=False, max_age=60.0)
+        )
+    metrics.set_status(found)
+    samples = {
+        sample.name: sample.value
+        for family in text_string_to_metric_families(metrics.exposition(ready=True).decode())
+        for sample in family.samples
+        if sample.labels == {"namespace": "orchestra"}
+    }
+    assert samples.pop("orchestra_etl_lake_days_waiting") == 1
+    assert 3600 <= samples.pop("orchestra_etl_lake_oldest_wait_seconds") < 4200
+    assert samples == {"orchestra_etl_lake_exported_timestamp_seconds": exported.timestamp()}
+    metrics.set_status(None)
+    assert "lake_days_waiting{" not in metrics.exposition(ready=True).decode()
+
+
+def test_days_before_since_and_payloads_wait(command: Command) -> None:
+    """`--since` and `--without-payloads` leave days to a later export, which `run` says."""
+    assert "nothing to do" in command("export", "run", "--since", "2026-11-04").out
+    assert command("export", "status", "--json").json["waiting"] == 1
+    assert command("export", "run", "--since", "2026-11-03", "--json").json["days"] == 1
+    printed = command("export", "run", "--full", "--without-payloads", "--json")
+    assert (printed.json["days"], printed.json["waiting_for_payloads"]) == (1, 0)
+    assert command("export", "run", "--since", "yesterday-ish").status == 2
 
 
 def test_a_second_exporter_says_so(command: Command, database_url: str) -> None:

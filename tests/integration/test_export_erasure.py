@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import erasure, exporter, state
 from etl.export.destination import Destination
 from etl.schema import upgrade
-from etl.simulator.history import History
-from etl.simulator.server import Simulator
 from tests import lake_reader
 from tests.command_line import Command, command_line
-from tests.integration.test_archive import TABLES, World
+from tests.integration.test_archive import TABLES, Copies, World, exported
 from tests.support import configuration, environment, query
 
 USER = "user-of-the-test"
@@ -25,22 +23,30 @@ CANARY = "canary-7d1f"
 CALL = '{"messages": [{"role": "user", "content": "canary-7d1f"}]}'
 
 
+@pytest.fixture(scope="module")
+def copies(
+    postgres_server: EmbeddedPostgres,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Copies]:
+    """Export six runs; a user started the newest and the oldest."""
+    folder = tmp_path_factory.mktemp("lake")
+    with exported(postgres_server, template_database, folder, runs=6, prepare=_mark_two) as copied:
+        yield copied
+
+
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def world(copies: Copies) -> Iterator[World]:
     """Provide six runs in PostgreSQL and in the lake; a user started the newest and the oldest."""
-    history = History(
-        seed=5, workflows=1, runs_per_workflow=6, live=0, arrivals_per_minute=0,
-        spacing=timedelta(days=1),
-    )  # fmt: skip
-    with Simulator(history).in_thread() as simulator:
-        made = World(tmp_path, database_url, history, simulator)
-        for run_id in (made.run_ids[0], made.run_ids[-1]):
-            _mark(made, run_id)
-        assert made.export().complete
-        assert lake_reader.files_with(made.location, CANARY), "the search finds no canary"
-        assert lake_reader.files_with(made.location, USER)
-        yield made
-        made.database.close()
+    with copies() as own:
+        assert lake_reader.files_with(own.location, CANARY), "the search finds no canary"
+        assert lake_reader.files_with(own.location, USER)
+        yield own
+
+
+def _mark_two(world: World) -> None:
+    for run_id in (world.run_ids[0], world.run_ids[-1]):
+        _mark(world, run_id)
 
 
 def _mark(world: World, run_id: str) -> None:
@@ -171,38 +177,108 @@ def test_another_export_is_awaited(world: World) -> None:
     assert exporter.run(world.database, destination).complete
 
 
-def test_a_redaction_reaches_the_lake(
+RULES = """[[redaction.rules]]
+path = "$['inputs', 'outputs', 'error', 'user_id', 'step_metadata']"
+action = "drop"
+"""
+# They leave parts of payloads, and reach columns that were read from payloads.
+FINER_RULES = """[[redaction.rules]]
+path = "$..content"
+action = "mask"
+[[redaction.rules]]
+path = "$['user_id', 'error', 'step_metadata']"
+action = "hash"
+[[redaction.rules]]
+path = "$.outputs['model', 'usage', 'error']"
+action = "drop"
+"""
+REDACTED = ("runs", "steps", "run_payloads", "step_payloads")
+
+
+@pytest.fixture
+def redacting(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    """What new rules remove leaves every file; runs that only the lake has are named instead."""
-    old = world.run_ids[-1]
-    rules = (
-        f'[export]\nlocation = "{world.location}"\npayloads = true\n'
-        "[[redaction.rules]]\n"
-        "path = \"$['inputs', 'outputs', 'error', 'user_id', 'step_metadata']\"\n"
-        'action = "drop"\n'
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
+) -> Command:  # fmt: skip
+    """Provide the command line, with the lake and new redaction rules in its configuration."""
+    rules = getattr(request, "param", RULES)
+    toml = configuration(
+        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n{rules}'
     )
-    command = command_line(
-        tmp_path, monkeypatch, capsys, configuration(world.workflow, more=rules),
-        **environment(world.url, "http://127.0.0.1:9"), ORCHESTRA_REDACTION_KEY="k" * 32,
+    return command_line(
+        tmp_path, monkeypatch, capsys, toml, ORCHESTRA_REDACTION_KEY="k" * 32,
+        **environment(world.url, "http://127.0.0.1:9"),
     )  # fmt: skip
-    world.prune(runs=4.1)
+
+
+def test_a_redaction_reaches_every_file_of_the_lake(world: World, redacting: Command) -> None:
+    """New rules reach what only the lake has as they reach PostgreSQL: pruned runs and payloads."""
+    old = world.run_ids[-1]
+    world.prune(runs=4.1, payloads=2.1)
     world.export()
     assert old in world.archived()
-    printed = command("redact", "apply", "--json")
-    assert printed.status == 10
-    assert old in printed.json["lake_under_other_rules"]
-    assert set(printed.json["lake_under_other_rules"]) == world.archived()
-    for name in TABLES:
-        key = "id" if name == "runs" else "run_id"
-        rows = lake_reader.rows(world.location, name)
-        assert {row[key] for row in rows if CANARY in str(row)} <= {old}
-    erased = [f"--run={run_id}" for run_id in world.archived()]
-    assert command("erase", *erased, "--yes").status == 0
+    _mark(world, world.run_ids[1])
+    printed = redacting("redact", "apply", "--json")
+    assert printed.status == 0, printed.err
+    assert printed.json["lake_runs"] == len(world.archived()) == 2
+    for text in (CANARY, USER):
+        assert lake_reader.files_with(world.location, text) == []
+    found = world.rows()
+    assert {row["id"] for row in found["runs"]} == set(world.run_ids)
+    [policy] = {row["redaction_policy"] for name in REDACTED for row in found[name]}
+    assert policy is not None
+    again = redacting("redact", "apply", "--json")
+    assert (again.status, again.json["lake_runs"], world.rows()) == (0, 0, found)
+    assert redacting("export", "verify", "--deep").status == 0
+
+
+STORED = ("runs", "run_payloads", "steps", "inputs", "outputs")
+
+
+@pytest.mark.parametrize("redacting", [FINER_RULES], indirect=True)
+def test_the_lake_and_postgresql_are_redacted_alike(
+    world: World, redacting: Command, tmp_path: Path
+) -> None:
+    """A pruned run that is redacted in the lake has the values of one redacted in PostgreSQL."""
+    for name in STORED:
+        query(world.url, f"CREATE TABLE saved_{name} AS SELECT * FROM orchestra.{name}")
+    ledger = query(world.url, "SELECT run_id, tracking FROM orchestra_etl.run_ledger")
+    world.prune(runs=0.1)
+    world.export()
+    assert world.archived() == set(world.run_ids)
+    assert redacting("redact", "apply").status == 0
+    in_lake = world.rows()
     assert lake_reader.files_with(world.location, CANARY) == []
-    assert lake_reader.files_with(world.location, USER) == []
-    assert command("redact", "apply").status == 0
+    for name in STORED:
+        columns = ", ".join(
+            row["column_name"]
+            for row in query(
+                world.url,
+                "SELECT column_name FROM information_schema.columns WHERE table_schema ="
+                " 'orchestra' AND table_name = %s AND is_generated = 'NEVER'",
+                name,
+            )
+        )
+        query(
+            world.url,
+            f"INSERT INTO orchestra.{name} ({columns}) SELECT {columns} FROM saved_{name}",
+        )
+    for row in ledger:
+        query(
+            world.url,
+            "UPDATE orchestra_etl.run_ledger SET tracking = %s WHERE run_id = %s",
+            row["tracking"],
+            row["run_id"],
+        )
+    redacting("redact", "apply")
+    world.location = tmp_path / "second"
+    world.export(full=True)
+    in_database = world.rows()
+    for rows in (*in_lake.values(), *in_database.values()):
+        for row in rows:
+            row.pop("updated_at", None)
+    for name in TABLES:
+        assert in_lake[name] == in_database[name], name
 
 
 @pytest.mark.parametrize(

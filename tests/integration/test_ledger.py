@@ -14,6 +14,8 @@ import psycopg
 import pytest
 from sqlalchemy import Connection
 
+from etl.alerts import knowledge
+from etl.alerts.knowledge import Pauses
 from etl.database import Database
 from etl.errors import DatabaseError, EtlError
 from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
@@ -404,6 +406,22 @@ def test_only_complete_sweeps_move_the_watermark(database: Database) -> None:
         "new",
         "seen",
     }
+
+
+def test_the_begin_of_the_last_complete_sweep_is_stored(
+    database: Database, database_url: str
+) -> None:
+    """While a later sweep runs, the view and the windows of alerts end where the last one began."""
+    query(database_url, "INSERT INTO orchestra.workflows (id, labels) VALUES (%s, '{}')", W)
+    complete = _begin(database)
+    query(database_url, "UPDATE orchestra_etl.sweeps SET started_at = now() - interval '9 minutes'")
+    [sweep] = query(database_url, "SELECT started_at FROM orchestra_etl.sweeps")
+    _page(database, complete)
+    later = _begin(database)
+    [row] = query(database_url, "SELECT complete_until FROM orchestra.coverage")
+    [known] = database.transaction(lambda c: knowledge.read(c, later.begun_at, Pauses({W: 60.0})))
+    assert row["complete_until"] == known.complete_until == sweep["started_at"]
+    assert known.until == sweep["started_at"].replace(second=0, microsecond=0)
 
 
 def test_a_completion_repeated_after_a_lost_commit_is_refused(

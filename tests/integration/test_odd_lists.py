@@ -161,7 +161,9 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     """Provide the workflow and its running server."""
-    history = History(seed=5, workflows=1, runs_per_workflow=70, live=0, arrivals_per_minute=0)
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=70, live=0, arrivals_per_minute=0, steps_per_run=1
+    )
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 

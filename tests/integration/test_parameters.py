@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from sqlalchemy import Connection, text
 
-from etl import app, session
+from etl import app, maintenance, session
 from etl.database import Database
 from etl.schema import check_drift, upgrade
 from etl.simulator.history import History
@@ -174,7 +174,7 @@ def test_a_database_with_hostile_settings(
         report = asyncio.run(sync(settings))
     assert report.exit_status == 0
     with app.open_database(settings) as database:
-        asyncio.run(app.refresh_rollups(settings, database))
+        asyncio.run(maintenance.refresh_rollups(settings, database))
     for name in ("PGDATESTYLE", "PGTZ", "PGOPTIONS"):
         monkeypatch.delenv(name)
     for name in [*HOSTILE, *OTHERS]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from etl import app
+from etl import app, redacting
 from etl.admin import redaction
 from etl.analytics import rollups
 from etl.simulator.history import History
@@ -359,7 +359,7 @@ def test_redact_apply_resumes(world: World) -> None:
         (world.folder / "etl.toml").read_text(),
         {**environment(world.url, "http://127.0.0.1:1"), "ORCHESTRA_REDACTION_KEY": KEY},
     )
-    rules = app.open_redaction(loaded)
+    rules = redacting.open_redaction(loaded)
     counts = []
     with app.open_database(loaded) as database:
         for _ in range(20):

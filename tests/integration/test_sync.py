@@ -15,7 +15,7 @@ from aiohttp import web
 
 from etl import app
 from etl.errors import ApiError, ApiUnavailable, ConfigurationError, KeyRefused
-from etl.pipeline import batches
+from etl.pipeline import batches, loading
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reading
 from etl.pipeline.sync import SyncReport
@@ -654,7 +654,7 @@ def test_a_batch_is_bounded_by_rows(world: World, monkeypatch: pytest.MonkeyPatc
             loaded.append([len(reading.steps.steps) for reading in readings if reading.steps])
             return super().load(readings)
 
-    monkeypatch.setattr(app, "Loader", Recording)
+    monkeypatch.setattr(loading, "Loader", Recording)
     world.sync()
     assert sum(len(batch) for batch in loaded) == 24
     assert all(sum(batch[:-1]) < 10 for batch in loaded)

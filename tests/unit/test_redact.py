@@ -719,11 +719,12 @@ def test_a_wrong_rule_is_named(tmp_path: Path, toml: str, expected: str) -> None
 def test_without_rules_the_library_is_not_imported(tmp_path: Path) -> None:
     """Without rules, settings, decoding and help do not import the JSONPath library."""
     program = (
-        "import sys; from etl import app, settings; from etl.transform import decode, redact\n"
+        "import sys; from etl import app, redacting, settings\n"
+        "from etl.transform import decode, redact\n"
         "loaded = "
         f"settings.load(__import__('pathlib').Path({str(tmp_path / 'etl.toml')!r}), "
         f"{{}})\n"
-        "app.open_redaction(loaded)\n"
+        "redacting.open_redaction(loaded)\n"
         "import etl.cli.commands; etl.cli.commands.run(['redact', '--help'])\n"
         "assert not [name for name in sys.modules if 'jsonpath' in name]"
     )

@@ -54,7 +54,8 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request; return its response once the headers have arrived.
 
-        Of httpx's timeouts, connect and read are kept; by default there is none. The response's stream is the body as the server sent it, still compressed.
+        The response's stream is the body as the server sent it, still compressed. Of httpx's
+        timeouts, connect and read are kept; by default there is none.
 
         Raises:
             aiohttp.ClientError, OSError: no response arrived (see `cause_of`). The stream raises

@@ -5,4 +5,5 @@ import etl.cli.commands
 import etl.cli.jobs
 import etl.pipeline.sync
 
-etl.cli.commands._command()
+for _ in etl.cli.commands._command().commands.values():
+    pass

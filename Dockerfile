@@ -10,10 +10,10 @@ RUN python -m venv /build/tools \
 # docker build --build-arg EXTRAS="export alerts" .
 ARG EXTRAS=""
 RUN python -m venv --without-pip /opt/orchestra-etl \
-    && locks=requirements-run.lock \
-    && for extra in $EXTRAS; do locks="$locks -r requirements-$extra.lock"; done \
+    && set -- -r requirements-run.lock \
+    && for extra in $EXTRAS; do set -- "$@" -r "requirements-$extra.lock"; done \
     && /build/tools/bin/pip --python /opt/orchestra-etl/bin/python install --no-cache-dir \
-        --disable-pip-version-check --require-hashes -r $locks
+        --disable-pip-version-check --require-hashes "$@"
 COPY migrations migrations
 COPY etl etl
 RUN /build/tools/bin/python -m build --wheel --no-isolation --outdir /build/dist . \

@@ -2,12 +2,11 @@
 # the virtual environment points to it.
 FROM python:3.13-slim AS build
 WORKDIR /build
-COPY requirements.lock requirements-run.lock requirements-export.lock requirements-alerts.lock \
-    pyproject.toml README.md LICENSE ./
-# The build tools are part of requirements.lock, so that their hashes are checked, too.
+COPY requirements-build.lock requirements-run.lock requirements-export.lock \
+    requirements-alerts.lock pyproject.toml README.md LICENSE ./
 RUN python -m venv /build/tools \
     && /build/tools/bin/pip install --no-cache-dir --disable-pip-version-check \
-        --require-hashes -r requirements.lock
+        --require-hashes -r requirements-build.lock
 # docker build --build-arg EXTRAS="export alerts" .
 ARG EXTRAS=""
 RUN python -m venv --without-pip /opt/orchestra-etl \

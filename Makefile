@@ -119,7 +119,7 @@ bench: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed
 
 bench-stages: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.load_stage $(ARGS)
-	$(BIN)/python -m tests.benchmarks.fetch
+	$(if $(filter --help,$(ARGS)),,$(BIN)/python -m tests.benchmarks.fetch)
 
 bench-analytics: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.analytics $(ARGS)
@@ -132,7 +132,7 @@ bench-export: $(VENV)/installed $(BENCH)/installed
 
 bench-growth: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.growth $(ARGS)
-	$(BIN)/python -m tests.benchmarks.churn
+	$(if $(filter --help,$(ARGS)),,$(BIN)/python -m tests.benchmarks.churn)
 
 bench-search: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.search $(ARGS)
@@ -249,7 +249,7 @@ $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@echo "installing dlt into $(BENCH) ..."
 	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(BENCH); } && \
-		$(BENCH)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+		$(BENCH)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
 
 # The environment of the Singer SDK and its target, which `make bench` compares with.
@@ -266,7 +266,7 @@ $(DBT)/installed: tests/dbt/requirements.lock
 	@echo "installing dbt into $(DBT) (180 MB, half a minute) ..."
 	@$(ALONE) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(DBT); } && \
-		$(DBT)/bin/python $(PIP_INSTALL) --no-deps --require-hashes -r $<
+		$(DBT)/bin/python $(PIP_INSTALL) --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
 # The environment of the engines that read an exported lake, for their tests.

@@ -1,4 +1,4 @@
-"""Alerts as the settings say: their rules, their evaluation and the delivery of their messages."""
+"""Alerts by the settings: their rules, their evaluation and the delivery of their messages."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def _rule(setting: AlertSettings) -> Rule:
 
 
 def pauses(settings: Settings) -> Pauses:
-    """Return how often each workflow is swept."""
+    """Return the longest time between two sweeps of each workflow."""
     from etl.alerts.knowledge import Pauses
 
     return Pauses(
@@ -115,7 +115,7 @@ async def deliver(settings: Settings, database: Database, stop: asyncio.Event) -
 
 
 def open_courier(settings: Settings, database: Database) -> Courier | None:
-    """Return what delivers the notifications of alerts; None without a channel."""
+    """Return the courier of the notifications; None if no channel is configured."""
     if not settings.notify:
         return None
     from etl.alerts.delivery import Courier

@@ -736,6 +736,14 @@ COMMENT ON FUNCTION orchestra.error_message(error jsonb, reported_error text) IS
 CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(currency text, part text, version text, node_id text, model text, service_tier text, context_tier integer, kind text, before numeric, after numeric, amount numeric)
     LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
     AS $$
+    SELECT * FROM orchestra.explain_cost(
+        workflow, since, until, against_since, against_until, NULL, NULL, NULL)
+$$;
+COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the cost of a workflow differs between two periods: a row baseline with the cost against which it is compared, and the parts of the difference, which add up to it exactly, for each currency. before and after are the factor in the baseline and in the period.';
+
+CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) RETURNS TABLE(currency text, part text, version text, node_id text, model text, service_tier text, context_tier integer, kind text, before numeric, after numeric, amount numeric)
+    LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
+    AS $$
     WITH used AS MATERIALIZED (
         -- Calls with the same price and the same kinds of usage, of which either all have a cost or
         -- none has.
@@ -768,7 +776,9 @@ CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time 
                    orchestra.bounded(sum((c.used).search_units)),
                    orchestra.bounded(sum((c.used).unread_quantities))
                ) AS orchestra.usage) AS used
-        FROM orchestra.explained_calls(workflow, since, until, against_since, against_until) AS c
+        FROM orchestra.explained_calls(
+            workflow, since, until, against_since, against_until,
+            only_organisation, only_node, only_model) AS c
         LEFT JOIN orchestra.prices AS p
           ON p.model = c.model
          AND orchestra.price_applies(p, c.service_tier, c.context_tier, c.at)
@@ -785,7 +795,8 @@ CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time 
          AND orchestra.price_applies(p, u.service_tier, u.context_tier, u.at)
     ), periods AS (
         SELECT p.side, p.version, sum(p.runs) AS runs
-        FROM orchestra.explained_periods(workflow, since, until, against_since, against_until) AS p
+        FROM orchestra.explained_periods(
+            workflow, since, until, against_since, against_until, only_organisation) AS p
         GROUP BY p.side, p.version
     ), versions AS (
         -- Without a run that started in a period, its calls belong to earlier runs: these count as
@@ -996,7 +1007,7 @@ CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time 
            CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
     FROM ranked AS r
 $$;
-COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the cost of a workflow differs between two periods: a row baseline with the cost against which it is compared, and the parts of the difference, which add up to it exactly, for each currency. before and after are the factor in the baseline and in the period.';
+COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) IS 'As explain_cost with five arguments, only of the calls of an organisation, a node or a model; null: of all. With an organisation, only its runs count.';
 
 CREATE FUNCTION orchestra.explain_duration(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(part text, node_id text, before numeric, after numeric, amount numeric)
     LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
@@ -1190,9 +1201,17 @@ COMMENT ON FUNCTION orchestra.explain_failures(workflow text, since timestamp wi
 CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(side integer, version text, node_id text, model text, service_tier text, context_tier integer, usage_kinds integer, at timestamp with time zone, calls bigint, unmetered_calls bigint, used orchestra.usage)
     LANGUAGE sql STABLE ROWS 10000 PARALLEL SAFE
     AS $$
+    SELECT * FROM orchestra.explained_calls(
+        workflow, since, until, against_since, against_until, NULL, NULL, NULL)
+$$;
+COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The calls of models in two periods of a workflow, side 1 being since/until and side 0 the baseline: in whole hours from step_rollup, in the rest from the steps.';
+
+CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) RETURNS TABLE(side integer, version text, node_id text, model text, service_tier text, context_tier integer, usage_kinds integer, at timestamp with time zone, calls bigint, unmetered_calls bigint, used orchestra.usage)
+    LANGUAGE sql STABLE ROWS 10000 PARALLEL SAFE
+    AS $$
     WITH periods AS MATERIALIZED (
         SELECT * FROM orchestra.explained_periods(
-            workflow, since, until, against_since, against_until)
+            workflow, since, until, against_since, against_until, only_organisation)
     )
     SELECT p.side, p.version, s.node_id, s.model, s.service_tier, s.context_tier, s.usage_kinds,
            s.hour, s.calls, s.unmetered_calls,
@@ -1210,6 +1229,9 @@ CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with ti
      AND s.hour <= p.period_ends - interval '1 hour'
      AND (s.ordinal < 0 OR s.hour <= p.ends - interval '1 hour')
     WHERE s.calls > 0
+      AND (only_organisation IS NULL OR s.organization_id = only_organisation)
+      AND (only_node IS NULL OR s.node_id = only_node)
+      AND (only_model IS NULL OR s.model = only_model)
     UNION ALL
     SELECT c.side, c.version, c.node_id, c.model, c.service_tier,
            orchestra.context_tier((c.used).input_tokens), orchestra.kinds_of(c.used), c.time, 1,
@@ -1244,6 +1266,8 @@ CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with ti
             JOIN orchestra.steps AS s ON s.run_id = r.id AND s.start_time IS NULL
         ) AS found
         JOIN orchestra.steps AS s ON s.id = found.id AND s.absent_since IS NULL
+         AND (only_organisation IS NULL OR s.organization_id = only_organisation)
+         AND (only_node IS NULL OR s.node_id = only_node)
         CROSS JOIN LATERAL (
             SELECT COALESCE(s.response_model, s.request_model) AS model,
                    orchestra.outcome(s.state, s.error, s.reported_error) AS outcome,
@@ -1261,11 +1285,19 @@ CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with ti
             OFFSET 0
         ) AS u
     ) AS c
-    WHERE c.is_call
+    WHERE c.is_call AND (only_model IS NULL OR c.model = only_model)
 $$;
-COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The calls of models in two periods of a workflow, side 1 being since/until and side 0 the baseline: in whole hours from step_rollup, in the rest from the steps.';
+COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) IS 'As explained_calls with five arguments, only those of an organisation, a node or a model; null: all.';
 
 CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(side integer, version text, begins timestamp with time zone, ends timestamp with time zone, period_ends timestamp with time zone, runs bigint)
+    LANGUAGE sql STABLE ROWS 4 PARALLEL SAFE
+    AS $$
+    SELECT * FROM orchestra.explained_periods(
+        workflow, since, until, against_since, against_until, NULL)
+$$;
+COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The stretches of two periods of a workflow in which one version was in force, with the runs that started in them: side 1 is the period since/until, side 0 the baseline. Their whole hours are counted by the rollups, the rest by the runs.';
+
+CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text) RETURNS TABLE(side integer, version text, begins timestamp with time zone, ends timestamp with time zone, period_ends timestamp with time zone, runs bigint)
     LANGUAGE sql STABLE ROWS 4 PARALLEL SAFE
     AS $$
     WITH versions AS (
@@ -1304,6 +1336,7 @@ CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with 
             WHERE r.workflow_id = workflow AND r.hour >= s.begins AND r.hour < s.ends
               AND r.hour <= s.period_ends - interval '1 hour'
               AND (r.ordinal < 0 OR r.hour <= s.ends - interval '1 hour')
+              AND (only_organisation IS NULL OR r.organization_id = only_organisation)
         ) AS rolled
         CROSS JOIN LATERAL (
             SELECT count(*) AS runs
@@ -1312,10 +1345,12 @@ CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with 
                 SELECT FROM orchestra.runs AS r
                 WHERE r.workflow_id = workflow
                   AND r.start_time >= part.begins AND r.start_time < part.ends
+                  AND (only_organisation IS NULL OR r.organization_id = only_organisation)
                 UNION ALL
                 SELECT FROM orchestra.runs AS r
                 WHERE r.workflow_id = workflow AND r.start_time IS NULL
                   AND r.first_seen_at >= part.begins AND r.first_seen_at < part.ends
+                  AND (only_organisation IS NULL OR r.organization_id = only_organisation)
             ) AS found
         ) AS partial
     )
@@ -1330,7 +1365,7 @@ CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with 
         LIMIT 1
     ) AS other
 $$;
-COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The stretches of two periods of a workflow in which one version was in force, with the runs that started in them: side 1 is the period since/until, side 0 the baseline. Their whole hours are counted by the rollups, the rest by the runs.';
+COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text) IS 'As explained_periods with five arguments, with the runs of one organisation; null: of all.';
 
 CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -2387,6 +2422,7 @@ CREATE FUNCTION orchestra.search(query text, workflow text DEFAULT NULL::text, n
 DECLARE
     folded CONSTANT text := orchestra.search_fold(query);
     pattern CONSTANT text := orchestra.search_pattern(query);
+    part CONSTANT text := orchestra.search_part(folded);
     is_indexed CONSTANT boolean := orchestra.search_is_indexed(query);
     first CONSTANT timestamptz := COALESCE(since, '-infinity');
     slice_start timestamptz;
@@ -2454,7 +2490,7 @@ BEGIN
                 WHERE (r.start_time >= $3 AND r.start_time < $4
                        OR r.start_time IS NULL AND r.first_seen_at >= $3 AND r.first_seen_at < $4)
                   AND ($5 IS NULL OR r.workflow_id = $5) AND %s
-                  AND %s strpos(orchestra.search_fold(%s), $1) > 0
+                  AND %s %s strpos(orchestra.search_fold(%s), $1) > 0
                 $sql$,
                 CASE WHEN b.of_steps THEN 's.id AS step_id, s.node_id, s.start_time'
                      ELSE 'NULL AS step_id, NULL AS node_id, NULL::timestamptz AS start_time' END,
@@ -2468,6 +2504,9 @@ BEGIN
                      ELSE '$6 IS NULL' END || b.condition,
                 CASE WHEN uses_index THEN format('orchestra.search_key(%s) LIKE $2 AND', b.said)
                      ELSE '' END,
+                CASE WHEN b.content IS NOT NULL
+                     THEN format('orchestra.search_may_contain(%s, $8, %L) AND',
+                                 b.content, b.of_steps AND b.place = 'output') END,
                 b.said
             ), ' UNION ALL ')
             FROM (VALUES
@@ -2493,7 +2532,8 @@ BEGIN
             ) AS b (part, of_steps, place, joined, content, said, condition)
             WHERE within IN ('all', b.part)
         ))
-            USING folded, pattern, slice_start, slice_end, workflow, node, max_hits - hits;
+            USING folded, pattern, slice_start, slice_end, workflow, node, max_hits - hits,
+                part;
         GET DIAGNOSTICS added = ROW_COUNT;
         hits := hits + added;
         slice_end := slice_start;
@@ -2583,6 +2623,21 @@ CREATE FUNCTION orchestra.search_key(said text) RETURNS text
 $$;
 COMMENT ON FUNCTION orchestra.search_key(said text) IS 'The text as the index of the search holds it: lower case, and ASCII alone.';
 
+CREATE FUNCTION orchestra.search_may_contain(data jsonb, part text, is_output boolean) RETURNS boolean
+    LANGUAGE plpgsql IMMUTABLE COST 250 PARALLEL SAFE
+    AS $$
+DECLARE
+    said CONSTANT text := orchestra.search_fold(CAST(data AS text));
+BEGIN
+    RETURN strpos(said, part) > 0 OR is_output AND octet_length(said) - octet_length(
+        replace(replace(replace(replace(replace(replace(replace(said,
+            '"content": "', '"content": '), '"text": "', '"text": '), '"delta": "', '"delta": '),
+            '"response": "', '"response": '), '"completion": "', '"completion": '),
+            '"generation": "', '"generation": '), '"outputtext": "', '"outputtext": ')) > 1;
+END
+$$;
+COMMENT ON FUNCTION orchestra.search_may_contain(data jsonb, part text, is_output boolean) IS 'False only if search_text, or search_output of an output, cannot contain a folded phrase with this part (search_part).';
+
 CREATE FUNCTION orchestra.search_output(data jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
     AS $_$
@@ -2597,6 +2652,14 @@ CREATE FUNCTION orchestra.search_output(data jsonb) RETURNS text
         ) END)
 $_$;
 COMMENT ON FUNCTION orchestra.search_output(data jsonb) IS 'The text that a search reads in an output: search_text, and the chunks of a streamed answer, joined.';
+
+CREATE FUNCTION orchestra.search_part(folded text) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    AS $$
+    SELECT part FROM regexp_split_to_table(folded, '[\u0001-\u001f"\\]+') AS part
+    ORDER BY length(part) DESC LIMIT 1
+$$;
+COMMENT ON FUNCTION orchestra.search_part(folded text) IS 'The longest part of a folded phrase that JSON does not escape.';
 
 CREATE FUNCTION orchestra.search_pattern(query text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3153,8 +3216,7 @@ CREATE FUNCTION orchestra_etl.mark_days_of_parts() RETURNS trigger
     SET plan_cache_mode TO 'force_generic_plan'
     AS $$
 DECLARE
-    run_ids text[] := '{}';
-    more text[];
+    run_ids text[];
 BEGIN
     IF NOT EXISTS (SELECT FROM orchestra_etl.export_state
                    WHERE payloads OR TG_TABLE_NAME = 'steps') THEN
@@ -3163,19 +3225,18 @@ BEGIN
     IF TG_TABLE_NAME IN ('inputs', 'outputs') THEN
         run_ids := ARRAY(SELECT DISTINCT s.run_id
                          FROM before AS b JOIN orchestra.steps AS s ON s.id = b.step_id);
+    ELSIF TG_OP = 'INSERT' THEN
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM after);
+    ELSIF TG_OP = 'DELETE' THEN
+        run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
     ELSE
-        IF TG_OP <> 'INSERT' THEN
-            run_ids := ARRAY(SELECT DISTINCT run_id FROM before);
-        END IF;
-        IF TG_OP <> 'DELETE' THEN
-            more := ARRAY(SELECT DISTINCT run_id FROM after);
-            run_ids := run_ids || more;
-        END IF;
+        run_ids := ARRAY(SELECT run_id FROM before UNION SELECT run_id FROM after);
     END IF;
-    IF run_ids <> '{}' THEN
+    IF EXISTS (SELECT FROM orchestra.runs
+               WHERE id = ANY (run_ids) AND xmin <> CAST(pg_current_xact_id() AS xid)) THEN
         WITH locked AS (
             SELECT start_time, first_seen_at FROM orchestra.runs
-            WHERE id = ANY (run_ids)
+            WHERE id = ANY (run_ids) AND xmin <> CAST(pg_current_xact_id() AS xid)
             ORDER BY id FOR SHARE
         )
         INSERT INTO orchestra_etl.changed_days (day)

@@ -11,6 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -30,13 +31,22 @@ FAST_SETTINGS = {
     "max_connections": "200",
 }
 _numbers = itertools.count(1)
+_administration: dict[Path, psycopg.Connection[tuple[object, ...]]] = {}
+"""A session with each server, by its folder: a new session takes a fifth as long as a database."""
 
 # A command that opens the default database by mistake fails, instead of using this user's own data.
 os.environ["ORCHESTRA_ETL_HOME"] = f"{os.devnull}/home"
 
 # The duration of an example depends on the machine's other users.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("busy"), max_examples=25)
 settings.load_profile("busy")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Draw fewer examples where the slow variants are left out; CI draws all of them."""
+    if config.getoption("markexpr") == "not slow":
+        settings.load_profile("quick")
 
 
 def pytest_collection_finish() -> None:
@@ -50,7 +60,11 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
     """Start the session's server."""
     home = new_home()
     try:
-        with EmbeddedPostgres(home, settings=FAST_SETTINGS) as server:
+        with (
+            EmbeddedPostgres(home, settings=FAST_SETTINGS) as server,
+            psycopg.connect(server.url_for("postgres"), autocommit=True) as connection,
+        ):
+            _administration[server.home] = connection
             yield server
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -60,8 +74,8 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 def template_database(postgres_server: EmbeddedPostgres) -> str:
     """Create a database with the current schema and no rows to clone, and return its name."""
     name = "template_orchestra"
-    with psycopg.connect(postgres_server.url_for("postgres"), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    connection = _administration[postgres_server.home]
+    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     if (ROOT / "migrations" / "env.py").exists():
         from etl.schema import upgrade
 
@@ -76,7 +90,8 @@ def template_database(postgres_server: EmbeddedPostgres) -> str:
 @pytest.fixture
 def database_url(postgres_server: EmbeddedPostgres, template_database: str) -> Iterator[str]:
     """Provide the URL of a new database with the current schema."""
-    yield from _fresh_database(postgres_server, template_database)
+    with fresh_database(postgres_server, template_database) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -84,13 +99,15 @@ def read_only_database_url(
     postgres_server: EmbeddedPostgres, template_database: str
 ) -> Iterator[str]:
     """Provide the URL of a database with the current schema for all tests that write nothing."""
-    yield from _fresh_database(postgres_server, template_database, read_only=True)
+    with fresh_database(postgres_server, template_database, read_only=True) as url:
+        yield url
 
 
 @pytest.fixture
 def empty_database_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """Provide the URL of a new database without a schema."""
-    yield from _fresh_database(postgres_server, "template1")
+    with fresh_database(postgres_server, "template1") as url:
+        yield url
 
 
 @pytest.fixture(scope="session")
@@ -99,33 +116,33 @@ def sample_steps() -> bytes:
     return (ROOT / "tests" / "samples" / "steps.json").read_bytes()
 
 
-def _fresh_database(
+@contextmanager
+def fresh_database(
     server: EmbeddedPostgres, template: str, *, read_only: bool = False
 ) -> Iterator[str]:
+    """Provide the URL of a new copy of the database `template`, which nothing may be using."""
     name = f"test_{next(_numbers)}"
     identifier = sql.Identifier(name)
-    with psycopg.connect(server.url_for("postgres"), autocommit=True) as connection:
-        # Without a flush to the disk, copying files is as fast as WAL_LOG or faster, and dropping
-        # the copy is faster.
-        connection.execute(
-            sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
-                identifier, sql.Identifier(template)
-            )
+    connection = _administration[server.home]
+    # Without a flush to the disk, copying files is as fast as WAL_LOG or faster, and dropping
+    # the copy is faster.
+    connection.execute(
+        sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY file_copy").format(
+            identifier, sql.Identifier(template)
         )
-        if read_only:
-            connection.execute(
-                sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(
-                    identifier
-                )
-            )
-        with kept_sessions(server.url_for(name)):
-            yield server.url_for(name)
-        # A connection that was just closed may take a millisecond to end. DROP DATABASE would check
-        # only every 100 ms.
-        deadline = time.monotonic() + 0.05
-        while time.monotonic() < deadline and _is_in_use(connection, name):
-            time.sleep(0.001)
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
+    )
+    if read_only:
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on").format(identifier)
+        )
+    with kept_sessions(server.url_for(name)):
+        yield server.url_for(name)
+    # A connection that was just closed may take a millisecond to end. DROP DATABASE would check
+    # only every 100 ms.
+    deadline = time.monotonic() + 0.05
+    while time.monotonic() < deadline and _is_in_use(connection, name):
+        time.sleep(0.001)
+    connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(identifier))
 
 
 def _is_in_use(connection: psycopg.Connection[tuple[object, ...]], database: str) -> bool:

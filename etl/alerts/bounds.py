@@ -1,8 +1,8 @@
-"""What a metric is, and what it can be: bounds where something is not known.
+"""The value of a metric, and the least and the most that it can be if data is missing.
 
-A count says what has happened so far: a run that has not ended has not failed. A share is of all
-runs that started in the window, so runs that have not ended yet can move it in either direction.
-Durations are of the runs that succeeded.
+A count is of what has happened so far: a run that has not ended has not failed. A share is of the
+runs that have ended, so each run that has not ended yet can move it in either direction. Durations
+are those of the runs that succeeded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Bounds(msgspec.Struct, frozen=True):
     """A metric, and the least and the most that it can be."""
 
     value: float | None
-    """The metric by what is known; None: it has none, because too little ended."""
+    """The value by what is known; None: there is none, because too few runs or steps ended."""
     low: float = 0.0
     high: float = math.inf
     reason: str | None = None
@@ -46,7 +46,7 @@ class Doubt(msgspec.Struct, frozen=True):
     """What is not known about a window."""
 
     runs: int = 0
-    """Runs of which nothing is known."""
+    """Runs that were never read."""
     late: int = 0
     """Runs whose last read is not recent: they may have ended."""
     endless: bool = False
@@ -102,7 +102,7 @@ def bounds(
         measures: have read the window.
         window: the window, which ends where the knowledge does.
         doubts: what is not known about the window's runs (False) and steps (True).
-        min_runs: with fewer runs, or steps, the metric has no value.
+        min_runs: with fewer runs or steps, the metric has no value, and the rule is not breached.
     """
     of_steps = part.of_steps
     counts = measures.figures(window, part, of_steps=of_steps)
@@ -126,7 +126,7 @@ def bounds(
 
 
 def _enough(found: Bounds, number: int, missing: Doubt, least: int) -> Bounds:
-    """Return the bounds, but none if there are fewer than `least`; fewer say nothing."""
+    """Return the bounds; without a value if there are fewer runs or steps than `least`."""
     if number >= least:
         return found
     if missing.endless or number + missing.runs + missing.late >= least:

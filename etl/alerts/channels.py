@@ -144,11 +144,18 @@ def _is_webhook(url: str) -> bool:
 
 
 def _webhook(name: str, url: str) -> httpx.URL:
+    """Return the URL of a webhook.
+
+    Raises:
+        ConfigurationError: it is not valid.
+    """
     try:
         found = httpx.URL(url)
-    except httpx.InvalidURL:
-        found = httpx.URL("")
-    if not found.host:
+        # httpx accepts names and ports to which nothing can connect.
+        is_valid = found.host.encode("idna") != b"" and (found.port or 80) < 65536
+    except (httpx.InvalidURL, UnicodeError):
+        is_valid = False
+    if not is_valid:
         raise ConfigurationError(f"notify.{name}: its URL is not a valid URL")
     return found
 
@@ -193,19 +200,19 @@ async def _post(url: httpx.URL, message: Message, *, trust_env: bool) -> None:
     import aiohttp
 
     from etl.extract.http_dates import http_date, retry_after
-    from etl.extract.transport import open_transport
+    from etl.extract.transport import Transport
 
     headers = {"Content-Type": "application/json", "User-Agent": "orchestra-etl"}
     body = msgspec.json.encode(message.document)
     request = httpx.Request("POST", url, headers=headers, content=body)
-    transport = open_transport(str(url), trust_env=trust_env)
+    transport = Transport(str(url), trust_env=trust_env)
     try:
         async with asyncio.timeout(DEADLINE):
             response = await transport.handle_async_request(request)
             await response.aclose()
     except TimeoutError:
         raise NotDelivered("timeout") from None
-    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise NotDelivered(_kind_of(error)) from None
     finally:
         await transport.aclose()
@@ -222,7 +229,7 @@ def _kind_of(error: Exception) -> str:
     """Return what kept a response from coming, without the host."""
     import aiohttp
 
-    match error.__cause__ if isinstance(error, httpx.HTTPError) else error:
+    match error:
         case aiohttp.ClientConnectorCertificateError():
             return "the TLS certificate is not trusted"
         case aiohttp.ClientConnectorDNSError():

@@ -19,8 +19,9 @@ import structlog
 from sqlalchemy import Connection, Row, text
 
 from etl.alerts.channels import DEADLINE, Channels, NotDelivered
+from etl.alerts.content import Content, Evidence
 from etl.alerts.evidence import evidence_for
-from etl.alerts.message import Content, Evidence, Kind, Message, compose
+from etl.alerts.message import Kind, Message, compose
 from etl.database import Database
 from etl.errors import ConfigurationError
 
@@ -52,12 +53,17 @@ _EXPIRE = text("""
     RETURNING rule, channel, kind
 """)
 
+# A time twice as far in the future as any lease or pause shows that the database's clock was set
+# back. Twice, because `now()` of a transaction that began earlier is earlier.
 _CLAIM = text("""
     WITH due AS (
         SELECT n.id
         FROM orchestra_etl.alert_notifications AS n
         WHERE n.channel = :channel
-          AND n.next_attempt_at <= now() AND (n.leased_until IS NULL OR n.leased_until < now())
+          AND (n.next_attempt_at <= now()
+               OR n.next_attempt_at > now() + make_interval(secs => 2 * :longest_pause))
+          AND ((n.leased_until IS NULL OR n.leased_until < now())
+               OR n.leased_until > now() + make_interval(secs => 2 * :lease))
           AND NOT EXISTS (
               SELECT FROM orchestra_etl.alert_notifications AS earlier
               WHERE earlier.rule = n.rule AND earlier.subject = n.subject
@@ -214,7 +220,10 @@ class Courier:
         self._outbox_exists = True
         parameters = {"channels": list(self.channels), "give_up_after": GIVE_UP_AFTER}
         given_up = connection.execute(_EXPIRE, parameters).all()
-        claimed = connection.execute(_CLAIM, {"channel": channel, "lease": LEASE}).one_or_none()
+        claimed = connection.execute(
+            _CLAIM,
+            {"channel": channel, "lease": LEASE, "longest_pause": LONGEST_REQUESTED_PAUSE},
+        ).one_or_none()
         return given_up, claimed
 
     def _complete(self, connection: Connection, row: _Row) -> Message:

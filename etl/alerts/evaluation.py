@@ -23,13 +23,13 @@ EVERY = 50.0
 
 
 class AlertFinding(msgspec.Struct, frozen=True):
-    """A subject that is not simply ok, after an evaluation."""
+    """A subject with a state to store or show, after an evaluation."""
 
     alert: Alert
     workflow_name: str | None
     messages: tuple[Notice, ...]
     contents: tuple[Mapping[str, Any], ...]
-    """What the evaluation knows about each message."""
+    """What each message needs from the evaluation."""
 
 
 class EvaluationReport(msgspec.Struct, frozen=True):
@@ -78,7 +78,7 @@ def evaluate(
 
 def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> EvaluationReport:
     """Return what `evaluate` would find and queue now; write nothing."""
-    return _evaluated(connection, rules, pauses, states.now(connection))[0]
+    return _evaluated(connection, rules, pauses, knowledge.now(connection))[0]
 
 
 def judged(

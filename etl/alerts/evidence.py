@@ -1,6 +1,6 @@
-"""What the history adds to an alert: the most frequent failure, and runs to look at.
+"""What the history adds to an alert: the most frequent failure, example runs, and a cost's causes.
 
-Only rows inside the alert's window are read, by index, and never a payload.
+Only rows of the alert's window and of the time before it are read, by index, and never a payload.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import structlog
 from sqlalchemy import Connection, TextClause, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from etl.alerts.message import EXAMPLES, Content, Evidence
-from etl.analytics.explanation import first_lines
+from etl.alerts import completeness
+from etl.alerts.content import EXAMPLES, Content, Evidence
+from etl.analytics.explanation import Calls, first_lines
 from etl.errors import SchemaMismatch
 
 T = TypeVar("T")
@@ -22,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 
 SECONDS = 5.0
-"""The statement timeout. A message is sent without evidence rather than late."""
+"""The statement timeout. If it is exceeded, the message is sent without evidence."""
 
 _LIMIT = text("SELECT set_config('statement_timeout', :milliseconds, true)")
 
@@ -137,7 +138,7 @@ def evidence_for(connection: Connection, content: Content) -> Evidence:
         "organisation": content.organisation,
     }
     found = _attempted(connection, lambda: _cause(connection, statement, parameters)) or Evidence()
-    if content.metric == "cost" and content.node is None and content.model is None:
+    if content.metric == "cost":
         lines = _attempted(connection, lambda: _explanation(connection, content)) or ()
         found = msgspec.structs.replace(found, explanation=lines)
     return found
@@ -160,10 +161,20 @@ def _cause(
 
 
 def _explanation(connection: Connection, content: Content) -> tuple[str, ...]:
-    """Return why the cost differs from that of the same hours a week earlier."""
+    """Return why what the rule measures differs from the same hours a week earlier."""
     if content.workflow_id is None or content.periods is None:
         return ()
-    return tuple(first_lines(connection, content.workflow_id, *content.periods))
+    calls = Calls(content.organisation, content.node, content.model)
+    lines = first_lines(
+        connection,
+        content.workflow_id,
+        *content.periods,
+        calls=None if calls == Calls() else calls,
+    )
+    for name, period in zip(("window", "time before"), content.periods, strict=True):
+        for problem in completeness.problems(connection, content.workflow_id, *period):
+            lines.append(f"the {name} may be incomplete: {problem}")
+    return tuple(lines)
 
 
 def _attempted(connection: Connection, read: Callable[[], T]) -> T | None:

@@ -1,8 +1,9 @@
-"""What is known about each workflow, and up to when: a number is only as good as its data.
+"""What is known about each workflow, and up to when.
 
-A window ends where the knowledge ends: when the last complete sweep began, or when the oldest run
-started that was listed a moment ago and is not read yet. Up to there, everything is known except
-what this module names: gaps, runs that cannot be read, dead letters, rollups that wait.
+Everything before a certain minute is known: the minute in which the last complete sweep began, or
+in which the oldest run started that was listed a moment ago and is not read yet. Windows end there.
+The exceptions are named by this module: gaps, runs that cannot be read, dead letters, and rollups
+that wait.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sqlalchemy import Connection, Row, text
 
 from etl.analytics import changed_groups
 
-# Seconds. A sweep or a read that is this much later than planned is late.
+# Seconds after its time at which a sweep or a read counts as late.
 PATIENCE = 300.0
 # Hours of a workflow that may wait in the queue of the rollups: they are computed from the runs.
 MOST_QUEUED = 48
@@ -105,6 +106,7 @@ _STUCK = text(f"""
     WHERE failed_at IS NOT NULL AND {changed_groups.COUNTABLE}
 """)
 
+_NOW = text("SELECT clock_timestamp()")
 _HORIZON = text("SELECT run_horizon FROM orchestra_etl.retention")
 
 
@@ -153,15 +155,17 @@ class Known(msgspec.Struct, frozen=True):
     name: str | None
     labels: Mapping[str, str]
     since: datetime | None
-    """Start of the oldest run that is known; None: none is."""
+    """Start of the oldest known run; None: no run is known."""
     complete_until: datetime | None
     """As `orchestra.coverage` says; None: no sweep has completed."""
     until: datetime | None
     """The whole minute up to which all runs are known and read; None: no sweep has completed."""
     oldest_due: datetime | None
-    """Since when the read of a live run is due; None: none is."""
+    """When the longest waiting read of a live run was due; None: none waits."""
     problem: str | None
-    """Why nothing is known about this moment; None: it is."""
+    """Why the present state of the workflow is not known; None: it is known."""
+    is_recomputed: bool
+    """Whether so many hours of the rollups wait that their figures are old."""
     unread: Counted
     """Runs that were never read, by their start."""
     late: Counted
@@ -192,6 +196,12 @@ class Known(msgspec.Struct, frozen=True):
         return any(begun < stuck + hour and stuck < ended for stuck in self.stuck)
 
 
+def now(connection: Connection) -> datetime:
+    """Return the database time."""
+    found: datetime = connection.execute(_NOW).scalar_one()
+    return found
+
+
 def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     """Return what is known about these workflows, in the order of their ids.
 
@@ -219,6 +229,7 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     for row in workflows:
         own = unread.get(row.id, nothing)
         until = _until(row.known_until, own, at)
+        is_recomputed = None in queued or queued.get(row.id, 0) > MOST_QUEUED
         found.append(
             Known(
                 id=row.id,
@@ -232,8 +243,9 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
                     row.known_until,
                     at,
                     pauses.of(row.id),
-                    recomputed=None in queued or queued.get(row.id, 0) > MOST_QUEUED,
+                    is_recomputed=is_recomputed,
                 ),
+                is_recomputed=is_recomputed,
                 unread=own,
                 late=late.get(row.id, nothing),
                 lost_runs=runs.get(row.id, nothing),
@@ -271,7 +283,7 @@ def _until(swept: datetime | None, unread: Counted, at: datetime) -> datetime | 
 
 
 def _problem(
-    swept: datetime | None, at: datetime, pause: float | None, *, recomputed: bool
+    swept: datetime | None, at: datetime, pause: float | None, *, is_recomputed: bool
 ) -> str | None:
     if pause is None:
         return "its run list is not swept (discover = false)"
@@ -279,6 +291,6 @@ def _problem(
         return "no sweep has completed yet"
     if swept < at - timedelta(seconds=2 * pause + PATIENCE):
         return f"no complete sweep since {swept:%Y-%m-%d %H:%MZ}"
-    if recomputed:
+    if is_recomputed:
         return "its rollups are being recomputed"
     return None

@@ -1,22 +1,22 @@
 """The messages about alerts: what changed, in numbers and names, and how to go on.
 
-A message contains no payload and no secret. Names come from users and servers, so every name is cut
-and made visible. In texts that a service formats, what it could obey (mentions, links, markup) is
-escaped too.
+A message contains no payload and no secret. Names come from users and servers: every name is cut,
+and its control characters are made visible. In a text that a service formats, mentions, links and
+markup in names are escaped too.
 """
 
 from __future__ import annotations
 
-import math
 import re
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal
-from urllib.parse import quote
 
 import msgspec
 
+from etl.alerts import next_steps
+from etl.alerts.content import EXAMPLES, Content, Evidence
+from etl.alerts.next_steps import LONGEST_KEY, LONGEST_NAME
 from etl.terminal import plain
 
 Kind = Literal["firing", "reminder", "resolved", "test"]
@@ -28,39 +28,7 @@ _LEVELS: Mapping[Kind, Level] = {
     "resolved": "success",
     "test": "info",
 }
-Periods = tuple[tuple[datetime, datetime], tuple[datetime, datetime]]
-WEEK = timedelta(days=7)
-LONGEST_NAME = 120
 LONGEST_PATTERN = 300
-LONGEST_KEY = 1000
-"""The most characters of a key or a command in a text; an id has at most 512 bytes."""
-EXAMPLES = 3
-"""The most run ids in a message."""
-
-_DASHBOARDS = {
-    "failure_rate": "failures",
-    "soft_failure_rate": "failures",
-    "failures": "failures",
-    "duration_p50": "nodes",
-    "duration_p95": "nodes",
-    "cost": "models",
-    "tokens": "models",
-    "unpriced_calls": "models",
-}
-"""The dashboard for each metric; `overview` for the others."""
-
-_UNITS = {
-    "failure_rate": "share",
-    "soft_failure_rate": "share",
-    "failures": "count",
-    "runs": "count",
-    "duration_p50": "seconds",
-    "duration_p95": "seconds",
-    "tokens": "tokens",
-    "unpriced_calls": "count",
-    "overdue_runs": "count",
-    "lag": "seconds",
-}
 
 _RUNS = {
     "failure_rate": "Latest failed runs",
@@ -73,68 +41,9 @@ _RUNS = {
     "overdue_runs": "Oldest open runs",
 }
 
-_EXPLAINED = {"cost": "cost", "duration_p50": "duration", "duration_p95": "duration"}
-"""What `explain` is called for, by metric."""
-
 # Mentions, links and formatting of chat services. Underscores are common in names of nodes, and
 # format at most a part of the text. The backslash keeps two different names different.
 _MARKUP = re.compile(r"[<>@*`~|\[\]\\]|(?<=:)//")
-
-
-class Content(msgspec.Struct, frozen=True):
-    """What the evaluation knows about an alert, as the outbox stores it."""
-
-    metric: str = ""
-    value: float | None = None
-    threshold: float | None = None
-    currency: str | None = None
-    """Of a cost."""
-    comparison: str = "above"
-    """`above`, `below`, or `above_usual`: the threshold is then `limit` times the usual value."""
-    limit: float | None = None
-    """The number in the rule."""
-    window_begin: datetime | None = None
-    window_end: datetime | None = None
-    since: datetime | None = None
-    """Since when the alert fires, or when it was resolved."""
-    reason: str | None = None
-    """Why the present value is not known; None: it is."""
-    runs: int | None = None
-    """Runs in the window."""
-    workflow_id: str | None = None
-    workflow_name: str | None = None
-    node: str | None = None
-    model: str | None = None
-    organisation: str | None = None
-    label: str | None = None
-
-    @property
-    def unit(self) -> str | None:
-        """`share`, `seconds`, `tokens`, `count`, or the currency of a cost; None: not known."""
-        return self.currency if self.metric == "cost" else _UNITS.get(self.metric)
-
-    @property
-    def periods(self) -> Periods | None:
-        """The window, and the same hours a week earlier; None for a metric of this moment."""
-        begin, end = self.window_begin, self.window_end
-        if begin is None or end is None:
-            return None
-        earlier = WEEK * max(1, math.ceil((end - begin) / WEEK))
-        return (begin, end), (begin - earlier, end - earlier)
-
-
-class Evidence(msgspec.Struct, frozen=True):
-    """What the history adds to an alert when its message is sent."""
-
-    pattern: str | None = None
-    """The most frequent failure in the window: its message with ids, numbers and quotes left
-    out."""
-    pattern_runs: int = 0
-    """Runs with that failure."""
-    runs: tuple[str, ...] = ()
-    """Ids of example runs."""
-    explanation: tuple[str, ...] = ()
-    """Why the number changed, in short lines."""
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -148,7 +57,7 @@ class Message(msgspec.Struct, frozen=True):
     lines: tuple[str, ...]
     """The text for people; each name in it is already safe on a terminal."""
     marked_lines: tuple[str, ...]
-    """The same for a service that may format it."""
+    """The same text for a service that may format it."""
     marked_title: str
     document: Mapping[str, Any]
     """The body of a JSON webhook."""
@@ -189,8 +98,8 @@ def compose(
         dashboards: the base URL of Superset; None: the message has no link.
     """
     runs = tuple(plain(one, LONGEST_NAME) for one in evidence.runs[:EXAMPLES])
-    command = _command(content, evidence.runs)
-    link = _link(content, dashboards) if dashboards else None
+    command = next_steps.command(content, evidence.runs)
+    link = next_steps.dashboard(content, dashboards) if dashboards else None
     title, lines = _text(kind, rule, content, evidence, safe=str)
     marked_title, marked = _text(kind, rule, content, evidence, safe=_escaped)
     look, address = f"Look: {command}", [f"Dashboard: {link}"] if link else []
@@ -270,7 +179,7 @@ def _text(
     subject = name(content.workflow_name or content.workflow_id)
     title = f"{kind}: {name(rule)}" + (f" ({subject})" if subject else "")
     what = content.metric.replace("_", " ") or "value"
-    measured = f"{what} is {amount(content.value, content.unit)}"
+    measured = f"{what}: {amount(content.value, content.unit)}"
     if content.threshold is not None:
         measured += f", {_comparison(kind, content)}"
     lines = [measured[0].upper() + measured[1:]]
@@ -280,7 +189,7 @@ def _text(
     if content.window_begin is not None and content.window_end is not None:
         details.append(f"{_time(content.window_begin)} to {_time(content.window_end)}")
     if content.runs is not None:
-        details.append(f"{content.runs:,} run{'' if content.runs == 1 else 's'}")
+        details.append(_counted(content.runs, "step" if content.is_of_steps else "run"))
     if details:
         lines.append(f"Window: {', '.join(details)}")
     parts = (
@@ -294,13 +203,17 @@ def _text(
     if content.since is not None and kind != "resolved":
         lines.append(f"Firing since: {_time(content.since)}")
     if (pattern := _pattern(evidence)) is not None:
-        runs = f"{evidence.pattern_runs:,} run{'' if evidence.pattern_runs == 1 else 's'}"
+        runs = _counted(evidence.pattern_runs, "run")
         lines.append(f"Most frequent failure ({runs}): {safe(pattern)}")
     lines += [f"Why: {safe(plain(one, LONGEST_PATTERN))}" for one in evidence.explanation]
     if evidence.runs:
         label = _RUNS.get(content.metric, "Latest runs")
         lines.append(f"{label}: {', '.join(name(one) for one in evidence.runs[:EXAMPLES])}")
     return title, lines
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def amount(value: float | None, unit: str | None) -> str:
@@ -334,57 +247,9 @@ def _pattern(evidence: Evidence) -> str | None:
 
 
 def _escaped(text: str) -> str:
-    """Return the text with every character escaped that a chat service could obey."""
+    """Return the text with the characters escaped that a chat service would interpret."""
     return _MARKUP.sub(lambda found: "".join(f"\\x{ord(one):02x}" for one in found.group()), text)
 
 
 def _time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-
-
-def _command(content: Content, runs: Sequence[str]) -> str:
-    """Return the command that shows more, with only such ids as can be copied."""
-    explained = _EXPLAINED.get(content.metric)
-    if explained and content.workflow_id is not None and content.periods is not None:
-        (begin, end), (earlier, _) = (
-            [f"{one.astimezone(UTC):%Y-%m-%dT%H:%M}" for one in period]
-            for period in content.periods
-        )
-        arguments = ["explain", explained, content.workflow_id]
-        arguments += ["--since", begin, "--until", end, "--against", earlier]
-    elif runs:
-        arguments = ["runs", "show", runs[0]]
-    elif content.workflow_id is not None:
-        arguments = ["runs", "list", "--workflow", content.workflow_id]
-    else:
-        return "orchestra-etl status"
-    command = f"orchestra-etl {shlex.join(arguments)}"
-    return command if plain(command, LONGEST_KEY) == command else "orchestra-etl alerts list"
-
-
-def _link(content: Content, dashboards: str) -> str:
-    """Return the address of the dashboard for the metric, in the alert's window."""
-    dashboard = _DASHBOARDS.get(content.metric, "overview")
-    filters = []
-    if content.window_begin is not None and content.window_end is not None:
-        begin, end = (
-            f"{one.astimezone(UTC):%Y-%m-%dT%H:%M:%S}"
-            for one in (content.window_begin, content.window_end)
-        )
-        filters.append(
-            f"NATIVE_FILTER-time:(extraFormData:(time_range:'{begin} : {end}'),"
-            f"filterState:(value:'{begin} : {end}'),id:NATIVE_FILTER-time,ownState:())"
-        )
-    name = content.workflow_name or content.workflow_id
-    # A filter offers other names in a changed form.
-    if name is not None and len(name) <= LONGEST_NAME and plain(name) == name and "<" not in name:
-        value = "'" + re.sub("([!'])", r"!\1", name) + "'"
-        filters.append(
-            "NATIVE_FILTER-workflow:(extraFormData:(filters:!((col:workflow_shown,op:IN,"
-            f"val:!({value})))),filterState:(label:{value},value:!({value})),"
-            "id:NATIVE_FILTER-workflow,ownState:())"
-        )
-    address = f"{dashboards.rstrip('/')}/superset/dashboard/orchestra-{dashboard}/"
-    if not filters:
-        return address
-    return f"{address}?native_filters=({quote(','.join(filters), safe=',:()')})"

@@ -1,4 +1,4 @@
-"""Rules that can never fire, because they name something that does not exist, or see too little."""
+"""Rules that can never fire: what they name does not exist, or their window is too short."""
 
 from __future__ import annotations
 

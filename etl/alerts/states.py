@@ -9,18 +9,20 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.alerts.knowledge import now
 from etl.alerts.transitions import Alert, Notice, Transition
 
 _COLUMNS = Alert.__struct_fields__
 _EXISTS = text("SELECT to_regclass('orchestra_etl.alert_evaluation') IS NOT NULL")
 
+# If the database's clock was set back, the last evaluation lies in the future.
 _CLAIM = """
     SELECT FROM orchestra_etl.alert_evaluation
     WHERE evaluated_at IS NULL OR evaluated_at <= clock_timestamp() - make_interval(secs => :every)
+       OR evaluated_at > clock_timestamp()
     FOR UPDATE
 """
 _WAIT, _TRY = text(_CLAIM), text(f"{_CLAIM} SKIP LOCKED")
-_NOW = text("SELECT clock_timestamp()")
 _EVALUATED_AT = text("SELECT evaluated_at FROM orchestra_etl.alert_evaluation")
 _EVALUATED = text("UPDATE orchestra_etl.alert_evaluation SET evaluated_at = :at")
 
@@ -98,12 +100,6 @@ def claim(connection: Connection, *, every: float, wait: bool) -> datetime | Non
     return None if claimed is None else now(connection)
 
 
-def now(connection: Connection) -> datetime:
-    """Return the database time."""
-    found: datetime = connection.execute(_NOW).scalar_one()
-    return found
-
-
 def evaluated_at(connection: Connection) -> datetime | None:
     """Return when the rules were last evaluated; None: never."""
     found: datetime | None = connection.execute(_EVALUATED_AT).scalar_one_or_none()
@@ -111,7 +107,7 @@ def evaluated_at(connection: Connection) -> datetime | None:
 
 
 def any_unsettled(connection: Connection) -> bool:
-    """Return whether a stored state must end if there is no rule any more."""
+    """Return whether a stored state has to end because its rule was removed."""
     return bool(connection.execute(_UNSETTLED).scalar_one())
 
 
@@ -135,7 +131,7 @@ def mute(connection: Connection, rule: str, seconds: float) -> datetime:
 
 
 def unmute(connection: Connection, rule: str) -> bool:
-    """Let a rule tell again; return whether it was muted."""
+    """End the mute of a rule; return whether it was muted."""
     return connection.execute(_UNMUTE, {"rule": rule}).rowcount > 0
 
 

@@ -1,8 +1,8 @@
-"""What follows from a verdict: the next state of a rule and subject, and what is to be told.
+"""What follows from a verdict: the next state of a rule and subject, and the messages to send.
 
-An alert that fires stops only when it is known that the rule is no longer breached. While that is
-not known, it goes on firing, and its `reason` says why. A breach counts as lasting from the first
-verdict in a row that says so; a verdict that is not known begins the count again.
+An alert that fires is resolved only by a verdict that the rule is not breached. While the verdict
+is unknown, the alert keeps firing, and its `reason` says why. A breach lasts from the first of
+several consecutive verdicts; an unknown verdict in between starts the time again.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class Alert(msgspec.Struct, frozen=True):
     threshold: float | None = None
     reason: str | None = None
     channels: tuple[str, ...] = ()
-    """The channels that were told that it fires."""
+    """The channels that got the message that it fires."""
     notified_at: datetime | None = None
     reminders: int = 0
     sequence: int = 0
 
 
 class Notice(msgspec.Struct, frozen=True):
-    """What a channel is to be told."""
+    """A message to be sent to a channel."""
 
     kind: Kind
     channel: str
@@ -85,7 +85,7 @@ def follow(
         workflow_id: the workflow.
         verdict: the verdict.
         at: database time of the verdict.
-        is_muted: whether nothing may be told except that something is over.
+        is_muted: whether to send no message, except that an alert is resolved.
     """
     before = stored or Alert(
         rule=rule.name,
@@ -123,7 +123,8 @@ def _breached(
         before, value=verdict.value, threshold=verdict.threshold, reason=None
     )
     if before.state != "firing":
-        since = before.since if before.state == "pending" else at
+        # A later time than now shows that the database's clock was set back.
+        since = min(before.since, at) if before.state == "pending" else at
         if at - since < timedelta(seconds=rule.hold):
             return Transition(msgspec.structs.replace(found, state="pending", since=since))
         found = msgspec.structs.replace(
@@ -137,7 +138,7 @@ def _breached(
         )
     if is_muted:
         return Transition(found)
-    # Channels that were not told yet: at first all; later those added since, or after a mute.
+    # Channels without a message so far: all at first, later added ones, and all after a mute.
     new = tuple(channel for channel in rule.notify if channel not in found.channels)
     told = tuple(channel for channel in rule.notify if channel in found.channels)
     is_due = (

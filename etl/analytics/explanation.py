@@ -43,11 +43,15 @@ _NAME, _PATTERN = 60, 120
 
 _EXISTS = text("""
     SELECT EXISTS (SELECT FROM pg_proc AS p
-                   WHERE p.pronamespace = 'orchestra'::regnamespace AND p.proname = 'explain_cost')
+                   WHERE p.pronamespace = 'orchestra'::regnamespace AND p.proname = 'explain_cost'
+                     AND p.pronargs = :arguments)
 """)
 _NAME_OF = text("SELECT name FROM orchestra.workflows WHERE id = :workflow")
 _PERIODS = ":workflow, :since, :until, :against_since, :against_until"
 _COST = text(f"SELECT * FROM orchestra.explain_cost({_PERIODS})")
+_COST_OF_CALLS = text(
+    f"SELECT * FROM orchestra.explain_cost({_PERIODS}, :organisation, :node, :model)"
+)
 _DURATION = text(f"SELECT * FROM orchestra.explain_duration({_PERIODS})")
 _FAILURES = text(f"SELECT * FROM orchestra.explain_failures({_PERIODS})")
 
@@ -120,6 +124,14 @@ class FigureChange(msgspec.Struct, frozen=True):
     """Ordered by part; within a part, the largest amount first."""
 
 
+class Calls(msgspec.Struct, frozen=True):
+    """The calls whose cost is explained; None: not limited by it."""
+
+    organisation: str | None = None
+    node: str | None = None
+    model: str | None = None
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """Why a figure of a workflow differs between two periods."""
 
@@ -165,10 +177,10 @@ def first_lines(
     window: tuple[datetime, datetime],
     baseline: tuple[datetime, datetime],
     *,
-    figure: Figure = "cost",
+    calls: Calls | None = None,
     limit: int = 3,
 ) -> list[str]:
-    """Return the largest parts of a difference as lines of text, the largest first.
+    """Return the largest parts of a difference of costs as lines of text, the largest first.
 
     The statement has the time limit of the connection. Names from the server are made printable
     and are cut.
@@ -178,14 +190,19 @@ def first_lines(
         workflow: the workflow's id.
         window: begin and end of the period to explain.
         baseline: begin and end of the period to compare it with.
-        figure: what to explain.
+        calls: only the cost of these calls; None: that of all.
         limit: the most lines.
 
     Raises:
         SchemaMismatch: the schema is older than this feature.
     """
     found = _differences(
-        connection, figure, workflow, period=Period(*window), baseline=Period(*baseline)
+        connection,
+        "cost",
+        workflow,
+        period=Period(*window),
+        baseline=Period(*baseline),
+        calls=calls,
     )
     parts: list[tuple[str, Part]] = [(one.unit, part) for one in found for part in one.parts]
     parts.sort(key=lambda one: -abs(one[1].amount))
@@ -193,9 +210,15 @@ def first_lines(
 
 
 def _differences(
-    connection: Connection, figure: Figure, workflow: str, *, period: Period, baseline: Period
+    connection: Connection,
+    figure: Figure,
+    workflow: str,
+    *,
+    period: Period,
+    baseline: Period,
+    calls: Calls | None = None,
 ) -> list[FigureChange]:
-    if not connection.execute(_EXISTS).scalar_one():
+    if not connection.execute(_EXISTS, {"arguments": 5 if calls is None else 8}).scalar_one():
         raise SchemaMismatch(
             "the schema cannot explain differences yet: run `orchestra-etl db upgrade`"
         )
@@ -206,12 +229,15 @@ def _differences(
         "against_since": baseline.since,
         "against_until": baseline.until,
     }
+    if calls is not None:
+        values.update(msgspec.structs.asdict(calls))
     made = {"cost": _costs, "duration": _durations, "failures": _failures}[figure]
     return made(connection, values)
 
 
 def _costs(connection: Connection, values: dict[str, object]) -> list[FigureChange]:
-    rows = [row._mapping for row in connection.execute(_COST, values)]
+    statement = _COST_OF_CALLS if "node" in values else _COST
+    rows = [row._mapping for row in connection.execute(statement, values)]
     made = []
     for currency in sorted({row["currency"] for row in rows}):
         parts = [

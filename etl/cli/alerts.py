@@ -65,8 +65,8 @@ def register(app: typer.Typer) -> None:
 def list_alerts(context: typer.Context, as_json: AsJson = False) -> None:
     """List the alerts as last evaluated.
 
-    `serve` evaluates every minute, and `sync` at its end. A workflow that was always ok is left
-    out.
+    `serve` evaluates every minute, and `sync` at its end. A workflow that was never in breach of a
+    rule is not listed.
     """
     settings = invocation(context).settings()
     rules = {one.name: one for one in _rules(settings)}
@@ -226,9 +226,9 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 def _listed(connection: Connection) -> tuple[list[Listed], datetime | None]:
-    from etl.alerts import states
+    from etl.alerts import knowledge, states
 
-    at = states.now(connection)
+    at = knowledge.now(connection)
     names, mutes = states.names(connection), states.mutes(connection, at)
     found = [
         Listed(
@@ -267,7 +267,8 @@ def _print_report(report: EvaluationReport, rules: Mapping[str, Rule]) -> None:
 
 
 def _found(one: AlertFinding, rules: Mapping[str, Rule]) -> Row:
-    from etl.alerts.message import Content, Evidence, compose
+    from etl.alerts.content import Content, Evidence
+    from etl.alerts.message import compose
 
     alert = one.alert
     below = [_named(one.workflow_name, alert.workflow_id, alert.subject)]
@@ -281,7 +282,7 @@ def _found(one: AlertFinding, rules: Mapping[str, Rule]) -> Row:
             content=msgspec.convert(content, Content),
             evidence=Evidence(),
         ).text
-        below += [f"would tell {plain(message.channel)}:", *text.splitlines()]
+        below += [f"would send to {plain(message.channel)}:", *text.splitlines()]
     cells = _row(alert, rules.get(alert.rule))
     return cells, below
 

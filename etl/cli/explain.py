@@ -8,6 +8,7 @@ from decimal import Decimal
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
@@ -19,6 +20,7 @@ from etl.terminal import plain
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from sqlalchemy import Connection
 
     from etl.analytics.explanation import Explanation, Figure, FigureChange, Part, Period
 
@@ -50,6 +52,13 @@ Against = Annotated[
         " equally long period begins. Default: as long before it.",
     ),
 ]
+
+
+class Incomplete(msgspec.Struct, frozen=True):
+    """What may be missing from the periods."""
+
+    period: tuple[str, ...]
+    baseline: tuple[str, ...]
 
 
 def register(app: typer.Typer) -> None:
@@ -132,20 +141,32 @@ def _explain(
     as_json: bool,
 ) -> None:
     """Explain a figure of a workflow in the first period against the second one."""
+    from etl.alerts import completeness
     from etl.analytics import explanation
     from etl.cli import resolve
 
     period, baseline = periods
+
     with invocation(context).database() as database:
         ids = resolve.stored_workflows(database, [workflow])
-        id = ids[0] if ids else workflow
-        found = database.transaction(
-            lambda c: explanation.explain(c, figure, id, period=period, baseline=baseline)
-        )
+        workflow_id = ids[0] if ids else workflow
+
+        def work(connection: Connection) -> tuple[Explanation, Incomplete]:
+            found = explanation.explain(
+                connection, figure, workflow_id, period=period, baseline=baseline
+            )
+            return found, Incomplete(
+                *(
+                    completeness.problems(connection, workflow_id, one.since, one.until)
+                    for one in periods
+                )
+            )
+
+        found, incomplete = database.transaction(work)
     if as_json:
-        print_json(found)
+        print_json({**msgspec.structs.asdict(found), "incomplete": incomplete})
     else:
-        _print(found)
+        _print(found, incomplete)
 
 
 def _periods(since: str, until: str | None, against: str | None) -> tuple[Period, Period]:
@@ -170,7 +191,7 @@ def _periods(since: str, until: str | None, against: str | None) -> tuple[Period
         raise ConfigurationError("the periods must be within the years 1 to 9999") from None
 
 
-def _print(found: Explanation) -> None:
+def _print(found: Explanation, incomplete: Incomplete) -> None:
     out = console()
     name = f"{plain(found.workflow_name, 200)} " if found.workflow_name else ""
     fields(
@@ -179,6 +200,8 @@ def _print(found: Explanation) -> None:
             ("workflow", f"{name}({plain(found.workflow_id)})"),
             ("period", _period(found.period)),
             ("against", _period(found.baseline)),
+            *(("incomplete", f"the period: {one}") for one in incomplete.period),
+            *(("incomplete", f"the baseline: {one}") for one in incomplete.baseline),
         ],
     )
     for difference in found.differences:

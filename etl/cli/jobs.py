@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 
 # Seconds between two refreshes during a pass; most passes end before the first. Only hours that
-# receive more data after a refresh are computed again.
+# receive more data after a refresh are computed again. A pause is at least `PAUSES` times as long
+# as the refresh before it, so that a slow machine repeats fewer hours.
 REFRESH = 3.0
+PAUSES = 10
 
 SUMMARISED = (
     "sync_finished", "sweep_cut_off", "list_nearly_overrun", "list_problem_found",
@@ -264,12 +266,15 @@ async def _repeated(
     over = asyncio.Event()
 
     async def repeat() -> None:
+        pause = REFRESH
         while not over.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), REFRESH)
+                await asyncio.wait_for(over.wait(), pause)
             if not over.is_set():
+                begun = time.monotonic()
                 with suppress(Exception):
                     await refresh(lambda: over.is_set() or stop.is_set())
+                pause = max(REFRESH, PAUSES * (time.monotonic() - begun))
 
     task = asyncio.create_task(repeat())
     try:

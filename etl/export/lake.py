@@ -10,7 +10,8 @@ import pyarrow as pa
 from pyiceberg.expressions import AlwaysTrue, In
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
-from pyiceberg.table import Table
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 from sqlalchemy import Connection
 
@@ -123,7 +124,7 @@ class OpenTable:
         replaced = list(self._replaced())
         # Some engines do not read a table without any snapshot.
         is_changed = bool(replaced or self._added) or self.table.current_snapshot() is None
-        transaction = self.table.transaction()
+        transaction = _Transaction(self.table)
         if is_changed:
             with Replacement(transaction, properties) as update:
                 for file in replaced:
@@ -154,6 +155,22 @@ class OpenTable:
         path = version_hint_of(self.table.location())
         with self.table.io.new_output(path).create(overwrite=True) as file:
             file.write(name.encode())
+
+
+class _Transaction(Transaction):
+    """A transaction that derives the table's metadata once after each change.
+
+    pyiceberg does it at each use: twenty deep copies for a snapshot, most of a commit's time.
+    """
+
+    _derived: tuple[object, TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        """The table's metadata with the changes so far."""
+        if self._derived is None or self._derived[0] is not self._updates:
+            self._derived = (self._updates, super().table_metadata)
+        return self._derived[1]
 
 
 def version_hint_of(location: str) -> str:

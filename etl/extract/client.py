@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import io
 import random
 import time
@@ -26,7 +25,7 @@ from etl.errors import (
 )
 from etl.extract.gunzip import Gunzip, gunzip
 from etl.extract.http_dates import http_date, retry_after
-from etl.extract.transport import cause_of, open_transport
+from etl.extract.transport import Transport, cause_of
 from etl.identifiers import path_segment
 from etl.records import ApiResponse
 
@@ -95,13 +94,13 @@ class OrchestraClient:
             ConfigurationError: the base URL is not a valid URL, or the environment's proxy or
                 certificates cannot be used.
         """
-        self._base_url = base_url
         self._api_key = api_key
         self._key: str | None = None
         try:
             self._template = httpx.Request("GET", base_url)
         except httpx.InvalidURL:
             raise ConfigurationError("`api.base_url` is not a valid URL") from None
+        self._base_url = str(self._template.url)
         self._header_name = header_name
         self._deadline = deadline
         self._max_response_bytes = max_response_bytes
@@ -111,7 +110,7 @@ class OrchestraClient:
         self._on_throttled = on_throttled
         self._on_request = on_request
         self._in_flight = asyncio.Semaphore(concurrency)
-        self._transport = open_transport(base_url, trust_env=trust_env)
+        self._transport = Transport(base_url, trust_env=trust_env)
         self.requests_sent = 0
         """Attempts so far, including the failed ones."""
         self.has_responded = False
@@ -219,7 +218,7 @@ class OrchestraClient:
         except TimeoutError:
             status = "timeout"
             raise _NoResponse(f"no complete response within {self._deadline:g} s") from None
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, zlib.error) as error:
+        except (aiohttp.ClientError, OSError, zlib.error) as error:
             status = "broken"
             cause, advice = cause_of(error, httpx.URL(self._base_url))
             raise _NoResponse(cause, advice=advice) from None
@@ -246,9 +245,7 @@ class OrchestraClient:
                 "User-Agent": "orchestra-etl",
             }
             self._key, self._template = key, httpx.Request("GET", self._base_url, headers=headers)
-        request = copy.copy(self._template)
-        request.url = _CheckedUrl(url)
-        return request
+        return _Request(self._template, url)
 
     def _check_status(self, status: int, url: str, retry_after_seconds: float | None) -> None:
         """Return if the body may be read; otherwise raise the error that the status means."""
@@ -322,6 +319,17 @@ class OrchestraClient:
         if inflated_bytes < THREAD_FROM_BYTES:
             return gunzip(body)
         return await asyncio.to_thread(gunzip, body)
+
+
+class _Request(httpx.Request):
+    """A copy of a request to another URL."""
+
+    def __init__(self, template: httpx.Request, url: str) -> None:
+        self.method = template.method
+        self.url = _CheckedUrl(url)
+        self.headers = template.headers
+        self.stream = template.stream
+        self.extensions = {}
 
 
 class _CheckedUrl(httpx.URL):

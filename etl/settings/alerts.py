@@ -1,4 +1,4 @@
-"""The rules of alerts, and the channels that are told."""
+"""The rules of alerts, and the channels for their messages."""
 
 from __future__ import annotations
 
@@ -86,14 +86,17 @@ Limit = Annotated[
 
 
 class AlertSettings(Section):
-    """A rule: when to tell whom about the runs. The window is UTC, and rolls by the minute."""
+    """A rule: the number of the runs to watch, its limit, and who gets a message.
+
+    The window is UTC, and rolls by the minute.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: Name
     """A name, by which messages and commands refer to the rule."""
     workflow: Identifier | None = None
-    """Only this workflow, by its id; none: every workflow by itself."""
+    """Only this workflow, by its id; none: each workflow by itself."""
     node: Name | None = None
     """Only the steps of this node; counts are of steps then."""
     model: Name | None = None
@@ -109,25 +112,25 @@ class AlertSettings(Section):
     `cost`, `tokens`, `unpriced_calls`, `overdue_runs` (running for longer than usual), or `lag`
     (how far behind the API the data is)."""
     above: Limit | None = None
-    """Tell if the metric is above this number; for durations and lag, a duration: `30s`."""
+    """The rule is breached above this number; for durations and lag, a duration: `30s`."""
     below: Limit | None = None
-    """Tell if the metric is below this."""
+    """The rule is breached below this number or duration."""
     above_usual: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Tell if the metric is above this many times its median in the same hours (UTC) of the last
+    """The rule is breached above this many times the median of the same hours (UTC) of the last
     four weeks."""
     over: PositiveDuration = 3600.0
     """The window: whole minutes, at most 31d; 7d with `above_usual`. `lag` and `overdue_runs` have
     none."""
     min_runs: int = Field(default=0, ge=0)
-    """Fewer runs in the window (steps with `node` or `model`; for shares and durations only those
-    that ended) say nothing."""
+    """With fewer runs in the window (steps with `node` or `model`; for shares and durations only
+    those that ended), the rule is not breached."""
     hold: Duration = Field(default=0.0, alias="for")
-    """How long it must hold before anyone is told."""
+    """How long the breach must last before the rule fires."""
     notify: tuple[str, ...] = ()
-    """The channels to tell: names of `[notify.NAME]`; none: only commands, metrics and dashboards
-    show it."""
+    """The channels that get messages: names of `[notify.NAME]`; none: only commands, metrics and
+    dashboards show the alert."""
     repeat: PositiveDuration | None = None
-    """How often to tell again while it holds; none: never."""
+    """How often to repeat the message while the rule fires; none: never."""
 
     @field_validator("label")
     @classmethod
@@ -205,7 +208,7 @@ class AlertSettings(Section):
 
 
 class NotifySettings(Section):
-    """A channel that is told of alerts."""
+    """A channel for messages about alerts."""
 
     url_file: SecretFile
     """A file that contains the channel's URL: `http://` or `https://` for a JSON webhook, else a

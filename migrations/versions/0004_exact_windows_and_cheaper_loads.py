@@ -15,7 +15,14 @@ depends_on = None
 _SQL = Path(__file__).resolve().parent.parent / "sql"
 
 # Each after those it uses.
-_SQL_FILES: tuple[str, ...] = ("complete_sweeps_v1", "coverage_v2")
+_SQL_FILES: tuple[str, ...] = (
+    "complete_sweeps_v1",
+    "coverage_v2",
+    "changed_days_v2",
+    "explained_periods_v2",
+    "explain_cost_v2",
+    "search_v3",
+)
 
 
 def upgrade() -> None:
@@ -25,6 +32,7 @@ def upgrade() -> None:
         statements = (_SQL / f"{name}.sql").read_text()
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
     _lake_queue()
+    _compress_faster()
 
 
 def _lake_queue() -> None:
@@ -53,6 +61,27 @@ def _complete_sweeps() -> None:
         ),
         schema="orchestra_etl",
     )
+
+
+# pglz takes a seventh of PostgreSQL's CPU time in a load of payloads of 2 KB, and four tenths with
+# 55 KB. A server with lz4 uses it for the payloads written from now on; stored ones stay as they
+# are. The order is that of the writers' locks.
+_PAYLOADS = {
+    "run_payloads": ("inputs", "outputs", "inputs_raw", "outputs_raw"),
+    "inputs": ("data", "raw"),
+    "outputs": ("data", "raw"),
+}
+
+
+def _compress_faster() -> None:
+    known = (
+        "SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression'"
+    )
+    if not op.get_bind().exec_driver_sql(known).scalar():
+        return
+    for table, columns in _PAYLOADS.items():
+        changes = ", ".join(f"ALTER COLUMN {name} SET COMPRESSION lz4" for name in columns)
+        op.execute(f"ALTER TABLE orchestra.{table} {changes}")
 
 
 def downgrade() -> None:

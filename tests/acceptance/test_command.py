@@ -20,7 +20,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from tests.oracle import differences
 from tests.processes import run, started
-from tests.support import configuration, environment, free_port, query, wait_until, writes
+from tests.support import configuration, environment, free_port, query, slow, wait_until, writes
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_two_syncs_and_a_service_at_once(history: History, variables: dict[str, 
     ) == [{"deadlocks": 0}]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, *slow(signal.SIGINT)])
 def test_a_signal_ends_the_service_cleanly(
     history: History, simulator: Simulator, variables: dict[str, str], number: signal.Signals
 ) -> None:

@@ -209,8 +209,8 @@ def test_a_demo_ignores_the_environment(
 @pytest.mark.parametrize(
     ("number", "moment"),
     [
-        (signal.SIGHUP, "starting"),
         (signal.SIGINT, "loading"),
+        pytest.param(signal.SIGHUP, "starting", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "starting", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "loading", marks=pytest.mark.slow),
     ],

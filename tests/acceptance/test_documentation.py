@@ -8,14 +8,17 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.conftest import ROOT
+from tests.conftest import ROOT, fresh_database
 from tests.processes import run
 from tests.receiver import receiver
-from tests.support import configuration, environment, load, query, sync
+from tests.support import configuration, environment, load, sync
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -66,8 +69,43 @@ def history() -> History:
     return History(seed=13, workflows=1, runs_per_workflow=10, live=0, arrivals_per_minute=0)
 
 
+@pytest.fixture(scope="module")
+def simulator(history: History) -> Iterator[Simulator]:
+    """Provide a server of the history."""
+    with Simulator(history).in_thread() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def loaded_database(
+    postgres_server: EmbeddedPostgres,
+    template_database: str,
+    history: History,
+    simulator: Simulator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[str]:
+    """Load the history, and provide the name of its database, which has a dead letter."""
+    with fresh_database(postgres_server, template_database) as url:
+        given = environment(url, simulator.base_url)
+        folder = tmp_path_factory.mktemp("loaded")
+        asyncio.run(sync(load(folder, configuration(*history.workflow_ids), given)))
+        with psycopg.connect(url) as connection:
+            connection.execute(
+                "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
+                " content_hash, body) SELECT workflow_id, run_id, 'rejected',"
+                " 'for the documentation', '', '[]' FROM orchestra_etl.run_ledger LIMIT 1"
+            )
+        yield str(conninfo_to_dict(url)["dbname"])
+
+
 @pytest.fixture
-def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[dict[str, str]]:
+def variables(
+    postgres_server: EmbeddedPostgres,
+    loaded_database: str,
+    history: History,
+    simulator: Simulator,
+    tmp_path: Path,
+) -> Iterator[dict[str, str]]:
     """Provide the settings of a configured workflow with a loaded history and a dead letter.
 
     They have a rule of alerts and its channel.
@@ -75,17 +113,9 @@ def variables(history: History, database_url: str, tmp_path: Path) -> Iterator[d
     config = tmp_path / "etl.toml"
     lake = f'[export]\nlocation = "{tmp_path}/lake"\npayloads = true\n'
     config.write_text(configuration(*history.workflow_ids, more=MORE + lake))
-    with Simulator(history).in_thread() as simulator, receiver() as hook:
+    with fresh_database(postgres_server, loaded_database) as url, receiver() as hook:
         (tmp_path / "ops").write_text(hook.url())
-        given = environment(database_url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
-        asyncio.run(sync(load(tmp_path, config.read_text(), given)))
-        query(
-            database_url,
-            "INSERT INTO orchestra_etl.dead_letters (workflow_id, run_id, reason, detail,"
-            " content_hash, body) SELECT workflow_id, run_id, 'rejected',"
-            " 'for the documentation', '', '[]' FROM orchestra_etl.run_ledger LIMIT 1",
-        )
-        yield given
+        yield environment(url, simulator.base_url, ORCHESTRA_ETL_CONFIG=str(config))
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)

@@ -64,7 +64,7 @@ def this(variables: dict[str, str]) -> Program:
 def later(folder: Path, variables: Mapping[str, str], *more: str) -> Program:
     """Return the next version, whose revision also runs these statements."""
     for part in ("etl", "migrations"):
-        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, folder / part)  # with what is already compiled
     add_revision(folder / "migrations", [ADDS_A_COLUMN, *more])
 
     def program(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -165,6 +165,7 @@ def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
     assert reached == needs.keys()
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_does_the_main_job(
     installed: Path, distributions: Distributions, empty_database_url: str, tmp_path: Path
 ) -> None:

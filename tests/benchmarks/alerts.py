@@ -16,6 +16,7 @@ import json
 import shutil
 import statistics
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
@@ -201,12 +202,19 @@ def _rounded(seconds: list[float]) -> list[float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rules", type=int, default=1000)
-    parser.add_argument("--workflows", type=int, default=100)
+    parser = argparse.ArgumentParser(
+        prog="make bench-alerts",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--rules", type=int, default=1000, help="rules that are evaluated")
+    parser.add_argument("--workflows", type=int, default=100, help="workflows of the history")
     parser.add_argument("--runs", type=int, default=22_222, help="runs of a day")
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=2.0, help="in seconds (default: 2)")
+    parser.add_argument("--repetitions", type=int, default=3, help="evaluations")
+    parser.add_argument(
+        "--limit", type=float, default=2.0, help="seconds that an evaluation may take"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     folder = new_home()
     try:
@@ -217,20 +225,21 @@ def main() -> None:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     median = statistics.median(found.seconds)
-    print(
-        json.dumps(
-            {
-                "rules": given.rules,
-                "workflows": given.workflows,
-                "subjects": found.subjects,
-                "states": found.states,
-                "seconds": _rounded(found.seconds),
-                "python_cpu_seconds": _rounded(found.python_seconds),
-                "server_cpu_seconds": _rounded(found.server_seconds),
-                "rows_written": found.writes,
-            }
-        )
+    report = json.dumps(
+        {
+            "rules": given.rules,
+            "workflows": given.workflows,
+            "subjects": found.subjects,
+            "states": found.states,
+            "seconds": _rounded(found.seconds),
+            "python_cpu_seconds": _rounded(found.python_seconds),
+            "server_cpu_seconds": _rounded(found.server_seconds),
+            "rows_written": found.writes,
+        }
     )
+    print(report)
+    if given.json:
+        given.json.write_text(report + "\n")
     if median > given.limit:
         raise SystemExit(f"an evaluation took {median:.1f} s: over {given.limit:g} s")
     if found.writes:

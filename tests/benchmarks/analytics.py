@@ -337,15 +337,18 @@ def _build(url: str, runs: int) -> dict[str, object]:
 
 def arguments(description: str | None) -> argparse.Namespace:
     """Parse the command line's size of the history and number of repetitions."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--runs", type=int, default=2_000_000)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=2_000_000, help="runs, five steps each")
+    parser.add_argument("--repetitions", type=int, default=3, help="times that a query runs")
     parser.add_argument(
-        "--limit", type=float, default=1.0, help="limit for a query, in seconds (default: 1)"
+        "--limit", type=float, default=1.0, help="seconds that a query may take, else it fails"
     )
     parser.add_argument(
         "--home", type=Path, help="keep the database in this folder, and reuse an existing one"
     )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     return parser.parse_args()
 
 
@@ -379,14 +382,19 @@ def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, objec
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def show(found: dict[str, object], answers: Sequence[Answer], limit: float) -> None:
-    """Print the result as a table.
+def show(
+    found: dict[str, object], answers: Sequence[Answer], limit: float, file: Path | None
+) -> None:
+    """Print the result as a table, and write it to the file as JSON.
 
     Raises:
         SystemExit: if a query took longer than `limit` seconds.
     """
     print(json.dumps(found, default=str))
     print_answers(answers)
+    if file:
+        report = {**found, "queries": [one._asdict() for one in answers]}
+        file.write_text(json.dumps(report, indent=2, default=str) + "\n")
     if slow := [one.name for one in answers if one.milliseconds > limit * 1000]:
         raise SystemExit(f"over {limit:g} s: {', '.join(slow)}")
 
@@ -421,7 +429,7 @@ def main() -> None:
         ]
         indexes.show(url, load, more, asked)
         print_answers([ask(url, question, given.repetitions) for question in documented()])
-        show(found, answers, given.limit)
+        show(found, answers, given.limit, given.json)
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def main() -> None:
         questions = collect(url)
         as_login = login_url(url)
         answers = [ask(as_login, question, given.repetitions) for question in questions]
-        show(found, answers, given.limit)
+        show(found, answers, given.limit, given.json)
 
 
 if __name__ == "__main__":

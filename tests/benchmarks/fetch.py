@@ -16,9 +16,9 @@ from pathlib import Path
 
 import httpx
 from aiohttp import web
-from httpx_aiohttp import AiohttpTransport
 
 from etl.extract.client import OrchestraClient
+from etl.extract.transport import Transport
 
 CONCURRENCY = 16
 BODY = (Path(__file__).parents[1] / "samples" / "steps.json").read_bytes()
@@ -65,7 +65,7 @@ async def compare(base_url: str, requests: int) -> None:
             f"{await rate(lambda number: client.steps('w', str(number)), requests):8.0f}"
         )
 
-    async with AiohttpTransport() as transport:
+    async with Transport(base_url, trust_env=False) as transport:
 
         async def ask_transport(number: int) -> None:
             request = httpx.Request("GET", f"{base_url}/workflows/w/runs/{number}/steps")
@@ -82,8 +82,10 @@ async def compare(base_url: str, requests: int) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=5000)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--requests", type=int, default=5000, help="requests of each client")
     given = parser.parse_args()
     context = get_context("spawn")
     ours, theirs = context.Pipe()

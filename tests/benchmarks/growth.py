@@ -266,13 +266,12 @@ def show(found: Sequence[Growth]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(prog="make bench-growth", description=__doc__)
-    parser.add_argument(
-        "--runs",
-        type=int,
-        default=210_000,
-        help="runs of the largest history (default: a million steps)",
+    parser = argparse.ArgumentParser(
+        prog="make bench-growth",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
+    parser.add_argument("--runs", type=int, default=210_000, help="runs of the largest history")
     parser.add_argument(
         "--large-bytes", type=int, default=50_000_000, help="size of a large step's outputs"
     )

@@ -1,9 +1,9 @@
 """The load stage alone, from decoded steps to committed tables, compared with its limit.
 
 The limit is COPY of ready-made bytes into the same tables. Run it as `python -m
-tests.benchmarks.load_stage [--runs N] [--json]`. Everything is prepared before the clock starts.
-Each figure is the median of several repetitions, each into emptied tables. "Bare tables" have no
-triggers and no indexes that only analysts need.
+tests.benchmarks.load_stage`. Everything is prepared before the clock starts. Each figure is the
+median of several repetitions, each into emptied tables. "Bare tables" have no triggers and no
+indexes that only analysts need.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 import pickle
 import shutil
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -279,10 +280,14 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
 def main() -> None:
     """Print the rates for the tables as they are, and for bare tables."""
     logs.configure("warning", "json")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=4000)
-    parser.add_argument("--repetitions", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
+    parser = argparse.ArgumentParser(
+        prog="make bench-stages",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--runs", type=int, default=4000, help="runs to load, five steps each")
+    parser.add_argument("--repetitions", type=int, default=3, help="loads of each kind")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     home = new_home()
     result: dict[str, dict[str, float]] = {}
@@ -299,11 +304,11 @@ def main() -> None:
             ):
                 without_extras(server.url, triggers=triggers, indexes=indexes)
                 result[name] = bench(server.url, corpus, given.repetitions)
+                print(f"{name}: done", file=sys.stderr, flush=True)
     finally:
         shutil.rmtree(home, ignore_errors=True)
     if given.json:
-        print(json.dumps(result, indent=2))
-        return
+        given.json.write_text(json.dumps(result, indent=2) + "\n")
     print(f"{'steps a second':42}" + "".join(f"{name:>14}" for name in result))
     for name in next(iter(result.values())):
         print(f"{name:42}" + "".join(f"{rates[name]:>14,.0f}" for rates in result.values()))

@@ -89,10 +89,12 @@ def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None
 
 def main() -> None:
     """Load a history, then read it again."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5000)
-    parser.add_argument("--step-bytes", type=int, default=3000)
-    parser.add_argument("--large-bytes", type=int, default=0)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=5000, help="runs of the history")
+    parser.add_argument("--step-bytes", type=int, default=3000, help="size of a model's step")
+    parser.add_argument("--large-bytes", type=int, default=0, help="size of a large step")
     given = parser.parse_args()
     home = new_home()
     try:

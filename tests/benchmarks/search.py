@@ -4,15 +4,20 @@ SQL generates the history: runs with five steps, spread evenly over a year, of w
 model. Their prompts and answers are sentences of invented words in four scripts, whose frequencies
 follow Zipf's law. Known phrases are hidden in some of them. The benchmark measures each search over
 the default window and over everything, the build of the index, and the load of new runs with and
-without it.
+without it. Of each search it shows the time, PostgreSQL's CPU time and the hits. A search without
+the index over everything takes time in proportion to the steps, so its CPU time is also shown for
+10 million steps: extrapolated, unless there are so many (--runs 2000000).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import LiteralString, NamedTuple
 
 import psycopg
@@ -23,6 +28,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.pipeline.reading import Reading
 from etl.schema import upgrade
+from tests.benchmarks.cost import server_cpu
 from tests.benchmarks.load_stage import load, read
 from tests.benchmarks.recorded import Corpus
 from tests.postgres_fixture import new_home
@@ -181,13 +187,18 @@ _SEARCH = """
     SELECT count(*) AS hits
     FROM orchestra.search(%s, since => now() - CAST(%s AS interval), max_hits => 100)
 """
+MOST_HITS = 100
+WITHOUT, WITH = "without the index", "with the index"
 BATCH = 100_000
+TEN_MILLION = 10_000_000
 
 
 class Took(NamedTuple):
-    """A search."""
+    """The cost of a search."""
 
     seconds: float
+    server_seconds: float
+    """Seconds of CPU that PostgreSQL used."""
     hits: int
 
 
@@ -212,6 +223,8 @@ def seed(url: str, runs: int) -> None:
             rows: tuple[LiteralString, ...] = (_RUNS, _STEPS, _INPUTS, _OUTPUTS)
             for statement in rows:
                 connection.execute(statement, batch)
+            print(f"\r{batch['last']:,} runs", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
         connection.execute("DROP TABLE sentences, paragraphs")
         connection.execute("VACUUM ANALYZE")
 
@@ -219,20 +232,33 @@ def seed(url: str, runs: int) -> None:
 def search(url: str, phrase: str, window: timedelta) -> Took:
     """Search for the phrase; the second of two searches counts, whose pages are in memory."""
     for _ in range(2):
+        before = server_cpu(url)
         begun = time.perf_counter()
         [row] = query(url, _SEARCH, phrase, window)
-    return Took(time.perf_counter() - begun, row["hits"])
+        seconds = time.perf_counter() - begun
+    return Took(seconds, server_cpu(url) - before, row["hits"])
 
 
-def searches(url: str, title: str) -> None:
-    """Print the time of each search."""
-    print(f"\n{title:30}{'7 days':>20}{'everything':>20}", flush=True)
+def searches(url: str, title: str, steps: int) -> dict[str, dict[str, Took]]:
+    """Print the cost of each search, and return it by phrase and window."""
+    print(f"\n{title:18}{'7 days, s':>11}{'CPU s':>8}{'hits':>6}{'everything, s':>15}{'CPU s':>8}"
+          f"{'hits':>6}{'CPU s for 10 million steps':>28}", flush=True)  # fmt: skip
+    found: dict[str, dict[str, Took]] = {}
     for name, phrase in PHRASES.items():
-        cells = [
-            f"{took.seconds * 1000:,.0f} ms ({took.hits})"
-            for took in (search(url, phrase, timedelta(days=days)) for days in (7, DAYS + 1))
-        ]
-        print(f"{name:30}{cells[0]:>20}{cells[1]:>20}", flush=True)
+        week = search(url, phrase, timedelta(days=7))
+        every = search(url, phrase, timedelta(days=DAYS + 1))
+        found[name] = {"7 days": week, "everything": every}
+        # Enough hits, or an index, end a search before it has read everything.
+        whole = every.hits < MOST_HITS and title == WITHOUT
+        large = f"{every.server_seconds * TEN_MILLION / steps:,.0f}" if whole else ""
+        if large and steps < TEN_MILLION:
+            large += " (extrapolated)"
+        print(
+            f"{name:18}{week.seconds:>11.2f}{week.server_seconds:>8.2f}{week.hits:>6}"
+            f"{every.seconds:>15.2f}{every.server_seconds:>8.2f}{every.hits:>6}{large:>28}",
+            flush=True,
+        )
+    return found
 
 
 def build(url: str) -> None:
@@ -257,12 +283,21 @@ def build(url: str) -> None:
 def main() -> None:
     """Search, load, build the index, search and load again."""
     logs.configure("warning", "json")
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=200_000, help="five steps each")
+    parser = argparse.ArgumentParser(
+        prog="make bench-search",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("--runs", type=int, default=200_000, help="runs to search, five steps each")
     parser.add_argument("--loaded", type=int, default=2000, help="runs of each measured load")
+    parser.add_argument(
+        "--without-index", action="store_true", help="only search, and only without the index"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
     given = parser.parse_args()
-    readings = read(Corpus(3 * given.loaded))
+    readings = [] if given.without_index else read(Corpus(3 * given.loaded))
     parts = [readings[at::3] for at in range(3)]
+    steps = given.runs * NODES
     home = new_home()
     try:
         with EmbeddedPostgres(home, settings=SERVER) as server:
@@ -270,21 +305,33 @@ def main() -> None:
             upgrade(url)
             begun = time.perf_counter()
             seed(url, given.runs)
-            print(f"{given.runs * NODES:,} steps in {time.perf_counter() - begun:,.0f} s")
-            searches(url, "without the index")
-            rates = {"without the index": _rate(url, parts[0])}
-            build(url)
-            searches(url, "with the index")
-            rates["with the index"] = _rate(url, parts[1])
-            for table in search_index.KEYS:
-                index = f"orchestra.{search_index.name(table)}"
-                query(url, f"ALTER INDEX {index} SET (fastupdate = off)")
-            rates["with it, fastupdate off"] = _rate(url, parts[2])
+            print(f"{steps:,} steps in {time.perf_counter() - begun:,.0f} s")
+            found = {WITHOUT: searches(url, WITHOUT, steps)}
+            rates: dict[str, float] = {}
+            if not given.without_index:
+                rates[WITHOUT] = _rate(url, parts[0])
+                build(url)
+                found[WITH] = searches(url, WITH, steps)
+                rates[WITH] = _rate(url, parts[1])
+                for table in search_index.KEYS:
+                    index = f"orchestra.{search_index.name(table)}"
+                    query(url, f"ALTER INDEX {index} SET (fastupdate = off)")
+                rates["with it, fastupdate off"] = _rate(url, parts[2])
             print()
             for name, rate in rates.items():
                 print(f"load {name:30}{rate:>10,.0f} steps/s")
     finally:
         shutil.rmtree(home, ignore_errors=True)
+    if given.json:
+        figures = {
+            title: {
+                phrase: {window: took._asdict() for window, took in each.items()}
+                for phrase, each in every.items()
+            }
+            for title, every in found.items()
+        }
+        report = {"steps": steps, "searches": figures, "loaded_steps_a_second": rates}
+        given.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 def _rate(url: str, readings: list[Reading]) -> float:

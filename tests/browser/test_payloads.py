@@ -12,10 +12,23 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 from psycopg.types.json import Jsonb
 
-from tests.browser.dashboards import Shown, Superset, client_of, open_dashboard, sign_in
+from tests.browser.dashboards import (
+    Shown,
+    Superset,
+    client_of,
+    open_dashboard,
+    session_of,
+    sign_in,
+)
 from tests.support import query
 
+READER = "payload-viewer"
+"""The user with the role."""
 CHART = "Prompts and answers"
+TITLE, EDITED = "Runs by outcome", "Runs, my way"
+"""The title of a chart of the overview, and the title in the edited file."""
+OWN = "my own"
+"""A chart that a user made."""
 ROW = "ROW-prompts"
 """The row of the chart in the layout of the dashboard."""
 DATA = "/api/v1/chart/data"
@@ -37,29 +50,56 @@ class Chart(NamedTuple):
     body: Body
 
 
-def bring_up_to_date(superset: Superset, *options: str) -> subprocess.CompletedProcess[str]:
-    """Import the dashboards again while they are served."""
-    return subprocess.run(
-        [*superset.command, "--only", "import", *options],
+def bring_up_to_date(superset: Superset, *options: str) -> str:
+    """Import the dashboards again while they are served, and return what is printed."""
+    done = subprocess.run(
+        [*superset.command, *options],
         env=dict(superset.environment),
         capture_output=True,
         text=True,
         check=False,
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def with_payloads(superset: Superset) -> Superset:
-    """Provide Superset while it shows prompts and answers, until the last test removes them."""
-    done = bring_up_to_date(superset, "--payloads")
-    assert done.returncode == 0, done.stderr
+    """Provide Superset while it shows prompts and answers, until the last test removes them.
+
+    The same import has an edited file, and finds a user's own chart.
+    """
+    with client_of(superset) as admin:
+        datasets = admin.get("/api/v1/dataset/?q=(page_size:100)").json()["result"]
+        [dataset] = [one["id"] for one in datasets if one["table_name"] == "run_summary"]
+        chart = {
+            "slice_name": OWN,
+            "viz_type": "table",
+            "datasource_id": dataset,
+            "datasource_type": "table",
+            "params": "{}",
+        }
+        assert admin.post("/api/v1/chart/", json=chart).status_code == 201
+    [edited] = [
+        path
+        for path in (superset.files / "assets" / "charts").rglob("*.yaml")
+        if f"slice_name: {TITLE}\n" in path.read_text()
+    ]
+    before = edited.read_text()
+    edited.write_text(before.replace(f"slice_name: {TITLE}\n", f"slice_name: {EDITED}\n"))
+    try:
+        printed = bring_up_to_date(superset, "--payloads")
+    finally:
+        edited.write_text(before)
+    assert "up to date" in printed
+    assert superset.password_of("admin") not in printed
     return superset
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, with_payloads: Superset) -> Iterator[Page]:
     """Provide a page that has signed in as the user with the role."""
-    page = sign_in(browser, with_payloads, "payload-viewer")
+    page = sign_in(browser, with_payloads, READER)
     yield page
     page.close()
 
@@ -88,14 +128,8 @@ def run(history_url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shown(page: Page, with_payloads: Superset, run: str) -> Shown:
-    """Provide the dashboard of that run as the user with the role sees it."""
-    return open_dashboard(page, with_payloads, "run", run=run)
-
-
-@pytest.fixture(scope="module")
-def chart(page: Page, with_payloads: Superset, run: str) -> Chart:
-    """Provide the chart, and the request with which its viewer's browser gets its data."""
+def opened(page: Page, with_payloads: Superset, run: str) -> tuple[Shown, Body]:
+    """Provide the dashboard of that run as the user sees it, and the request for the chart."""
     bodies: list[Body] = []
 
     def keep(request: Request) -> None:
@@ -103,9 +137,15 @@ def chart(page: Page, with_payloads: Superset, run: str) -> Chart:
             bodies.append(request.post_data_json or {})
 
     page.on("request", keep)
-    open_dashboard(page, with_payloads, "run", run=run)
+    shown = open_dashboard(page, with_payloads, "run", run=run)
     page.remove_listener("request", keep)
-    body = bodies[-1]
+    return shown, bodies[-1]
+
+
+@pytest.fixture(scope="module")
+def chart(with_payloads: Superset, opened: tuple[Shown, Body]) -> Chart:
+    """Provide the chart, and the request with which its viewer's browser gets its data."""
+    _, body = opened
     dataset = body["datasource"]["id"]
     with client_of(with_payloads) as admin:
         found = admin.get(f"/api/v1/dataset/{dataset}").json()["result"]
@@ -150,8 +190,23 @@ def test_the_role_reads_prompts_and_answers(
     assert len(shown.table("Step by step")) > len(wanted)
 
 
-def test_texts_are_data(shown: Shown, page: Page) -> None:
+def test_an_edited_file_arrives_and_a_users_chart_stays(
+    page: Page, with_payloads: Superset
+) -> None:
+    """A second call during the first applies a file's new title and keeps a user's chart."""
+    shown = open_dashboard(page, with_payloads, "overview")
+
+    assert shown.errors == []
+    assert EDITED in shown.rows
+    assert TITLE not in shown.rows
+    with client_of(with_payloads) as admin:
+        charts = admin.get("/api/v1/chart/?q=(page_size:100)").json()["result"]
+    assert OWN in {one["slice_name"] for one in charts}
+
+
+def test_texts_are_data(opened: tuple[Shown, Body], page: Page) -> None:
     """Markup in a prompt is text, lines stay lines, and a long answer is cut and says so."""
+    shown, _ = opened
     [row] = [one for one in shown.rows[CHART] if CANARY in one["prompt_shown"]]
     [cells] = [one for one in shown.table(CHART) if CANARY in one[3]]
 
@@ -165,27 +220,26 @@ def test_texts_are_data(shown: Shown, page: Page) -> None:
     assert box["height"] < 500
 
 
-@pytest.fixture(scope="module", params=["viewer", "admin"])
-def other(request: pytest.FixtureRequest, browser: Browser, superset: Superset) -> Iterator[Page]:
-    """Provide a page that has signed in as a user without the role."""
-    page = sign_in(browser, superset, request.param)
-    yield page
-    page.close()
+others = pytest.mark.parametrize("other", ["viewer", "admin"])
+"""The users without the role."""
 
 
+@others
 def test_others_see_the_page_without_them(
-    other: Page, with_payloads: Superset, chart: Chart, run: str
+    other: str, browser: Browser, with_payloads: Superset, chart: Chart, run: str
 ) -> None:
     """Without the role, even an administrator sees the page as it is without the option."""
-    shown = open_dashboard(other, with_payloads, "run", run=run)
+    page = sign_in(browser, with_payloads, other)
+    shown = open_dashboard(page, with_payloads, "run", run=run)
 
     assert shown.errors == []
     assert shown.table("The run")[0][0] == run
     assert CHART not in {*shown.rows, *shown.tables}
-    assert not holds(other.content(), CANARY, ROW)
-    other.goto(f"{with_payloads.address}/explore/?slice_id={chart.id}")
-    other.wait_for_load_state("networkidle")
-    assert not holds(other.content(), CANARY)
+    assert not holds(page.content(), CANARY, ROW)
+    page.goto(f"{with_payloads.address}/explore/?slice_id={chart.id}")
+    page.wait_for_load_state("networkidle")
+    assert not holds(page.content(), CANARY)
+    page.close()
 
 
 def requests(chart: Chart) -> list[tuple[str, str, Body | None]]:
@@ -212,13 +266,12 @@ def requests(chart: Chart) -> list[tuple[str, str, Body | None]]:
     ]
 
 
-def test_others_have_no_way_to_them(
-    other: Page, with_payloads: Superset, page: Page, chart: Chart
-) -> None:
+@others
+def test_others_have_no_way_to_them(other: str, with_payloads: Superset, chart: Chart) -> None:
     """Without the role no request gets a prompt, even if its result is cached for the role."""
-    with client_of(with_payloads, cookies=page.context.cookies()) as reader:
+    with session_of(with_payloads, READER) as reader:
         assert CANARY in reader.post(DATA, json=chart.body).text
-    with client_of(with_payloads, cookies=other.context.cookies()) as client:
+    with session_of(with_payloads, other) as client:
         for method, path, body in requests(chart):
             answer = client.request(method, path, json=body)
             assert CANARY not in answer.text, path
@@ -248,13 +301,11 @@ def test_without_signing_in_nothing_is_shown(with_payloads: Superset, chart: Cha
             assert not holds(answer.text, CANARY, ROW), path
 
 
-def test_the_role_has_the_limits_of_viewers(
-    with_payloads: Superset, page: Page, chart: Chart
-) -> None:
+def test_the_role_has_the_limits_of_viewers(with_payloads: Superset, chart: Chart) -> None:
     """With the role a user gets the chart's own query: no SQL, no other column, no other table."""
     [first, *_] = chart.body["queries"]
     metric = {"expressionType": "SQL", "sqlExpression": "max(prompt)", "label": "mine"}
-    with client_of(with_payloads, cookies=page.context.cookies()) as client:
+    with session_of(with_payloads, READER) as client:
         for change in ({"columns": ["tools"]}, {"metrics": [metric]}):
             body = {**chart.body, "queries": [{**first, **change}]}
             assert client.post(DATA, json=body).status_code == 403
@@ -296,9 +347,7 @@ def test_the_next_call_without_the_option_removes_them(
     with_payloads: Superset, page: Page, run: str, history_url: str
 ) -> None:
     """Without the option neither login, connection, dataset nor chart is there, and no error."""
-    done = bring_up_to_date(with_payloads)
-    assert done.returncode == 0, done.stderr
-    assert "payload" not in done.stdout
+    assert "payload" not in bring_up_to_date(with_payloads)
     assert_absent(with_payloads, history_url)
     shown = open_dashboard(page, with_payloads, "run", run=run)
     assert shown.errors == []

@@ -22,7 +22,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.conftest import ROOT, _fresh_database
+from tests.conftest import ROOT, fresh_database
 from tests.processes import run
 from tests.support import configuration, environment, load, query, sync
 
@@ -129,9 +129,10 @@ def world(
         epoch=datetime.now(UTC) - timedelta(hours=3),
     )
     history.freeze(datetime.now(UTC) - timedelta(hours=3))
-    databases = _fresh_database(postgres_server, template_database)
-    with Simulator(history).in_thread() as simulator:
-        url = next(databases)
+    with (
+        fresh_database(postgres_server, template_database) as url,
+        Simulator(history).in_thread() as simulator,
+    ):
         world = World(tmp_path_factory.mktemp("dbt"), url, history, simulator)
         world.sync()
         world.query(
@@ -152,7 +153,6 @@ def world(
         _make_project(world)
         world.project("build", "--warn-error")
         yield world
-        next(databases, None)
 
 
 def _make_project(world: World) -> None:

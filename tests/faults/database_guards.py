@@ -76,8 +76,7 @@ def no_keepalives() -> None:
 
 def no_limit_to_silence() -> None:
     """Set no limit to the time until the database responds."""
-    if hasattr(database, "SILENCE"):
-        vars(database)["SILENCE"] = 1e6
+    database.SILENCE = 1e6
 
 
 MIGRATIONS = "LATER_MIGRATIONS"

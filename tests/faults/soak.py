@@ -94,11 +94,15 @@ def bytes_a_run(samples: Sequence[Sample]) -> float:
 
 def main() -> int:
     """Run the long soak and the thousand kills."""
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="make soak",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument(
         "--runs", type=int, default=150_000, help="number of runs that the service stores"
     )
-    parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--kills", type=int, default=1000, help="times that it is killed")
     given = parser.parse_args()
     tests = ["tests/faults/test_soak.py", "tests/faults/test_processes.py::test_killed_at_random"]
     sizes = {"SOAK_RUNS": str(given.runs), "SOAK_KILLS": str(given.kills)}

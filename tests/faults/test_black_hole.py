@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 import pytest
 
-from etl import database
 from tests.faults import network
 from tests.faults.canaries import Canaries, with_password
 from tests.faults.proxy import Action, Link, proxied, unix_proxy
@@ -32,7 +31,6 @@ BOUND = 60.0
 CONTROL = 40.0
 """Seconds after which a control counts as hung: longer than the guard and the kernel wait."""
 
-LIMITED = hasattr(database, "SILENCE")
 Scenario = Callable[[OwnServer, Path, Path, float, tuple[str, ...]], list[str]]
 
 
@@ -124,8 +122,7 @@ class Outcomes:
         self._pool = ThreadPoolExecutor(4)
         self._futures: dict[str, Future[list[str]]] = {}
         self._begin("lost", _lost_packets, folder, "no_keepalives")
-        if LIMITED:
-            self._begin("swallowed", _swallowed, folder, "no_limit_to_silence")
+        self._begin("swallowed", _swallowed, folder, "no_limit_to_silence")
 
     def _begin(self, name: str, scenario: Scenario, folder: Path, guard: str) -> None:
         for one, seconds, without in (
@@ -182,7 +179,6 @@ def test_lost_packets(fault: Fault, outcomes: Outcomes) -> None:
     fault.control(outcomes.of("lost, control"))
 
 
-@pytest.mark.skipif(not LIMITED, reason="this program sets no limit to a server's silence")
 @pytest.mark.fault(
     8,
     "black hole: a connection that leads nowhere",

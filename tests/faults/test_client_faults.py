@@ -6,11 +6,13 @@ import asyncio
 import gzip
 import logging
 import socket
+import ssl
 import struct
 import time
 import traceback
 from typing import Any
 
+import aiohttp
 import pytest
 
 from etl.errors import (
@@ -22,6 +24,7 @@ from etl.errors import (
     ResponseTooLarge,
     WorkflowRefused,
 )
+from etl.imports import certificates_unread
 from tests.faults.loopback import (
     BODY,
     CANARY,
@@ -187,6 +190,26 @@ def test_an_untrusted_certificate(monkeypatch: pytest.MonkeyPatch) -> None:
             assert server.heads == []
             async with client_of(server.url, trust_env=True) as client:
                 assert (await client.workflows()).body == BODY
+
+    run(check())
+
+
+def test_certificates_that_a_library_does_not_need_are_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A context made while they are not read has none, and reads them when it connects."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
+    with certificates_unread():
+        context = ssl.create_default_context()
+    assert context.cert_store_stats()["x509"] == 0
+
+    async def check() -> None:
+        async with (
+            serving(answering(message(200, BODY)), tls=True) as server,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session,
+            session.get(server.url) as response,
+        ):
+            assert await response.read() == BODY
 
     run(check())
 

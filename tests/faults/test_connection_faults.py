@@ -49,24 +49,25 @@ def short() -> Iterator[Path]:
 
 # Fault 7: connections cut around a COMMIT
 
-# The unit of work of a transaction, recognised by a statement that no other unit has. The first
-# match counts.
+# The unit of work of a transaction, recognised by the words of a statement that no other unit has,
+# with single spaces. The first match counts. A choice between two statements would hide one that
+# never occurs: what is not cut fails the tests.
 UNITS = {
-    "load": r"FROM staged_steps|SET tracking = s\.tracking",
-    "last page": r"SET watermark = fencing_token",
-    "page": r"'list',\s+substring",
-    "begin of a sweep": r"INSERT INTO orchestra_etl\.sweeps",
-    "claim": r"FOR UPDATE SKIP LOCKED\s+\)\s+UPDATE",
-    "bad rows of a page": r"INSERT INTO orchestra_etl\.dead_letters",
-    "queue": r"DELETE FROM orchestra\.run_requests|FROM orchestra\.run_requests\)",
-    "entry of workflows": r"INSERT INTO orchestra\.workflows",
+    "load": "SET tracking = s.tracking",
+    "last page": "SET watermark = fencing_token",
+    "page": "'list', substring",
+    "begin of a sweep": "INSERT INTO orchestra_etl.sweeps",
+    "claim": "FOR UPDATE SKIP LOCKED ) UPDATE",
+    "bad rows of a page": "INSERT INTO orchestra_etl.dead_letters",
+    "queue": "DELETE FROM orchestra.run_requests",
+    "entry of workflows": "INSERT INTO orchestra.workflows",
 }
 
 
 def unit_of(transaction: list[str]) -> str | None:
     """Return the kind of the unit of work."""
-    text = "\n".join(transaction)
-    return next((kind for kind, sign in UNITS.items() if re.search(sign, text)), None)
+    text = " ".join(" ".join(transaction).split())
+    return next((kind for kind, sign in UNITS.items() if sign in text), None)
 
 
 class Cutter:

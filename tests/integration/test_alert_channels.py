@@ -141,6 +141,9 @@ def test_a_receiver_that_drips_costs_only_the_deadline(
     [
         ("http://", "not a valid URL"),
         (f"https://host:port/{SECRET}", "not a valid URL"),
+        (f"https://host:99999/{SECRET}", "not a valid URL"),
+        (f"https://xn--/{SECRET}", "not a valid URL"),
+        (f"https://{'a' * 64}.example/{SECRET}", "not a valid URL"),
         (f"nowhere://{SECRET}", "Apprise does not know the URL"),
         (f"slack://{SECRET}", "Apprise does not know the URL"),
         (SECRET, "Apprise does not know the URL"),

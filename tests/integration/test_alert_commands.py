@@ -117,7 +117,10 @@ def test_a_sync_tells_each_channel_once(
 def test_a_message_about_cost_says_why(
     loading: Command, hook: Receiver, database_url: str, tmp_path: Path
 ) -> None:
-    """A message about cost quotes three lines of the explanation, and its command prints them."""
+    """A message about cost quotes three lines of the explanation, and its command prints them.
+
+    It also says that the history begins within the time before.
+    """
     config = tmp_path / "etl.toml"
     toml = config.read_text().replace(
         '"failures"\nabove = 0\nover = "31d"', '"cost"\nabove = 0\nover = "7d"'
@@ -126,8 +129,9 @@ def test_a_message_about_cost_says_why(
     assert loading("sync").status == 0
     [document] = [one.document for one in hook.requests if "key" in one.document]
     assert (document["metric"], document["unit"]) == ("cost", "USD")
-    lines = document["explanation"]
+    *lines, missing = document["explanation"]
     assert len(lines) == 3
+    assert missing.startswith("the time before may be incomplete: the history begins at ")
     assert [f"Why: {line}" in document["text"] for line in lines] == [True] * 3
     program, *arguments = shlex.split(document["command"])
     assert (program, arguments[:2]) == ("orchestra-etl", ["explain", "cost"])

@@ -118,7 +118,7 @@ def test_a_queued_message_is_delivered_once(
     )
     assert (document["value"], document["threshold"]) == (0.43, 0.2)
     assert document["workflow"] == {"id": "w1", "name": "Weather jokes"}
-    assert "Failure rate is 43.0 %, above 20.0 %" in document["text"]
+    assert "Failure rate: 43.0 %, above 20.0 %" in document["text"]
     [row] = _rows(database_url)
     assert row["delivered"]
     assert (row["attempts"], row["failure"], row["waiting"]) == (1, None, False)
@@ -178,6 +178,19 @@ def test_a_message_is_given_up_after_a_day(
         ("removed", False, False, "the channel is not configured"),
         ("new", True, False, None),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ["next_attempt_at", "leased_until"])
+def test_a_clock_that_was_set_back_delays_no_message(
+    database: Database, database_url: str, hook: Receiver, column: str
+) -> None:
+    """A pause or a lease of a day, which only an earlier clock can have set, does not count."""
+    _queue(database_url, "k1")
+    query(
+        database_url,
+        f"UPDATE orchestra_etl.alert_notifications SET {column} = now() + interval '1 day'",
+    )
+    assert len(_deliver(_courier(database, ops=hook.url()))) == 1
 
 
 def test_old_notifications_are_forgotten(

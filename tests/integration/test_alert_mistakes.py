@@ -122,7 +122,7 @@ def test_alerts_are_listed_checked_and_muted(make: Make, database_url: str, tmp_
     checked = command("alerts", "check")
     assert checked.status == ExitStatus.ALERT_FIRES
     assert "firing" in checked.out
-    assert "would tell ops" in checked.out
+    assert "would send to ops" in checked.out
     [finding] = command("alerts", "check", "--json").json["findings"]
     assert (finding["alert"]["state"], finding["alert"]["value"]) == ("firing", 1)
     assert query(database_url, "SELECT FROM orchestra_etl.alerts") == []

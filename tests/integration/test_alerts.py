@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -216,6 +218,51 @@ def test_silence_of_the_pipeline_is_not_silence_of_the_workflow(
     assert found is not None
     assert found.startswith(reason)
     assert told(database_url) == []
+
+
+def test_a_clock_that_was_set_back_stops_no_evaluation(
+    database: Database, database_url: str
+) -> None:
+    """If the last times are in the future, rules are evaluated, and a pending alert goes on."""
+    alert_rows.run(database_url, "r", "a", ago(5), "failed")
+    pending = rule(hold=60.0)
+    assert evaluate(database, database_url, pending).firing == 0
+    query(
+        database_url,
+        "UPDATE orchestra_etl.alert_evaluation SET evaluated_at = now() + interval '1 day';"
+        "UPDATE orchestra_etl.alerts SET since = now() + interval '1 day'",
+    )
+    report = database.transaction(
+        lambda c: evaluation.evaluate(c, [pending], PAUSES, every=evaluation.EVERY)
+    )
+    assert report.at is not None
+    assert report.findings[0].alert.since <= report.at
+
+
+def test_without_rules_nothing_is_imported_until_a_removed_rule_has_states(
+    database: Database, database_url: str
+) -> None:
+    """Without rules, a sync loads no module of the alerts; a state of a removed rule still ends."""
+    code = (
+        "import asyncio, sys; from types import SimpleNamespace; from etl import alerting;"
+        "from etl.database import Database; database = Database(sys.argv[1]);"
+        "settings = SimpleNamespace(alerts=(), workflows=(), api=SimpleNamespace("
+        "all_workflows=False));"
+        "asyncio.run(alerting.evaluate(settings, database)); database.close();"
+        "print([one for one in sys.modules if one.startswith('etl.alerts')])"
+    )
+
+    def loaded() -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, database_url], capture_output=True, text=True, check=True
+        )
+        return done.stdout.splitlines()[-1]
+
+    assert loaded() == "[]"
+    alert_rows.run(database_url, "r", "a", ago(5), "failed")
+    assert evaluate(database, database_url, rule()).firing == 1
+    assert "etl.alerts.states" in loaded()
+    assert state_of(database_url) == [("resolved", "no rule covers it any more")]
 
 
 def test_windows_before_the_begin_of_a_sweep_is_stored(empty_database_url: str) -> None:

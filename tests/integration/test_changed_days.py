@@ -183,6 +183,26 @@ def test_a_transaction_queues_a_day_once(database: Database, database_url: str) 
     assert len(query(database_url, "SELECT * FROM orchestra_etl.changed_days")) == 1
 
 
+def test_steps_queue_the_day_of_a_run_that_another_transaction_wrote(
+    database: Database, database_url: str
+) -> None:
+    """A step queues its day, whether its own transaction, another or a savepoint wrote the run."""
+    _take(database)
+    with psycopg.connect(database_url) as writer:
+        writer.execute(_RUN, ("second", _noon(SECOND)))
+        writer.execute(_STEP, ("with-run", "second"))
+        writer.execute(_STEP, ("of-another", "first"))
+    assert _take(database) == [SECOND, FIRST]
+    query(database_url, _STEP, "alone", "second")
+    assert _take(database) == [SECOND]
+    with psycopg.connect(database_url) as writer:
+        writer.execute("SAVEPOINT s")
+        writer.execute("UPDATE orchestra.runs SET status = 'x' WHERE id = 'second'")
+        writer.execute("ROLLBACK TO SAVEPOINT s")
+        writer.execute(_STEP, ("after-rollback", "second"))
+    assert _take(database) == [SECOND]
+
+
 def test_a_step_cannot_be_left_in_the_former_day_of_its_run(
     database: Database, database_url: str
 ) -> None:

@@ -10,10 +10,13 @@ from typing import Any
 import pytest
 
 from etl.admin import retention
+from etl.alerts.content import Content
+from etl.alerts.evidence import evidence_for
 from etl.analytics import rollups
 from etl.analytics.explanation import FigureChange, Period, explain, first_lines
 from etl.database import Database
 from etl.errors import SchemaMismatch
+from tests import alert_rows
 from tests.command_line import Command
 from tests.integration.test_costs import price
 from tests.integration.test_rollup_groups import add, enter
@@ -299,7 +302,8 @@ def test_an_older_schema_is_named(database: Database, database_url: str) -> None
 
 @pytest.fixture
 def loaded(database: Database, database_url: str) -> None:
-    """Store runs whose output and number grow."""
+    """Store runs whose output and number grow, and a complete sweep."""
+    alert_rows.swept(database_url, "w", PERIOD.until)
     Runs(database_url, BASE).add(4)
     Runs(database_url, CHANGED).add(6, output_tokens=300)
     rollups.drain(database)
@@ -329,6 +333,79 @@ def test_the_command_prints_the_parts(loaded: None, command: Command) -> None:
     assert found["baseline"] == {
         "since": "2026-03-01T08:30:00Z", "until": "2026-03-08T08:30:00Z"
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("obstacle", "period", "said"),
+    [
+        pytest.param(
+            "UPDATE orchestra_etl.sweeps SET started_at = '2026-03-14Z', swept_at = '2026-03-14Z'",
+            "period", "no complete sweep since 2026-03-14 00:00Z",
+            id="behind",
+        ),
+        pytest.param(
+            "DELETE FROM orchestra_etl.sweeps", "baseline", "no sweep has completed yet",
+            id="never swept",
+        ),
+        pytest.param(
+            "INSERT INTO orchestra_etl.gaps (workflow_id, after_time, before_time, detail)"
+            " VALUES ('w', '2026-03-07Z', '2026-03-08Z', '')",
+            "baseline", "runs may have been missed: see `gaps list`", id="gap",
+        ),
+        pytest.param(
+            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking,"
+            " start_time) VALUES ('u', 'w', 'list', 'open', '2026-03-09Z')",
+            "period", "1 run is not read yet", id="unread",
+        ),
+        pytest.param(
+            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking,"
+            " start_time) SELECT 'u' || n, 'w', 'list', 'gone', '2026-03-02Z'"
+            " FROM generate_series(1, 2) AS n",
+            "baseline", "2 runs are not read yet", id="abandoned",
+        ),
+        pytest.param(
+            "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, tracking,"
+            " start_time, steps_observed_at, attempts)"
+            " VALUES ('u', 'w', 'list', 'open', '2026-03-09Z', now(), 3)",
+            "period", "1 open run is not re-read in time", id="failed reads",
+        ),
+        pytest.param(
+            "INSERT INTO orchestra_etl.retention (id, run_horizon) VALUES (1, '2026-03-02Z')",
+            "baseline", "runs that ended before 2026-03-02 00:00Z are pruned", id="pruned",
+        ),
+        pytest.param(
+            "INSERT INTO orchestra_etl.changed_groups (hour) VALUES (NULL)",
+            "period", "the rollups of many hours are being recomputed", id="old rollups",
+        ),
+    ],
+)  # fmt: skip
+def test_what_may_be_missing_is_said(
+    loaded: None, database_url: str, command: Command, obstacle: str, period: str, said: str
+) -> None:
+    """If a period is incomplete, the text and the JSON say which one and why."""
+    query(database_url, obstacle)
+    printed = command("explain", "cost", "w", *OPTIONS)
+    assert f"incomplete  the {period}: {said}\n" in printed.out.replace(" " * 12, "incomplete  ")
+    assert said in command("explain", "cost", "w", *OPTIONS, "--json").json["incomplete"][period]
+
+
+def test_the_lines_of_an_alert_explain_what_its_rule_measures(
+    loaded: None, database: Database, database_url: str
+) -> None:
+    """An alert on a node quotes the parts of that node alone, and what may be missing."""
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.retention (id, run_horizon) VALUES (1, '2026-03-02Z')",
+    )
+    content = Content(
+        metric="cost", workflow_id="w", node="b", window_begin=PERIOD.since,
+        window_end=PERIOD.until,
+    )  # fmt: skip
+    found = database.transaction(lambda c: evidence_for(c, content))
+    assert found.explanation == (
+        "+0.006000 USD: runs: 4 -> 6",
+        "the time before may be incomplete: runs that ended before 2026-03-02 00:00Z are pruned",
+    )
 
 
 def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:

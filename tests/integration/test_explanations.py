@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from etl.analytics import rollups
 from etl.database import Database
 from tests import explanation_oracle
+from tests.conftest import fresh_database
+from tests.examples import examples
 from tests.explanation_oracle import Period
 from tests.support import query
-from tests.view_oracle import Facts
+from tests.view_oracle import Facts, model
 
 MIDNIGHT = datetime(2026, 3, 2, tzinfo=UTC)
 """The middle of the generated history, and the day on which a price changes."""
@@ -35,9 +37,7 @@ _PRICES = {
 @pytest.fixture(scope="module")
 def history_url(postgres_server: Any, template_database: str) -> Iterator[str]:
     """Provide a database with prices, whose history each example replaces."""
-    from tests.conftest import _fresh_database
-
-    for url in _fresh_database(postgres_server, template_database):
+    with fresh_database(postgres_server, template_database) as url:
         query(url, "INSERT INTO orchestra.workflows (id, labels) VALUES ('w', '{}'), ('v', '{}')")
         for name, amounts in _PRICES.items():
             _price(url, name, **amounts)
@@ -105,7 +105,8 @@ def _replace(url: str, runs: list[dict[str, Any]], versions: list[Any]) -> None:
         "cached_input_tokens", "output_tokens", "audio_ms",
     ]  # fmt: skip
     columns = [
-        "id", "run_id", "workflow_id", "position", "start_time", "end_time", "absent_since", *names
+        "id", "run_id", "workflow_id", "position", "start_time", "end_time", "organization_id",
+        "absent_since", *names,
     ]  # fmt: skip
     with psycopg.connect(url) as connection:
         connection.execute("DELETE FROM orchestra.runs")
@@ -122,9 +123,17 @@ def _replace(url: str, runs: list[dict[str, Any]], versions: list[Any]) -> None:
                 end = None if run["seconds"] is None else begun + timedelta(seconds=run["seconds"])
                 cursor.execute(
                     "INSERT INTO orchestra.runs (id, workflow_id, state, status_source, tracking,"
-                    " start_time, end_time, first_seen_at)"
-                    " VALUES (%s, %s, %s, 'api', 'final', %s, %s, %s)",
-                    (f"r{number}", run["workflow_id"], run["state"], start, end, begun),
+                    " start_time, end_time, first_seen_at, organization_id)"
+                    " VALUES (%s, %s, %s, 'api', 'final', %s, %s, %s, %s)",
+                    (
+                        f"r{number}",
+                        run["workflow_id"],
+                        run["state"],
+                        start,
+                        end,
+                        begun,
+                        f"o{number % 2}",
+                    ),
                 )
                 for place, step in enumerate(run["steps"]):
                     at = (
@@ -134,7 +143,7 @@ def _replace(url: str, runs: list[dict[str, Any]], versions: list[Any]) -> None:
                     done = None if at is None else at + timedelta(seconds=step["seconds"])
                     absent = begun if step["absent"] else None
                     row = [f"s{number} {place}", f"r{number}", run["workflow_id"], place, at, done]
-                    row.append(absent)
+                    row += [f"o{number % 2}", absent]
                     cursor.execute(
                         f"INSERT INTO orchestra.steps (content_hash, {', '.join(columns)})"
                         f" VALUES ('', {', '.join(['%s'] * len(columns))})",
@@ -149,6 +158,20 @@ def _facts(url: str) -> Facts:
         {row["id"]: row for row in query(url, "SELECT * FROM orchestra.workflows")},
         query(url, "SELECT * FROM orchestra.workflow_versions ORDER BY first_seen_at"),
         query(url, "SELECT * FROM orchestra.prices"),
+    )
+
+
+def _part(facts: Facts, organisation: str | None, node: str | None, called: str | None) -> Facts:
+    """Return the facts of an organisation, a node or a model; None: not limited by it."""
+    return facts._replace(
+        runs=[one for one in facts.runs if organisation in (None, one["organization_id"])],
+        steps=[
+            one
+            for one in facts.steps
+            if organisation in (None, one["organization_id"])
+            and node in (None, one["node_id"])
+            and called in (None, model(one))
+        ],
     )
 
 
@@ -173,7 +196,7 @@ def _close(found: dict[Any, Decimal], wanted: dict[Any, Fraction], unit: str) ->
 @given(
     st.lists(RUN, max_size=12), st.lists(VERSION, max_size=3, unique_by=lambda one: one[0]), PERIODS
 )
-@settings(max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
 def test_every_explanation_equals_a_split_of_the_raw_steps(
     history_url: str, runs: list[dict[str, Any]], versions: list[Any], bounds: tuple[int, ...]
 ) -> None:
@@ -196,6 +219,16 @@ def test_every_explanation_equals_a_split_of_the_raw_steps(
         total = sum(row["amount"] for row in rows if row["currency"] == currency)
         exact = sum(one for key, one in wanted.items() if key[0] == currency)
         assert abs(Fraction(total) - exact) <= Fraction("0.5e-12")
+
+    for organisation, node, called in (("o1", None, None), (None, "a", None), (None, None, "dear")):
+        rows = query(
+            url,
+            "SELECT * FROM orchestra.explain_cost('w', %s, %s, %s, %s, %s, %s, %s)",
+            *period, *baseline, organisation, node, called,
+        )  # fmt: skip
+        found = {tuple(row[name] for name in COST): row["amount"] for row in rows}
+        own = _part(facts, organisation, node, called)
+        _close(found, explanation_oracle.cost(own, "w", baseline, period), "1e-12")
 
     kinds = {
         row["step_id"]: (row["fingerprint"], row["pattern"])
@@ -220,7 +253,7 @@ SECONDS = st.integers(-3, 12)
 
 
 @given(st.integers(0, 9), st.lists(st.tuples(SECONDS, st.integers(0, 6)), max_size=8))
-@settings(max_examples=150, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
 def test_the_critical_path(
     read_only_database_url: str, length: int, spans: list[tuple[int, int]]
 ) -> None:
@@ -256,7 +289,7 @@ def test_the_critical_path(
 
 
 @given(st.lists(VERSION, max_size=5, unique_by=lambda one: one[0]))
-@settings(max_examples=25, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
 def test_versions_are_those_of_run_summary(history_url: str, versions: list[Any]) -> None:
     """A run belongs to the stretch of its version, as in `run_summary`."""
     step = {"workflow_id": "w", "started": True, "seconds": 1, "state": "succeeded", "steps": []}

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import erasure, exporter, state
 from etl.export.destination import Destination
 from etl.schema import upgrade
-from etl.simulator.history import History
-from etl.simulator.server import Simulator
 from tests import lake_reader
 from tests.command_line import Command, command_line
-from tests.integration.test_archive import TABLES, World
+from tests.integration.test_archive import TABLES, Copies, World, exported
 from tests.support import configuration, environment, query
 
 USER = "user-of-the-test"
@@ -25,22 +23,30 @@ CANARY = "canary-7d1f"
 CALL = '{"messages": [{"role": "user", "content": "canary-7d1f"}]}'
 
 
+@pytest.fixture(scope="module")
+def copies(
+    postgres_server: EmbeddedPostgres,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Copies]:
+    """Export six runs; a user started the newest and the oldest."""
+    folder = tmp_path_factory.mktemp("lake")
+    with exported(postgres_server, template_database, folder, runs=6, prepare=_mark_two) as copied:
+        yield copied
+
+
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def world(copies: Copies) -> Iterator[World]:
     """Provide six runs in PostgreSQL and in the lake; a user started the newest and the oldest."""
-    history = History(
-        seed=5, workflows=1, runs_per_workflow=6, live=0, arrivals_per_minute=0,
-        spacing=timedelta(days=1),
-    )  # fmt: skip
-    with Simulator(history).in_thread() as simulator:
-        made = World(tmp_path, database_url, history, simulator)
-        for run_id in (made.run_ids[0], made.run_ids[-1]):
-            _mark(made, run_id)
-        assert made.export().complete
-        assert lake_reader.files_with(made.location, CANARY), "the search finds no canary"
-        assert lake_reader.files_with(made.location, USER)
-        yield made
-        made.database.close()
+    with copies() as own:
+        assert lake_reader.files_with(own.location, CANARY), "the search finds no canary"
+        assert lake_reader.files_with(own.location, USER)
+        yield own
+
+
+def _mark_two(world: World) -> None:
+    for run_id in (world.run_ids[0], world.run_ids[-1]):
+        _mark(world, run_id)
 
 
 def _mark(world: World, run_id: str) -> None:

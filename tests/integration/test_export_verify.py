@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import psycopg
@@ -11,28 +10,32 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.export.destination import Destination
 from etl.export.verify import VerifyReport, verify
-from etl.simulator.history import History
-from etl.simulator.server import Simulator
 from tests import lake_reader as lake
 from tests.command_line import command_line
-from tests.integration.test_archive import World
+from tests.integration.test_archive import Copies, World, exported
 from tests.support import configuration, environment, query
 
 
+@pytest.fixture(scope="module")
+def copies(
+    postgres_server: EmbeddedPostgres,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Copies]:
+    """Export four finished runs, one a day."""
+    folder = tmp_path_factory.mktemp("lake")
+    with exported(postgres_server, template_database, folder, runs=4) as copied:
+        yield copied
+
+
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def world(copies: Copies) -> Iterator[World]:
     """Provide four finished runs, one a day, in PostgreSQL and in the lake."""
-    history = History(
-        seed=5, workflows=1, runs_per_workflow=4, live=0, arrivals_per_minute=0,
-        spacing=timedelta(days=1),
-    )  # fmt: skip
-    with Simulator(history).in_thread() as simulator:
-        made = World(tmp_path, database_url, history, simulator)
-        assert made.export().complete
-        yield made
-        made.database.close()
+    with copies() as own:
+        yield own
 
 
 def _verify(world: World, *, deep: bool = False) -> VerifyReport:

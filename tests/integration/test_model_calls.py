@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from etl.transform.content_drift import has_known_answer, has_known_prompt
 from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH, REQUEST_CONTAINERS, SHAPES
 from etl.transform.shape import PARTS, REQUEST, RESPONSE
+from tests.examples import examples
 from tests.provider_bodies import SAMPLES
 from tests.provider_calls import CALLS, Call
 from tests.provider_exchanges import EXCHANGES
@@ -163,7 +164,7 @@ def test_any_payload_is_read(url: str) -> None:
     """No payload raises an error; what the load counts as an unknown shape is null in SQL."""
     with psycopg.connect(url, autocommit=True, row_factory=dict_row) as connection:
 
-        @settings(max_examples=400)
+        @settings(max_examples=examples(400))
         @given(_PAYLOADS)
         @example([[[[{"choices": [[[{"message": [[{"content": [["a"]]}]]}]]]}]]]])
         @example({"choices": "a", "messages": "b", "content": 1, "output": None})
@@ -190,7 +191,7 @@ def test_json_texts_are_recognised(url: str) -> None:
         if connection.info.server_version < 160000:
             pytest.skip("pg_input_is_valid came with PostgreSQL 16")
 
-        @settings(max_examples=400)
+        @settings(max_examples=examples(400))
         @given(_JSON_TEXTS)
         @example('"\\ud83d\\ude00"')
         @example('"\\ude00\\ud83d"')

@@ -109,7 +109,8 @@ ODD: dict[str, Odd] = {
     },
 }  # fmt: skip
 VARIANTS = [
-    "offset and limit ignored", "fixed page of 10, offset ignored", "page number from 1",
+    "offset and limit ignored", "limit ignored", "last whole page repeated",
+    "fixed page of 10, offset ignored", "page number from 1",
     "last rows repeated", *[name for name in ODD if name.startswith("newest forty")][2:],
 ]  # fmt: skip
 """Cases that differ little from another one; they are slow."""
@@ -161,7 +162,9 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     """Provide the workflow and its running server."""
-    history = History(seed=5, workflows=1, runs_per_workflow=70, live=0, arrivals_per_minute=0)
+    history = History(
+        seed=5, workflows=1, runs_per_workflow=70, live=0, arrivals_per_minute=0, steps_per_run=1
+    )
     with Simulator(history).in_thread() as simulator:
         yield World(tmp_path, database_url, history, simulator)
 

@@ -15,6 +15,7 @@ from etl.transform.decode import decode_steps
 from etl.transform.payloads import payload
 from etl.transform.states import StateMap
 from tests.hostile import CLEAN_VALUES, READABLE_TIMES, REFUSED_VALUES, USABLE_IDS, step_with
+from tests.support import query
 
 _MAX_JSON_LEVELS = 300  # the depth that Python's own parser can read
 
@@ -149,3 +150,24 @@ def _texts(step: Step) -> list[str]:
     return [
         text for text in (*columns, step.finish_reason, step.reported_error) if text is not None
     ]
+
+
+def test_payloads_are_compressed_by_lz4_where_the_server_has_it(
+    read_only_database_url: str,
+) -> None:
+    """The columns of payloads use lz4 if the server is built with it, else its default."""
+    [server] = query(
+        read_only_database_url,
+        "SELECT 'lz4' = ANY (enumvals) AS has_lz4 FROM pg_settings "
+        "WHERE name = 'default_toast_compression'",
+    )
+    columns = query(
+        read_only_database_url,
+        """SELECT attrelid::regclass::text AS table, attname AS column, attcompression AS by
+           FROM pg_attribute
+           WHERE attrelid IN ('orchestra.run_payloads'::regclass, 'orchestra.inputs'::regclass,
+                              'orchestra.outputs'::regclass)
+             AND atttypid IN ('jsonb'::regtype, 'bytea'::regtype)""",
+    )
+    assert len(columns) == 8
+    assert {one["by"] for one in columns} == {"l" if server["has_lz4"] else ""}

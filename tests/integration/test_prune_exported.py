@@ -3,34 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from etl.admin import retention
+from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import exported_runs
 from etl.export.destination import Destination
-from etl.simulator.history import History
-from etl.simulator.server import Simulator
 from tests import lake_reader
 from tests.command_line import Command, Printed, command_line
-from tests.integration.test_archive import World
+from tests.integration.test_archive import Copies, World, exported
 from tests.support import configuration, environment, query
 
 
+@pytest.fixture(scope="module")
+def copies(
+    postgres_server: EmbeddedPostgres,
+    template_database: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Copies]:
+    """Export eight runs, one a day."""
+    folder = tmp_path_factory.mktemp("lake")
+    with exported(postgres_server, template_database, folder, runs=8) as copied:
+        yield copied
+
+
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def world(copies: Copies) -> Iterator[World]:
     """Provide eight runs, one a day, in PostgreSQL and in the lake."""
-    history = History(
-        seed=5, workflows=1, runs_per_workflow=8, live=0, arrivals_per_minute=0,
-        spacing=timedelta(days=1),
-    )  # fmt: skip
-    with Simulator(history).in_thread() as simulator:
-        made = World(tmp_path, database_url, history, simulator)
-        assert made.export().complete
-        yield made
-        made.database.close()
+    with copies() as own:
+        yield own
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from tests.command_line import Command, command_line
 from tests.conftest import ROOT
 from tests.later_revision import bring_later_revision
 from tests.provider_bodies import SAMPLES
-from tests.support import configuration, environment, query, wait_until
+from tests.support import configuration, environment, query, slow, wait_until
 
 LONG_AGO = "2020-01-01 00:00:00+00"
 FORGET = f"""
@@ -245,7 +245,7 @@ def test_the_next_read_after_a_rebuild(world: World) -> None:
     assert world.steps() == before
 
 
-@pytest.mark.parametrize("point", ["before", "after"])
+@pytest.mark.parametrize("point", ["before", *slow("after")])
 def test_killed_in_the_middle(world: World, point: str) -> None:
     """A rebuild that is killed around a commit resumes after the last committed batch."""
     world.run("sync")

@@ -438,9 +438,17 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("$.outputs.choices[*].finish_reason", "drop"),
     ),
 }
+FINER = ("errors", "payloads")
+"""Sets whose kinds of rules are also in the others; they are slow."""
 
 
-@pytest.mark.parametrize("rules", SETS.values(), ids=SETS)
+@pytest.mark.parametrize(
+    "rules",
+    [
+        pytest.param(rules, id=name, marks=[pytest.mark.slow] if name in FINER else [])
+        for name, rules in SETS.items()
+    ],
+)
 def test_redact_apply_equals_a_load_under_the_rules(
     rules: tuple[tuple[str, str], ...],
     database_url: str,

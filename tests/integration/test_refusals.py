@@ -179,7 +179,14 @@ def test_a_wrong_base_path_is_not_taken_for_a_server_without_lists(world: World)
 
 
 @pytest.mark.parametrize(
-    ("status", "exit_status"), [(404, 6), (400, 6), (302, 6), (403, 3), (500, 5)]
+    ("status", "exit_status"),
+    [
+        (404, 6),
+        (403, 3),
+        (500, 5),
+        pytest.param(400, 6, marks=pytest.mark.slow),
+        pytest.param(302, 6, marks=pytest.mark.slow),
+    ],
 )
 def test_one_refused_workflow_does_not_stop_the_others(
     world: World, status: int, exit_status: int

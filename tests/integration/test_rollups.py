@@ -380,11 +380,19 @@ def test_a_refresh_stops_between_two_batches(database: Database, database_url: s
         ("UPDATE orchestra.step_rollup_daily SET counts = counts || 1,"
          " buckets = buckets || 999::smallint",
          "step_rollup_daily"),
-        ("UPDATE orchestra.step_rollup_daily SET day = day + 40", "step_rollup_daily"),
+        pytest.param(
+            "UPDATE orchestra.step_rollup_daily SET day = day + 40", "step_rollup_daily",
+            marks=pytest.mark.slow,
+        ),
         ("DELETE FROM orchestra.run_rollup", "run_rollup"),
-        ("UPDATE orchestra.run_rollup SET hour = hour + interval '90 days'", "run_rollup"),
+        pytest.param(
+            "UPDATE orchestra.run_rollup SET hour = hour + interval '90 days'", "run_rollup",
+            marks=pytest.mark.slow,
+        ),
         ("UPDATE orchestra.step_failures SET pattern = 'x'", "step_failures"),
-        ("DELETE FROM orchestra.step_failures", "step_failures"),
+        pytest.param(
+            "DELETE FROM orchestra.step_failures", "step_failures", marks=pytest.mark.slow
+        ),
         ("INSERT INTO orchestra.step_failures"
          " SELECT id, run_id, 'w', NULL, NULL, '2001-01-01Z', 'failed', '', '', ''"
          " FROM orchestra.steps WHERE state = 'skipped'", "step_failures"),

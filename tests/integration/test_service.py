@@ -18,6 +18,7 @@ import pytest
 import structlog.testing
 
 from etl import alerting, app
+from etl.alerts import delivery
 from etl.database import Database
 from etl.errors import DatabaseUnavailable, KeyRefused
 from etl.ledger.claims import Claim
@@ -255,7 +256,7 @@ def test_alerts_do_not_wait_for_the_key(world: World, tmp_path: Path) -> None:
     asyncio.run(sync(world.settings()))
     query(
         world.url,
-        "UPDATE orchestra_etl.sweeps SET started_at = now() - interval '2 hours',"
+        "UPDATE orchestra_etl.sweeps SET complete_until = now() - interval '2 hours',"
         " swept_at = now() - interval '2 hours' WHERE workflow_id = %s",
         workflow_id,
     )
@@ -277,6 +278,35 @@ def test_alerts_do_not_wait_for_the_key(world: World, tmp_path: Path) -> None:
             "behind",
             workflow_id,
         )
+
+
+def test_a_stopped_service_releases_the_message_that_it_sends(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A message that a receiver holds up does not delay the stop, and is due again at once."""
+    monkeypatch.setattr(delivery, "STOP_PATIENCE", 0.2)
+    toml = configuration(*world.workflow_ids, more='[notify.ops]\nurl_file = "ops"\n')
+    query(
+        world.url,
+        "INSERT INTO orchestra_etl.alert_notifications"
+        " (rule, subject, sequence, kind, channel, key, content)"
+        " VALUES ('r', 's', 1, 'resolved', 'ops', 'k', '{}')",
+    )
+    with receiver() as hook:
+        hook.delay = 30.0
+        (tmp_path / "ops").write_text(hook.url())
+
+        async def scenario(found: Daemon, health: Health) -> None:
+            await _until(lambda: hook.requests)
+
+        pace = msgspec.structs.replace(QUICK, notify=0.1)
+        world.serve(scenario, settings=world.settings(toml=toml), pace=pace)
+        [row] = query(
+            world.url,
+            "SELECT leased_until, next_attempt_at <= now() AS is_due"
+            " FROM orchestra_etl.alert_notifications",
+        )
+        assert (row["leased_until"], row["is_due"]) == (None, True)
 
 
 def test_a_service_recovers_with_its_database(world: World) -> None:

@@ -116,7 +116,7 @@ def test_a_final_run_is_requested_once(world: World) -> None:
     assert world.differences() == []
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null"])
+@pytest.mark.parametrize("body", [b"[]", *slow(b"null")])
 def test_a_run_that_never_had_a_step_is_final_in_the_end(world: World, body: bytes) -> None:
     """A run that ended without a step is final after a day; late steps are stored with it."""
     never, late = world.history.run_ids(world.history.workflow_ids[0])[:2]
@@ -183,7 +183,7 @@ def test_all_workflows_are_found(world: World) -> None:
     assert world.differences() == []
 
 
-@pytest.mark.parametrize("response", [b"null", b"[]", 204])
+@pytest.mark.parametrize("response", [b"[]", *slow(b"null", 204)])
 def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
     world: World, response: bytes | int
 ) -> None:
@@ -210,7 +210,15 @@ def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
     assert refused.value.exit_status == 5
 
 
-@pytest.mark.parametrize(("returned", "status"), [(500, 5), (404, 5), (400, 5), (403, 3)])
+@pytest.mark.parametrize(
+    ("returned", "status"),
+    [
+        (404, 5),
+        (403, 3),
+        pytest.param(500, 5, marks=pytest.mark.slow),
+        pytest.param(400, 5, marks=pytest.mark.slow),
+    ],
+)
 def test_a_missing_list_of_workflows_is_an_error(world: World, returned: int, status: int) -> None:
     """If the API does not list the workflows, a sync ends with that error.
 

@@ -14,6 +14,7 @@ from etl.alerts.bounds import Bounds, Doubt, bounds
 from etl.alerts.measures import Figures, Window
 from etl.alerts.rules import Metric, Part, Rule
 from etl.alerts.verdicts import Answer, compared
+from tests.examples import examples
 
 SECONDS = {bucket: 1.1**bucket for bucket in range(8)}
 WINDOW = Window("a", datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, 1, tzinfo=UTC))
@@ -58,7 +59,7 @@ def found(metric: Metric, runs: Sequence[Run], unfinished: int, doubt: Doubt, le
     return bounds(metric, Part(), counted, window=WINDOW, doubts=doubts, min_runs=least)  # type: ignore[arg-type]
 
 
-@settings(max_examples=2000)
+@settings(max_examples=examples(2000))
 @given(
     metric=metrics,
     known=st.lists(endings, max_size=12),

@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.alerts.message import (
-    LONGEST_NAME,
-    LONGEST_PATTERN,
-    Content,
-    Evidence,
-    Kind,
-    Message,
-    amount,
-    compose,
-)
+from etl.alerts.content import Content, Evidence
+from etl.alerts.message import LONGEST_PATTERN, Kind, Message, amount, compose
+from etl.alerts.next_steps import LONGEST_NAME
 
 WINDOW = {
     "window_begin": datetime(2026, 3, 1, 9, tzinfo=UTC),
@@ -58,8 +51,8 @@ def test_the_text_says_what_how_much_and_how_to_go_on() -> None:
     )
     assert found.title == "firing: support triage fails (Support triage)"
     assert found.text.splitlines() == [
-        "Failure rate is 43.1 %, above 20.0 %",
-        "Window: 2026-03-01 09:00 UTC to 2026-03-01 10:00 UTC, 28 runs",
+        "Failure rate: 43.1 %, above 20.0 %",
+        "Window: 2026-03-01 09:00 UTC to 2026-03-01 10:00 UTC, 28 steps",
         "Workflow: Support triage",
         "Node: fetch",
         "Firing since: 2026-03-01 09:55 UTC",
@@ -77,7 +70,7 @@ def test_a_resolved_alert_says_so() -> None:
     """The message that an alert is resolved does not claim that the limit is still exceeded."""
     found = _compose("resolved", metric="runs", comparison="below", value=4.0, threshold=1.0)
     assert found.title == "resolved: r"
-    assert found.lines[0] == "Runs is 4, no longer below 1"
+    assert found.lines[0] == "Runs: 4, no longer below 1"
     assert found.level == "success"
 
 
@@ -103,7 +96,7 @@ def test_a_comparison_with_the_usual_names_both() -> None:
     found = _compose(
         metric="cost", value=9.0, threshold=6.0, currency="USD", comparison="above_usual", limit=3.0
     )
-    assert found.lines[0] == "Cost is 9 USD, above 6 USD (3 times the usual)"
+    assert found.lines[0] == "Cost: 9 USD, above 6 USD (3 times the usual)"
 
 
 def test_the_link_shows_the_window_and_the_workflow() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,21 +13,22 @@ from tests.conftest import ROOT
 
 ASSETS = ROOT / "config" / "superset" / "assets"
 PAYLOADS = ASSETS.with_name("payloads")
+
+
+def yaml_of(path: Path) -> Any:
+    """Return the content of a YAML file, parsed by libyaml: seven times as fast as in Python."""
+    return yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+
+
 CHARTS = {
-    str(path.relative_to(assets)): yaml.safe_load(path.read_text())
+    str(path.relative_to(assets)): yaml_of(path)
     for assets in (ASSETS, PAYLOADS)
     for path in (assets / "charts").rglob("*.yaml")
 }
 DATASETS = {
     one["uuid"]: one
-    for one in map(
-        yaml.safe_load,
-        (
-            path.read_text()
-            for assets in (ASSETS, PAYLOADS)
-            for path in (assets / "datasets").rglob("*.yaml")
-        ),
-    )
+    for assets in (ASSETS, PAYLOADS)
+    for one in map(yaml_of, (assets / "datasets").rglob("*.yaml"))
 }
 DURATION = re.compile(r"_ms$|^elapsed$|^behind$")
 
@@ -133,7 +135,7 @@ def test_no_chart_shows_a_name_as_it_is(chart: str) -> None:
 
 def test_only_the_payloads_folder_reads_payloads() -> None:
     """The files that are imported by default name no connection and no view with payloads."""
-    [connection] = [yaml.safe_load(one.read_text()) for one in PAYLOADS.glob("databases/*.yaml")]
+    [connection] = [yaml_of(one) for one in PAYLOADS.glob("databases/*.yaml")]
     default = "".join(path.read_text() for path in ASSETS.rglob("*.yaml"))
     assert connection["uuid"] not in default
     assert "model_calls" not in default
@@ -163,7 +165,7 @@ def test_a_series_over_time_fills_its_gaps(chart: str) -> None:
 )
 def test_filters_offer_marked_names(dashboard: str) -> None:
     """A filter offers names as charts show them; only run ids, found by an index, are unmarked."""
-    files = yaml.safe_load((ASSETS / "dashboards" / f"{dashboard}.yaml").read_text())
+    files = yaml_of(ASSETS / "dashboards" / f"{dashboard}.yaml")
     filters = files["metadata"]["native_filter_configuration"]
     offered = {
         target["column"]["name"]
@@ -188,7 +190,7 @@ def test_a_series_has_a_colour_of_its_own(chart: str) -> None:
     labels = [one["verbose_name"] for one in dataset["metrics"]]
     shown = {one["metric_name"]: one["verbose_name"] for one in dataset["metrics"]}
     folder = chart.split("/")[1]
-    metadata = yaml.safe_load((ASSETS / "dashboards" / f"{folder}.yaml").read_text())["metadata"]
+    metadata = yaml_of(ASSETS / "dashboards" / f"{folder}.yaml")["metadata"]
     colours = {metadata["label_colors"][name] for name in _params(chart)["metrics"]}
     assert len(colours) == len(_params(chart)["metrics"])
     for name in _params(chart)["metrics"]:

@@ -18,6 +18,7 @@ from etl.transform import decode
 from etl.transform.decode import decode_steps
 from etl.transform.scanner import Malformed, split_fast, split_object, split_tolerant
 from etl.transform.states import StateMap
+from tests.examples import examples
 from tests.hostile import (
     CLEAN_VALUES,
     IMPLAUSIBLE_TIMES,
@@ -810,7 +811,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(steps=STEPS, ascii_only=st.booleans(), indent=st.sampled_from([None, 0, 2]))
 def test_both_ways_give_the_same(
     steps: list[dict[str, object]], ascii_only: bool, indent: int | None
@@ -828,7 +829,7 @@ def test_both_ways_give_the_same(
     assert decoded(body) == decoded(BOM + body)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(seed=st.integers(0, 2**32), cuts=st.integers(1, 4))
 def test_damaged_responses_never_raise(seed: int, cuts: int, sample_steps: bytes) -> None:
     """A damaged response gives records or rejections; a rejected step has only its own bytes."""

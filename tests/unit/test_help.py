@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -11,8 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from typer.main import get_command
+import typer
+from typer.main import get_command, get_group
 
+from etl.cli import commands
 from etl.cli.commands import app, run
 from etl.exit_status import ExitStatus
 from tests.conftest import ROOT
@@ -28,6 +31,7 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 COMMANDS = dict(_commands(get_command(app)))
+PARTS = sorted(set(commands._MODULES.values()))
 LEAVES = [path for path, command in COMMANDS.items() if not hasattr(command, "commands")]
 
 
@@ -41,6 +45,16 @@ def help_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
         return capsys.readouterr().out
 
     return shown
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_each_module_registers_the_commands_that_import_it(part: str) -> None:
+    """A registered command that no name leads to could not be called."""
+    registered = typer.Typer()
+    importlib.import_module(f"etl.cli.{part}").register(registered)
+    assert set(get_group(registered).commands) == {
+        name for name, module in commands._MODULES.items() if module == part
+    }
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

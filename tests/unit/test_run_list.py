@@ -23,6 +23,7 @@ from tests.changing_list import (
     walk,
     walker,
 )
+from tests.examples import examples
 from tests.support import slow
 
 simulated = pytest.mark.parametrize("simulations", [300, *slow(3000)])
@@ -142,7 +143,7 @@ def test_rows_too_large_to_be_read_together_lose_nothing(simulations: int) -> No
     assert cut_off < simulations // 60
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     length=st.integers(0, 250),
     page_size=st.integers(1, 120),

@@ -1,0 +1,65 @@
+"""Why figures of a workflow in a period of the past may be incomplete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from etl.alerts import knowledge
+from etl.alerts.knowledge import PATIENCE, Known, Pauses
+
+_MINUTE = timedelta(minutes=1)
+
+
+def problems(
+    connection: Connection, workflow: str, begun: datetime, ended: datetime
+) -> tuple[str, ...]:
+    """Return what may be missing from a period of a workflow, a short sentence each.
+
+    Args:
+        connection: in a transaction.
+        workflow: the workflow's id.
+        begun: begin of the period.
+        ended: the first moment after the period; a later time than now counts as now.
+    """
+    at = knowledge.now(connection)
+    found = knowledge.read(connection, at, Pauses({workflow: None}))
+    return tuple(_problems(found[0], begun, min(ended, at))) if found else ()
+
+
+def _problems(known: Known, begun: datetime, ended: datetime) -> Iterator[str]:
+    if known.complete_until is None:
+        yield "no sweep has completed yet"
+    elif known.complete_until < ended - timedelta(seconds=PATIENCE):
+        yield f"no complete sweep since {_time(known.complete_until)}"
+    if known.since is not None and known.since > begun:
+        yield f"the history begins at {_time(known.since)}"
+    if known.has_gap(begun, ended):
+        yield "runs may have been missed: see `gaps list`"
+    if known.horizon is not None and known.is_pruned(begun):
+        yield f"runs that ended before {_time(known.horizon)} are pruned"
+    if known.is_recomputed:
+        yield "the rollups of many hours are being recomputed"
+    if known.is_stuck(begun, ended):
+        yield "the rollups of some hours cannot be computed"
+    # What waits is counted by whole minutes.
+    first, last = begun.replace(second=0, microsecond=0), ended + _MINUTE
+    if unread := known.unread.within(first, last):
+        yield f"{_counted(unread, 'run')} not read yet"
+    if late := known.late.within(first, last):
+        yield f"{_counted(late, 'open run')} not re-read in time"
+    # What was set aside started before it was first seen.
+    lost = known.lost_runs.total - known.lost_runs.before(first)
+    lost += known.lost_steps.total - known.lost_steps.before(first)
+    if lost:
+        yield f"{_counted(lost, 'record')} set aside as dead letters"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}{' is' if number == 1 else 's are'}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%MZ}"

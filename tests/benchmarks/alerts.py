@@ -158,7 +158,9 @@ def rules(number: int) -> list[Rule]:
 def measure(url: str, wanted: list[Rule], workflows: int, repetitions: int) -> Result:
     """Time evaluations in which nothing changes."""
     database = Database(url)
-    pauses = Pauses({f"workflow-{n}": 60.0 for n in range(1, workflows + 1)})
+    # The same sweep for all evaluations: with a later one, windows and therefore values change.
+    query(url, "UPDATE orchestra_etl.sweeps SET started_at = now(), swept_at = now()")
+    pauses = Pauses({f"workflow-{n}": HOUR for n in range(1, workflows + 1)})
     seconds, python, server = [], [], []
 
     def evaluate() -> EvaluationReport:
@@ -166,11 +168,7 @@ def measure(url: str, wanted: list[Rule], workflows: int, repetitions: int) -> R
 
     evaluate()
     for _ in range(repetitions):
-        query(
-            url,
-            "UPDATE orchestra_etl.sweeps SET started_at = now(), swept_at = now();"
-            "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL",
-        )
+        query(url, "UPDATE orchestra_etl.run_ledger SET due_at = now() WHERE due_at IS NOT NULL")
         before = _writes(url)
         of_server, of_python, begun = server_cpu(url), time.process_time(), time.perf_counter()
         report = evaluate()

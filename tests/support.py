@@ -119,11 +119,19 @@ def _session(url: str) -> _Session:
     return psycopg.connect(url, autocommit=True, row_factory=dict_row, prepare_threshold=None)
 
 
+_SESSIONS_OF_THE_PROGRAM = (
+    "SELECT FROM pg_stat_activity"
+    " WHERE datname = current_database() AND application_name LIKE 'orchestra-etl%'"
+)
+
+
 def writes(url: str) -> dict[str, tuple[int, int, int]]:
     """Return PostgreSQL's counters of the loaded tables: rows inserted, updated and deleted.
 
-    A session reports its counts when it ends, so all other sessions that wrote must be closed.
+    A session reports its counts when it ends, which the server does some time after the client has
+    closed it. So the program must have closed its sessions, and this waits until they have ended.
     """
+    wait_until(lambda: not query(url, _SESSIONS_OF_THE_PROGRAM))
     query(url, "SELECT pg_stat_force_next_flush()")
     rows = query(
         url,

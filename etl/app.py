@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -246,6 +247,10 @@ async def serve(settings: Settings, database: Database) -> None:
     from etl.service.daemon import Daemon, Schedule
     from etl.service.health import Health
 
+    # The start collects little garbage (see `etl.cli.main`). A service collects it more often, but
+    # never looks again at what the imports have created.
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     health = Health()
     metrics = health.metrics
     metrics.watch_connections(database.connections)

@@ -219,10 +219,7 @@ def _stopped_past_its_lease(
     simulator.misbehave(Misbehaviour(delay=0.3, endpoints=("steps",)))
     own = replace(found, log=found.log.with_suffix(f".{simulator.requests['steps']}.log"))
     reads = _steps(found)
-    # The server ends the paused worker's transaction after a minute. On a busy machine the pause is
-    # longer than the usual patience, which would then be over at the first failure.
-    patience = {"ORCHESTRA_ETL_DATABASE__PATIENCE": "1h"}
-    with own.started("sync", "--json", without=without, **patience) as stopped:
+    with own.started("sync", "--json", without=without) as stopped:
         wait_until(lambda: _steps(found) >= reads + 6)
         stopped.send(signal.SIGSTOP)
         wait_until(lambda: sum(simulator.answers.values()) == _asked(found))
@@ -254,6 +251,9 @@ def test_stopped_past_its_lease(fault: Fault, database_url: str, tmp_path: Path,
     chance, refused = random.Random(4), 0
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         found.variables.update(QUICK)
+        # The server ends a transaction of the paused worker after a minute, and another one that
+        # waited for it a minute later. The usual patience of both workers would then be over.
+        found.variables["ORCHESTRA_ETL_DATABASE__PATIENCE"] = "1h"
         install(database_url)
         for _ in range(5):
             superseded, problems = _stopped_past_its_lease(found, chance)

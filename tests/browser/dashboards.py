@@ -41,14 +41,14 @@ CHEAPLY = ("--disable-gpu", "--blink-settings=imageAnimationPolicy=2")
 """Chromium's arguments: do not imitate a graphics card, and show images without movement."""
 STILL = """
     const style = new CSSStyleSheet();
-    style.replaceSync(`*:not([class*="dropdown"]), *::before, *::after {
+    style.replaceSync(`*, *::before, *::after {
         animation-duration: 1ms !important;
         animation-iteration-count: 1 !important;
         transition-duration: 1ms !important;
     }`);
     document.adoptedStyleSheets = [...document.adoptedStyleSheets, style];
 """
-"""A script that ends each movement of a page at once. A list is placed after its movement."""
+"""A script that ends each movement of a page at once."""
 COARSE = 0.25
 """Pixels for each pixel of the layout, which stays the same."""
 MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}

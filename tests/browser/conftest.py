@@ -18,15 +18,7 @@ from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.browser.dashboards import (
-    COARSE,
-    Shown,
-    Superset,
-    chromium,
-    open_dashboard,
-    served,
-    sign_in,
-)
+from tests.browser.dashboards import Shown, Superset, chromium, open_dashboard, served, sign_in
 from tests.browser.databases import create
 from tests.browser.troubles import make_trouble
 from tests.conftest import FAST_SETTINGS, ROOT
@@ -97,7 +89,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="session")
 def page(browser: Browser, superset: Superset) -> Page:
     """Provide a page that has signed in."""
-    return sign_in(browser, superset, scale=1 if PICTURES else COARSE)
+    return sign_in(browser, superset)
 
 
 @pytest.fixture(scope="session")

@@ -35,22 +35,6 @@ TIMEOUT_SECONDS = 180
 """Limit for everything that ends by itself, on a busy machine too."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 DASHBOARDS = ("overview", "nodes", "failures", "models", "run")
-# Without a graphics card the processor draws a page that waits for its data 60 times a second, for
-# moving signs alone: half of the work of opening a dashboard.
-CHEAPLY = ("--disable-gpu", "--blink-settings=imageAnimationPolicy=2")
-"""Chromium's arguments: do not imitate a graphics card, and show images without movement."""
-STILL = """
-    const style = new CSSStyleSheet();
-    style.replaceSync(`*, *::before, *::after {
-        animation-duration: 1ms !important;
-        animation-iteration-count: 1 !important;
-        transition-duration: 1ms !important;
-    }`);
-    document.adoptedStyleSheets = [...document.adoptedStyleSheets, style];
-"""
-"""A script that ends each movement of a page at once."""
-COARSE = 0.25
-"""Pixels for each pixel of the layout, which stays the same."""
 MILLISECONDS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
@@ -146,39 +130,20 @@ def chromium() -> Iterator[Browser]:
     assert found is not None, "no Chromium is installed: `make test-browser` says how to install it"
     with sync_playwright() as playwright:
         # Chromium's sandbox refuses to run as root.
-        as_root = ["--no-sandbox"] if os.geteuid() == 0 else []
-        browser = playwright.chromium.launch(executable_path=found, args=[*CHEAPLY, *as_root])
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=found, args=arguments)
         yield browser
         browser.close()
 
 
-def new_page(browser: Browser, *, scale: float = COARSE) -> Page:
-    """Return a page without a session.
+def sign_in(browser: Browser, superset: Superset, user: str = "admin") -> Page:
+    """Return a page that has signed in as this user.
 
     It is tall, because Superset draws only what is visible.
     """
-    page = browser.new_page(
-        viewport={"width": 1440, "height": 3000}, device_scale_factor=scale, reduced_motion="reduce"
-    )
-    page.add_init_script(STILL)
+    page = browser.new_page(viewport={"width": 1440, "height": 3000})
     page.set_default_timeout(TIMEOUT_SECONDS * 1000)
-    return page
-
-
-def sign_in(
-    browser: Browser, superset: Superset, user: str = "admin", *, scale: float = COARSE
-) -> Page:
-    """Return a page with a new session of this user; the form is not drawn."""
-    page = new_page(browser, scale=scale)
-    with session_of(superset, user) as client:
-        for name, value in client.cookies.items():
-            page.context.add_cookies([{"name": name, "value": value, "url": superset.address}])
-    return page
-
-
-def fill_in_form(page: Page, superset: Superset, user: str) -> None:
-    """Sign in on this page by the form, which leads to the user's own record."""
-    page.goto(f"{superset.address}/login/?next=/api/v1/me/")
+    page.goto(f"{superset.address}/login/")
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while urlsplit(page.url).path == "/login/":
         assert time.monotonic() < deadline, f"{user} cannot sign in"
@@ -188,38 +153,31 @@ def fill_in_form(page: Page, superset: Superset, user: str) -> None:
         page.press("#password", "Enter")
         with suppress(TimeoutError):
             page.wait_for_url(lambda url: urlsplit(url).path != "/login/", timeout=20_000)
+    return page
 
 
 @contextmanager
-def session_of(superset: Superset, user: str) -> Iterator[httpx.Client]:
-    """Provide a client with the cookies of a new session, as the form would make it."""
-    with httpx.Client(base_url=superset.address, timeout=TIMEOUT_SECONDS) as client:
-        [token] = re.findall(r'name="csrf_token"[^>]*value="([^"]+)"', client.get("/login/").text)
-        form = {"username": user, "password": superset.password_of(user), "csrf_token": token}
-        answer = client.post("/login/", data=form, headers={"Referer": superset.address})
-        assert answer.headers.get("location") == "/", f"{user} cannot sign in"
-        _prepare(client, superset)
+def client_of(
+    superset: Superset, cookies: Sequence[Mapping[str, Any]] = ()
+) -> Iterator[httpx.Client]:
+    """Provide a signed-in client of Superset's API.
+
+    It signs in with these cookies of a browser, or as admin.
+    """
+    with httpx.Client(base_url=superset.address, timeout=60) as client:
+        for cookie in cookies:
+            client.cookies.set(cookie["name"], cookie["value"])
+        if not cookies:
+            credentials = {
+                "username": "admin",
+                "password": superset.password_of("admin"),
+                "provider": "db",
+            }
+            token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
+            client.headers["Authorization"] = f"Bearer {token}"
+        client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
+        client.headers["Referer"] = superset.address
         yield client
-
-
-@contextmanager
-def client_of(superset: Superset) -> Iterator[httpx.Client]:
-    """Provide a client of Superset's API that has signed in as admin with a token."""
-    with httpx.Client(base_url=superset.address, timeout=TIMEOUT_SECONDS) as client:
-        credentials = {
-            "username": "admin",
-            "password": superset.password_of("admin"),
-            "provider": "db",
-        }
-        token = client.post("/api/v1/security/login", json=credentials).json()["access_token"]
-        client.headers["Authorization"] = f"Bearer {token}"
-        _prepare(client, superset)
-        yield client
-
-
-def _prepare(client: httpx.Client, superset: Superset) -> None:
-    client.headers["X-CSRFToken"] = client.get("/api/v1/security/csrf_token/").json()["result"]
-    client.headers["Referer"] = superset.address
 
 
 def choose(page: Page, filter_: str, option: str) -> None:

@@ -362,6 +362,54 @@ def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) ->
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
+def test_an_edited_file_arrives_and_a_users_chart_stays(
+    page: Page, superset: Superset, client: httpx.Client
+) -> None:
+    """A second call during the first applies a file's new title and keeps a user's chart."""
+    open_dashboard(page, superset, "overview")
+    [dataset] = client.get(
+        "/api/v1/dataset/", params={"q": "(filters:!((col:table_name,opr:eq,value:run_summary)))"}
+    ).json()["result"]
+    chart = {
+        "slice_name": "my own",
+        "viz_type": "table",
+        "datasource_id": dataset["id"],
+        "datasource_type": "table",
+    }
+    assert client.post("/api/v1/chart/", json={**chart, "params": "{}"}).status_code == 201
+    edited = next(
+        path
+        for path in (superset.files / "assets" / "charts").rglob("*.yaml")
+        if "slice_name: Runs by outcome\n" in path.read_text()
+    )
+    before = edited.read_text()
+    edited.write_text(before.replace("slice_name: Runs by outcome\n", "slice_name: Runs, my way\n"))
+
+    again = subprocess.run(
+        superset.command,
+        env=dict(superset.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert again.returncode == 0, again.stderr
+    assert "up to date" in again.stdout
+    assert superset.password_of("admin") not in again.stdout
+    shown = open_dashboard(page, superset, "overview")
+    edited.write_text(before)
+    subprocess.run(
+        superset.command, env=dict(superset.environment), stdout=subprocess.DEVNULL, check=True
+    )
+    assert shown.errors == []
+    assert "Runs, my way" in shown.rows
+    assert "Runs by outcome" not in shown.rows
+    found = client.get(
+        "/api/v1/chart/", params={"q": "(filters:!((col:slice_name,opr:eq,value:'my own')))"}
+    ).json()
+    assert found["count"] == 1
+
+
 def test_a_mistake_in_a_file_is_named(superset: Superset) -> None:
     """A file that Superset cannot import is named in one line, and nothing is changed."""
     broken = superset.files / "assets" / "charts" / "broken.yaml"
@@ -479,10 +527,11 @@ def test_another_database_needs_its_roles(
     _share_tables(superset, Path(home))
     assert (done := serve(database_url, "--only", "import")).returncode == 0, done.stderr
     assert "are served at" not in done.stdout
-    assert "the database that DATABASE_URL names" in done.stdout
     assert (done := serve(database_url, "--only", "serve")).returncode == 0, done.stderr
     assert "importing the dashboards" not in done.stdout
     assert "are served at" in done.stdout
+    assert (done := serve(database_url)).returncode == 0, done.stderr
+    assert "the database that DATABASE_URL names" in done.stdout
 
 
 def test_the_start_names_its_steps(superset: Superset) -> None:

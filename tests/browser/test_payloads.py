@@ -12,23 +12,10 @@ import pytest
 from playwright.sync_api import Browser, Page, Request
 from psycopg.types.json import Jsonb
 
-from tests.browser.dashboards import (
-    Shown,
-    Superset,
-    client_of,
-    open_dashboard,
-    session_of,
-    sign_in,
-)
+from tests.browser.dashboards import Shown, Superset, client_of, open_dashboard, sign_in
 from tests.support import query
 
-READER = "payload-viewer"
-"""The user with the role."""
 CHART = "Prompts and answers"
-TITLE, EDITED = "Runs by outcome", "Runs, my way"
-"""The title of a chart of the overview, and the title in the edited file."""
-OWN = "my own"
-"""A chart that a user made."""
 ROW = "ROW-prompts"
 """The row of the chart in the layout of the dashboard."""
 DATA = "/api/v1/chart/data"
@@ -50,56 +37,29 @@ class Chart(NamedTuple):
     body: Body
 
 
-def bring_up_to_date(superset: Superset, *options: str) -> str:
-    """Import the dashboards again while they are served, and return what is printed."""
-    done = subprocess.run(
-        [*superset.command, *options],
+def bring_up_to_date(superset: Superset, *options: str) -> subprocess.CompletedProcess[str]:
+    """Import the dashboards again while they are served."""
+    return subprocess.run(
+        [*superset.command, "--only", "import", *options],
         env=dict(superset.environment),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def with_payloads(superset: Superset) -> Superset:
-    """Provide Superset while it shows prompts and answers, until the last test removes them.
-
-    The same import has an edited file, and finds a user's own chart.
-    """
-    with client_of(superset) as admin:
-        datasets = admin.get("/api/v1/dataset/?q=(page_size:100)").json()["result"]
-        [dataset] = [one["id"] for one in datasets if one["table_name"] == "run_summary"]
-        chart = {
-            "slice_name": OWN,
-            "viz_type": "table",
-            "datasource_id": dataset,
-            "datasource_type": "table",
-            "params": "{}",
-        }
-        assert admin.post("/api/v1/chart/", json=chart).status_code == 201
-    [edited] = [
-        path
-        for path in (superset.files / "assets" / "charts").rglob("*.yaml")
-        if f"slice_name: {TITLE}\n" in path.read_text()
-    ]
-    before = edited.read_text()
-    edited.write_text(before.replace(f"slice_name: {TITLE}\n", f"slice_name: {EDITED}\n"))
-    try:
-        printed = bring_up_to_date(superset, "--payloads")
-    finally:
-        edited.write_text(before)
-    assert "up to date" in printed
-    assert superset.password_of("admin") not in printed
+    """Provide Superset while it shows prompts and answers, until the last test removes them."""
+    done = bring_up_to_date(superset, "--payloads")
+    assert done.returncode == 0, done.stderr
     return superset
 
 
 @pytest.fixture(scope="module")
 def page(browser: Browser, with_payloads: Superset) -> Iterator[Page]:
     """Provide a page that has signed in as the user with the role."""
-    page = sign_in(browser, with_payloads, READER)
+    page = sign_in(browser, with_payloads, "payload-viewer")
     yield page
     page.close()
 
@@ -128,8 +88,14 @@ def run(history_url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def opened(page: Page, with_payloads: Superset, run: str) -> tuple[Shown, Body]:
-    """Provide the dashboard of that run as the user sees it, and the request for the chart."""
+def shown(page: Page, with_payloads: Superset, run: str) -> Shown:
+    """Provide the dashboard of that run as the user with the role sees it."""
+    return open_dashboard(page, with_payloads, "run", run=run)
+
+
+@pytest.fixture(scope="module")
+def chart(page: Page, with_payloads: Superset, run: str) -> Chart:
+    """Provide the chart, and the request with which its viewer's browser gets its data."""
     bodies: list[Body] = []
 
     def keep(request: Request) -> None:
@@ -137,15 +103,9 @@ def opened(page: Page, with_payloads: Superset, run: str) -> tuple[Shown, Body]:
             bodies.append(request.post_data_json or {})
 
     page.on("request", keep)
-    shown = open_dashboard(page, with_payloads, "run", run=run)
+    open_dashboard(page, with_payloads, "run", run=run)
     page.remove_listener("request", keep)
-    return shown, bodies[-1]
-
-
-@pytest.fixture(scope="module")
-def chart(with_payloads: Superset, opened: tuple[Shown, Body]) -> Chart:
-    """Provide the chart, and the request with which its viewer's browser gets its data."""
-    _, body = opened
+    body = bodies[-1]
     dataset = body["datasource"]["id"]
     with client_of(with_payloads) as admin:
         found = admin.get(f"/api/v1/dataset/{dataset}").json()["result"]
@@ -190,23 +150,8 @@ def test_the_role_reads_prompts_and_answers(
     assert len(shown.table("Step by step")) > len(wanted)
 
 
-def test_an_edited_file_arrives_and_a_users_chart_stays(
-    page: Page, with_payloads: Superset
-) -> None:
-    """A second call during the first applies a file's new title and keeps a user's chart."""
-    shown = open_dashboard(page, with_payloads, "overview")
-
-    assert shown.errors == []
-    assert EDITED in shown.rows
-    assert TITLE not in shown.rows
-    with client_of(with_payloads) as admin:
-        charts = admin.get("/api/v1/chart/?q=(page_size:100)").json()["result"]
-    assert OWN in {one["slice_name"] for one in charts}
-
-
-def test_texts_are_data(opened: tuple[Shown, Body], page: Page) -> None:
+def test_texts_are_data(shown: Shown, page: Page) -> None:
     """Markup in a prompt is text, lines stay lines, and a long answer is cut and says so."""
-    shown, _ = opened
     [row] = [one for one in shown.rows[CHART] if CANARY in one["prompt_shown"]]
     [cells] = [one for one in shown.table(CHART) if CANARY in one[3]]
 
@@ -220,26 +165,27 @@ def test_texts_are_data(opened: tuple[Shown, Body], page: Page) -> None:
     assert box["height"] < 500
 
 
-others = pytest.mark.parametrize("other", ["viewer", "admin"])
-"""The users without the role."""
+@pytest.fixture(scope="module", params=["viewer", "admin"])
+def other(request: pytest.FixtureRequest, browser: Browser, superset: Superset) -> Iterator[Page]:
+    """Provide a page that has signed in as a user without the role."""
+    page = sign_in(browser, superset, request.param)
+    yield page
+    page.close()
 
 
-@others
 def test_others_see_the_page_without_them(
-    other: str, browser: Browser, with_payloads: Superset, chart: Chart, run: str
+    other: Page, with_payloads: Superset, chart: Chart, run: str
 ) -> None:
     """Without the role, even an administrator sees the page as it is without the option."""
-    page = sign_in(browser, with_payloads, other)
-    shown = open_dashboard(page, with_payloads, "run", run=run)
+    shown = open_dashboard(other, with_payloads, "run", run=run)
 
     assert shown.errors == []
     assert shown.table("The run")[0][0] == run
     assert CHART not in {*shown.rows, *shown.tables}
-    assert not holds(page.content(), CANARY, ROW)
-    page.goto(f"{with_payloads.address}/explore/?slice_id={chart.id}")
-    page.wait_for_load_state("networkidle")
-    assert not holds(page.content(), CANARY)
-    page.close()
+    assert not holds(other.content(), CANARY, ROW)
+    other.goto(f"{with_payloads.address}/explore/?slice_id={chart.id}")
+    other.wait_for_load_state("networkidle")
+    assert not holds(other.content(), CANARY)
 
 
 def requests(chart: Chart) -> list[tuple[str, str, Body | None]]:
@@ -266,12 +212,13 @@ def requests(chart: Chart) -> list[tuple[str, str, Body | None]]:
     ]
 
 
-@others
-def test_others_have_no_way_to_them(other: str, with_payloads: Superset, chart: Chart) -> None:
+def test_others_have_no_way_to_them(
+    other: Page, with_payloads: Superset, page: Page, chart: Chart
+) -> None:
     """Without the role no request gets a prompt, even if its result is cached for the role."""
-    with session_of(with_payloads, READER) as reader:
+    with client_of(with_payloads, cookies=page.context.cookies()) as reader:
         assert CANARY in reader.post(DATA, json=chart.body).text
-    with session_of(with_payloads, other) as client:
+    with client_of(with_payloads, cookies=other.context.cookies()) as client:
         for method, path, body in requests(chart):
             answer = client.request(method, path, json=body)
             assert CANARY not in answer.text, path
@@ -301,11 +248,13 @@ def test_without_signing_in_nothing_is_shown(with_payloads: Superset, chart: Cha
             assert not holds(answer.text, CANARY, ROW), path
 
 
-def test_the_role_has_the_limits_of_viewers(with_payloads: Superset, chart: Chart) -> None:
+def test_the_role_has_the_limits_of_viewers(
+    with_payloads: Superset, page: Page, chart: Chart
+) -> None:
     """With the role a user gets the chart's own query: no SQL, no other column, no other table."""
     [first, *_] = chart.body["queries"]
     metric = {"expressionType": "SQL", "sqlExpression": "max(prompt)", "label": "mine"}
-    with session_of(with_payloads, READER) as client:
+    with client_of(with_payloads, cookies=page.context.cookies()) as client:
         for change in ({"columns": ["tools"]}, {"metrics": [metric]}):
             body = {**chart.body, "queries": [{**first, **change}]}
             assert client.post(DATA, json=body).status_code == 403
@@ -347,7 +296,9 @@ def test_the_next_call_without_the_option_removes_them(
     with_payloads: Superset, page: Page, run: str, history_url: str
 ) -> None:
     """Without the option neither login, connection, dataset nor chart is there, and no error."""
-    assert "payload" not in bring_up_to_date(with_payloads)
+    done = bring_up_to_date(with_payloads)
+    assert done.returncode == 0, done.stderr
+    assert "payload" not in done.stdout
     assert_absent(with_payloads, history_url)
     shown = open_dashboard(page, with_payloads, "run", run=run)
     assert shown.errors == []

@@ -20,11 +20,9 @@ from tests.browser.dashboards import (
     Superset,
     apply,
     choose,
+    client_of,
     draw,
-    fill_in_form,
-    new_page,
     open_dashboard,
-    session_of,
     sign_in,
 )
 from tests.conftest import ROOT
@@ -59,20 +57,22 @@ def page(browser: Browser, superset: Superset) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def viewer(superset: Superset) -> Iterator[httpx.Client]:
-    """Provide a client with the cookies of a viewer's session.
+def viewer(page: Page, superset: Superset) -> Iterator[httpx.Client]:
+    """Provide a client with the cookies of the viewer's browser.
 
     Superset's older addresses accept no tokens.
     """
-    with session_of(superset, "viewer") as client:
+    with client_of(superset, cookies=page.context.cookies()) as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def admin(superset: Superset) -> Iterator[httpx.Client]:
-    """Provide a client with the cookies of a session of admin's."""
-    with session_of(superset, "admin") as client:
+def admin(browser: Browser, superset: Superset) -> Iterator[httpx.Client]:
+    """Provide a client with the cookies of admin's browser."""
+    page = sign_in(browser, superset)
+    with client_of(superset, cookies=page.context.cookies()) as client:
         yield client
+    page.close()
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +97,6 @@ def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
     open_dashboard(page, superset, "overview")
     page.remove_listener("request", keep)
     return bodies
-
-
-def test_the_form_signs_in(browser: Browser, superset: Superset) -> None:
-    """A name and a password in the form of a browser sign that user in."""
-    page = new_page(browser)
-    fill_in_form(page, superset, "viewer")
-    me = page.request.get(f"{superset.address}/api/v1/me/").json()["result"]
-    page.close()
-    assert me["username"] == "viewer"
 
 
 @pytest.mark.parametrize("name", DASHBOARDS)

@@ -30,7 +30,7 @@ Try it
 
 Check a change
   make check             lint, types, import rules
-  make test              the tests (4 minutes)
+  make test              the tests (5 minutes)
   make test-fast         the unit tests (1 minute)
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)

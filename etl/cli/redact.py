@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from etl.cli.lake_cleaning import LakeReceipt
     from etl.database import Database
     from etl.settings import Settings
-    from etl.transform.redact import Policy
+    from etl.transform.redact import Policy, Redaction
     from etl.transform.scanner import Split
 
 
@@ -176,7 +176,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
                 raise ConfigurationError(
                     f"no redaction rule applies to workflow {one[:80]!r}: nothing was changed"
                 )
-        done, interrupted = asyncio.run(_apply_stored(settings, database, workflow))
+        done, interrupted = asyncio.run(_apply_stored(settings, database, rules, workflow))
         lake = exporting.exported_lake(settings, database) if done.complete else None
         if lake is not None:
             in_lake, runs_in_lake = lake_cleaning.redact(database, lake)
@@ -204,18 +204,14 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
 
 
 async def _apply_stored(
-    settings: Settings, database: Database, workflows: list[str] | None
+    settings: Settings, database: Database, rules: Redaction, workflows: list[str] | None
 ) -> tuple[RedactionReport, int | None]:
-    from etl import maintenance, redacting
+    from etl import maintenance
     from etl.signals import stop_on_signals
 
     with stop_on_signals() as stop:
         report = await maintenance.redact_stored(
-            settings,
-            database,
-            redacting.open_redaction(settings),
-            workflows=workflows,
-            stopped=stop.is_set,
+            settings, database, rules, workflows=workflows, stopped=stop.is_set
         )
         return report, stop.number
 

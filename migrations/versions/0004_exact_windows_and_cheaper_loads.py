@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0004"
 down_revision = "0003"
@@ -32,6 +33,7 @@ def upgrade() -> None:
         statements = (_SQL / f"{name}.sql").read_text()
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
     _lake_queue()
+    _alert_definitions()
     _compress_faster()
 
 
@@ -45,6 +47,22 @@ def _lake_queue() -> None:
             server_default=sa.text("now()"),
             nullable=False,
             comment="When the transaction began.",
+        ),
+        schema="orchestra_etl",
+    )
+
+
+def _alert_definitions() -> None:
+    """Record which definitions of the rules were evaluated, for replicas with other settings."""
+    op.add_column(
+        "alert_evaluation",
+        sa.Column(
+            "definitions",
+            postgresql.JSONB(),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+            comment="The hash of each definition of a rule that was evaluated in the last ten "
+            "minutes, by rule, and when, in seconds since 1970.",
         ),
         schema="orchestra_etl",
     )

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from etl.embedded.postgres import EmbeddedPostgres
-from tests.command_line import Command, command_line
+from etl.simulator.history import History
+from etl.simulator.server import Simulator
+from tests.command_line import Command, Printed, command_line
 
 if TYPE_CHECKING:
     from tests.exported_world import Copies, World
+
+Simulated = tuple[History, Simulator]
 
 
 @pytest.fixture
@@ -24,6 +29,26 @@ def command(
 ) -> Command:
     """Provide the command line with this test's database and no configuration file."""
     return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
+
+
+@pytest.fixture
+def simulated() -> Iterator[Simulated]:
+    """Provide a simulated API with its workflows."""
+    history = History(runs_per_workflow=2, live=0, spacing=timedelta(minutes=20))
+    with Simulator(history, api_key="the-key").in_thread() as simulator:
+        yield history, simulator
+
+
+@pytest.fixture
+def make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Command:
+    """Provide a function that runs one command with a configuration and variables."""
+
+    def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
+        return command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
+
+    return run
 
 
 @pytest.fixture(scope="module")

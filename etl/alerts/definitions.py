@@ -2,7 +2,7 @@
 
 Replicas can have different settings for a while: during a rolling deployment. A rule that a process
 does not have, or has in another form, may be another process's. Its alerts must not end because of
-that. They end once no other definition of the rule has been evaluated for `KEPT`.
+that. They end once no other definition of the rule has been evaluated for a while.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from sqlalchemy import Connection, text
 from etl.alerts.knowledge import Pauses
 from etl.alerts.rules import Rule
 
-KEPT = 600.0
-"""Seconds for which an evaluated definition counts."""
+KEPT = 900.0
+"""Seconds for which a recorded evaluation of a definition counts."""
+RENEWED_AFTER = 300.0
+"""Seconds after which an evaluation is recorded again. Most evaluations then write nothing."""
 
 _Times = Mapping[str, Mapping[str, float]]
-"""By rule and definition: when it was evaluated last, in seconds since 1970, database time."""
+"""By rule and definition: when it was recorded, in seconds since 1970 of the database's clock."""
 
 # Revision 0003 has no column `definitions`.
 _READ = text("SELECT to_jsonb(e) -> 'definitions' FROM orchestra_etl.alert_evaluation AS e")
@@ -46,19 +48,27 @@ class Definitions(msgspec.Struct, frozen=True):
         )
 
     def write(self, connection: Connection, at: datetime) -> None:
-        """Store that this process's definitions were evaluated at this time."""
+        """Record that this process's definitions were evaluated at this time, if that is due."""
         if self.recent is None:
             return
+        now = at.timestamp()
         times = {name: dict(found) for name, found in self.recent.items()}
-        for name, definition in self.own.items():
-            times.setdefault(name, {})[definition] = at.timestamp()
+        due = [
+            (name, definition)
+            for name, definition in self.own.items()
+            if now - times.get(name, {}).get(definition, 0.0) >= RENEWED_AFTER
+        ]
+        if not due:
+            return
+        for name, definition in due:
+            times.setdefault(name, {})[definition] = now
         connection.execute(_WRITE, {"times": msgspec.json.encode(times).decode()})
 
 
 def read(
     connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
 ) -> Definitions:
-    """Return the definitions of the rules, and those evaluated in the `KEPT` seconds before `at`.
+    """Return the definitions of the rules, and those recorded in the `KEPT` seconds before `at`.
 
     A later time than `at` shows that the database's clock was set back; it does not count.
     """

@@ -18,7 +18,7 @@ import msgspec
 from etl.alerts.rules import Rule
 from etl.alerts.verdicts import Verdict
 
-_CONTESTED = "a process with other settings evaluated the rule in the last 10 minutes"
+_CONTESTED = "a process with other settings evaluated the rule in the last 15 minutes"
 
 State = Literal["ok", "pending", "firing", "resolved", "unknown"]
 Kind = Literal["firing", "reminder", "resolved"]

@@ -169,8 +169,8 @@ alert_evaluation = Table(
     column(
         "definitions",
         JSONB,
-        "The hash of each definition of a rule that was evaluated in the last ten minutes, by "
-        "rule, and when, in seconds since 1970.",
+        "The hash of each definition of a rule that was evaluated in the last 15 minutes, by "
+        "rule, and when, in seconds since 1970; up to five minutes too early.",
         nullable=False,
         server_default=text("'{}'::jsonb"),
     ),

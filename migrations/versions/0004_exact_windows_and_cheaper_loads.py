@@ -61,8 +61,8 @@ def _alert_definitions() -> None:
             postgresql.JSONB(),
             server_default=sa.text("'{}'::jsonb"),
             nullable=False,
-            comment="The hash of each definition of a rule that was evaluated in the last ten "
-            "minutes, by rule, and when, in seconds since 1970.",
+            comment="The hash of each definition of a rule that was evaluated in the last 15 "
+            "minutes, by rule, and when, in seconds since 1970; up to five minutes too early.",
         ),
         schema="orchestra_etl",
     )

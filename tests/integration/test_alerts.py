@@ -500,6 +500,29 @@ def test_a_pending_alert_survives_replicas_with_other_settings(
     assert [(one["state"], one["since"]) for one in stored(database_url)] == [("pending", since)]
 
 
+def test_the_record_of_definitions_is_seldom_written(database: Database, database_url: str) -> None:
+    """An evaluation of known definitions writes them again only after some minutes."""
+
+    def recorded() -> float:
+        [found] = query(database_url, "SELECT definitions FROM orchestra_etl.alert_evaluation")
+        [time] = found["definitions"]["r"].values()
+        return float(time)
+
+    evaluate(database, database_url, rule())
+    first = recorded()
+    evaluate(database, database_url, rule())
+    assert recorded() == first
+    query(
+        database_url,
+        "UPDATE orchestra_etl.alert_evaluation SET definitions = jsonb_set(definitions, '{r}',"
+        " (SELECT jsonb_object_agg(key, CAST(value AS float8) - %s)"
+        " FROM jsonb_each(definitions -> 'r')))",
+        definitions.RENEWED_AFTER,
+    )
+    evaluate(database, database_url, rule())
+    assert recorded() > first
+
+
 def test_other_recipients_are_the_same_rule(database: Database, database_url: str) -> None:
     """A change of `notify` or `repeat` does not delay the end of an alert."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")

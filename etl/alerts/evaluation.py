@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +10,6 @@ import msgspec
 from sqlalchemy import Connection
 
 from etl.alerts import definitions, knowledge, states
-from etl.alerts.definitions import Definitions
 from etl.alerts.knowledge import Known, Pauses
 from etl.alerts.measures import Measures, WantedWindows
 from etl.alerts.overdue import overdue
@@ -74,7 +73,7 @@ def evaluate(
     if at is None:
         return EvaluationReport()
     known = definitions.read(connection, rules, pauses, at)
-    report, changes = _evaluated(connection, rules, pauses, at, known)
+    report, changes = _evaluated(connection, rules, pauses, at=at, contested=known.contested)
     states.write(connection, changes, at)
     known.write(connection, at)
     return report
@@ -84,7 +83,7 @@ def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> Ev
     """Return what `evaluate` would find and queue now; write nothing."""
     at = knowledge.now(connection)
     known = definitions.read(connection, rules, pauses, at)
-    return _evaluated(connection, rules, pauses, at, known)[0]
+    return _evaluated(connection, rules, pauses, at=at, contested=known.contested)[0]
 
 
 def judged(
@@ -112,14 +111,14 @@ def _evaluated(
     connection: Connection,
     rules: Sequence[Rule],
     pauses: Pauses,
+    *,
     at: datetime,
-    known_definitions: Definitions,
+    contested: Collection[str],
 ) -> tuple[EvaluationReport, list[Change]]:
     stored: dict[str, dict[str, Alert]] = {}
     for alert in states.read(connection):
         stored.setdefault(alert.rule, {})[alert.subject] = alert
     muted = states.mutes(connection, at)
-    contested = known_definitions.contested
     findings, changes, subjects = [], [], 0
     for rule, known, verdict in judged(connection, rules, pauses, at):
         subjects += 1

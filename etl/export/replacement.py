@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from threading import Lock
 
 from pyiceberg.manifest import ManifestFile
 from pyiceberg.table import Transaction
@@ -34,6 +35,18 @@ class Replacement(_OverwriteFiles):
             io=transaction._table.io,
             snapshot_properties=dict(properties),
         )
+
+    def _build_manifest_evaluator(self, spec_id: int) -> Callable[[ManifestFile], bool]:
+        # It keeps the partitions of the manifest in itself, and pyiceberg's threads share it. One
+        # would find by another's manifest that its own has none of the replaced files.
+        evaluate = super()._build_manifest_evaluator(spec_id)
+        lock = Lock()
+
+        def evaluated(manifest: ManifestFile) -> bool:
+            with lock:
+                return evaluate(manifest)
+
+        return evaluated
 
     def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
         # Manifests that list only files which former snapshots removed would be kept for ever.

@@ -175,6 +175,8 @@ class _Transaction(Transaction):
     @property
     def table_metadata(self) -> TableMetadata:
         """The table's metadata with the changes so far."""
+        if not self._updates:
+            return self._table.metadata
         if self._derived is None or self._derived[0] is not self._updates:
             self._derived = (self._updates, super().table_metadata)
         return self._derived[1]

@@ -10,9 +10,9 @@ from pyiceberg.table import Transaction
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update.snapshot import _ManifestMergeManager, _OverwriteFiles
 
-# The number from which on manifests are merged. Measured with exports of two of 365 days: without
-# merging, a table has 156 manifests after 100 exports and a commit takes 0.46 s; with 20, it takes
-# 0.05 s after 500. Merging each time takes 0.19 s, and 100 manifests make reading slower.
+# Manifests are merged when there are this many. Measured with exports of two of 365 days: without
+# merging, a table has 156 manifests after 100 exports, and a commit takes 0.46 s; with 20, it takes
+# 0.05 s after 500. Merging at each export takes 0.19 s, and 100 manifests make reading slower.
 MOST = 20
 # Bytes of a merged manifest.
 TARGET = 8 << 20
@@ -22,7 +22,7 @@ class Replacement(_OverwriteFiles):
     """An overwrite that merges manifests: pyiceberg merges them for appends alone."""
 
     def __init__(self, transaction: Transaction, properties: Mapping[str, str]) -> None:
-        """Replace no file yet.
+        """Begin a replacement of files; the caller names them before it ends.
 
         Args:
             transaction: of the table.
@@ -37,8 +37,8 @@ class Replacement(_OverwriteFiles):
         )
 
     def _build_manifest_evaluator(self, spec_id: int) -> Callable[[ManifestFile], bool]:
-        # It keeps the partitions of the manifest in itself, and pyiceberg's threads share it. One
-        # would find by another's manifest that its own has none of the replaced files.
+        # The evaluator stores the partitions of its manifest, and pyiceberg's threads share it. A
+        # thread could test another's manifest and miss replaced files: ValidationException.
         evaluate = super()._build_manifest_evaluator(spec_id)
         lock = Lock()
 
@@ -49,7 +49,7 @@ class Replacement(_OverwriteFiles):
         return evaluated
 
     def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
-        # Manifests that list only files which former snapshots removed would be kept for ever.
+        # pyiceberg would keep manifests that list only files which former snapshots removed.
         living = [
             one
             for one in manifests

@@ -231,6 +231,20 @@ assert not {{"pyarrow", "pyiceberg"}} & set(sys.modules)
     assert {path: path.stat().st_mtime_ns for path in world.files()} == before
 
 
+def test_a_day_without_rows_writes_no_file(world: World) -> None:
+    """A replacement by tables without rows leaves no file without rows."""
+    world.run("r")
+    world.export()
+    before = world.files()
+
+    def emptied(connection: Any) -> int:
+        opened = Lake(connection, Destination(str(world.location))).table(lake_tables.RUNS)
+        return opened.replace([opened.schema.empty_table()] * 2, TODAY)
+
+    assert world.database.in_one_snapshot(emptied) == 0
+    assert world.files() == before
+
+
 def test_a_moved_run_and_a_deleted_day_leave_no_row_behind(world: World) -> None:
     """A run that moves is in its new day only; a day without runs has no rows."""
     world.run("moved")

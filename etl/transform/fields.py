@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -88,7 +87,7 @@ class Findings:
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
         """Times at or after this time are implausible."""
         self.dead_letters = DeadLetterBuffer()
-        self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
+        self._drift: dict[tuple[str, DriftKind, str], int] = {}
 
     def reject(
         self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
@@ -105,7 +104,7 @@ class Findings:
         """Count one deviation from the API's description."""
         key = (_label(field), kind, _label(found))
         if key in self._drift or len(self._drift) < _MAX_DRIFT_KINDS:
-            self._drift[key] += 1
+            self._drift[key] = self._drift.get(key, 0) + 1
 
     @property
     def drift(self) -> tuple[Drift, ...]:

@@ -138,4 +138,4 @@ def _json(raw: Raw | UnsetType) -> str | None:
 
 
 def _payload(raw: Raw | UnsetType) -> Payload | None:
-    return None if raw is UNSET else Payload(raw, memoryview(raw).nbytes)
+    return None if raw is UNSET else Payload(raw, len(raw))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -283,19 +282,16 @@ def usable_id(raw: Raw | None) -> str | None:
     return value
 
 
-def pieces_of(members: Members) -> Iterator[bytes | Raw]:
-    """Yield the pieces of a JSON object with these members; values stay byte for byte."""
-    before = b"{"
-    for name, raw in members.items():
-        yield before + (_key(name) if len(name) <= MAX_TEXT_CHARACTERS else _key.__wrapped__(name))
-        yield raw
-        before = b","
-    yield b"}" if members else b"{}"
-
-
 def object_of(members: Members) -> bytes:
     """Return a JSON object with these members; values stay byte for byte."""
-    return b"".join(pieces_of(members))
+    pieces: list[bytes | Raw] = []
+    before = b"{"
+    for name, raw in members.items():
+        key = _key(name) if len(name) <= MAX_TEXT_CHARACTERS else _key.__wrapped__(name)
+        pieces += (before, key, raw)
+        before = b","
+    pieces.append(b"}" if members else b"{}")
+    return b"".join(pieces)
 
 
 @lru_cache(maxsize=256)  # Nearly all names are the API's own field names.

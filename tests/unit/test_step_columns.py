@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 
@@ -125,6 +125,10 @@ def _both_runs(listing: bytes) -> tuple[bool, DecodedRun, DecodedRun]:
     missing=st.sets(st.sampled_from(sorted(RUN.keys() - {"id"})), max_size=3),
     more=st.dictionaries(st.sampled_from(["node_id", "tokens", "Id", ""]), _ODD, max_size=1),
 )
+@example(changed={"status": "hibernating"}, times={}, missing=set(), more={})
+@example(changed={"user_id": "a\0"}, times={}, missing=set(), more={})
+@example(changed={}, times={"start_time": "2025-03-13T02:41:15"}, missing=set(), more={})
+@example(changed={}, times={}, missing=set(), more={"node_id": None})
 def test_any_run_is_the_same_by_both_ways(
     changed: dict[str, Any], times: dict[str, str], missing: set[str], more: dict[str, Any]
 ) -> None:

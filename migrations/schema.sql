@@ -5218,6 +5218,7 @@ CREATE TABLE orchestra_etl.export_state (
     erased_runs bigint DEFAULT 0 NOT NULL,
     exported_at timestamp with time zone,
     activated_at timestamp with time zone DEFAULT now() NOT NULL,
+    collected_at timestamp with time zone,
     CONSTRAINT export_state_one_row_check CHECK ((id = 1))
 );
 COMMENT ON TABLE orchestra_etl.export_state IS 'The export to a lake. While there is no row, no change is queued.';
@@ -5235,6 +5236,7 @@ COMMENT ON COLUMN orchestra_etl.export_state.published IS 'Whether the version h
 COMMENT ON COLUMN orchestra_etl.export_state.erased_runs IS 'How many runs were erased in all when the lake was last searched for erased runs.';
 COMMENT ON COLUMN orchestra_etl.export_state.exported_at IS 'When the last complete export ended; null: none has.';
 COMMENT ON COLUMN orchestra_etl.export_state.activated_at IS 'When changes were first queued.';
+COMMENT ON COLUMN orchestra_etl.export_state.collected_at IS 'When files that the lake no longer needs were last searched for; null: never.';
 
 ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.gaps_id_seq

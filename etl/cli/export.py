@@ -145,7 +145,8 @@ def _print_status(found: LakeStatus) -> None:
 def gc(context: typer.Context, as_json: AsJson = False) -> None:
     """Delete the files that the lake no longer needs.
 
-    `export run` does this, too. Replaced files stay for an hour, for queries that are reading them.
+    `export run` does this, too, at most once an hour. Replaced files stay for at least an hour, for
+    queries that are reading them.
     """
     from etl import app, exporting
 

@@ -26,7 +26,7 @@ class DayDigest:
     """The digest of a day, from the rows of its tables in any order."""
 
     def __init__(self) -> None:
-        """Begin without rows."""
+        """Start with no rows."""
         self._tables: dict[str, tuple[int, int]] = {}
 
     def add(self, table: LakeTable, rows: int, hashes: int) -> None:

@@ -23,7 +23,8 @@ from etl.export.lake_tables import LakeTable
 # Bytes of CSV that are converted at once, unless a single row has more.
 CHUNK = 8 << 20
 
-# From the runs of the day to their steps by the index: other plans read every step of every day.
+# These settings make PostgreSQL find the steps of a day's runs by an index. Other plans read the
+# steps of all days.
 _PLAN = text("""
     SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
            set_config('enable_mergejoin', 'off', true), set_config('jit', 'off', true)
@@ -52,14 +53,14 @@ def read(
         table: the table of the lake.
         schema: its Arrow schema.
         day: the day; None for a whole table.
-        digest: the rows are added to it as they are read.
+        digest: receives the rows as they are read.
     """
     query, names = table.query, schema.names
     versions = "version" if digest is not None and table.version is not None else None
     if versions:
         query, names = table.query_with_version, [*names, versions]
     options = csv.ConvertOptions(
-        # PostgreSQL has checked that.
+        # PostgreSQL stores only valid UTF-8.
         check_utf8=False,
         # Bytes arrive as hexadecimal digits.
         column_types={
@@ -122,8 +123,7 @@ def _chunks(connection: Connection, query: str, values: Mapping[str, Any]) -> It
 def _read_rows(connection: pq.abc.PGconn, rows: io.BytesIO) -> PQGen[bool]:
     """Add about `CHUNK` bytes of rows; return whether there are more.
 
-    psycopg's own way, a wait and an object for each row, would take longer than all other work
-    here.
+    psycopg waits and makes an object for each row. That would take longer than all other work here.
     """
     size = 0
     while size < CHUNK:

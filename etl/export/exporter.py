@@ -20,7 +20,15 @@ from sqlalchemy import Connection
 
 from etl.database import Database
 from etl.errors import LakeError
-from etl.export import changes, completeness, erased_runs, origin, state, whole_tables
+from etl.export import (
+    changes,
+    completeness,
+    erased_runs,
+    origin,
+    publication,
+    state,
+    whole_tables,
+)
 from etl.export.destination import Destination
 from etl.export.lake_tables import definition
 from etl.export.progress import ExportPart, Progress
@@ -115,8 +123,7 @@ def run(
             done.busy, done.complete = True, False
             return done
         if found.lake is not None:
-            found.lake.publish()
-            database.transaction(state.record_published)
+            publication.publish(database, found.lake)
         done.days += len(found.days)
         if payloads != destination.payloads:
             written.update(found.days)
@@ -148,6 +155,7 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
 
 def _restart(connection: Connection, *, destination: Destination, reason: str) -> None:
     """Go on from what the lake holds, and queue every day."""
+    state.allow_idle(connection)
     from etl.export import attachment
 
     log.warning("export_restarted", reason=f"{reason}: every day is exported again")
@@ -159,6 +167,7 @@ def _begin_new(
     connection: Connection, destination: Destination, before: ExportState | None, *, full: bool
 ) -> None:
     """Begin a lake at a place where there is none."""
+    state.allow_idle(connection)
     from etl.export import attachment
 
     if before is not None and before.archived_runs and not full:

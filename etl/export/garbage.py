@@ -18,14 +18,17 @@ from pyiceberg.table import Table
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.export import state
+from etl.export import publication, state
 from etl.export.destination import Destination
 from etl.export.lake import Lake, version_hint_of
 from etl.export.lake_tables import WHOLE_TABLES, day_tables
+from etl.export.state import ExportState
 from etl.export.store import reported
 
 # Seconds for which replaced files stay, for queries that are reading them.
 KEEP = 3600.0
+# Seconds after which an export searches again: a search reads every manifest.
+PAUSE = 3600.0
 
 _TABLES = "|".join(one.name for one in (*day_tables(payloads=True), *WHOLE_TABLES))
 # Only what the export itself may have written; the folder can contain other files.
@@ -59,8 +62,7 @@ def run(database: Database, destination: Destination, *, keep: float = KEEP) -> 
     lake = database.in_one_snapshot(partial(_expire, destination=destination, keep=keep))
     if lake is None:
         return None
-    lake.publish()
-    database.transaction(state.record_published)
+    publication.publish(database, lake)
     return database.in_one_snapshot(partial(_collect, destination=destination))
 
 
@@ -76,21 +78,37 @@ def _expire(connection: Connection, *, destination: Destination, keep: float) ->
 
 
 def _collect(connection: Connection, *, destination: Destination) -> Garbage | None:
-    if state.hold(connection) is None:
+    held = state.hold(connection)
+    if held is None:
         return None
     with reported(destination.location):
-        return collect(Lake(connection, destination))
+        lake = Lake(connection, destination)
+        if not held.published:
+            lake.open_all()
+            lake.publish()
+            state.record_published(connection)
+        return collect(connection, lake, held)
 
 
-def collect(lake: Lake) -> Garbage:
+def is_due(held: ExportState) -> bool:
+    """Return whether an export has to search."""
+    last = held.collected_at or None
+    # A clock that was set back must not put the search off.
+    return last is None or not 0 <= (datetime.now(UTC) - last).total_seconds() < PAUSE
+
+
+def collect(connection: Connection, lake: Lake, held: ExportState) -> Garbage:
     """Delete the files that no snapshot of the lake's tables needs.
 
     Args:
-        lake: as it is committed, in a transaction that holds the export's lock.
+        connection: in a transaction that holds the export's lock.
+        lake: as it is committed.
+        held: the state of the export.
     """
     used = {lake.store.path(one) for table in lake.tables() for one in _used(table)}
     found = [one for one in lake.store.files() if _OWN.search(one.path) and one.path not in used]
     lake.store.delete(found)
+    state.record_collected(connection, held, datetime.now(UTC))
     return Garbage(len(found), sum(one.size for one in found))
 
 

@@ -20,6 +20,7 @@ from etl.export.destination import Destination
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables
 from etl.export.parquet_files import write
 from etl.export.replacement import Replacement
+from etl.export.state import allow_idle
 from etl.export.store import Store, reported
 
 
@@ -27,6 +28,7 @@ class Lake:
     """The lake's tables in one transaction; nothing changes before `commit`."""
 
     def __init__(self, connection: Connection, destination: Destination) -> None:
+        allow_idle(connection)
         self._catalog = TransactionCatalog(connection)
         self._destination = destination
         self._open: dict[str, OpenTable] = {}
@@ -78,6 +80,11 @@ class Lake:
             for name, one in self._open.items()
         }
         return {name: snapshot for name, snapshot in found.items() if snapshot is not None}
+
+    @property
+    def metadata(self) -> set[str]:
+        """The files that describe the opened tables."""
+        return {one.table.metadata_location for one in self._open.values()}
 
     def publish(self) -> None:
         """Write the version hints, by which readers without the catalog find the opened tables.
@@ -168,6 +175,8 @@ class _Transaction(Transaction):
     @property
     def table_metadata(self) -> TableMetadata:
         """The table's metadata with the changes so far."""
+        if not self._updates:
+            return self._table.metadata
         if self._derived is None or self._derived[0] is not self._updates:
             self._derived = (self._updates, super().table_metadata)
         return self._derived[1]

@@ -97,6 +97,8 @@ def _row_groups(rows: Iterable[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
     size = 0
     for one in rows:
+        if not one.num_rows:
+            continue
         waiting.append(one)
         size += one.nbytes
         if size >= ROW_GROUP:

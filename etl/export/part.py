@@ -48,7 +48,7 @@ def export(
         held: the state as the last commit left it.
         queued: the days, in the order in which to export them.
         payloads: whether to write the tables of payloads; without them, the days stay queued.
-        is_first: whether to collect what earlier exports left.
+        is_first: whether it may search for what earlier exports left.
         is_over: called after each day; True leaves the others to the next part.
         on_days: see `Progress`.
 
@@ -60,8 +60,8 @@ def export(
         if not held.published:
             lake.open_all()
             lake.publish()
-        if is_first:
-            garbage.collect(lake)
+        if is_first and garbage.is_due(held):
+            garbage.collect(connection, lake, held)
         written = _write_days(
             connection,
             lake,

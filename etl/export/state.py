@@ -48,6 +48,8 @@ class ExportState(msgspec.Struct, frozen=True):
     """The runs that only the lake has."""
     erased_runs: int
     """The runs that were erased in all when the lake was last searched for erased runs."""
+    collected_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
+    """When garbage was last searched for; None: never. Unset: the schema cannot hold it yet."""
 
     def is_at(self, destination: Destination) -> bool:
         """Whether this is the lake at that place."""
@@ -59,13 +61,18 @@ def read(connection: Connection) -> ExportState | None:
     return _state(connection.execute(_FIND).mappings().one_or_none())
 
 
+def allow_idle(connection: Connection) -> None:
+    """Allow a transaction to be idle for an hour, while files are read, written or imported."""
+    connection.execute(_MAY_BE_IDLE)
+
+
 def hold(connection: Connection) -> ExportState | None:
     """Return the state, locked until the transaction ends; None if another process holds it.
 
     The transaction may then take hours, and be idle while files are written.
     """
     allow_long(connection)
-    connection.execute(_MAY_BE_IDLE)
+    allow_idle(connection)
     return _state(connection.execute(_HOLD).mappings().one_or_none())
 
 
@@ -111,6 +118,7 @@ _RECORD = text("""
 
 _UNPUBLISHED = text("UPDATE orchestra_etl.export_state SET published = false WHERE id = 1")
 _PUBLISHED = text("UPDATE orchestra_etl.export_state SET published = true WHERE id = 1")
+_COLLECTED = text("UPDATE orchestra_etl.export_state SET collected_at = :time WHERE id = 1")
 
 
 def activate(connection: Connection, destination: Destination) -> None:
@@ -126,6 +134,7 @@ def activate(connection: Connection, destination: Destination) -> None:
         forgotten = _FORGET_PAYLOADS if before.is_at(destination) else _FORGET
         for statement in forgotten:
             connection.execute(statement)
+        record_collected(connection, before, None)
     connection.execute(
         _ACTIVATE,
         {
@@ -169,3 +178,12 @@ def record_unpublished(connection: Connection) -> None:
 def record_published(connection: Connection) -> None:
     """Record that the version hints name the last commit."""
     connection.execute(_PUBLISHED)
+
+
+def record_collected(connection: Connection, held: ExportState, time: datetime | None) -> None:
+    """Record when garbage was searched for; None makes the next export search.
+
+    Before revision 0004, the state has no place for it, and every export searches.
+    """
+    if held.collected_at is not msgspec.UNSET:
+        connection.execute(_COLLECTED, {"time": time})

@@ -166,6 +166,11 @@ export_state = Table(
     ),
     column("exported_at", Time, "When the last complete export ended; null: none has."),
     now("activated_at", "When changes were first queued."),
+    column(
+        "collected_at",
+        Time,
+        "When files that the lake no longer needs were last searched for; null: never.",
+    ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="The export to a lake. While there is no row, no change is queued.",

@@ -33,6 +33,7 @@ def upgrade() -> None:
         statements = (_SQL / f"{name}.sql").read_text()
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
     _lake_queue()
+    _lake_garbage()
     _alert_definitions()
     _compress_faster()
 
@@ -47,6 +48,18 @@ def _lake_queue() -> None:
             server_default=sa.text("now()"),
             nullable=False,
             comment="When the transaction began.",
+        ),
+        schema="orchestra_etl",
+    )
+
+
+def _lake_garbage() -> None:
+    op.add_column(
+        "export_state",
+        sa.Column(
+            "collected_at",
+            sa.DateTime(timezone=True),
+            comment="When files that the lake no longer needs were last searched for; null: never.",
         ),
         schema="orchestra_etl",
     )

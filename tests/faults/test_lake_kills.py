@@ -21,6 +21,8 @@ from tests.faults.suite import Fault
 from tests.support import query
 
 POINTS = "tests.faults.fail_points:install_lake"
+# As if the last search for garbage were long ago, so that the next export searches and deletes.
+SEARCH_AGAIN = "UPDATE orchestra_etl.export_state SET collected_at = NULL"
 LOCATIONS = """
     SELECT table_name AS name, metadata_location AS location FROM orchestra_etl.iceberg_tables
 """
@@ -62,6 +64,7 @@ def test_an_export_killed_at_every_point(
     def killed_at(point: str, *without: str) -> tuple[int, list[str]]:
         nonlocal stored
         export.add_runs(4)
+        query(database_url, SEARCH_AGAIN)
         before, stored = stored, stored + 4
         status = export("run", without=without, install=POINTS, FAIL_POINT=point)
         problems = _problems(export, before, stored)
@@ -73,10 +76,12 @@ def test_an_export_killed_at_every_point(
 
     export.add_runs(4)
     stored += 4
+    query(database_url, SEARCH_AGAIN)
     assert export("run", install=POINTS, FAIL_POINTS_LOG=str(record)) == 0
     points = passed(record)
     assert {one.partition("#")[0] for one in points} >= {
         "before commit of exporter._export", "after OpenTable.commit", "before OpenTable.publish",
+        "before Store.delete",
     }, points  # fmt: skip
     for point in points:
         status, problems = killed_at(point)
@@ -92,6 +97,7 @@ def test_an_export_killed_at_every_point(
 def after_two_exports(export: Exporter, *without: str) -> list[str]:
     """Run two exports at once, the second one while the first one has files but no commit."""
     export.add_runs(8)
+    query(export.url, SEARCH_AGAIN)
     guards = ["slow_commits", *without]
     with export.started("run", without=guards) as first:
         time.sleep(0.7)

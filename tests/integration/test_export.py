@@ -10,21 +10,24 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import psycopg
 import pytest
+from pyiceberg.expressions import visitors
 from sqlalchemy import text
 
 from etl.database import Database
 from etl.errors import LakeError
-from etl.export import exporter, garbage, lake_tables, replacement
+from etl.export import attachment, exporter, garbage, lake_tables, publication, replacement
 from etl.export.catalog import TransactionCatalog
 from etl.export.destination import Destination
 from etl.export.exporter import ExportReport
 from etl.export.lake import Lake
 from etl.export.lake_tables import Column, LakeTable
 from etl.export.verify import VerifyReport, verify
+from etl.schema import upgrade
 from tests import lake_reader
 from tests.command_line import Command
 from tests.support import query
@@ -228,6 +231,20 @@ assert not {{"pyarrow", "pyiceberg"}} & set(sys.modules)
     assert {path: path.stat().st_mtime_ns for path in world.files()} == before
 
 
+def test_a_day_without_rows_writes_no_file(world: World) -> None:
+    """A replacement by tables without rows leaves no file without rows."""
+    world.run("r")
+    world.export()
+    before = world.files()
+
+    def emptied(connection: Any) -> int:
+        opened = Lake(connection, Destination(str(world.location))).table(lake_tables.RUNS)
+        return opened.replace([opened.schema.empty_table()] * 2, TODAY)
+
+    assert world.database.in_one_snapshot(emptied) == 0
+    assert world.files() == before
+
+
 def test_a_moved_run_and_a_deleted_day_leave_no_row_behind(world: World) -> None:
     """A run that moves is in its new day only; a day without runs has no rows."""
     world.run("moved")
@@ -371,6 +388,64 @@ def test_an_unpublished_commit_is_published_by_the_next_export(
     assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
 
 
+def test_a_slow_publication_never_hides_a_newer_commit(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version hints of a commit are not written after those of the next one."""
+    world.run("first")
+    world.export()
+    publish = publication.publish
+
+    def slow(database: Database, lake: Lake) -> None:
+        monkeypatch.setattr(publication, "publish", publish)
+        world.run("third")
+        world.export()
+        publish(database, lake)
+
+    world.run("second")
+    monkeypatch.setattr(publication, "publish", slow)
+    world.export()
+    assert [row["id"] for row in world.rows("runs")] == ["first", "second", "third"]
+    assert world.export().days == 0
+    assert world.verified().days == 1
+
+
+def test_threads_find_every_replaced_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyiceberg's threads read several manifests at once, and each finds the files of its own."""
+    days = [TODAY - timedelta(days=number) for number in range(6)]
+    for day in days:
+        world.run(f"run of {day}", day)
+        world.export()
+    compare = visitors._ManifestEvalVisitor.visit_equal
+
+    def slow(self: Any, **arguments: Any) -> bool:
+        sleep(0.01)
+        return compare(self, **arguments)
+
+    monkeypatch.setattr(visitors._ManifestEvalVisitor, "visit_equal", slow)
+    for day in reversed(days):
+        query(world.url, "UPDATE orchestra.runs SET status = 'x' WHERE id = %s", f"run of {day}")
+        assert world.export().days == 1
+    assert world.verified().days == 6
+
+
+def test_a_slow_store_breaks_no_transaction(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The database does not end a transaction that waits for a new lake's store."""
+    monkeypatch.setattr("etl.database.IDLE_IN_TRANSACTION", 0.2)
+    check = attachment.check_new
+
+    def slow(destination: Destination) -> None:
+        sleep(0.6)
+        check(destination)
+
+    monkeypatch.setattr(attachment, "check_new", slow)
+    world.database = Database(world.url, patience=5)
+    world.run("r")
+    assert world.export().days == 1
+
+
 def test_a_second_exporter_does_nothing_and_says_so(world: World, command: Command) -> None:
     """While another process holds the export's lock, an export writes nothing and reports that."""
     world.run("r")
@@ -419,15 +494,34 @@ def test_garbage_is_what_no_table_needs(world: World) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     world.export(full=True)
+    # The first export has searched a moment ago.
+    assert all(path.exists() for path in orphans)
+    query(
+        world.url,
+        "UPDATE orchestra_etl.export_state SET collected_at = collected_at - interval '61 minutes'",
+    )
+    world.export(full=True)
     assert not any(path.exists() for path in orphans)
     assert all(path.exists() for path in others)
     old = len(lake_reader.table(world.location, "runs").metadata.snapshots)
     done = garbage.run(world.database, Destination(str(world.location)), keep=0.0)
     assert done is not None
     assert done.files > 0
-    assert (old, len(lake_reader.table(world.location, "runs").metadata.snapshots)) == (2, 1)
+    assert (old, len(lake_reader.table(world.location, "runs").metadata.snapshots)) == (3, 1)
     assert [row["id"] for row in world.rows("runs")] == ["r"]
     assert len(list((folder / "runs").rglob("*.parquet"))) == 1
+
+
+def test_an_export_before_revision_0004(tmp_path: Path, empty_database_url: str) -> None:
+    """A new program exports from a schema that cannot record when garbage was searched for."""
+    upgrade(empty_database_url, revision="0003")
+    world = World(tmp_path, empty_database_url)
+    world.run("r")
+    for payloads in (False, True, False):
+        assert world.export(payloads=payloads).days == 1
+    assert garbage.run(world.database, Destination(str(world.location))) is not None
+    assert not list(world.location.rglob("*/step_payloads/data/**/*.parquet"))
+    world.database.close()
 
 
 def test_payloads_leave_the_lake_when_they_are_switched_off(world: World) -> None:

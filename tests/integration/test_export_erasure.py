@@ -222,6 +222,7 @@ def test_a_redaction_reaches_every_file_of_the_lake(world: World, redacting: Com
 STORED = ("runs", "run_payloads", "steps", "inputs", "outputs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redacting", [FINER_RULES], indirect=True)
 def test_the_lake_and_postgresql_are_redacted_alike(
     world: World, redacting: Command, tmp_path: Path

@@ -14,7 +14,7 @@ from etl.export.verify import VerifyReport, verify
 from tests import lake_reader as lake
 from tests.command_line import command_line
 from tests.exported_world import World
-from tests.support import configuration, environment, query
+from tests.support import configuration, environment, query, slow
 
 RUNS = 4
 
@@ -42,7 +42,7 @@ def _unseen(world: World, statement: str) -> None:
         writer.execute(statement)
 
 
-@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("deep", [*slow(False), True])
 def test_a_lake_that_matches_is_found_to_match(world: World, deep: bool) -> None:
     """After an export, everything agrees; also after retention, and the next export."""
     days = _days(world)

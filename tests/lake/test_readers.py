@@ -23,7 +23,7 @@ APART = {
     "steps": {"extra", "step_metadata"},
     "workflow_versions": {"graph"},
 }
-"""Columns with content, which these tables leave out in the lake."""
+"""Columns with content: the lake has them only in the tables of payloads."""
 
 VIEWS = {
     "run_summary": "run_id",
@@ -35,7 +35,7 @@ VIEWS = {
     "open_runs": "run_id",
     "cost_differences": "step_id",
 }
-"""The views that DuckDB has, too, and an order of their rows."""
+"""The views that DuckDB also has, each with an order of its rows."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The lake on an object store: the same export, read by path, with errors that say what to do."""
+"""The lake on an object store: exports, reads by path, and errors of the store."""
 
 from __future__ import annotations
 
@@ -130,6 +130,7 @@ def test_a_changed_day_and_its_garbage(world: World, store: Store, lake: Lake) -
             file.write(b"of no table")
 
     lake.export("run")
+    lake.export("gc")
 
     after = store.objects()
     assert any("/steps/data/" in path for path in after - before)

@@ -354,15 +354,21 @@ def write_page(
         ).all()
         new = sum(row.inserted for row in rows)
         changed = sum(row.reopened and not row.inserted for row in rows)
-        # A run that retention would not store is not lost, so it gets no dead letter.
-        wanted = {
-            run.id: run.listing for run in by_id.values() if not _is_beyond(run, own.run_horizon)
-        }
-        conflicting = conflicts.record_listed(
-            connection, sweep.workflow_id, wanted, since=requested_at
-        )
-        if reconcile:
-            repaired = repairs.request_reread(connection, sweep.workflow_id, by_id, requested_at)
+        # A run that this page has entered is neither missing nor another workflow's.
+        if new < len(by_id):
+            # A run that retention would not store is not lost, so it gets no dead letter.
+            wanted = {
+                run.id: run.listing
+                for run in by_id.values()
+                if not _is_beyond(run, own.run_horizon)
+            }
+            conflicting = conflicts.record_listed(
+                connection, sweep.workflow_id, wanted, since=requested_at
+            )
+            if reconcile:
+                repaired = repairs.request_reread(
+                    connection, sweep.workflow_id, by_id, requested_at
+                )
     new += len(buried)
     if completion is not None:
         if completion.gap is not None:

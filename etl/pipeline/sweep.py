@@ -229,7 +229,12 @@ class Sweeper:
                     )
                     report.whole_list = True
                 ids = [run.id for run in page.runs]
-                members = await self._run(partial(sweeps.members, sweep=begun, run_ids=ids))
+                # Only complete sweeps make members.
+                members = (
+                    await self._run(partial(sweeps.members, sweep=begun, run_ids=ids))
+                    if begun.last_complete is not None
+                    else set[str]()
+                )
                 walker.receive(page.rows, members)
                 if not walker.last_is_listed:
                     page = DecodedPage(())

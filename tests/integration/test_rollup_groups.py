@@ -278,3 +278,25 @@ def test_a_step_beside_a_run_that_moves(database: Database, database_url: str) -
         {"soft_failed": 1}
     ]
     assert database.transaction(verification.verify).ok
+
+
+def test_a_refresh_can_leave_out_days_that_just_changed(
+    database: Database, database_url: str
+) -> None:
+    """With `settled`, a day of which one hour has just changed stays queued as a whole."""
+    first = MONTHS_AGO.replace(hour=1)
+    changing, before = first + timedelta(hours=1), first - timedelta(days=1)
+    for start in (first, changing, before):
+        enter(database_url, f"run {start}", start, start)
+        add(database_url, f"run {start}", f"step {start}", start)
+    query(
+        database_url,
+        "UPDATE orchestra_etl.changed_groups SET queued_at = now() - interval '1 hour'"
+        " WHERE hour <> %s",
+        changing.replace(minute=0),
+    )
+    assert rollups.drain(database, settled=1800.0).waiting == 0
+    assert set(hours(database_url, "succeeded")) == {before.replace(minute=0)}
+
+    rollups.drain(database)
+    assert len(hours(database_url, "succeeded")) == 3

@@ -102,7 +102,7 @@ test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 
 # Distributed by file, because each file has its own server; the longest files first.
 faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults --numprocesses $(or $(WORKERS),3) --dist loadfile \
+	$(BIN)/python -m pytest tests/faults --numprocesses $(or $(WORKERS),4) --dist loadfile \
 		--no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/installed

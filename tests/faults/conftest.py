@@ -20,7 +20,10 @@ from tests.faults.canaries import Canaries
 from tests.faults.suite import Fault, table
 
 _faults: dict[int, Fault] = {}
-FIRST = ("test_soak.py", "test_black_hole.py", "test_database_faults.py")
+FIRST = (
+    "test_changing_lists.py", "test_fail_points.py", "test_lake_stores.py",
+    "test_database_faults.py", "test_processes.py", "test_soak.py",
+)  # fmt: skip
 """The slowest files, which start first so that no worker runs one of them alone at the end."""
 
 
@@ -45,7 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Create the record of every fault in each worker, and put the slowest files first."""
     for item in items:
         _fault_of(item)
-    items.sort(key=lambda item: item.path.name not in FIRST)
+    order = {name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(FIRST)))
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -236,14 +236,16 @@ class Database:
 
     def _repeated(self, engine: Engine, work: Callable[[Connection], T]) -> T:
         pause = 0.05
-        # Since the first failure, and not since the first attempt: if the machine was suspended
-        # during the attempt, the failed unit still has its whole patience.
+        # If the machine was suspended while a unit was at work, the unit still has its whole
+        # patience. The time of an attempt that never got a connection counts.
         failing_since: float | None = None
         away_since: float | None = None
         while True:
             tried = time.monotonic()
+            connected = False
             try:
                 with self._in_use(), engine.begin() as connection:
+                    connected = True
                     return work(connection)
             except (psycopg.Error, SQLAlchemyError) as error:
                 code = sqlstate(error)
@@ -261,8 +263,9 @@ class Database:
                 if found.permanent:
                     raise ConnectionRefused(problem) from None
                 failed = time.monotonic()
-                failing_since = failing_since or failed
-                away_since = (away_since or failed) if found.unavailable else None
+                since = failed if connected else tried
+                failing_since = failing_since or since
+                away_since = (away_since or since) if found.unavailable else None
                 give_up = (
                     failing_since + self._patience
                     if away_since is None

@@ -95,8 +95,8 @@ class Database:
             statement_timeout: seconds a statement may take; 0 is no limit. If the server has not
                 responded `SILENCE` seconds after that, the connection is closed.
             lock_timeout: seconds a statement may wait for a lock.
-            patience: seconds for which a unit of work is retried before `DatabaseUnavailable` is
-                raised.
+            patience: seconds after its first failure for which a unit of work is retried before
+                `DatabaseUnavailable` is raised.
             outage_patience: the same while the whole database is unavailable or read-only; None:
                 as `patience`.
             pool_size: the most connections kept open.
@@ -235,7 +235,10 @@ class Database:
         )
 
     def _repeated(self, engine: Engine, work: Callable[[Connection], T]) -> T:
-        began, pause = time.monotonic(), 0.05
+        pause = 0.05
+        # Since the first failure, and not since the first attempt: if the machine was suspended
+        # during the attempt, the failed unit still has its whole patience.
+        failing_since: float | None = None
         away_since: float | None = None
         while True:
             tried = time.monotonic()
@@ -257,15 +260,17 @@ class Database:
                 problem = self._note(found)
                 if found.permanent:
                     raise ConnectionRefused(problem) from None
-                away_since = (away_since or tried) if found.unavailable else None
+                failed = time.monotonic()
+                failing_since = failing_since or failed
+                away_since = (away_since or failed) if found.unavailable else None
                 give_up = (
-                    began + self._patience
+                    failing_since + self._patience
                     if away_since is None
                     else away_since + self._outage_patience
                 )
                 # Without a response, the next attempt takes as long as this one did.
-                next_end = time.monotonic() + pause
-                next_end += time.monotonic() - tried if found.problem == SILENT.problem else 0.0
+                next_end = failed + pause
+                next_end += failed - tried if found.problem == SILENT.problem else 0.0
                 if next_end > min(give_up, self._end):
                     raise DatabaseUnavailable(problem) from None
             if self._ending.is_set():

@@ -51,6 +51,8 @@ class DeadLetterBuffer:
 
     def letters(self) -> tuple[Rejected, ...]:
         """Return the dead letters: first those kept one by one, in the response's order."""
+        if not self._letters and not self._others:
+            return ()
         alike = (others.letter(key[0]) for key, others in self._alike.items() if others.count)
         return (
             *self._letters,

@@ -24,17 +24,25 @@ T = TypeVar("T")
 
 
 async def refresh_rollups(
-    settings: Settings, database: Database, stopped: Callable[[], bool] = lambda: False
+    settings: Settings,
+    database: Database,
+    stopped: Callable[[], bool] = lambda: False,
+    *,
+    settled: float = 0.0,
 ) -> rollups.RefreshReport:
     """Bring the rollups up to date with the steps, and the prices with the models, in a thread.
 
-    The work ends early once `stopped` returns True.
+    The work ends early once `stopped` returns True. Days that have changed in the last `settled`
+    seconds are left out.
 
     Raises:
         DatabaseError: the database cannot be used.
     """
     return await _priced(
-        settings, database, partial(rollups.drain, database, stopped=stopped), stopped
+        settings,
+        database,
+        partial(rollups.drain, database, settled=settled, stopped=stopped),
+        stopped,
     )
 
 

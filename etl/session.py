@@ -77,7 +77,9 @@ def settings(
         "CASE WHEN current_setting('is_superuser') = 'on' "
         f"THEN set_config('log_error_verbosity', 'terse', {scope}) END"
     )
+    # One column for all settings: this query begins each transaction, and the client prepares every
+    # column of a result.
     return text(
-        f"SELECT {', '.join(parts)}, "
+        f"SELECT cardinality(ARRAY[{', '.join(parts)}]), "
         "current_setting('transaction_read_only') = 'on' AS read_only, pg_backend_pid() AS pid"
     )

@@ -5053,11 +5053,13 @@ COMMENT ON COLUMN orchestra_etl.alembic_version.oldest_program IS 'Head revision
 CREATE TABLE orchestra_etl.alert_evaluation (
     id smallint NOT NULL,
     evaluated_at timestamp with time zone,
+    definitions jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT alert_evaluation_one_row_check CHECK ((id = 1))
 );
 COMMENT ON TABLE orchestra_etl.alert_evaluation IS 'When the alerts were last evaluated. A process locks the row while it evaluates.';
 COMMENT ON COLUMN orchestra_etl.alert_evaluation.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.alert_evaluation.evaluated_at IS 'When the rules were last evaluated.';
+COMMENT ON COLUMN orchestra_etl.alert_evaluation.definitions IS 'The hash of each definition of a rule that was evaluated in the last 15 minutes, by rule, and when, in seconds since 1970; up to five minutes too early.';
 
 CREATE TABLE orchestra_etl.alert_mutes (
     rule text NOT NULL,

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, settings
 from psycopg import sql
 
 from etl.embedded.postgres import EmbeddedPostgres
-from tests.postgres_fixture import new_home
+from tests.postgres_fixture import memory, new_home
 from tests.support import kept_sessions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +36,10 @@ _administration: dict[Path, psycopg.Connection[tuple[object, ...]]] = {}
 
 # A command that opens the default database by mistake fails, instead of using this user's own data.
 os.environ["ORCHESTRA_ETL_HOME"] = f"{os.devnull}/home"
+
+# `tmp_path` is in memory, like the servers' folders.
+if (_memory := memory()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_memory))
 
 # The duration of an example depends on the machine's other users.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])

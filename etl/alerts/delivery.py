@@ -145,7 +145,13 @@ class Courier:
 
     async def deliver_all(self, stop: asyncio.Event | None = None) -> list[Delivery]:
         """Deliver to every channel what is due, side by side (see `deliver`)."""
-        done = await asyncio.gather(*(self.deliver(one, stop) for one in self.channels))
+        tasks = [asyncio.create_task(self.deliver(one, stop)) for one in self.channels]
+        try:
+            done = await asyncio.gather(*tasks)
+        finally:
+            # The error of one channel must leave no other at work.
+            for task in tasks:
+                task.cancel()
         return [one for deliveries in done for one in deliveries]
 
     async def deliver(self, channel: str, stop: asyncio.Event | None = None) -> list[Delivery]:
@@ -167,8 +173,12 @@ class Courier:
             if claimed is None:
                 break
             attempt = asyncio.create_task(self._attempt(claimed))
-            if not await _finished(attempt, stop):
+            try:
+                finished = await _finished(attempt, stop)
+            finally:
+                # Without effect if it is finished.
                 attempt.cancel()
+            if not finished:
                 await self._release(claimed)
                 break
             done.append(attempt.result())

@@ -9,13 +9,14 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
-from etl.alerts import knowledge, states
+from etl.alerts import definitions, knowledge, states
+from etl.alerts.definitions import Definitions
 from etl.alerts.knowledge import Known, Pauses
 from etl.alerts.measures import Measures, WantedWindows
 from etl.alerts.overdue import overdue
 from etl.alerts.rules import OF_CALLS, QUANTILES, WEEKS, WITHOUT_WINDOW, Rule
 from etl.alerts.states import Change
-from etl.alerts.transitions import Alert, Notice, Transition, end, follow
+from etl.alerts.transitions import Alert, Notice, Transition, end, follow, keep
 from etl.alerts.verdicts import Judge, Question, Verdict, Windows, is_complete
 
 # Seconds between two evaluations by services; a little less than their tick of a minute.
@@ -61,7 +62,8 @@ def evaluate(
 
     Args:
         connection: in a READ COMMITTED transaction; the schema has the tables of the alerts.
-        rules: all rules of the configuration; the states of other rules end.
+        rules: all rules of the configuration; the states of other rules end, once no process has
+            evaluated them for a while (`definitions`).
         pauses: the workflows to be evaluated, and how often they are swept.
         every: do nothing if the last evaluation was less than this many seconds ago.
         wait: whether to wait for another process that evaluates, to evaluate the newest data.
@@ -71,14 +73,18 @@ def evaluate(
     at = states.claim(connection, every=every, wait=wait)
     if at is None:
         return EvaluationReport()
-    report, changes = _evaluated(connection, rules, pauses, at)
+    known = definitions.read(connection, rules, pauses, at)
+    report, changes = _evaluated(connection, rules, pauses, at, known)
     states.write(connection, changes, at)
+    known.write(connection, at)
     return report
 
 
 def preview(connection: Connection, rules: Sequence[Rule], pauses: Pauses) -> EvaluationReport:
     """Return what `evaluate` would find and queue now; write nothing."""
-    return _evaluated(connection, rules, pauses, knowledge.now(connection))[0]
+    at = knowledge.now(connection)
+    known = definitions.read(connection, rules, pauses, at)
+    return _evaluated(connection, rules, pauses, at, known)[0]
 
 
 def judged(
@@ -103,12 +109,17 @@ def judged(
 
 
 def _evaluated(
-    connection: Connection, rules: Sequence[Rule], pauses: Pauses, at: datetime
+    connection: Connection,
+    rules: Sequence[Rule],
+    pauses: Pauses,
+    at: datetime,
+    known_definitions: Definitions,
 ) -> tuple[EvaluationReport, list[Change]]:
     stored: dict[str, dict[str, Alert]] = {}
     for alert in states.read(connection):
         stored.setdefault(alert.rule, {})[alert.subject] = alert
     muted = states.mutes(connection, at)
+    contested = known_definitions.contested
     findings, changes, subjects = [], [], 0
     for rule, known, verdict in judged(connection, rules, pauses, at):
         subjects += 1
@@ -116,7 +127,15 @@ def _evaluated(
         before = own.pop(rule.subject(known.id), None) if own else None
         if verdict.is_breached is False and before is None:
             continue
-        after = follow(before, rule, known.id, verdict=verdict, at=at, is_muted=rule.name in muted)
+        after = follow(
+            before,
+            rule,
+            known.id,
+            verdict=verdict,
+            at=at,
+            is_muted=rule.name in muted,
+            is_contested=rule.name in contested,
+        )
         contents = _contents(after, _content(rule, known, verdict))
         if after.alert is not None:
             findings.append(AlertFinding(after.alert, known.name, after.messages, contents))
@@ -125,7 +144,7 @@ def _evaluated(
     rest = [alert for own in stored.values() for alert in own.values()]
     names = states.names(connection) if rest else {}
     for before in rest:
-        after = end(before, at)
+        after = keep(before) if before.rule in contested else end(before, at)
         name = names.get(before.workflow_id)
         content = {"workflow_id": before.workflow_id, "workflow_name": name, "value": before.value}
         contents = _contents(after, content)

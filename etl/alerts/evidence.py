@@ -169,7 +169,7 @@ def _explanation(connection: Connection, content: Content) -> tuple[str, ...]:
         connection,
         content.workflow_id,
         *content.periods,
-        calls=None if calls == Calls() else calls,
+        calls=calls,
     )
     for name, period in zip(("window", "time before"), content.periods, strict=True):
         for problem in completeness.problems(connection, content.workflow_id, *period):

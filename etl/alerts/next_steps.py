@@ -41,6 +41,10 @@ def command(content: Content, runs: Sequence[str]) -> str:
         )
         arguments = ["explain", explained, content.workflow_id]
         arguments += ["--since", begin, "--until", end, "--against", earlier]
+        if explained == "cost":
+            # An equals sign, because a name can begin with a hyphen.
+            parts = {name: getattr(content, name) for name in ("organisation", "node", "model")}
+            arguments += [f"--{name}={value}" for name, value in parts.items() if value is not None]
     elif runs:
         arguments = ["runs", "show", runs[0]]
     elif content.workflow_id is not None:

@@ -2,7 +2,8 @@
 
 An alert that fires is resolved only by a verdict that the rule is not breached. While the verdict
 is unknown, the alert keeps firing, and its `reason` says why. A breach lasts from the first of
-several consecutive verdicts; an unknown verdict in between starts the time again.
+several consecutive verdicts; an unknown verdict in between starts the time again. While processes
+evaluate different definitions of a rule (`definitions`), its alerts can begin but not end.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import msgspec
 
 from etl.alerts.rules import Rule
 from etl.alerts.verdicts import Verdict
+
+_CONTESTED = "a process with other settings evaluated the rule in the last 15 minutes"
 
 State = Literal["ok", "pending", "firing", "resolved", "unknown"]
 Kind = Literal["firing", "reminder", "resolved"]
@@ -76,6 +79,7 @@ def follow(
     at: datetime,
     *,
     is_muted: bool,
+    is_contested: bool,
 ) -> Transition:
     """Return what follows from a verdict.
 
@@ -86,6 +90,8 @@ def follow(
         verdict: the verdict.
         at: database time of the verdict.
         is_muted: whether to send no message, except that an alert is resolved.
+        is_contested: whether another definition of the rule was evaluated lately, so that this
+            verdict must not end a breach.
     """
     before = stored or Alert(
         rule=rule.name,
@@ -99,6 +105,8 @@ def follow(
     match verdict.is_breached:
         case True:
             return _breached(before, rule, verdict, at, is_muted=is_muted)
+        case False if is_contested and before.state in ("pending", "firing"):
+            return keep(before)
         case False:
             return _holding(before, verdict, at)
         case None:
@@ -114,6 +122,13 @@ def end(stored: Alert, at: datetime) -> Transition:
     reason = "no rule covers it any more"
     alert = msgspec.structs.replace(ended.alert, reason=reason)
     return Transition(alert, _messages("resolved", stored.channels, alert))
+
+
+def keep(stored: Alert) -> Transition:
+    """Return what follows if another process may have the rule that the state is of."""
+    if stored.state != "firing":
+        return Transition(stored)
+    return Transition(msgspec.structs.replace(stored, reason=_CONTESTED))
 
 
 def _breached(
@@ -136,6 +151,9 @@ def _breached(
             reminders=0,
             sequence=before.sequence + 1,
         )
+    if found.notified_at is not None and found.notified_at > at:
+        # The database's clock was set back: the next reminder is due after `repeat` from now on.
+        found = msgspec.structs.replace(found, notified_at=at)
     if is_muted:
         return Transition(found)
     # Channels without a message so far: all at first, later added ones, and all after a mute.

@@ -37,19 +37,27 @@ _TRIED = f"""
           AND f.failed_at > now() - interval '{RETRY} seconds')
 """
 
+_SETTLED = f"""
+    {_TRIED} AND NOT EXISTS (
+        SELECT FROM orchestra_etl.changed_groups AS n
+        WHERE n.workflow_id = q.workflow_id
+          AND date_trunc('day', n.hour, 'UTC') = date_trunc('day', q.hour, 'UTC')
+          AND n.queued_at > now() - make_interval(secs => :settled))
+"""
+
 _TAKE = text(f"""
     DELETE FROM orchestra_etl.changed_groups
     WHERE id IN (
         SELECT id
         FROM (SELECT id, dense_rank() OVER (ORDER BY hour DESC NULLS FIRST, workflow_id) AS ordinal
               FROM orchestra_etl.changed_groups AS q
-              WHERE {_TRIED}) AS ranked
+              WHERE {_SETTLED}) AS ranked
         WHERE ordinal <= :limit
     )
     RETURNING workflow_id, hour
 """)
 
-_WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_TRIED}")
+_WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_SETTLED}")
 
 _OVERDUE = text(f"""
     SELECT count(*) FROM orchestra_etl.changed_groups AS q
@@ -121,8 +129,10 @@ def try_lock(connection: Connection) -> bool:
     return connection.execute(_TRY).one_or_none() is not None
 
 
-def take(connection: Connection, limit: int) -> Sequence[Group]:
+def take(connection: Connection, limit: int, settled: float = 0.0) -> Sequence[Group]:
     """Take up to `limit` groups from the queue with all their rows; return them in key order.
+
+    Only groups of days that have not changed for `settled` seconds are taken.
 
     The newest hours come first, so that fresh numbers do not wait for old numbers. This order also
     keeps the hours of a day together. If a row of `ask_for_all` is taken, every group is queued.
@@ -131,19 +141,19 @@ def take(connection: Connection, limit: int) -> Sequence[Group]:
     transaction sees the changes. A change that is not committed yet has queue rows of its own,
     which become visible with the change.
     """
-    rows = connection.execute(_TAKE, {"limit": limit}).all()
+    rows = connection.execute(_TAKE, {"limit": limit, "settled": settled}).all()
     if any(row.workflow_id is None for row in rows):
         allow_long(connection)
         connection.execute(_ENTER_ALL)
     return sorted({Group(row.workflow_id, row.hour) for row in rows if row.workflow_id is not None})
 
 
-def waiting(connection: Connection) -> int:
-    """Return the number of queue rows that a refresh can take now.
+def waiting(connection: Connection, settled: float = 0.0) -> int:
+    """Return the number of queue rows that a refresh can take now; `settled` is that of `take`.
 
     Groups that failed less than `RETRY` ago, and hours outside `COUNTABLE`, do not count.
     """
-    return int(connection.execute(_WAITING).scalar_one())
+    return int(connection.execute(_WAITING, {"settled": settled}).scalar_one())
 
 
 def overdue(connection: Connection) -> int:

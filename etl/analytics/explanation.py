@@ -132,6 +132,9 @@ class Calls(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
+ALL_CALLS = Calls()
+
+
 class Explanation(msgspec.Struct, frozen=True):
     """Why a figure of a workflow differs between two periods."""
 
@@ -140,12 +143,20 @@ class Explanation(msgspec.Struct, frozen=True):
     workflow_name: str | None
     period: Period
     baseline: Period
+    calls: Calls
+    """For costs, the calls that count."""
     differences: list[FigureChange]
     """For costs, one for each currency. Empty if a period lacks what the figure is about."""
 
 
 def explain(
-    connection: Connection, figure: Figure, workflow: str, *, period: Period, baseline: Period
+    connection: Connection,
+    figure: Figure,
+    workflow: str,
+    *,
+    period: Period,
+    baseline: Period,
+    calls: Calls = ALL_CALLS,
 ) -> Explanation:
     """Return why a figure of a workflow differs between a baseline and a period.
 
@@ -155,6 +166,7 @@ def explain(
         workflow: the workflow's id.
         period: the period to explain.
         baseline: the period to compare it with.
+        calls: for costs, only these calls count.
 
     Raises:
         SchemaMismatch: the schema is older than this feature.
@@ -167,7 +179,10 @@ def explain(
         name,
         period=period,
         baseline=baseline,
-        differences=_differences(connection, figure, workflow, period=period, baseline=baseline),
+        calls=calls,
+        differences=_differences(
+            connection, figure, workflow, period=period, baseline=baseline, calls=calls
+        ),
     )
 
 
@@ -177,7 +192,7 @@ def first_lines(
     window: tuple[datetime, datetime],
     baseline: tuple[datetime, datetime],
     *,
-    calls: Calls | None = None,
+    calls: Calls = ALL_CALLS,
     limit: int = 3,
 ) -> list[str]:
     """Return the largest parts of a difference of costs as lines of text, the largest first.
@@ -190,7 +205,7 @@ def first_lines(
         workflow: the workflow's id.
         window: begin and end of the period to explain.
         baseline: begin and end of the period to compare it with.
-        calls: only the cost of these calls; None: that of all.
+        calls: only these calls count.
         limit: the most lines.
 
     Raises:
@@ -216,9 +231,10 @@ def _differences(
     *,
     period: Period,
     baseline: Period,
-    calls: Calls | None = None,
+    calls: Calls,
 ) -> list[FigureChange]:
-    if not connection.execute(_EXISTS, {"arguments": 5 if calls is None else 8}).scalar_one():
+    arguments = 5 if calls == ALL_CALLS else 8
+    if not connection.execute(_EXISTS, {"arguments": arguments}).scalar_one():
         raise SchemaMismatch(
             "the schema cannot explain differences yet: run `orchestra-etl db upgrade`"
         )
@@ -229,7 +245,7 @@ def _differences(
         "against_since": baseline.since,
         "against_until": baseline.until,
     }
-    if calls is not None:
+    if calls != ALL_CALLS:
         values.update(msgspec.structs.asdict(calls))
     made = {"cost": _costs, "duration": _durations, "failures": _failures}[figure]
     return made(connection, values)

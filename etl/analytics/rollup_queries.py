@@ -15,6 +15,8 @@ they do not show how long the work takes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from etl.tables import rollups
 from etl.usage import KINDS
 
@@ -92,16 +94,11 @@ def steps_of(groups: str, time: tuple[str, str] = HOUR_OF_GROUP) -> str:
 )"""
 
 
-_OUTCOMES = """
-    count(*) FILTER (WHERE outcome = 'succeeded') AS succeeded,
-    count(*) FILTER (WHERE outcome = 'soft_failed') AS soft_failed,
-    count(*) FILTER (WHERE outcome = 'failed') AS failed,
-    count(*) FILTER (WHERE outcome = 'cancelled') AS cancelled,
-    count(*) FILTER (WHERE outcome = 'skipped') AS skipped,
-    count(*) FILTER (
-        WHERE outcome NOT IN ('succeeded', 'soft_failed', 'failed', 'cancelled', 'skipped')
-    ) AS unfinished
-"""
+_ENDED = ("succeeded", "soft_failed", "failed", "cancelled", "skipped")
+_OUTCOMES = {
+    **{one: f"count(*) FILTER (WHERE outcome = '{one}')" for one in _ENDED},
+    "unfinished": f"count(*) FILTER (WHERE outcome NOT IN {_ENDED})",
+}
 _USAGE = f"CAST(ROW({', '.join(f's.{kind.name}' for kind in KINDS)}) AS orchestra.usage)"
 _FAILURES = "outcome IN ('soft_failed', 'failed')"
 _BUCKET = (
@@ -122,14 +119,14 @@ def fitting(number: str, kind: str = "bigint") -> str:
     return f"CAST(LEAST({number}, {_LARGEST[kind]}) AS {kind})"
 
 
-def _sum(name: str) -> str:
-    """Return SQL for the sum over the calls that report this value.
+def _sum(name: str, calls: str) -> str:
+    """Return SQL for the sum over the calls that report this value; `calls` counts all calls.
 
     The sum is null if no call reports it. For `PLAIN_SUMS`, which most calls report, it is 0 if
     there are no calls.
     """
     added = f"sum({name})" if name == _COST else fitting(f"sum({name})")
-    zero = " WHEN sum(calls) = 0 THEN 0" if name in rollups.PLAIN_SUMS else ""
+    zero = f" WHEN {calls} = 0 THEN 0" if name in rollups.PLAIN_SUMS else ""
     return f"CASE WHEN count({name}) > 0 THEN {added}{zero} END AS {name}"
 
 
@@ -146,31 +143,78 @@ def _histogram(failures: bool) -> str:
 
 
 def _gathered(
-    counted: str, when: str, names: tuple[str, ...], counts: tuple[str, ...], sums: tuple[str, ...]
+    rows: str,
+    when: str,
+    names: tuple[str, ...],
+    counts: Mapping[str, str],
+    sums: tuple[str, ...],
+    collected: tuple[str, ...],
+    entries: str,
 ) -> str:
     """Return the query of a rollup: one row for each group and `names`, with its histograms.
 
+    What the histograms need is collected in arrays. To group the many sums by bucket first would
+    add them up twice.
+
     Args:
-        counted: a query with one row for each bucket of the histograms.
+        rows: the query of what is added up.
         when: the column of the group's time.
         names: the columns that identify a row in its group.
-        counts: columns that are never null.
+        counts: SQL of the aggregates that are never null, by column.
         sums: columns that are null if no call reports the value.
+        collected: aggregates that `entries` reads.
+        entries: the query of the buckets of a row's histograms: `bucket`, `failures`, `durations`.
     """
     # Byte order, so that a group's rows have the same ordinals under every collation.
     order = ", ".join(name if name in _NUMBERS else f'{name} COLLATE "C"' for name in names)
     keys = ", ".join(("workflow_id", when, *names))
-    added = [f"{fitting(f'COALESCE(sum({one}), 0)')} AS {one}" for one in counts]
-    added += [_sum(one) for one in sums]
+    added = [f"{one} AS {name}" for name, one in counts.items()]
+    added += [_sum(one, counts["calls"]) for one in sums]
     return f"""
         SELECT workflow_id, {when},
                CAST(
                    row_number() OVER (PARTITION BY workflow_id, {when} ORDER BY {order}) AS integer
                ) AS ordinal,
-               {", ".join(names)}, {", ".join(added)}, {_histogram(False)}, {_histogram(True)}
-        FROM ({counted}) AS counted
-        GROUP BY {keys}
+               {", ".join((*names, *counts, *sums))}, h.*
+        FROM (
+            SELECT {keys}, {", ".join((*added, *collected))}
+            FROM ({rows}) AS counted
+            GROUP BY {keys}
+        ) AS gathered
+        CROSS JOIN LATERAL (
+            SELECT {_histogram(False)}, {_histogram(True)}
+            FROM (
+                SELECT bucket, failures, sum(durations) AS durations
+                FROM ({entries}) AS entries
+                GROUP BY bucket, failures
+            ) AS buckets
+        ) AS h
     """
+
+
+_COLLECTED_BUCKETS = (
+    f"array_agg({_BUCKET}) AS each_bucket",
+    f"array_agg({_FAILURES}) AS each_failure",
+)
+_BUCKETS = """
+    SELECT bucket, failures, 1 AS durations
+    FROM (SELECT unnest(each_bucket) AS bucket, unnest(each_failure) AS failures) AS b
+"""
+
+_COLLECTED_HISTOGRAMS = (
+    "array_agg(ROW(buckets, counts, failed_buckets, failed_counts)) AS histograms",
+)
+_HISTOGRAMS = """
+    SELECT b.*
+    FROM unnest(histograms) AS r (buckets smallint[], counts integer[],
+                                  failed_buckets smallint[], failed_counts integer[])
+    CROSS JOIN LATERAL (
+        SELECT bucket, false AS failures, durations
+        FROM unnest(r.buckets, r.counts) AS b (bucket, durations)
+        UNION ALL SELECT bucket, true, durations
+        FROM unnest(r.failed_buckets, r.failed_counts) AS b (bucket, durations)
+    ) AS b
+"""
 
 
 def judged_steps(steps: str) -> str:
@@ -212,25 +256,6 @@ def judged_steps(steps: str) -> str:
     """
 
 
-def counted_steps(steps: str) -> str:
-    """Return the query that counts steps by hour, node and bucket of their durations.
-
-    Args:
-        steps: a query in parentheses, with the columns of `EVERY_STEP`.
-    """
-    return f"""
-    SELECT workflow_id, hour, {", ".join(NODE)}, {_BUCKET} AS bucket, {_FAILURES} AS failures,
-           count(*) AS durations, {_OUTCOMES},
-           count(*) FILTER (WHERE is_call) AS calls,
-           count(*) FILTER (WHERE is_unmetered) AS unmetered_calls,
-           count(*) FILTER (WHERE is_untotalled) AS untotalled_calls,
-           count(reported_cost) AS reported_calls,
-           {", ".join(f"sum({name}) AS {name}" for name in USAGE_SUMS)}
-    FROM ({judged_steps(steps)}) AS judged
-    GROUP BY workflow_id, hour, {", ".join(NODE)}, bucket, failures
-    """
-
-
 def step_rollup(steps: str) -> str:
     """Return the query of `step_rollup` over these steps.
 
@@ -238,7 +263,19 @@ def step_rollup(steps: str) -> str:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
     """
     return _gathered(
-        counted_steps(steps), when="hour", names=NODE, counts=STEP_COUNTS, sums=USAGE_SUMS
+        judged_steps(steps),
+        when="hour",
+        names=NODE,
+        counts={
+            **_OUTCOMES,
+            "calls": "count(*) FILTER (WHERE is_call)",
+            "unmetered_calls": "count(*) FILTER (WHERE is_unmetered)",
+            "untotalled_calls": "count(*) FILTER (WHERE is_untotalled)",
+            "reported_calls": "count(reported_cost)",
+        },
+        sums=USAGE_SUMS,
+        collected=_COLLECTED_BUCKETS,
+        entries=_BUCKETS,
     )
 
 
@@ -266,20 +303,6 @@ def judged_runs(runs: str) -> str:
     """
 
 
-def counted_runs(runs: str) -> str:
-    """Return the query that counts runs by hour, organisation and bucket of their durations.
-
-    Args:
-        runs: a table, or a query in parentheses.
-    """
-    return f"""
-    SELECT workflow_id, hour, organization_id, {_BUCKET} AS bucket, {_FAILURES} AS failures,
-           count(*) AS durations, count(*) AS runs, {_OUTCOMES}
-    FROM ({judged_runs(runs)}) AS judged
-    GROUP BY workflow_id, hour, organization_id, bucket, failures
-    """
-
-
 def run_rollup(runs: str) -> str:
     """Return the query of `run_rollup` over these runs.
 
@@ -287,7 +310,13 @@ def run_rollup(runs: str) -> str:
         runs: a table, or a query in parentheses.
     """
     return _gathered(
-        counted_runs(runs), when="hour", names=("organization_id",), counts=RUN_COUNTS, sums=()
+        judged_runs(runs),
+        when="hour",
+        names=("organization_id",),
+        counts={"runs": "count(*)", **_OUTCOMES},
+        sums=(),
+        collected=_COLLECTED_BUCKETS,
+        entries=_BUCKETS,
     )
 
 
@@ -309,31 +338,15 @@ def _added_up(
         counts: columns that are never null.
         sums: columns that may be null.
     """
-    numbers = (*counts, *sums)
+    timed = "r.*" if time == f"r.{when}" else f"r.*, {time} AS {when}"
     return _gathered(
-        f"""
-        SELECT workflow_id, {when}, {", ".join(names)}, bucket, failures,
-               sum(durations) AS durations,
-               {", ".join(f"sum({one}) FILTER (WHERE bucket IS NULL) AS {one}" for one in numbers)}
-        FROM (
-            SELECT r.workflow_id, {time} AS {when}, {", ".join("r." + name for name in names)},
-                   h.bucket, h.failures, h.durations, {", ".join("r." + one for one in numbers)}
-            FROM {rows} AS r
-            -- One entry, which has no bucket, carries the counts and sums of the row.
-            CROSS JOIN LATERAL (
-                SELECT CAST(NULL AS smallint) AS bucket, false AS failures, 1 AS durations
-                UNION ALL SELECT bucket, false, durations
-                FROM unnest(r.buckets, r.counts) AS b (bucket, durations)
-                UNION ALL SELECT bucket, true, durations
-                FROM unnest(r.failed_buckets, r.failed_counts) AS b (bucket, durations)
-            ) AS h
-        ) AS entries
-        GROUP BY workflow_id, {when}, {", ".join(names)}, bucket, failures
-        """,
+        f"SELECT {timed} FROM {rows} AS r",
         when=when,
         names=names,
-        counts=counts,
+        counts={one: fitting(f"sum({one})") for one in counts},
         sums=sums,
+        collected=_COLLECTED_HISTOGRAMS,
+        entries=_HISTOGRAMS,
     )
 
 

@@ -211,7 +211,7 @@ class RefreshReport(msgspec.Struct):
         self.waiting, self.stuck, self.busy = other.waiting, other.stuck, other.busy
 
 
-def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
+def refresh(connection: Connection, limit: int = BATCH, settled: float = 0.0) -> RefreshReport:
     """Recompute some groups of the queue.
 
     If the batch is a single group that cannot be computed, the group goes back into the queue.
@@ -219,6 +219,7 @@ def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
     Args:
         connection: in a READ COMMITTED transaction.
         limit: the most groups to recompute.
+        settled: leave out days that have changed in this many seconds.
 
     Raises:
         psycopg.Error, sqlalchemy.exc.DBAPIError: one of several groups cannot be computed.
@@ -228,7 +229,7 @@ def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
     # The batch must finish, however many steps its hours have. With the usual statement_timeout, it
     # could time out at every retry.
     allow_long(connection)
-    groups = changed_groups.take(connection, limit)
+    groups = changed_groups.take(connection, limit, settled)
     done = RefreshReport(groups=len(groups))
     if len(groups) == 1:
         try:
@@ -241,7 +242,7 @@ def refresh(connection: Connection, limit: int = BATCH) -> RefreshReport:
             _put_back(connection, groups[0], sqlstate(error))
     elif groups:
         _compute(connection, groups, done)
-    done.waiting = changed_groups.waiting(connection)
+    done.waiting = changed_groups.waiting(connection, settled)
     done.stuck = len(changed_groups.stuck(connection))
     return done
 
@@ -292,12 +293,17 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
 
 
 def drain(
-    database: Database, *, batch: int = BATCH, stopped: Callable[[], bool] = lambda: False
+    database: Database,
+    *,
+    batch: int = BATCH,
+    settled: float = 0.0,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> RefreshReport:
     """Refresh until the queue is empty, another process is refreshing, or `stopped` returns True.
 
     Each batch is one transaction. If a batch cannot be computed, smaller batches isolate the group
-    that is the cause.
+    that is the cause. With `settled`, days that have changed in this many seconds stay queued: they
+    would soon have to be computed again.
 
     Raises:
         DatabaseError: the database cannot be used; committed batches stay.
@@ -307,7 +313,7 @@ def drain(
     logged_at = time.monotonic()
     while not stopped():
         try:
-            done.add(database.transaction(partial(refresh, limit=size)))
+            done.add(database.transaction(partial(refresh, limit=size, settled=settled)))
         except Exception as error:
             if size == 1 or not is_database_error(error):
                 raise

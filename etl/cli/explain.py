@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from sqlalchemy import Connection
 
-    from etl.analytics.explanation import Explanation, Figure, FigureChange, Part, Period
+    from etl.analytics.explanation import Calls, Explanation, Figure, FigureChange, Part, Period
 
 DETAILS = 5
 """The most lines below a part."""
@@ -52,6 +52,12 @@ Against = Annotated[
         " equally long period begins. Default: as long before it.",
     ),
 ]
+
+Organisation = Annotated[
+    str | None, typer.Option(metavar="ID", help="Only calls in runs of this organisation.")
+]
+Node = Annotated[str | None, typer.Option(metavar="ID", help="Only calls of this node.")]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="Only calls of this model.")]
 
 
 class Incomplete(msgspec.Struct, frozen=True):
@@ -86,6 +92,9 @@ def cost(
     since: Since = "7d",
     until: Until = None,
     against: Against = None,
+    organisation: Organisation = None,
+    node: Node = None,
+    model: Model = None,
     as_json: AsJson = False,
 ) -> None:
     """Show why a workflow costs more or less than before.
@@ -93,9 +102,13 @@ def cost(
     The difference is split into the number of runs, the workflow's version, the nodes and their
     calls per run, the models, the tokens per call by kind, and the prices. Calls without a known
     cost are parts of their own. The parts add up to the difference; each currency has its own.
+    --organisation, --node and --model explain the cost of a part of the workflow's calls.
     """
+    from etl.analytics.explanation import Calls
+
     periods = _periods(since, until, against)
-    _explain(context, "cost", workflow, periods=periods, as_json=as_json)
+    calls = Calls(organisation, node, model)
+    _explain(context, "cost", workflow, periods=periods, as_json=as_json, calls=calls)
 
 
 def duration(
@@ -139,6 +152,7 @@ def _explain(
     *,
     periods: tuple[Period, Period],
     as_json: bool,
+    calls: Calls | None = None,
 ) -> None:
     """Explain a figure of a workflow in the first period against the second one."""
     from etl.alerts import completeness
@@ -153,7 +167,12 @@ def _explain(
 
         def work(connection: Connection) -> tuple[Explanation, Incomplete]:
             found = explanation.explain(
-                connection, figure, workflow_id, period=period, baseline=baseline
+                connection,
+                figure,
+                workflow_id,
+                period=period,
+                baseline=baseline,
+                calls=calls or explanation.ALL_CALLS,
             )
             return found, Incomplete(
                 *(
@@ -198,6 +217,11 @@ def _print(found: Explanation, incomplete: Incomplete) -> None:
         out,
         [
             ("workflow", f"{name}({plain(found.workflow_id)})"),
+            *(
+                (part, plain(value, 200))
+                for part, value in msgspec.structs.asdict(found.calls).items()
+                if value is not None
+            ),
             ("period", _period(found.period)),
             ("against", _period(found.baseline)),
             *(("incomplete", f"the period: {one}") for one in incomplete.period),

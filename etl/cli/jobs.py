@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     from etl.signals import Stop
 
 
-# Seconds between two refreshes during a pass; most passes end before the first. Only hours that
-# receive more data after a refresh are computed again. A pause is at least `PAUSES` times as long
-# as the refresh before it, so that a slow machine repeats fewer hours.
+# Seconds between two refreshes during a pass; most passes end before the first. A refresh leaves
+# out days that are still being loaded: those that changed in the last SETTLED seconds.
 REFRESH = 3.0
-PAUSES = 10
+SETTLED = 1.0
 
 SUMMARISED = (
     "sync_finished", "sweep_cut_off", "list_nearly_overrun", "list_problem_found",
@@ -233,7 +232,10 @@ async def _run(
         async with app.open_jobs(settings, database) as jobs:
             with stop_on_signals() as stop:
                 async with _repeated(
-                    lambda over: maintenance.refresh_rollups(settings, database, over), stop
+                    lambda over: maintenance.refresh_rollups(
+                        settings, database, over, settled=SETTLED
+                    ),
+                    stop,
                 ):
                     report = await work(jobs, stop, progress)
                 try:
@@ -266,15 +268,12 @@ async def _repeated(
     over = asyncio.Event()
 
     async def repeat() -> None:
-        pause = REFRESH
         while not over.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(over.wait(), pause)
+                await asyncio.wait_for(over.wait(), REFRESH)
             if not over.is_set():
-                begun = time.monotonic()
                 with suppress(Exception):
                     await refresh(lambda: over.is_set() or stop.is_set())
-                pause = max(REFRESH, PAUSES * (time.monotonic() - begun))
 
     task = asyncio.create_task(repeat())
     try:

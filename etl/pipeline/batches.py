@@ -55,6 +55,7 @@ class Lane:
         self._waiting_since = 0.0
         self._loading: list[Reading] = []
         self._loading_since = 0.0
+        self._waiting_steps = 0
         self.waiting_bytes = 0
         self.load: asyncio.Task[LoadReport] | None = None
 
@@ -73,6 +74,7 @@ class Lane:
         if not self._waiting:
             self._waiting_since = time.monotonic()
         self._waiting.append(reading)
+        self._waiting_steps += _steps(reading)
         self.waiting_bytes += reading.size
 
     def start(self, *, idle: bool) -> None:
@@ -82,11 +84,11 @@ class Lane:
         """
         if self.load is not None or not self._waiting:
             return
-        steps = sum(
-            len(reading.steps.steps) for reading in self._waiting if reading.steps is not None
+        is_full = (
+            self._waiting_steps >= BATCH_STEPS
+            or self.waiting_bytes >= BATCH_BYTES
+            or time.monotonic() - self._waiting_since >= BATCH_WAIT
         )
-        waited = time.monotonic() - self._waiting_since
-        is_full = steps >= BATCH_STEPS or self.waiting_bytes >= BATCH_BYTES or waited >= BATCH_WAIT
         if self._alone or idle or is_full:
             self._loading = self._take_batch()
             self._loading_since = time.monotonic()
@@ -104,9 +106,10 @@ class Lane:
             and not (self._alone and batch)
         ):
             reading = self._waiting.popleft()
-            steps += len(reading.steps.steps) if reading.steps is not None else 0
+            steps += _steps(reading)
             size += reading.size
             batch.append(reading)
+        self._waiting_steps -= steps
         self.waiting_bytes -= size
         return batch
 
@@ -119,3 +122,7 @@ class Lane:
             return None
         task, self.load, self._loading = self.load, None, []
         return task.result(), time.monotonic() - self._loading_since
+
+
+def _steps(reading: Reading) -> int:
+    return len(reading.steps.steps) if reading.steps is not None else 0

@@ -37,10 +37,11 @@ WAITING_ALONE_BYTES = 256 << 20
 CLAIM_EVERY = 1.0
 # The same while run lists are walked: each of their pages may bring more due runs.
 CLAIM_EVERY_WHILE_LISTING = 0.05
-# One claim takes this many times the number of concurrent reads. A larger claim would cost slightly
-# less, but other replicas cannot read what this one has claimed: at the end of a backfill,
-# they would all wait for one replica.
-CLAIM_AHEAD = 2
+# One claim takes as many runs as were last read in this many seconds, and at least and at most so
+# many times the number of concurrent reads. Larger claims cost less, but other replicas cannot read
+# what this one has claimed: at the end of a backfill, they would all wait for one replica.
+CLAIM_SECONDS = 0.2
+CLAIM_LEAST, CLAIM_MOST = 2, 16
 # This many consecutive reads without a response mean that the API is down, not that single runs
 # fail.
 GIVE_UP_AFTER = 5
@@ -164,6 +165,7 @@ class _Drain:
         Without a cutoff, the drain retries these workflows when it finds nothing else due.
         """
         self._queue: deque[Claim] = deque()
+        self._claimed, self._claimed_at = 0, time.monotonic()
         self._reads: dict[asyncio.Task[Reading], Claim] = {}
         self._done: deque[asyncio.Task[Reading]] = deque()
         self._woken = asyncio.Event()
@@ -296,14 +298,14 @@ class _Drain:
 
     async def _claim(self) -> bool:
         due = self._due(except_workflows=self._skipped_workflows)
+        now = time.monotonic()
+        read_meanwhile = CLAIM_SECONDS * self._claimed / max(now - self._claimed_at, 0.001)
+        most = CLAIM_MOST * self._p._concurrency
+        limit = max(CLAIM_LEAST * self._p._concurrency, min(round(read_meanwhile), most))
         taken = await self._run(
-            lambda c: claims.claim(
-                c,
-                limit=CLAIM_AHEAD * self._p._concurrency,
-                lease=self._p._lease,
-                among=due,
-            )
+            lambda c: claims.claim(c, limit=limit, lease=self._p._lease, among=due)
         )
+        self._claimed, self._claimed_at = len(taken), now
         if taken:
             self._p._clock.anchor(taken[0].claimed_at)
         self._queue.extend(taken)

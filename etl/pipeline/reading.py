@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from functools import partial
 
 import msgspec
 
@@ -149,11 +148,17 @@ class Reader:
 
     async def _read(self, claim: Claim) -> Reading:
         policy = self._redaction.policy(claim.workflow_id)
-        listed, rejected = await decoded(
-            len(claim.listing or b""), partial(self._decode_listing, claim, policy)
-        )
         response = await self._client.steps(claim.workflow_id, claim.run_id)
-        steps = await self._decode(response, claim, policy)
+
+        def decode() -> tuple[DecodedRun | None, tuple[Rejected, ...], DecodedSteps]:
+            return (
+                *self._decode_listing(claim, policy),
+                self._decode_steps(response, claim, policy),
+            )
+
+        listed, rejected, steps = await decoded(
+            len(response.body) + len(claim.listing or b""), decode
+        )
         reading = Reading(
             claim,
             self._clock.at(response.requested_at),
@@ -190,21 +195,18 @@ class Reader:
             )
         return listed, listed.rejected
 
-    async def _decode(
+    def _decode_steps(
         self, response: ApiResponse, claim: Claim, policy: Policy | None
     ) -> DecodedSteps:
-        def decode() -> DecodedSteps:
-            return decode_steps(
-                response.body,
-                workflow_id=claim.workflow_id,
-                run_id=claim.run_id,
-                states=self._states,
-                node_types=self._node_types.get(claim.workflow_id, {}),
-                policy=policy,
-                now=self._clock.at(response.requested_at),
-            )
-
-        return await decoded(len(response.body), decode)
+        return decode_steps(
+            response.body,
+            workflow_id=claim.workflow_id,
+            run_id=claim.run_id,
+            states=self._states,
+            node_types=self._node_types.get(claim.workflow_id, {}),
+            policy=policy,
+            now=self._clock.at(response.requested_at),
+        )
 
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """Return whether the run's own row must be requested.

@@ -166,6 +166,14 @@ alert_evaluation = Table(
     metadata,
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
     column("evaluated_at", Time, "When the rules were last evaluated."),
+    column(
+        "definitions",
+        JSONB,
+        "The hash of each definition of a rule that was evaluated in the last 15 minutes, by "
+        "rule, and when, in seconds since 1970; up to five minutes too early.",
+        nullable=False,
+        server_default=text("'{}'::jsonb"),
+    ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
     comment="When the alerts were last evaluated. A process locks the row while it evaluates.",

@@ -296,7 +296,5 @@ def generation_of(members: Members, *, suspect: bool) -> Generation:
 
 
 def _digest(steps: Iterable[Step]) -> bytes:
-    found = hashlib.blake2b(digest_size=16)
-    for line in sorted(f"{step.id}\0{step.status}\0{step.end_time}\n" for step in steps):
-        found.update(line.encode())
-    return found.digest()
+    lines = sorted([f"{step.id}\0{step.status}\0{step.end_time}\n" for step in steps])
+    return hashlib.blake2b("".join(lines).encode(), digest_size=16).digest()

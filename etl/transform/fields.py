@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Literal, TypeVar
@@ -88,7 +86,7 @@ class Findings:
         self.latest = LATEST if now is None else min(LATEST, now + AHEAD)
         """Times at or after this time are implausible."""
         self.dead_letters = DeadLetterBuffer()
-        self._drift: Counter[tuple[str, DriftKind, str]] = Counter()
+        self._drift: dict[tuple[str, DriftKind, str], int] = {}
 
     def reject(
         self, reason: RejectionReason, detail: str, body: bytes, step_id: str | None = None
@@ -105,7 +103,7 @@ class Findings:
         """Count one deviation from the API's description."""
         key = (_label(field), kind, _label(found))
         if key in self._drift or len(self._drift) < _MAX_DRIFT_KINDS:
-            self._drift[key] += 1
+            self._drift[key] = self._drift.get(key, 0) + 1
 
     @property
     def drift(self) -> tuple[Drift, ...]:
@@ -284,19 +282,16 @@ def usable_id(raw: Raw | None) -> str | None:
     return value
 
 
-def pieces_of(members: Members) -> Iterator[bytes | Raw]:
-    """Yield the pieces of a JSON object with these members; values stay byte for byte."""
-    before = b"{"
-    for name, raw in members.items():
-        yield before + (_key(name) if len(name) <= MAX_TEXT_CHARACTERS else _key.__wrapped__(name))
-        yield raw
-        before = b","
-    yield b"}" if members else b"{}"
-
-
 def object_of(members: Members) -> bytes:
     """Return a JSON object with these members; values stay byte for byte."""
-    return b"".join(pieces_of(members))
+    pieces: list[bytes | Raw] = []
+    before = b"{"
+    for name, raw in members.items():
+        key = _key(name) if len(name) <= MAX_TEXT_CHARACTERS else _key.__wrapped__(name)
+        pieces += (before, key, raw)
+        before = b","
+    pieces.append(b"}" if members else b"{}")
+    return b"".join(pieces)
 
 
 @lru_cache(maxsize=256)  # Nearly all names are the API's own field names.

@@ -129,8 +129,11 @@ def _object_may_hold_usage(value: Raw) -> bool:
 
     Arrays are not searched: most are long lists of documents or rows.
     """
-    view = memoryview(value)
-    return view[0] == _OBJECT and view.nbytes <= _MAX_USAGE_BYTES and _USAGE in bytes(view)
+    return (
+        memoryview(value)[0] == _OBJECT
+        and len(value) <= _MAX_USAGE_BYTES
+        and _USAGE in bytes(value)
+    )
 
 
 class Completion:
@@ -258,7 +261,7 @@ class Completion:
             if name == "results" and "inputTextTokenCount" not in members:
                 continue  # Other `results` are search results or rows of a query.
             raw = members[name]
-            if memoryview(raw).nbytes > _MAX_USAGE_BYTES:
+            if len(raw) > _MAX_USAGE_BYTES:
                 self._deviations.note(f"{path}.{name}", "unknown_usage", {})
                 continue
             value = _decoded(raw)

@@ -114,7 +114,7 @@ def payload(value: Raw, *, suspect: bool, keep_raw: bool = True) -> Payload:
     If not `suspect`, jsonb is known to accept the value unchanged. If not `keep_raw`, what jsonb
     cannot hold is lost, and the note says so.
     """
-    size = memoryview(value).nbytes
+    size = len(value)
     if not suspect:
         return Payload(value, size)
     exact = bytes(value)

@@ -6,6 +6,7 @@ import hashlib
 from datetime import datetime
 
 from msgspec import Raw
+from msgspec.json import Decoder
 
 from etl.records import DecodedPage, DecodedRun, ListedRun, Run
 from etl.transform.decode import not_an_array, reject_element
@@ -14,29 +15,25 @@ from etl.transform.fields import (
     Fields,
     Findings,
     object_of,
-    pieces_of,
     time_of,
     usable_id,
 )
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import ALWAYS_READ, Malformed, Members, elements, members_of
-from etl.transform.states import StateMap
-
-_KNOWN = frozenset(
-    (
-        "id",
-        "status",
-        "start_time",
-        "end_time",
-        "elapsed_time",
-        "error",
-        "inputs",
-        "outputs",
-        "user_id",
-        "organization_id",
-    )
+from etl.transform.scanner import (
+    ALWAYS_READ,
+    REFUSALS,
+    Malformed,
+    Members,
+    check_utf8,
+    elements,
+    members_of,
 )
+from etl.transform.states import StateMap
+from etl.transform.step_columns import Usual, json_of, payload_of
+
+_USUAL = Decoder(Usual)
+_KNOWN = frozenset(Usual.__struct_fields__)
 
 # The most rows read from a page: one for each 64 bytes of it, and no more than one statement writes
 # to the ledger.
@@ -134,6 +131,8 @@ def decode_run(
         ValueError: the bytes are not a run's row.
         NotRedactable: there are rules, and the row cannot be redacted.
     """
+    if policy is None and (usual := _read_usual(listing, states, now)) is not None:
+        return DecodedRun(usual)
     found = members_of(listing)
     run_id = None if found is None else usable_id(found[0].get("id"))
     if found is None or run_id is None:
@@ -168,14 +167,40 @@ def decode_run(
     return DecodedRun(run, findings.rejected, findings.drift)
 
 
+def _read_usual(listing: bytes, states: StateMap, now: datetime | None) -> Run | None:
+    """Read a row of the usual form in one pass; return None for any other, with the same result."""
+    try:
+        check_utf8(listing)
+        row = _USUAL.decode(listing)
+    except REFUSALS:
+        return None
+    state = states.state_of(row.status)
+    times = row.times(Findings("run", now=now).latest)
+    if times is None or state == "unknown" or may_be_refused(listing):
+        return None
+    return Run(
+        id=row.id,
+        status=row.status,
+        state=state,
+        start_time=times[0],
+        end_time=times[1],
+        api_elapsed_seconds=row.elapsed_time,
+        user_id=row.user_id,
+        organization_id=row.organization_id,
+        error=json_of(row.error),
+        extra=None,
+        inputs=payload_of(row.inputs),
+        outputs=payload_of(row.outputs),
+        source=Raw(listing),
+    )
+
+
 def _listed(run_id: str, members: Members, latest: datetime) -> ListedRun:
-    lasting = hashlib.blake2b(digest_size=16)
-    for piece in pieces_of({name: raw for name, raw in members.items() if name != "elapsed_time"}):
-        lasting.update(piece)
+    lasting = object_of({name: raw for name, raw in members.items() if name != "elapsed_time"})
     return ListedRun(
         id=run_id,
         listing=object_of(members),
-        listing_hash=lasting.digest(),
+        listing_hash=hashlib.blake2b(lasting, digest_size=16).digest(),
         start_time=time_of(members.get("start_time"), latest=latest),
         end_time=time_of(members.get("end_time"), latest=latest),
     )

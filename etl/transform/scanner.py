@@ -63,7 +63,7 @@ class Malformed(ValueError):
     """The text is not JSON, even if it is read tolerantly."""
 
 
-class Element(NamedTuple):
+class Element(msgspec.Struct, frozen=True):
     """One element of an array, or several neighbouring elements that are not objects."""
 
     own: Raw
@@ -290,7 +290,7 @@ def _members(own: bytes) -> Members | None:
 
 def has_too_many_members(own: bytes | Raw) -> bool:
     """Return whether an object has more than `MAX_MEMBERS` members, without splitting it."""
-    if memoryview(own).nbytes <= 2 * MAX_MEMBERS:
+    if len(own) <= 2 * MAX_MEMBERS:
         return False
     text = bytes(own)
     if text.count(b",") < MAX_MEMBERS or not text.startswith(b"{"):

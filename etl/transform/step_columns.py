@@ -48,26 +48,44 @@ _Text = Annotated[str, Meta(max_length=MAX_TEXT_CHARACTERS)] | None
 _Time = Annotated[str, Meta(max_length=LONGEST_USUAL_TIME)] | None
 
 
-class _Usual(Struct, forbid_unknown_fields=True, gc=False):
-    """A step in the form that the API describes; each value fits its column."""
+class Usual(Struct, forbid_unknown_fields=True, gc=False):
+    """The members that steps and runs share, in the API's form; each value fits its column."""
 
     id: Annotated[str, Meta(min_length=1, max_length=MAX_ID_BYTES // 4)]
-    node_id: _Text = None
     status: _Text = None
     user_id: _Text = None
     organization_id: _Text = None
     start_time: _Time = None
     end_time: _Time = None
     elapsed_time: Annotated[float, Meta(ge=0, le=MAX_ELAPSED_SECONDS)] | None = None
-    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
     error: Raw | UnsetType = UNSET
-    step_metadata: Raw | UnsetType = UNSET
     inputs: Raw | UnsetType = UNSET
     outputs: Raw | UnsetType = UNSET
 
+    def times(self, latest: datetime) -> tuple[datetime | None, datetime | None] | None:
+        """Return start and end; None if one is not UTC, unreadable or implausible."""
+        start = end = None
+        if self.start_time:
+            start = parse_time(self.start_time)
+            if start is None or start.tzinfo is not UTC or not EARLIEST <= start < latest:
+                return None
+        if self.end_time:
+            end = parse_time(self.end_time)
+            if end is None or end.tzinfo is not UTC or not EARLIEST <= end < latest:
+                return None
+        return start, end
 
-_USUAL = Decoder(_Usual)
-_NAMES = frozenset(_Usual.__struct_fields__)
+
+class _UsualStep(Usual):
+    """A step in the form that the API describes."""
+
+    node_id: _Text = None
+    tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
+    step_metadata: Raw | UnsetType = UNSET
+
+
+_USUAL = Decoder(_UsualStep)
+_NAMES = frozenset(_UsualStep.__struct_fields__)
 
 
 def read_usual(own: Raw, *, latest: datetime) -> StepColumns | None:
@@ -83,30 +101,23 @@ def read_usual(own: Raw, *, latest: datetime) -> StepColumns | None:
         step = _USUAL.decode(own)
     except REFUSALS:
         return None
-    start = end = None
-    if step.start_time:
-        start = parse_time(step.start_time)
-        if start is None or start.tzinfo is not UTC or not EARLIEST <= start < latest:
-            return None
-    if step.end_time:
-        end = parse_time(step.end_time)
-        if end is None or end.tzinfo is not UTC or not EARLIEST <= end < latest:
-            return None
+    if (times := step.times(latest)) is None:
+        return None
     return StepColumns(
         id=step.id,
         node_id=step.node_id,
         status=step.status,
         user_id=step.user_id,
         organization_id=step.organization_id,
-        start_time=start,
-        end_time=end,
+        start_time=times[0],
+        end_time=times[1],
         api_elapsed_seconds=step.elapsed_time,
         api_tokens=step.tokens,
-        error=_json(step.error),
-        step_metadata=_json(step.step_metadata),
+        error=json_of(step.error),
+        step_metadata=json_of(step.step_metadata),
         extra=None,
-        inputs=_payload(step.inputs),
-        outputs=_payload(step.outputs),
+        inputs=payload_of(step.inputs),
+        outputs=payload_of(step.outputs),
     )
 
 
@@ -130,12 +141,14 @@ def read_columns(fields: Fields, id: str) -> StepColumns:
     )
 
 
-def _json(raw: Raw | UnsetType) -> str | None:
+def json_of(raw: Raw | UnsetType) -> str | None:
+    """Return a member of `Usual` for a jsonb column; None if it is missing or null."""
     if raw is UNSET:
         return None
     text = bytes(raw)
     return None if text == b"null" else text.decode()
 
 
-def _payload(raw: Raw | UnsetType) -> Payload | None:
-    return None if raw is UNSET else Payload(raw, memoryview(raw).nbytes)
+def payload_of(raw: Raw | UnsetType) -> Payload | None:
+    """Return a member of `Usual` as a payload; None if it is missing."""
+    return None if raw is UNSET else Payload(raw, len(raw))

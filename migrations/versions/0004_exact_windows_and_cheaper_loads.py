@@ -6,6 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0004"
 down_revision = "0003"
@@ -33,6 +34,7 @@ def upgrade() -> None:
         op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
     _lake_queue()
     _lake_garbage()
+    _alert_definitions()
     _compress_faster()
 
 
@@ -58,6 +60,22 @@ def _lake_garbage() -> None:
             "collected_at",
             sa.DateTime(timezone=True),
             comment="When files that the lake no longer needs were last searched for; null: never.",
+        ),
+        schema="orchestra_etl",
+    )
+
+
+def _alert_definitions() -> None:
+    """Record which definitions of the rules were evaluated, for replicas with other settings."""
+    op.add_column(
+        "alert_evaluation",
+        sa.Column(
+            "definitions",
+            postgresql.JSONB(),
+            server_default=sa.text("'{}'::jsonb"),
+            nullable=False,
+            comment="The hash of each definition of a rule that was evaluated in the last 15 "
+            "minutes, by rule, and when, in seconds since 1970; up to five minutes too early.",
         ),
         schema="orchestra_etl",
     )

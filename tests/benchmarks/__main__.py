@@ -109,18 +109,18 @@ def picture(figures: Sequence[Figure]) -> str:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
-        prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="make bench",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
         "--runs", type=int, default=10_000,
-        help="runs of the largest history; other shapes have a fixed share (default: 10,000)",
+        help="runs of the largest history; other shapes have a fixed share",
     )  # fmt: skip
-    parser.add_argument(
-        "--repetitions", type=int, default=2, help="turns of each contender (default: 2)"
-    )
+    parser.add_argument("--repetitions", type=int, default=2, help="turns of each contender")
     parser.add_argument(
         "--shapes", nargs="*", choices=list(SHAPES), default=list(SHAPES),
-        help="shapes of history (default: all)",
+        help="shapes of history",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, help="write every measurement to this file")
     parser.add_argument("--plot", type=Path, help="draw the comparison into this file (SVG)")

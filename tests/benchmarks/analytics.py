@@ -335,10 +335,12 @@ def _build(url: str, runs: int) -> dict[str, object]:
     }
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """Parse the command line's size of the history and number of repetitions."""
+def arguments(target: str, description: str | None) -> argparse.Namespace:
+    """Parse the command line of a target of make: the size of the history and the repetitions."""
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=f"make {target}",
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--runs", type=int, default=2_000_000, help="runs, five steps each")
     parser.add_argument("--repetitions", type=int, default=3, help="times that a query runs")
@@ -412,7 +414,7 @@ def print_answers(answers: Sequence[Answer]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    given = arguments(__doc__)
+    given = arguments("bench-analytics", __doc__)
     with history(given.home, given.runs) as (url, found):
         answers = [ask(url, question, given.repetitions) for question in QUESTIONS]
         new = {"workflows": WORKFLOWS, "nodes": NODES, "days": DAYS, "runs": given.runs}

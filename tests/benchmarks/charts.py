@@ -103,7 +103,7 @@ def login_url(url: str) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    given = arguments(__doc__)
+    given = arguments("bench-dashboards", __doc__)
     with history(given.home, given.runs) as (url, found):
         database = Database(url)
         roles.apply(database)

@@ -69,7 +69,9 @@ def churn(url: str, runs: int, rounds: int) -> dict[str, Churned]:
 def main() -> None:
     """Print the effect on each table, by settings."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m tests.benchmarks.churn",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--runs", type=int, default=20_000, help="runs of the history")
     parser.add_argument("--rounds", type=int, default=40, help="times that a tenth of them changes")

@@ -90,7 +90,9 @@ def measure(name: str, work: Callable[[str], int], url: str, steps: int) -> None
 def main() -> None:
     """Load a history, then read it again."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog="python -m tests.benchmarks.rebuild",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--runs", type=int, default=5000, help="runs of the history")
     parser.add_argument("--step-bytes", type=int, default=3000, help="size of a model's step")

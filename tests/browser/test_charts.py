@@ -239,7 +239,7 @@ CHARTS = (
     ),
     Chart(
         "overview",
-        "Alerts now: those that fire, then the latest",
+        "Alerts now: firing first, then the latest",
         ("rule_shown", "fired_at"),
         """SELECT rule AS rule_shown, fired_at, resolved_at,
                   CASE WHEN resolved_at IS NULL THEN 'firing' ELSE 'resolved' END AS state,

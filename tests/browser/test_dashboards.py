@@ -49,7 +49,7 @@ def client(superset: Superset) -> Iterator[httpx.Client]:
 
 
 SINCE = "date_trunc('hour', now()) - interval '7 days'"
-ALERTS = "Alerts now: those that fire, then the latest"
+ALERTS = "Alerts now: firing first, then the latest"
 ALWAYS = ("Behind", "Pipeline now", "Alerts firing", ALERTS)
 """Charts of the overview that no filter narrows."""
 EXPLAINED = "Failures: why they differ from the week before"

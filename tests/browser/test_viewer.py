@@ -32,7 +32,7 @@ ALWAYS = (
     "Behind",
     "Pipeline now",
     "Alerts firing",
-    "Alerts now: those that fire, then the latest",
+    "Alerts now: firing first, then the latest",
 )
 """Charts that no filter narrows."""
 KINDS = "Kinds of failure: click one to see its failures below"

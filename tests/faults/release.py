@@ -101,7 +101,11 @@ def freeze(folder: Path) -> None:
 def main() -> None:
     """Write the files."""
     logs.configure("warning", "json")
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults.release",
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
     parser.add_argument("--to", type=Path, default=FOLDER, help="another folder for the files")
     released = parser.parse_args().to
     home, folder = new_home(), Path(tempfile.mkdtemp())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -24,11 +23,9 @@ from etl.export.archive import Kept
 from etl.export.destination import Destination
 from etl.export.verify import verify
 from etl.ledger import state_map
-from etl.simulator.history import History
-from etl.simulator.server import Simulator
 from tests import lake_reader
+from tests.exported_world import World
 from tests.faults.suite import Fault
-from tests.integration.test_archive import World
 from tests.support import query
 
 RUN = """
@@ -41,15 +38,10 @@ CANARY = "canary-7d1f"
 @pytest.fixture
 def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     """Provide eight runs, one a day, in PostgreSQL and in the lake."""
-    history = History(
-        seed=5, workflows=1, runs_per_workflow=8, live=0, arrivals_per_minute=0,
-        spacing=timedelta(days=1),
-    )  # fmt: skip
-    with Simulator(history).in_thread() as simulator:
-        made = World(tmp_path, database_url, history, simulator)
-        assert made.export().complete
-        yield made
-        made.database.close()
+    made = World(tmp_path, database_url, runs=8)
+    assert made.export().complete
+    yield made
+    made.database.close()
 
 
 def _differences(world: World) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -17,6 +18,7 @@ from etl.alerts import channels, delivery, evidence
 from etl.alerts.channels import Channels
 from etl.alerts.delivery import Courier, Delivery, pause_after
 from etl.database import Database
+from etl.errors import DatabaseError
 from tests.receiver import Receiver, receiver
 from tests.support import free_port, query
 
@@ -300,6 +302,54 @@ def test_a_stop_releases_the_claim_of_a_message_that_is_being_sent(
     hook.delay = 0.0
     assert _deliver(courier) == [Delivery("support fails", "ops", "firing")]
     assert _keys(hook) == ["k1", "k1"]
+
+
+def test_a_cancelled_delivery_leaves_no_task(
+    database: Database, database_url: str, hook: Receiver
+) -> None:
+    """If a delivery is cancelled while it sends a message, no task of it goes on."""
+    _queue(database_url, "k1")
+    hook.delay = 30.0
+
+    async def cancelled() -> set[str]:
+        running = asyncio.create_task(_courier(database, ops=hook.url()).deliver_all())
+        while not hook.requests:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        running.cancel()
+        await asyncio.wait({running})
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return {str(one.get_coro()) for one in asyncio.all_tasks() - {asyncio.current_task()}}
+
+    assert asyncio.run(cancelled()) == set()
+
+
+def test_an_error_of_one_channel_leaves_no_other_at_work(
+    database: Database, database_url: str, hook: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If the database refuses the delivery to one channel, the deliveries to others end, too."""
+    _queue(database_url, "k1")
+    hook.delay = 30.0
+    courier = _courier(database, ops=hook.url(), broken=hook.url())
+    claim = Courier._claim
+
+    def refused(self: Courier, connection: Connection, channel: str) -> Any:
+        if channel == "broken":
+            while not hook.requests:
+                time.sleep(0.01)
+            raise DatabaseError("refused")
+        return claim(self, connection, channel)
+
+    monkeypatch.setattr(Courier, "_claim", refused)
+
+    async def failed() -> set[str]:
+        with pytest.raises(DatabaseError, match="refused"):
+            await courier.deliver_all()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return {str(one.get_coro()) for one in asyncio.all_tasks() - {asyncio.current_task()}}
+
+    assert asyncio.run(failed()) == set()
 
 
 def test_a_message_that_is_accepted_in_time_is_sent_once_despite_a_stop(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import psycopg
 import pytest
 
-from etl.alerts import evaluation, knowledge, states
+from etl.alerts import definitions, evaluation, knowledge, states
 from etl.alerts.evaluation import EvaluationReport
 from etl.alerts.knowledge import Pauses
 from etl.alerts.rules import Part, Rule
@@ -69,6 +69,17 @@ def evaluate(database: Database, url: str, *rules: Rule, refresh: bool = True) -
 def stored(url: str) -> list[dict[str, Any]]:
     """Return the stored states."""
     return query(url, "SELECT * FROM orchestra_etl.alerts ORDER BY rule, subject")
+
+
+def definitions_lapse(url: str) -> None:
+    """Make the definitions that were evaluated so far older than the time for which they count."""
+    query(
+        url,
+        "UPDATE orchestra_etl.alert_evaluation SET definitions = (SELECT jsonb_object_agg(rule,"
+        " (SELECT jsonb_object_agg(key, CAST(value AS float8) - %s) FROM jsonb_each(times)))"
+        " FROM jsonb_each(definitions) AS d (rule, times))",
+        definitions.KEPT,
+    )
 
 
 def told(url: str) -> list[tuple[str, str, int]]:
@@ -261,6 +272,7 @@ def test_without_rules_nothing_is_imported_until_a_removed_rule_has_states(
     assert loaded() == "[]"
     alert_rows.run(database_url, "r", "a", ago(5), "failed")
     assert evaluate(database, database_url, rule()).firing == 1
+    definitions_lapse(database_url)
     assert "etl.alerts.states" in loaded()
     assert state_of(database_url) == [("resolved", "no rule covers it any more")]
 
@@ -384,6 +396,8 @@ def test_a_rule_that_is_removed_is_resolved(database: Database, database_url: st
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     evaluate(database, database_url, rule())
     evaluate(database, database_url)
+    definitions_lapse(database_url)
+    evaluate(database, database_url)
     assert [state for state, _ in state_of(database_url)] == ["resolved"]
     assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
     assert evaluate(database, database_url).at is None
@@ -431,6 +445,119 @@ def evaluated_within(database: Database, every: float) -> bool:
     """Return whether a process evaluates, unless another did so this many seconds ago."""
     report = database.transaction(lambda c: evaluation.evaluate(c, [rule()], PAUSES, every=every))
     return report.at is not None
+
+
+@pytest.mark.parametrize("difference", ["removed", "limit", "workflows"])
+def test_replicas_with_other_settings_end_no_alert(
+    database: Database, database_url: str, difference: str
+) -> None:
+    """Of two processes with other settings in turn, neither resolves what the other one fires.
+
+    The alert tells once. It is resolved when only settings that do not breach it are left.
+    """
+    alert_rows.workflow(database_url, "b", swept_at=now())
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    alert_rows.run(database_url, "ok", "a", ago(6))
+    old = rule()
+    rules, pauses = {
+        "removed": ([rule(name="other", limit=0.9)], PAUSES),
+        "limit": ([rule(limit=0.9)], PAUSES),
+        "workflows": ([old], Pauses({"b": 60.0})),
+    }[difference]
+
+    def new() -> None:
+        database.transaction(lambda c: evaluation.evaluate(c, rules, pauses))
+
+    for _ in range(2):
+        evaluate(database, database_url, old)
+        assert state_of(database_url) == [("firing", None)]
+        new()
+        [(state, reason)] = state_of(database_url)
+        assert state == "firing"
+        assert reason is not None
+        assert reason.startswith("a process with other settings")
+    definitions_lapse(database_url)
+    evaluate(database, database_url, old)
+    new()
+    assert [one for one, _ in state_of(database_url)] == ["firing"]
+    definitions_lapse(database_url)
+    new()
+    assert [one for one, _ in state_of(database_url)] == ["resolved"]
+    assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
+
+
+def test_a_pending_alert_survives_replicas_with_other_settings(
+    database: Database, database_url: str
+) -> None:
+    """The time that a breach has lasted is not lost to a process without the rule."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    held = rule(hold=300.0)
+    evaluate(database, database_url, held)
+    since = stored(database_url)[0]["since"]
+    evaluate(database, database_url, rule(name="other", limit=1))
+    evaluate(database, database_url, rule(hold=300.0, limit=1))
+    evaluate(database, database_url, held)
+    assert [(one["state"], one["since"]) for one in stored(database_url)] == [("pending", since)]
+
+
+def test_the_record_of_definitions_is_seldom_written(database: Database, database_url: str) -> None:
+    """An evaluation of known definitions writes them again only after some minutes."""
+
+    def recorded() -> float:
+        [found] = query(database_url, "SELECT definitions FROM orchestra_etl.alert_evaluation")
+        [time] = found["definitions"]["r"].values()
+        return float(time)
+
+    evaluate(database, database_url, rule())
+    first = recorded()
+    evaluate(database, database_url, rule())
+    assert recorded() == first
+    query(
+        database_url,
+        "UPDATE orchestra_etl.alert_evaluation SET definitions = jsonb_set(definitions, '{r}',"
+        " (SELECT jsonb_object_agg(key, CAST(value AS float8) - %s)"
+        " FROM jsonb_each(definitions -> 'r')))",
+        definitions.RENEWED_AFTER,
+    )
+    evaluate(database, database_url, rule())
+    assert recorded() > first
+
+
+def test_other_recipients_are_the_same_rule(database: Database, database_url: str) -> None:
+    """A change of `notify` or `repeat` does not delay the end of an alert."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    evaluate(database, database_url, rule())
+    alert_rows.run(database_url, "bad", "a", ago(5))
+    evaluate(database, database_url, rule(notify=("dev",), repeat=60.0))
+    assert state_of(database_url) == [("resolved", None)]
+
+
+def test_alerts_end_at_once_with_the_schema_of_revision_0003(empty_database_url: str) -> None:
+    """Without the column for definitions, rules are evaluated, and others end at once."""
+    upgrade(empty_database_url, revision="0003")
+    alert_rows.workflow(empty_database_url, "a", swept_at=now())
+    alert_rows.run(empty_database_url, "bad", "a", ago(5), "failed")
+    made = Database(empty_database_url, patience=5)
+    evaluate(made, empty_database_url, rule())
+    assert state_of(empty_database_url) == [("firing", None)]
+    evaluate(made, empty_database_url, rule(name="other", limit=1))
+    assert state_of(empty_database_url) == [("resolved", "no rule covers it any more")]
+    made.close()
+
+
+def test_a_reminder_does_not_wait_for_a_clock_that_was_set_back(
+    database: Database, database_url: str
+) -> None:
+    """If the last message lies in the future, the next reminder is due `repeat` after now."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    repeated = rule(repeat=60.0)
+    evaluate(database, database_url, repeated)
+    query(database_url, "UPDATE orchestra_etl.alerts SET notified_at = now() + interval '1 day'")
+    report = evaluate(database, database_url, repeated)
+    assert stored(database_url)[0]["notified_at"] == report.at
+    query(database_url, "UPDATE orchestra_etl.alerts SET notified_at = notified_at - interval '1m'")
+    evaluate(database, database_url, repeated)
+    assert [kind for kind, _, _ in told(database_url)] == ["firing", "reminder"]
 
 
 def test_one_process_evaluates_for_all(database: Database, database_url: str) -> None:
@@ -487,6 +614,7 @@ def test_overdue_runs_are_those_of_the_view(database: Database, database_url: st
         assert [
             finding.alert.value for finding in found.findings if finding.alert.state == "firing"
         ] == [expected]
+        definitions_lapse(database_url)
 
 
 def test_lag_is_known_when_the_pipeline_is_behind(database: Database, database_url: str) -> None:

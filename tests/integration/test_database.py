@@ -125,6 +125,28 @@ def test_patience_ends(database: Database) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("code", ["40001", "57P01"])
+def test_patience_begins_with_the_first_failure(database_url: str, code: str) -> None:
+    """A unit whose first attempt failed after longer than `patience` is still retried.
+
+    A machine that was suspended, or a slow statement, must not take the retries away.
+    """
+    opened = Database(database_url, patience=0.3)
+    attempts: list[int] = []
+
+    def work(connection: Connection) -> int:
+        attempts.append(1)
+        if len(attempts) == 1:
+            time.sleep(0.5)
+            connection.execute(
+                text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$")
+            )
+        return len(attempts)
+
+    assert opened.transaction(work) == 2
+    opened.close()
+
+
 def test_a_process_that_ends_has_no_more_patience(database_url: str) -> None:
     """A unit that is being retried gives up soon after `end_within`, despite its patience."""
     opened = Database(database_url.replace("port=5432", "port=1"), patience=60)

@@ -335,6 +335,29 @@ def test_the_command_prints_the_parts(loaded: None, command: Command) -> None:
     }  # fmt: skip
 
 
+def test_a_part_of_the_calls(loaded: None, database_url: str, command: Command) -> None:
+    """The options limit the cost to an organisation's, a node's and a model's calls."""
+    printed = command("explain", "cost", "w", *OPTIONS, "--node", "b", "--model", "m")
+    assert (printed.status, printed.err) == (0, "")
+    assert "\nnode      b\nmodel     m\n" in printed.out
+    assert printed.out.endswith(
+        "before             0.012000\n"
+        "runs    +0.006000\n"
+        "  +0.006000 USD: runs: 4 -> 6\n"
+        "after   +0.006000  0.018000\n"
+    )
+    found = command("explain", "cost", "w", *OPTIONS, "--organisation=none", "--json").json
+    assert found["calls"] == {"organisation": "none", "node": None, "model": None}
+    assert found["differences"] == []
+    query(
+        database_url,
+        "DROP FUNCTION orchestra.explain_cost(text, timestamptz, timestamptz, timestamptz,"
+        " timestamptz, text, text, text)",
+    )
+    refused = command("explain", "cost", "w", *OPTIONS, "--node", "b")
+    assert "run `orchestra-etl db upgrade`" in refused.err
+
+
 @pytest.mark.parametrize(
     ("obstacle", "period", "said"),
     [

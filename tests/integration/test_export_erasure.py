@@ -3,48 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import erasure, exporter, state
 from etl.export.destination import Destination
 from etl.schema import upgrade
 from tests import lake_reader
 from tests.command_line import Command, command_line
-from tests.integration.test_archive import TABLES, Copies, World, exported
+from tests.exported_world import TABLES, World
 from tests.support import configuration, environment, query
 
+RUNS = 6
 USER = "user-of-the-test"
 CANARY = "canary-7d1f"
 CALL = '{"messages": [{"role": "user", "content": "canary-7d1f"}]}'
 
 
-@pytest.fixture(scope="module")
-def copies(
-    postgres_server: EmbeddedPostgres,
-    template_database: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Copies]:
-    """Export six runs; a user started the newest and the oldest."""
-    folder = tmp_path_factory.mktemp("lake")
-    with exported(postgres_server, template_database, folder, runs=6, prepare=_mark_two) as copied:
-        yield copied
-
-
 @pytest.fixture
-def world(copies: Copies) -> Iterator[World]:
+def world(world: World) -> World:
     """Provide six runs in PostgreSQL and in the lake; a user started the newest and the oldest."""
-    with copies() as own:
-        assert lake_reader.files_with(own.location, CANARY), "the search finds no canary"
-        assert lake_reader.files_with(own.location, USER)
-        yield own
+    assert lake_reader.files_with(world.location, CANARY), "the search finds no canary"
+    assert lake_reader.files_with(world.location, USER)
+    return world
 
 
-def _mark_two(world: World) -> None:
+def prepare(world: World) -> None:
+    """Let a user have started the newest and the oldest run."""
     for run_id in (world.run_ids[0], world.run_ids[-1]):
         _mark(world, run_id)
 
@@ -235,6 +222,7 @@ def test_a_redaction_reaches_every_file_of_the_lake(world: World, redacting: Com
 STORED = ("runs", "run_payloads", "steps", "inputs", "outputs")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("redacting", [FINER_RULES], indirect=True)
 def test_the_lake_and_postgresql_are_redacted_alike(
     world: World, redacting: Command, tmp_path: Path

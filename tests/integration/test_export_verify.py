@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -10,32 +9,14 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from etl.embedded.postgres import EmbeddedPostgres
 from etl.export.destination import Destination
 from etl.export.verify import VerifyReport, verify
 from tests import lake_reader as lake
 from tests.command_line import command_line
-from tests.integration.test_archive import Copies, World, exported
-from tests.support import configuration, environment, query
+from tests.exported_world import World
+from tests.support import configuration, environment, query, slow
 
-
-@pytest.fixture(scope="module")
-def copies(
-    postgres_server: EmbeddedPostgres,
-    template_database: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Copies]:
-    """Export four finished runs, one a day."""
-    folder = tmp_path_factory.mktemp("lake")
-    with exported(postgres_server, template_database, folder, runs=4) as copied:
-        yield copied
-
-
-@pytest.fixture
-def world(copies: Copies) -> Iterator[World]:
-    """Provide four finished runs, one a day, in PostgreSQL and in the lake."""
-    with copies() as own:
-        yield own
+RUNS = 4
 
 
 def _verify(world: World, *, deep: bool = False) -> VerifyReport:
@@ -61,7 +42,7 @@ def _unseen(world: World, statement: str) -> None:
         writer.execute(statement)
 
 
-@pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("deep", [*slow(False), True])
 def test_a_lake_that_matches_is_found_to_match(world: World, deep: bool) -> None:
     """After an export, everything agrees; also after retention, and the next export."""
     days = _days(world)

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -20,12 +19,11 @@ from etl.errors import ApiUnavailable, EtlError, KeyRefused
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.sync import SyncReport
 from etl.simulator.folder import Folder
-from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.command_line import Command, Printed, command_line
+from tests.command_line import Command, Printed
+from tests.integration.conftest import Simulated
 from tests.support import configuration, environment, free_port, load
 
-Simulated = tuple[History, Simulator]
 REDACTED = """
 [[workflows]]
 id = "w-1"
@@ -33,26 +31,6 @@ id = "w-1"
 path = "$.x"
 action = "drop"
 """
-
-
-@pytest.fixture
-def simulated() -> Iterator[Simulated]:
-    """Provide a simulated API with its workflows."""
-    history = History(runs_per_workflow=2, live=0, spacing=timedelta(minutes=20))
-    with Simulator(history, api_key="the-key").in_thread() as simulator:
-        yield history, simulator
-
-
-@pytest.fixture
-def make(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """Provide a function that runs one command with a configuration and variables."""
-
-    def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
-        return command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
-
-    return run
 
 
 class _Page(BaseHTTPRequestHandler):

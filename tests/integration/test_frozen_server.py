@@ -27,7 +27,7 @@ from tests.command_line import Command, command_line
 from tests.conftest import FAST_SETTINGS
 from tests.postgres_fixture import new_home
 from tests.processes import started
-from tests.support import configuration, environment, free_port, query, wait_until
+from tests.support import configuration, environment, free_port, query, slow, wait_until
 
 SECONDS = 15.0
 """The limit for a caller's error, in seconds: three times the usual time, for a busy machine."""
@@ -97,7 +97,7 @@ def command(
 
 @pytest.mark.parametrize(
     "arguments",
-    [("status",), ("db", "upgrade"), ("config", "check", "--json")],
+    [("status",), *slow(("db", "upgrade"), ("config", "check", "--json"))],
     ids=" ".join,
 )
 def test_a_command_gives_a_frozen_server_up_in_seconds(

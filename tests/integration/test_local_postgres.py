@@ -20,6 +20,7 @@ from etl.embedded.account import Account, account_for
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError, DatabaseError
 from tests.postgres_fixture import new_home
+from tests.support import slow
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -249,7 +250,7 @@ def test_the_home_is_named_by_the_environment_else_by_the_user(
 
 @pytest.mark.parametrize(
     "name",
-    ["with space", "odd, \"quotes' $HOME", "long-" + "x" * 200],
+    [*slow("with space"), "odd, \"quotes' $HOME", "long-" + "x" * 200],
     ids=["space", "odd", "long"],
 )
 def test_awkward_paths_work(used_home: Path, name: str) -> None:

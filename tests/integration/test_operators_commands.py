@@ -7,8 +7,6 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -17,32 +15,9 @@ from etl.cli.commands import run
 from etl.cli.db import _without_secrets
 from etl.schema import head
 from etl.settings import sources
-from etl.simulator.history import History
-from etl.simulator.server import Simulator
-from tests.command_line import Command, Printed, command_line
+from tests.command_line import Command
+from tests.integration.conftest import Simulated
 from tests.support import configuration, query
-
-Simulated = tuple[History, Simulator]
-
-
-@pytest.fixture
-def simulated() -> Iterator[Simulated]:
-    """Provide a simulated API with its workflows."""
-    history = History(runs_per_workflow=2, live=0, spacing=timedelta(minutes=20))
-    with Simulator(history, api_key="the-key").in_thread() as simulator:
-        yield history, simulator
-
-
-@pytest.fixture
-def make(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Command:
-    """Provide a function that runs one command with a configuration and variables."""
-
-    def run(*arguments: str, toml: str = "", **variables: str) -> Printed:
-        return command_line(tmp_path, monkeypatch, capsys, toml, **variables)(*arguments)
-
-    return run
 
 
 def test_db_upgrade_creates_the_schema_once(make: Command, empty_database_url: str) -> None:

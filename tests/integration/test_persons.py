@@ -16,14 +16,14 @@ from etl.admin import erase
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.command_line import Command, command_line
-from tests.stored_text import columns_with, statistics_with
+from tests.redacted_world import RedactedWorld
 from tests.support import configuration, environment, query, slow
 
-KEY, OTHER_KEY = "0123456789abcdef" * 2, "fedcba9876543210" * 2
+OTHER_KEY = "fedcba9876543210" * 2
 NAME, OTHER = "ann-7f3a", "bob-19c2"
 
 
-class World:
+class World(RedactedWorld):
     """A workflow whose runs, one a day, alternate between two names.
 
     Each name is both the user and the organisation of its runs.
@@ -32,15 +32,7 @@ class World:
     def __init__(
         self, folder: Path, url: str, history: History, command: Command, patch: pytest.MonkeyPatch
     ) -> None:
-        self.folder, self.url, self.history, self.command, self.patch = (
-            folder,
-            url,
-            history,
-            command,
-            patch,
-        )
-        self.workflow = history.workflow_ids[0]
-        self.runs = history.run_ids(self.workflow)
+        super().__init__(folder, url, history, command, patch)
         for number, run_id in enumerate(self.runs):
             self.name(run_id, NAME if number % 2 else OTHER)
 
@@ -49,29 +41,6 @@ class World:
         self.history.change_run(run_id, user_id=name, organization_id=name)
         for step in self.history.steps(run_id) if steps else ():
             self.history.change_step(run_id, step["id"], user_id=name, organization_id=name)
-
-    def configure(self, *rules: tuple[str, str], key: str = KEY) -> None:
-        """Put these rules into force, with this key."""
-        made = "".join(
-            f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
-        )
-        (self.folder / "etl.toml").write_text(configuration(self.workflow, more=made))
-        self.patch.setenv("ORCHESTRA_REDACTION_KEY", key)
-
-    def run(self, *arguments: str, status: int = 0) -> str:
-        """Run a command, check its exit status and return what it prints."""
-        done = self.command(*arguments)
-        assert done.status == status, (arguments, done.out, done.err)
-        return done.out
-
-    def traces(self, text: str) -> set[str]:
-        """Return the columns and planner statistics of both schemas that contain the text."""
-        return columns_with(self.url, text) | statistics_with(self.url, text)
-
-    def one(self, sql: str) -> Any:
-        """Return the only value of a statement's result."""
-        ((value,),) = [row.values() for row in query(self.url, sql)]
-        return value
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,7 +19,7 @@ from etl.analytics.priced_calls import ModelUsage, UnpricedReason
 from etl.cli.display import amount
 from etl.database import Database
 from etl.usage import BITS, KINDS, Usage, charged
-from tests.command_line import Command, command_line
+from tests.command_line import Command
 from tests.support import query
 
 DAY = date(2026, 11, 20)
@@ -32,17 +31,6 @@ def database(database_url: str) -> Iterator[Database]:
     opened = Database(database_url, patience=2)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def command(
-    database_url: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Command:
-    """Provide the command on the test's database."""
-    return command_line(tmp_path, monkeypatch, capsys, "", DATABASE_URL=database_url)
 
 
 def call(url: str, step: str, model: str | None, **columns: Any) -> None:

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from etl.admin import retention
-from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import exported_runs
 from etl.export.destination import Destination
 from tests import lake_reader
 from tests.command_line import Command, Printed, command_line
-from tests.integration.test_archive import Copies, World, exported
+from tests.exported_world import World
 from tests.support import configuration, environment, query
 
-
-@pytest.fixture(scope="module")
-def copies(
-    postgres_server: EmbeddedPostgres,
-    template_database: str,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Copies]:
-    """Export eight runs, one a day."""
-    folder = tmp_path_factory.mktemp("lake")
-    with exported(postgres_server, template_database, folder, runs=8) as copied:
-        yield copied
-
-
-@pytest.fixture
-def world(copies: Copies) -> Iterator[World]:
-    """Provide eight runs, one a day, in PostgreSQL and in the lake."""
-    with copies() as own:
-        yield own
+RUNS = 8
 
 
 @pytest.fixture

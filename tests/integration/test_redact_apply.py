@@ -19,14 +19,13 @@ from etl.simulator.server import Simulator
 from etl.transform.generation import REMOVED_ERROR
 from tests.command_line import Command, command_line
 from tests.integration.test_search import always_indexed, found, prefer_the_index, used
-from tests.stored_text import columns_with, statistics_with
+from tests.redacted_world import KEY, RedactedWorld
 from tests.support import configuration, environment, load, query
 
 CANARY = "canary-7f3a"
-KEY = "0123456789abcdef" * 2
 
 
-class World:
+class World(RedactedWorld):
     """A workflow of ten runs, one a day, with a canary in all content."""
 
     def __init__(
@@ -38,10 +37,8 @@ class World:
         command: Command,
         patch: pytest.MonkeyPatch,
     ) -> None:
-        self.folder, self.url, self.history, self.simulator = folder, url, history, simulator
-        self.command, self.patch = command, patch
-        self.workflow = history.workflow_ids[0]
-        self.runs = history.run_ids(self.workflow)
+        super().__init__(folder, url, history, command, patch)
+        self.simulator = simulator
         for run_id in self.runs:
             history.change_run(
                 run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY,
@@ -60,29 +57,6 @@ class World:
                         "text": CANARY,
                     },
                 )  # fmt: skip
-
-    def configure(self, *rules: tuple[str, str]) -> None:
-        """Put these rules into force."""
-        made = "".join(
-            f'[[redaction.rules]]\npath = "{path}"\naction = "{action}"\n' for path, action in rules
-        )
-        (self.folder / "etl.toml").write_text(configuration(self.workflow, more=made))
-        self.patch.setenv("ORCHESTRA_REDACTION_KEY", KEY)
-
-    def run(self, *arguments: str, status: int = 0) -> str:
-        """Run a command, check its exit status and return what it prints."""
-        done = self.command(*arguments)
-        assert done.status == status, (arguments, done.out, done.err)
-        return done.out
-
-    def traces(self, text: str = CANARY) -> set[str]:
-        """Return the columns and planner statistics of both schemas that contain the text."""
-        return columns_with(self.url, text) | statistics_with(self.url, text)
-
-    def one(self, sql: str, *parameters: object) -> Any:
-        """Return the only value of a statement's result."""
-        ((value,),) = [row.values() for row in query(self.url, sql, *parameters)]
-        return value
 
 
 @pytest.fixture
@@ -150,7 +124,7 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
     """
     _let_go(world)
     world.run("prune", "--yes", "--runs-older-than", "6d")
-    before = world.traces()
+    before = world.traces(CANARY)
     assert before >= {
         "orchestra.steps.error", "orchestra.steps.extra", "orchestra.steps.step_metadata",
         "orchestra.steps.user_id", "orchestra.steps.request_model",
@@ -171,7 +145,7 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
     world.configure(*ALL)
     # A list that has become empty is a gap.
     world.run(*command, status=6 if command[0] == "backfill" else 0)
-    assert world.traces() == set()
+    assert world.traces(CANARY) == set()
     assert query(world.url, facts) == kept
     assert world.one("SELECT sum(runs)::int FROM orchestra.run_rollup") == runs == 9
     for table in ("runs", "steps"):
@@ -236,7 +210,7 @@ def test_models_in_rollups_of_pruned_runs(world: World) -> None:
     for table in ("step_rollup", "step_rollup_daily"):
         assert query(world.url, models.format(table)) == [{"model": "m"}, {"model": None}]
         assert world.one(f"SELECT bool_and(organization_id LIKE 'hmac%%') FROM orchestra.{table}")
-    assert world.traces() == set()
+    assert world.traces(CANARY) == set()
 
 
 def test_rules_without_a_match_change_nothing(world: World) -> None:
@@ -370,7 +344,7 @@ def test_redact_apply_resumes(world: World) -> None:
         assert rollups.drain(database) == rollups.RefreshReport()
     assert [one.runs for one in counts[:5]] == [3, 3, 3, 1, 0]
     assert (done.runs, done.complete) == (0, True)
-    assert world.traces() == set()
+    assert world.traces(CANARY) == set()
 
 
 def test_a_reread_leaves_no_trace_in_the_statistics(world: World) -> None:

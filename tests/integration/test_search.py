@@ -23,7 +23,7 @@ from etl.embedded.postgres import EmbeddedPostgres
 from tests import processes
 from tests.command_line import Command
 from tests.stored_text import columns_with
-from tests.support import query, wait_until
+from tests.support import query, slow, wait_until
 
 NOW = datetime.now(UTC)
 
@@ -246,7 +246,7 @@ def stored_and_phrases(draw: st.DrawFn) -> tuple[Any, str]:
     return value, draw(st.sampled_from([phrase, phrase.upper(), phrase.lower()]))
 
 
-@pytest.mark.parametrize("collation", ["pg_c_utf8", "pg_unicode_fast"])
+@pytest.mark.parametrize("collation", [*slow("pg_c_utf8"), "pg_unicode_fast"])
 def test_no_hit_is_ruled_out(database_url: str, collation: str) -> None:
     """A value that contains a phrase is never ruled out by its text as JSON.
 

@@ -390,10 +390,8 @@ def test_an_api_that_is_down_gets_few_requests(world: World) -> None:
     [
         "html",
         "cut-off",
-        "server-error",
-        "rate-limited",
         "disconnecting",
-        *slow("truncated", "malformed"),
+        *slow("server-error", "rate-limited", "truncated", "malformed"),
     ],
 )
 def test_intermittent_failures_lose_nothing(world: World, name: str) -> None:

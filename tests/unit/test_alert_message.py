@@ -177,6 +177,12 @@ def test_an_explanation_compares_with_whole_weeks_before(
     )
 
 
+def test_an_explanation_is_about_the_part_that_the_rule_measures() -> None:
+    """The command explains the cost of the rule's organisation, node and model alone."""
+    found = _compose(metric="cost", workflow_id="w1", node="-answer it", model="m")
+    assert found.document["command"].endswith(" '--node=-answer it' --model=m")
+
+
 def test_a_command_is_copied_whole_or_replaced() -> None:
     """An id with a space is quoted for the shell; one with hidden characters is left out."""
     quoted = _compose(metric="runs", workflow_id="two words; rm -rf /")

@@ -820,10 +820,10 @@ def test_both_ways_give_the_same(
     body = json.dumps(steps, ensure_ascii=ascii_only, indent=indent).encode(errors="replace")
     fast, tolerant = list(split_fast(body)), list(split_tolerant(body))
     assert [bytes(one.own) for one in fast] == [bytes(one.own) for one in tolerant]
-    for own, members, *_ in fast:
-        assert members is not None
-        walked = split_object(bytes(own))
-        assert [(name, bytes(raw)) for name, raw in members.items()] == [
+    for one in fast:
+        assert one.members is not None
+        walked = split_object(bytes(one.own))
+        assert [(name, bytes(raw)) for name, raw in one.members.items()] == [
             (name, bytes(raw)) for name, raw in walked.items()
         ]
     assert decoded(body) == decoded(BOM + body)

@@ -1,16 +1,18 @@
-"""A step of the usual form, decoded in one pass, has the same columns as when it is split."""
+"""A step or run of the usual form, decoded in one pass, is the same as when it is split."""
 
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from etl.records import MAX_ID_BYTES
+from etl.records import MAX_ID_BYTES, DecodedRun
+from etl.transform import runs
 from etl.transform.fields import (
     MAX_ELAPSED_SECONDS,
     MAX_TEXT_CHARACTERS,
@@ -20,7 +22,8 @@ from etl.transform.fields import (
 )
 from etl.transform.payloads import may_be_refused
 from etl.transform.scanner import check_utf8
-from etl.transform.step_columns import StepColumns, read_columns, read_usual
+from etl.transform.states import StateMap
+from etl.transform.step_columns import StepColumns, Usual, read_columns, read_usual
 
 _TEXTS = ("node_id", "status", "user_id", "organization_id")
 _TIMES = ("start_time", "end_time")
@@ -98,6 +101,42 @@ def test_any_step_has_the_same_columns_by_both_ways(
         assert usual == general
         assert not findings.drift
         assert not findings.rejected
+
+
+RUN = {name: value for name, value in USUAL.items() if name in Usual.__struct_fields__} | {
+    "status": "completed"
+}
+
+
+def _both_runs(listing: bytes) -> tuple[bool, DecodedRun, DecodedRun]:
+    """Return whether a row is of the usual form, and the run with and without the one pass."""
+    states = StateMap()
+    with patch.object(runs, "_read_usual", return_value=None):
+        general = runs.decode_run(listing, states=states)
+    is_usual = runs._read_usual(listing, states, None) is not None
+    return is_usual, runs.decode_run(listing, states=states), general
+
+
+@given(
+    changed=st.dictionaries(
+        st.sampled_from(sorted(RUN.keys() - {"id"})), _ODD | st.just("a\0"), max_size=3
+    ),
+    times=st.dictionaries(st.sampled_from(_TIMES), _TIME_TEXTS),
+    missing=st.sets(st.sampled_from(sorted(RUN.keys() - {"id"})), max_size=3),
+    more=st.dictionaries(st.sampled_from(["node_id", "tokens", "Id", ""]), _ODD, max_size=1),
+)
+@example(changed={"status": "hibernating"}, times={}, missing=set(), more={})
+@example(changed={"user_id": "a\0"}, times={}, missing=set(), more={})
+@example(changed={}, times={"start_time": "2025-03-13T02:41:15"}, missing=set(), more={})
+@example(changed={}, times={}, missing=set(), more={"node_id": None})
+def test_any_run_is_the_same_by_both_ways(
+    changed: dict[str, Any], times: dict[str, str], missing: set[str], more: dict[str, Any]
+) -> None:
+    """A run's row with any values is decoded alike in one pass and member by member."""
+    assert _both_runs(msgspec.json.encode(RUN))[0]
+    row = {name: value for name, value in (RUN | changed | times).items() if name not in missing}
+    _, found, general = _both_runs(msgspec.json.encode(row | more))
+    assert found == general
 
 
 @pytest.mark.parametrize("name", _JSON)

@@ -12,11 +12,10 @@ import msgspec
 import structlog
 from psycopg.conninfo import conninfo_to_dict
 
-from etl import alerting, exporting, logs, maintenance, schema
+from etl import alerting, exporting, logs, schema
 from etl.database import INTERACTIVE, Database
 from etl.errors import ConfigurationError
 from etl.ledger import rebuilds
-from etl.redacting import open_redaction
 from etl.settings import DEFAULT_INTERVAL, EMBEDDED, Settings
 from etl.settings.values import is_secret
 from etl.signals import stop_on_signals
@@ -184,6 +183,7 @@ async def open_jobs(
     from etl.pipeline.reading import Reader
     from etl.pipeline.sweep import Sweeper
     from etl.pipeline.sync import Syncer
+    from etl.redacting import open_redaction
 
     polling = settings.polling
     clock = DatabaseClock()
@@ -243,6 +243,7 @@ async def serve(settings: Settings, database: Database) -> None:
     """
     # Imported here because only the service needs the scheduler, the HTTP server and the metrics:
     # they would delay the start of every other command by 55 ms.
+    from etl import maintenance
     from etl.alerts import evaluation
     from etl.service.daemon import Daemon, Schedule
     from etl.service.health import Health

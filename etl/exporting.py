@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from pydantic import ValidationError
 
-from etl import redacting, schema
+from etl import schema
 from etl.database import Database
 from etl.errors import ConfigurationError, LakeError
 from etl.settings import Settings
@@ -49,12 +49,17 @@ def lake(settings: Settings) -> Destination:
         )
     from etl.export.destination import Destination
 
+    redaction = None
+    if settings.redaction.rules:
+        from etl.redacting import open_redaction
+
+        redaction = open_redaction(settings)
     return Destination(
         export.location,
         namespace=export.namespace,
         payloads=export.payloads,
         file_bytes=export.file_bytes,
-        redaction=redacting.open_redaction(settings) if settings.redaction.rules else None,
+        redaction=redaction,
     )
 
 

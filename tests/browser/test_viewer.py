@@ -43,6 +43,7 @@ CHOICES = {
     "models": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
     "run": {"Workflow": "weather jokes", "Organisation": "second"},
 }
+OTHER_WORKFLOW = "support triage"
 DATA = "/api/v1/chart/data"
 
 Body = dict[str, Any]
@@ -102,10 +103,15 @@ def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_chart_follows_every_filter(page: Page, superset: Superset, name: str) -> None:
     """The viewer sees each dashboard, plain and with a choice in each filter, without a refusal."""
-    assert open_dashboard(page, superset, name).errors == []
+    opened = open_dashboard(page, superset, name)
+    assert opened.errors == []
+    choices = CHOICES[name]
+    # The newest run is shown; a choice that leaves it the newest would change nothing.
+    if name == "run" and opened.rows["The run"][0]["workflow_shown"] == choices["Workflow"]:
+        choices = {**choices, "Workflow": OTHER_WORKFLOW}
 
     def filter_() -> None:
-        for label, option in CHOICES[name].items():
+        for label, option in choices.items():
             choose(page, label, option)
         apply(page)
 

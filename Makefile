@@ -30,8 +30,8 @@ Try it
 
 Check a change
   make check             lint, types, import rules
-  make test              the tests (5 minutes)
-  make test-fast         the unit tests (1 minute)
+  make test              the tests (4 minutes)
+  make test-fast         the unit tests (half a minute)
   make test-all          the tests and their slow variants
   make test-browser      every dashboard in a browser (6 minutes)
   make test-dbt          the dbt package on a simulated history (1 minute)

@@ -15,10 +15,11 @@ from typing import Literal
 
 import msgspec
 
+from etl.alerts.definitions import KEPT
 from etl.alerts.rules import Rule
 from etl.alerts.verdicts import Verdict
 
-_CONTESTED = "a process with other settings evaluated the rule in the last 15 minutes"
+_CONTESTED = f"a process with other settings evaluated the rule in the last {KEPT / 60:g} minutes"
 
 State = Literal["ok", "pending", "firing", "resolved", "unknown"]
 Kind = Literal["firing", "reminder", "resolved"]

@@ -37,12 +37,13 @@ _TRIED = f"""
           AND f.failed_at > now() - interval '{RETRY} seconds')
 """
 
+# A time later than now shows that the clock was set back; it must not put a refresh off.
 _SETTLED = f"""
     {_TRIED} AND NOT EXISTS (
         SELECT FROM orchestra_etl.changed_groups AS n
         WHERE n.workflow_id = q.workflow_id
           AND date_trunc('day', n.hour, 'UTC') = date_trunc('day', q.hour, 'UTC')
-          AND n.queued_at > now() - make_interval(secs => :settled))
+          AND n.queued_at > now() - make_interval(secs => :settled) AND n.queued_at <= now())
 """
 
 _TAKE = text(f"""

@@ -300,3 +300,19 @@ def test_a_refresh_can_leave_out_days_that_just_changed(
 
     rollups.drain(database)
     assert len(hours(database_url, "succeeded")) == 3
+
+
+@pytest.mark.parametrize("settled", [0.0, 1.0])
+def test_a_clock_that_was_set_back_puts_no_refresh_off(
+    database: Database, database_url: str, settled: float
+) -> None:
+    """Groups that were queued at a time that is still to come are refreshed."""
+    start = MONTHS_AGO.replace(hour=1)
+    enter(database_url, "run", start, start)
+    add(database_url, "run", "step", start)
+    query(
+        database_url,
+        "UPDATE orchestra_etl.changed_groups SET queued_at = now() + interval '1 hour'",
+    )
+    rollups.drain(database, settled=settled)
+    assert len(hours(database_url, "succeeded")) == 1

@@ -82,6 +82,8 @@ class Element(msgspec.Struct, frozen=True):
 
 MAX_MEMBERS = 20_000
 """The most members of an object that is split: each member takes about 200 bytes of memory."""
+# The bytes of the shortest member.
+_LEAST_BYTES = len(b'"":0,')
 
 ALWAYS_READ = 20_000
 """The number of elements of an array that are always examined, even if they are tiny."""
@@ -92,7 +94,9 @@ _SINGLY = 1_000
 _RUN_BYTES = 1 << 15
 # The most unexamined elements that are counted, which takes a second for the smallest elements.
 _COUNTED = 1_000_000
-# An array with more than one comma for this many bytes is not split by the fast method.
+# An array with more commas than `_FEW`, and more than one for `_DENSE` bytes, is not split by the
+# fast method.
+_FEW = 10 * ALWAYS_READ
 _DENSE = 16
 
 
@@ -130,8 +134,9 @@ def elements(
     Raises:
         Malformed: the text is not exactly one array; raised at the latest after the last element.
     """
-    most_commas = max(5 * ALWAYS_READ, len(body) // _DENSE)
-    if len(body) <= most_commas or body.count(b",") <= most_commas:
+    most_commas = max(_FEW, len(body) // _DENSE)
+    # Each comma of an array follows an element of at least one byte.
+    if len(body) <= 2 * most_commas or body.count(b",") <= most_commas:
         try:
             return split_fast(body, most, read)
         except REFUSALS:
@@ -290,7 +295,7 @@ def _members(own: bytes) -> Members | None:
 
 def has_too_many_members(own: bytes | Raw) -> bool:
     """Return whether an object has more than `MAX_MEMBERS` members, without splitting it."""
-    if len(own) <= 2 * MAX_MEMBERS:
+    if len(own) <= _LEAST_BYTES * MAX_MEMBERS:
         return False
     text = bytes(own)
     if text.count(b",") < MAX_MEMBERS or not text.startswith(b"{"):

@@ -336,7 +336,8 @@ def schema_sql(url: str) -> str:
 
 
 def _table(rows: Sequence[Any], content: set[str], *, null: bool) -> Iterator[str]:
-    yield "| column | type | what it is |\n|---|---|---|\n"
+    if rows:
+        yield "| column | type | what it is |\n|---|---|---|\n"
     for row in rows:
         kind = f"{row['type']}, null" if null and not row["required"] else row["type"]
         mark = " †" if row["name"] in content else ""

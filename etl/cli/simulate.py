@@ -11,7 +11,7 @@ import typer
 
 from etl.cli.context import examples
 from etl.cli.display import say
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, system_reason
 
 if TYPE_CHECKING:
     from etl.simulator.server import Simulator
@@ -162,5 +162,5 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
         raise
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen there ({error.strerror}): choose another --host or --port"
+            f"cannot listen there ({system_reason(error)}): choose another --host or --port"
         ) from None

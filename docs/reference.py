@@ -336,7 +336,8 @@ def schema_sql(url: str) -> str:
 
 
 def _table(rows: Sequence[Any], content: set[str], *, null: bool) -> Iterator[str]:
-    yield "| column | type | what it is |\n|---|---|---|\n"
+    if rows:
+        yield "| column | type | what it is |\n|---|---|---|\n"
     for row in rows:
         kind = f"{row['type']}, null" if null and not row["required"] else row["type"]
         mark = " †" if row["name"] in content else ""
@@ -360,12 +361,37 @@ def lake() -> str:
 
 
 def commands() -> str:
-    """Return the reference of the command line, as typer writes it."""
-    command = typer.main.get_command(app)
+    """Return the reference of the command line: typer's, with whole texts in its lists.
+
+    Lines that the terminal does not wrap, such as examples, become blocks of code.
+    """
+    command: Any = typer.main.get_command(app)
     text = get_docs_for_click(
         obj=command, ctx=typer.Context(command), name="orchestra-etl", title="Commands"
     )
-    return _HEAD.format(source="the commands' help") + text.rstrip() + "\n"
+    # The mark of paragraphs that are not wrapped.
+    text = text.replace("\b", "")
+    text = re.sub(r"\n+([^\n]+:)\n((?:  .+(?:\n|$))+)", _code_block, text)
+    text = re.sub(r"\n{3,}", "\n\n", text)
+    lines, group = [], command
+    for line in text.splitlines():
+        if heading := re.fullmatch(r"#+ `orchestra-etl (.+)`", line):
+            group = command
+            for name in heading[1].split():
+                group = group.commands[name]
+        listed = re.match(r"\* `([a-z][a-z-]*)`: ", line)
+        lines.append(
+            listed[0] + group.commands[listed[1]].help.partition("\n")[0] if listed else line
+        )
+    return _HEAD.format(source="the commands' help") + "\n".join(lines).rstrip() + "\n"
+
+
+def _code_block(found: re.Match[str]) -> str:
+    label, block = found[1], textwrap.dedent(found[2]).rstrip()
+    if label != "Examples:":
+        return f"\n\n{label}\n\n```\n{block}\n```\n"
+    examples = "\n".join(f"$ {line}" for line in block.splitlines())
+    return f"\n\n{label}\n\n```console\n{examples}\n```\n"
 
 
 def main() -> int:

@@ -8,9 +8,17 @@ either.
 from __future__ import annotations
 
 import copy
+import os
 from typing import ClassVar, Self
 
 from etl.exit_status import ExitStatus
+
+
+def system_reason(error: OSError) -> str:
+    """Return the operating system's reason, without the text that a library adds to it."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__  # a name that cannot be resolved
 
 
 class EtlError(Exception):

@@ -72,6 +72,11 @@ class Rule(msgspec.Struct, frozen=True):
         """Whether the metric is in seconds."""
         return self.metric in QUANTILES or self.metric == "lag"
 
+    @property
+    def is_share(self) -> bool:
+        """Whether the metric is a share of the runs or steps that ended."""
+        return self.metric in ("failure_rate", "soft_failure_rate")
+
     def covers(self, workflow_id: str, labels: Mapping[str, str]) -> bool:
         """Return whether the rule is about this workflow with these labels."""
         if self.workflow is not None and self.workflow != workflow_id:

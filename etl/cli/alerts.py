@@ -304,9 +304,11 @@ def _row(one: Listed | Alert, rule: Rule | None) -> list[str | Text]:
 
 
 def _number(rule: Rule | None, value: float | None) -> str:
-    """Return a value of the rule's metric; durations with their unit."""
+    """Return a value of the rule's metric: a duration with its unit, a share in percent."""
     if value is None:
         return "-"
+    if rule is not None and rule.is_share:
+        return f"{100 * value:.1f} %"
     if rule is not None and rule.is_duration:
         return span(value) if value >= 60 else f"{value:.3g} s"
     return f"{value:,.6g}"

@@ -5,6 +5,7 @@ Each error is printed as one line.
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -22,7 +23,13 @@ from typer.main import get_command, get_group
 from etl import terminal
 from etl.cli.context import Invocation, print_json_error
 from etl.cli.display import say
-from etl.errors import ConfigurationError, ConnectionRefused, DatabaseUnavailable, EtlError
+from etl.errors import (
+    ConfigurationError,
+    ConnectionRefused,
+    DatabaseUnavailable,
+    EtlError,
+    system_reason,
+)
 from etl.exit_status import ExitStatus
 from etl.terminal import LONGEST_LINE, plain
 
@@ -151,6 +158,10 @@ _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
 """The environment variable with which a shell requests completions."""
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""The errors of a stream whose disk is full or broken."""
+
+
 @functools.cache
 def _command() -> Any:
     return get_command(app)
@@ -164,11 +175,18 @@ def run(arguments: Sequence[str]) -> int:
         return _run(arguments)
     try:
         with terminal.guarded():
-            return _run(arguments)
+            status = _run(arguments)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe.
         sys.stdout = None
         return 0
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        # At its end, the interpreter would try again, print a traceback and exit with 120.
+        sys.stdout = None
+    return status
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -188,6 +206,8 @@ def _run(arguments: Sequence[str]) -> int:
                     f" ({sys.getfilesystemencoding()})"
                 )
         result = _command()(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (ConnectionRefused, DatabaseUnavailable) as error:
         return fail(f"{error}{_libpq_variables(str(error))}", error.exit_status)
     except EtlError as error:
@@ -207,6 +227,9 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            line = f"the output cannot be written: {system_reason(error)}"
+            return fail(line, ExitStatus.UNEXPECTED)
         return _unexpected(error, fail)
     return int(result or 0)
 

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from etl import terminal
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ WorkflowIds = Annotated[
         "-w",
         metavar="WORKFLOW",
         help="Only this workflow: its id, a unique prefix of it, or its name. Repeatable.",
-        callback=no_json,
+        callback=bare_id,
     ),
 ]
 
@@ -56,7 +56,7 @@ Numbers = Annotated[
 ]
 RunId = Annotated[
     str,
-    typer.Argument(metavar="RUN", help="The run's id, or a unique prefix of it.", callback=no_json),
+    typer.Argument(metavar="RUN", help="The run's id, or a unique prefix of it.", callback=bare_id),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Remove it. Without this, only report it.")]
 

@@ -11,7 +11,7 @@ import typer
 
 from etl.cli.context import AsJson, Yes, console, examples, invocation, print_json
 from etl.cli.display import counted, fields, say
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError, LakeError
 from etl.exit_status import ExitStatus
 
@@ -34,15 +34,15 @@ def erase(
     context: typer.Context,
     run: Annotated[
         list[str] | None,
-        typer.Option(help="This run, by its whole id. Repeatable.", metavar="ID", callback=no_json),
+        typer.Option(help="This run, by its whole id. Repeatable.", metavar="ID", callback=bare_id),
     ] = None,
     user: Annotated[
         str | None,
-        typer.Option(help="All runs in which this user appears.", metavar="ID", callback=no_json),
+        typer.Option(help="All runs in which this user appears.", metavar="ID", callback=bare_id),
     ] = None,
     organization: Annotated[
         str | None,
-        typer.Option(help="All runs of this organization.", metavar="ID", callback=no_json),
+        typer.Option(help="All runs of this organization.", metavar="ID", callback=bare_id),
     ] = None,
     workflow: Annotated[
         str | None,
@@ -52,7 +52,7 @@ def erase(
             metavar="ID",
             help="Only runs of this workflow. With --run: the run's workflow, if the run is not in"
             " the database.",
-            callback=no_json,
+            callback=bare_id,
         ),
     ] = None,
     receipt: Annotated[
@@ -86,8 +86,6 @@ def erase(
         raise ConfigurationError("give exactly one of --run, --user and --organization")
     if receipt is not None and not yes:
         raise ConfigurationError("--receipt needs --yes: without it, nothing is removed")
-    if "" in (*(run or ()), user, organization, workflow):
-        raise ConfigurationError("an id must not be empty")
     selection = admin.Selection(
         runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from etl.cli.lake_cleaning import LakeReceipt
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, system_reason
 
 if TYPE_CHECKING:
     from etl.admin.erase import EraseReport, Selection
@@ -98,7 +98,7 @@ def opened(path: Path | None) -> Iterator[Path | None]:
         raise ConfigurationError(f"--receipt: {path} exists: name another file") from None
     except OSError as error:
         raise ConfigurationError(
-            f"--receipt: {path} cannot be created: {os.strerror(error.errno or 0)}"
+            f"--receipt: {path} cannot be created: {system_reason(error)}"
         ) from None
     try:
         yield path

@@ -13,7 +13,7 @@ import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import fields, instant, listing, say
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.cli.times import age_or_time, time
 from etl.errors import ConfigurationError
 from etl.terminal import plain
@@ -32,7 +32,7 @@ Workflow = Annotated[
     typer.Argument(
         metavar="WORKFLOW",
         help="The workflow's id, a unique prefix of it, or its name.",
-        callback=no_json,
+        callback=bare_id,
     ),
 ]
 Since = Annotated[

@@ -154,7 +154,6 @@ class Progress:
 
         self._log = structlog.get_logger("etl.progress")
         self._said = time.monotonic()
-        self._begun = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
         self._total: int | None = None

@@ -9,7 +9,7 @@ import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import amount, fields, styled
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
 from etl.terminal import plain
 from etl.usage import HOUR_MS, MILLION, THOUSAND
@@ -30,7 +30,7 @@ def explain(
         typer.Argument(
             metavar="STEP",
             help="The step's id, or a unique prefix of it. `runs show RUN --json` prints ids.",
-            callback=no_json,
+            callback=bare_id,
         ),
     ],
     as_json: AsJson = False,

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from etl.cli.context import AsJson, RunId, WorkflowIds, console, examples, invocation, print_json
 from etl.cli.display import counted, fields, listing, say
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.exit_status import ExitStatus
 from etl.terminal import plain
@@ -106,7 +106,7 @@ def preview(
             metavar="ID",
             help="The run's workflow, for a run that is not in the database. Both ids must be"
             " whole.",
-            callback=no_json,
+            callback=bare_id,
         ),
     ] = None,
     as_json: AsJson = False,

@@ -10,7 +10,7 @@ import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import amount, counted, duration, fields, instant, state, styled
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
 from etl.terminal import plain, safe_json
 
@@ -38,10 +38,10 @@ def compare(
     context: typer.Context,
     a: Annotated[
         str,
-        typer.Argument(metavar="A", help="A run's id, or a unique prefix of it.", callback=no_json),
+        typer.Argument(metavar="A", help="A run's id, or a unique prefix of it.", callback=bare_id),
     ],
     b: Annotated[
-        str, typer.Argument(metavar="B", help="The run to compare it with.", callback=no_json)
+        str, typer.Argument(metavar="B", help="The run to compare it with.", callback=bare_id)
     ],
     as_json: AsJson = False,
 ) -> None:

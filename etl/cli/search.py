@@ -15,7 +15,7 @@ import typer
 from etl import terminal
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import counted, instant, say, styled
-from etl.cli.ids import no_json
+from etl.cli.ids import bare_id
 from etl.cli.times import Since, Until, window
 from etl.exit_status import ExitStatus
 from etl.records import SearchPlace
@@ -72,7 +72,7 @@ def search(
             "-w",
             metavar="WORKFLOW",
             help="Only this workflow: its id, a unique prefix of it, or its name.",
-            callback=no_json,
+            callback=bare_id,
         ),
     ] = None,
     node: Annotated[
@@ -108,7 +108,7 @@ def search(
     if first is None:
         first = (end or datetime.now(UTC)) - WINDOW
     with invocation(context).database() as database:
-        only = resolve.stored_workflows(database, [workflow] if workflow else None)
+        only = resolve.stored_workflows(database, None if workflow is None else [workflow])
         wanted = report.Wanted(
             phrase=phrase, since=first, until=end, workflow=only[0] if only else None, node=node,
             within=within, limit=limit,

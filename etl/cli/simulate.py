@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from etl.cli import times
 from etl.cli.context import examples
 from etl.cli.display import say
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, system_reason
 
 if TYPE_CHECKING:
     from etl.simulator.server import Simulator
@@ -59,7 +60,7 @@ def simulate(
         ),
     ] = 2.0,
     epoch: Annotated[
-        datetime | None,
+        str | None,
         typer.Option(
             metavar="TIME",
             help="Start of the history (UTC). Default: now. The time of an earlier simulator, with"
@@ -111,9 +112,7 @@ def simulate(
         )
     if folder is not None and not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder")
-    start = (epoch or datetime.now(UTC)).replace(microsecond=0)
-    if start.tzinfo is None:
-        start = start.replace(tzinfo=UTC)
+    start = (times.time("--epoch", epoch) or datetime.now(UTC)).replace(microsecond=0)
     source = (
         Folder(folder)
         if folder is not None
@@ -154,7 +153,7 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
                 if epoch is not None:
                     say(
                         "to continue this history after a restart, add"
-                        f" --epoch {epoch.astimezone(UTC):%Y-%m-%dT%H:%M:%S}",
+                        f" --epoch {epoch.astimezone(UTC).replace(tzinfo=None).isoformat()}",
                         err=True,
                     )
                 await stop.wait()
@@ -162,5 +161,5 @@ async def _serve(simulator: Simulator, key: str, epoch: datetime | None) -> None
         raise
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen there ({error.strerror}): choose another --host or --port"
+            f"cannot listen there ({system_reason(error)}): choose another --host or --port"
         ) from None

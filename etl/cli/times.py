@@ -46,16 +46,15 @@ def seconds(option: str, text: str) -> float:
     Raises:
         ConfigurationError: the text is not a duration, or not longer than zero.
     """
-    from pydantic import TypeAdapter, ValidationError
-
-    from etl.settings.values import PositiveDuration
+    from etl.settings import values
 
     try:
-        return TypeAdapter(PositiveDuration).validate_python(text)
-    except ValidationError:
-        raise ConfigurationError(
-            f"{option} takes a duration with a unit, such as 90s, 15m or 1d"
-        ) from None
+        found = values.seconds(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option} {error}") from None
+    if found <= 0:
+        raise ConfigurationError(f"{option} must be longer than zero")
+    return found
 
 
 def age_or_time(option: str, text: str) -> timedelta | datetime:

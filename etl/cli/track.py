@@ -33,7 +33,7 @@ WorkflowId = Annotated[
     typer.Argument(
         metavar="WORKFLOW",
         help="The workflow: its id, a unique prefix of it, or its name.",
-        callback=ids.no_json,
+        callback=ids.bare_id,
     ),
 ]
 

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from etl.errors import ConfigurationError
+from etl.errors import ConfigurationError, system_reason
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ async def served(
         )
     except OSError as error:
         raise ConfigurationError(
-            f"cannot listen on {host}:{port} ({error.strerror}): "
+            f"cannot listen on {host}:{port} ({system_reason(error)}): "
             "set service.port to a free port, or to 0 to serve nothing"
         ) from None
     try:

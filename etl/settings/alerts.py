@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     WithJsonSchema,
     field_validator,
@@ -19,6 +18,7 @@ from etl.settings.values import (
     WRITTEN_DURATION,
     Duration,
     Identifier,
+    Name,
     PositiveDuration,
     SecretFile,
     seconds,
@@ -49,15 +49,13 @@ LONGEST_WINDOW, LONGEST_USUAL = 31 * DAY, 7 * DAY
 _LONGEST_NAME = 256
 
 
-def _name(text: str) -> str:
-    if not text.isprintable() or text != text.strip() or not text:
-        raise ValueError("must be a name without line breaks and outer spaces")
+def _short(text: str) -> str:
     if len(text.encode()) > _LONGEST_NAME:
         raise ValueError(f"is longer than {_LONGEST_NAME} bytes")
     return text
 
 
-Name = Annotated[str, AfterValidator(_name)]
+ShortName = Annotated[Name, AfterValidator(_short)]
 
 
 def _limit(value: object) -> object:
@@ -91,20 +89,18 @@ class AlertSettings(Section):
     The window is UTC, and rolls by the minute.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: Name
+    name: ShortName
     """A name, by which messages and commands refer to the rule."""
     workflow: Identifier | None = None
     """Only this workflow, by its id; none: each workflow by itself."""
-    node: Name | None = None
+    node: ShortName | None = None
     """Only the steps of this node; counts are of steps then."""
-    model: Name | None = None
+    model: ShortName | None = None
     """Only the calls of this model, as `orchestra.model_usage` names it; counts are of steps
     then."""
-    organisation: Name | None = None
+    organisation: ShortName | None = None
     """Only the runs or steps of this organisation, by its id."""
-    label: Name | None = None
+    label: ShortName | None = Field(default=None, json_schema_extra={"pattern": "^[^=]+="})
     """Only workflows with this label: `team=support`."""
     metric: Metric
     """What is compared: `failure_rate`, `soft_failure_rate` (shares of what ended: 0.2),

@@ -12,19 +12,23 @@ from etl.settings.section import Section
 from etl.settings.values import PositiveDuration, expand_home
 
 _STORES = ("s3", "gs", "abfss")
+_NAMESPACE = "[a-z][a-z0-9_]{0,62}"
 
 
 class ExportSettings(Section):
     """Where and when the history is exported to Apache Iceberg tables; needs the extra `export`."""
 
-    location: str | None = None
+    location: str | None = Field(
+        default=None,
+        json_schema_extra={"pattern": rf"^\s*(?:(?:{'|'.join(_STORES)})://|(?!.*://)\S)"},
+    )
     """The lake: a folder, or a URL such as `s3://bucket/lake`; none: there is no export. The
     credentials of a store come from the environment or the platform."""
     every: PositiveDuration | None = None
     """How often `serve` exports what has changed; none: only `export run` does."""
     payloads: bool = False
     """Whether to export inputs and outputs, too, in tables of their own."""
-    namespace: str = "orchestra"
+    namespace: str = Field(default="orchestra", json_schema_extra={"pattern": f"^{_NAMESPACE}$"})
     """The namespace of the tables, and the folder in `location` that contains them."""
     file_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
     """About how large a file of the lake becomes before a day's rows continue in another one."""
@@ -54,7 +58,7 @@ class ExportSettings(Section):
     @field_validator("namespace")
     @classmethod
     def _usable_namespace(cls, name: str) -> str:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,62}", name):
+        if not re.fullmatch(_NAMESPACE, name):
             raise ValueError("must be a name of lower-case letters, digits and underscores")
         return name
 

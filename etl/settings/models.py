@@ -29,7 +29,9 @@ from etl.settings.privacy import RedactionSettings, clean_redaction_key
 from etl.settings.retention import RetentionSettings
 from etl.settings.section import Section
 from etl.settings.values import (
+    DATABASE_URL,
     EMBEDDED,
+    HTTP_URL,
     MASK,
     Duration,
     Identifier,
@@ -44,19 +46,23 @@ from etl.settings.values import (
     mask_url,
 )
 
+_HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
 
 
 class ApiSettings(Section):
     """The Orchestra API, and the limits on requests to it."""
 
-    base_url: str = "https://orchestra.arcee.ai/api/v1/workflow"
+    base_url: str = Field(
+        default="https://orchestra.arcee.ai/api/v1/workflow",
+        json_schema_extra={"pattern": HTTP_URL},
+    )
     """The URL that all requests start with; no request goes to another host."""
     api_key: SecretStr | None = None
     """The API key; set it in the environment only."""
     api_key_file: SecretFile | None = None
     """A file that contains the key; the program re-reads it for every request."""
-    header_name: str = "Authorization"
+    header_name: str = Field(default="Authorization", json_schema_extra={"pattern": f"^{_HEADER}$"})
     """The header that carries `Bearer <key>`."""
     all_workflows: bool = False
     """Whether to sweep every workflow that the key can see, not only the configured ones."""
@@ -83,7 +89,7 @@ class ApiSettings(Section):
     @field_validator("header_name")
     @classmethod
     def _usable_header(cls, name: str) -> str:
-        if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        if not re.fullmatch(_HEADER, name):
             raise ValueError("is not a valid HTTP header name")
         return name
 
@@ -102,7 +108,7 @@ class ApiSettings(Section):
 class DatabaseSettings(Section):
     """The PostgreSQL database, and the time limits of statements."""
 
-    url: SecretStr | None = None
+    url: SecretStr | None = Field(default=None, json_schema_extra={"pattern": DATABASE_URL})
     """`postgresql://user@host/name`, or `embedded` for the PostgreSQL that comes with the program;
     `embedded` if neither this nor `url_file` is set."""
     url_file: SecretFile | None = None
@@ -139,7 +145,9 @@ class WorkflowSettings(Section):
     """A display name; none: the API's name."""
     interval: PositiveDuration = 60.0
     """Time between two sweeps; ignored if `cron` is set."""
-    cron: str | None = None
+    cron: str | None = Field(
+        default=None, json_schema_extra={"pattern": r"^\s*(?:@[A-Za-z]+|\S+(?:\s+\S+){4})\s*$"}
+    )
     """When to sweep, in UTC: five cron fields, or a name such as `@daily`. Weekdays count from 0 or
     `sun`. If both day fields are set, a day needs to match only one of them."""
     discover: bool = True
@@ -216,7 +224,7 @@ class ServiceSettings(Section):
 class DashboardSettings(Section):
     """Where people open the dashboards."""
 
-    url: str | None = None
+    url: str | None = Field(default=None, json_schema_extra={"pattern": HTTP_URL})
     """The address of Superset, such as `https://superset.example.com`, for links in messages about
     alerts; none: they have no links."""
 

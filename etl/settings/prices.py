@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from etl.settings.section import Section
+from etl.settings.values import Name
 
 _LONGEST_NAME = 500
 _LARGEST_AMOUNT = 1_000_000_000
@@ -41,12 +42,6 @@ def _day(value: object) -> object:
     return value
 
 
-def _name(text: str) -> str:
-    if not text or not text.isprintable() or text != text.strip():
-        raise ValueError("must be a name without line breaks and outer spaces")
-    return text
-
-
 def _tier(text: str) -> str:
     lower = text.lower()
     if len(lower) > 50:
@@ -68,10 +63,17 @@ Amount = Annotated[
     Decimal,
     BeforeValidator(_number),
     Field(ge=0, le=_LARGEST_AMOUNT, decimal_places=12, allow_inf_nan=False),
-    WithJsonSchema({"type": ["number", "string"], "minimum": 0, "maximum": _LARGEST_AMOUNT}),
+    WithJsonSchema(
+        {
+            "type": ["number", "string"],
+            "minimum": 0,
+            "maximum": _LARGEST_AMOUNT,
+            "pattern": r"^\s*\+?[\d._]+(?:[Ee][+-]?\d+)?\s*$",
+        }
+    ),
 ]
 """A price per million tokens, per thousand uses, or per hour."""
-Name = Annotated[str, Field(max_length=_LONGEST_NAME), AfterValidator(_name)]
+LongName = Annotated[Name, Field(max_length=_LONGEST_NAME)]
 
 
 class PriceSettings(Section):
@@ -87,7 +89,7 @@ class PriceSettings(Section):
     # be left out.
     model_config = ConfigDict(json_schema_extra={"required": ["model"]})
 
-    model: Name
+    model: LongName
     """Name of the model; `*` stands for any characters, and case does not matter."""
     input: Amount | None
     """Input tokens, which the model reads. `input` and `output` are optional if no price of tokens
@@ -141,15 +143,17 @@ class PriceSettings(Section):
     """A thousand quantities of usage that cannot be read; none: unknown."""
     calls: Amount | None = None
     """A thousand calls, in addition to what they use; none: free."""
-    service_tier: Annotated[Name, AfterValidator(_tier)] = _STANDARD
+    service_tier: Annotated[LongName, AfterValidator(_tier)] = _STANDARD
     """The provider's service tier: standard, batch, flex, priority, fast, or another name."""
     above_input_tokens: Annotated[int, AfterValidator(_length)] = 0
     """Only for calls with more input tokens than this; 0: all calls that no other table covers."""
-    currency: str = "USD"
+    currency: str = Field(default="USD", json_schema_extra={"pattern": "^[A-Za-z]{3}$"})
     """The currency, in three letters."""
-    provider: Name | None = None
+    provider: LongName | None = None
     """The provider; none: as in the published prices."""
-    valid_from: Annotated[date, BeforeValidator(_day)] | None = None
+    valid_from: Annotated[date, BeforeValidator(_day)] | None = Field(
+        default=None, json_schema_extra={"pattern": r"^\d{4}-\d\d-\d\d$"}
+    )
     """First day (UTC) of the price; none: it has always applied."""
 
     @model_validator(mode="before")

@@ -341,12 +341,18 @@ def _describe(
 ) -> str:
     """Return one line: where the value is set, and what is wrong with it."""
     location = tuple(problem["loc"])
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    if not location:
+        # An error of all settings begins with the section that it concerns.
+        section, _, message = message.partition(": ")
+        location = (section,)
     origin = next(
         (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins),
         None,
     )
     if table := _table(values, location):
-        origin = _blamed(table, location, message=str(problem["msg"]), path=path, origins=origins)
+        whole = origins.get(location) if path is None else None
+        origin = _blamed(table, location, message=message, path=path, origins=origins) or whole
     where = _dotted(location)
     if origin is None:
         place = f"{path}: {where}" if where else f"{path}"
@@ -372,7 +378,6 @@ def _describe(
                 f"must be a list of tables: [[{where}]]" if where in _SECTIONS else "must be a list"
             )
         case _:
-            message = str(problem["msg"]).removeprefix("Value error, ")
             what = message.replace("Input should be", "must be")
     return f"{place}: {what}"
 

@@ -65,7 +65,10 @@ def _positive(seconds: float) -> float:
 
 
 # Accepts what `seconds` accepts: either case, and spaces between any two characters.
-WRITTEN_DURATION = r"^\s*(?:[\d.][\d.\s]*(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
+WRITTEN_DURATION = (
+    r"^\s*(?:(?:\d[\d\s]*(?:\.\s*\d[\d\s]*)?|\.\s*\d[\d\s]*)(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
+)
+_WRITTEN_POSITIVE = WRITTEN_DURATION.replace("^", r"^(?![0.\sSsMmHhDd]*$)", 1)
 Duration = Annotated[
     float,
     BeforeValidator(seconds),
@@ -73,8 +76,23 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "pattern": WRITTEN_DURATION}),
 ]
 """A duration in seconds; zero is allowed."""
-PositiveDuration = Annotated[Duration, AfterValidator(_positive)]
+PositiveDuration = Annotated[
+    Duration,
+    AfterValidator(_positive),
+    WithJsonSchema({"type": "string", "pattern": _WRITTEN_POSITIVE}),
+]
 """A duration in seconds, longer than zero."""
+
+
+def _name(text: str) -> str:
+    if not text.isprintable() or text != text.strip() or not text:
+        raise ValueError("must be a name without line breaks and outer spaces")
+    return text
+
+
+_SPACED = r"^\S(?:.*\S)?$"
+"""The JSON Schema's pattern of texts without outer spaces; the program checks more."""
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _SPACED})]
 
 
 def refuse_json(id: str) -> str:
@@ -115,7 +133,9 @@ def clean_id(id: str) -> str:
     return id
 
 
-Identifier = Annotated[str, AfterValidator(clean_id)]
+Identifier = Annotated[
+    str, AfterValidator(clean_id), WithJsonSchema({"type": "string", "pattern": _SPACED})
+]
 
 
 def expand_home(path: Path) -> Path:
@@ -215,6 +235,10 @@ def clean_database_url(text: str) -> str:
     raise ValueError(f"must begin with postgresql:// or postgres://, or be the word {EMBEDDED}")
 
 
+DATABASE_URL = r"^\s*(?:[Ee][Mm][Bb][Ee][Dd][Dd][Ee][Dd]|postgres(?:ql(?:\+psycopg)?)?://\S*)\s*$"
+"""The JSON Schema's pattern of what `clean_database_url` accepts."""
+
+
 def clean_channel_url(text: str) -> str:
     """Return the URL of a channel without outer spaces.
 
@@ -251,6 +275,10 @@ def clean_http_url(text: str, no_password: str) -> str:
     if "?" in url or "#" in url:
         raise ValueError("must end with its path, without '?' or '#'")
     return url
+
+
+HTTP_URL = r"^\s*[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+(?:/[^\s?#]*)?\s*$"
+"""The JSON Schema's pattern of what `clean_http_url` accepts; the program checks more."""
 
 
 def libpq_understands(url: str) -> bool:

@@ -25,7 +25,6 @@ MAX_TEXT_CHARACTERS = 512
 _MAX_LABEL_CHARACTERS = 100
 # An object keyed by data, such as ids as field names, must not fill the drift table.
 _MAX_DRIFT_KINDS = 100
-MAX_BIGINT = 2**63 - 1
 
 # Programs that have no time write the start of an epoch (the years 1, 1601, 1753, 1900, 1904, 1970,
 # 1980, 2000, 2001) or the last day that they know. The latest of these starts is 1 January 2001, in

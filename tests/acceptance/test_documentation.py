@@ -21,6 +21,15 @@ from tests.receiver import receiver
 from tests.support import configuration, environment, load, sync
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *DOCUMENTS,
+    ROOT / "CHANGELOG.md",
+    ROOT / "SECURITY.md",
+    *sorted((ROOT / "config").rglob("*.md")),
+    *sorted((ROOT / ".github").rglob("*.md")),
+]
+"""Every page, also those without commands to run."""
+FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#]*)(?:#([\w-]+))?\)")
 TARGET = re.compile(r"^([a-z][\w-]*):", re.MULTILINE)
@@ -160,7 +169,28 @@ def test_every_other_command_is_known() -> None:
                 ), (document, line)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tables_and_headings_stand_alone(document: Path) -> None:
+    """Each table is one block with a heading row, and a blank line surrounds each heading."""
+    for block in re.split(r"\n\s*\n", FENCED.sub("", document.read_text())):
+        lines = block.strip().splitlines()
+        if lines and lines[0].startswith("|"):
+            assert re.fullmatch(r"\|[\s:|-]+\|\n\|.*", "\n".join(lines[1:3])), lines[0]
+            assert all(line.startswith("|") for line in lines), lines[0]
+        if any(re.match("#+ ", line) for line in lines):
+            assert len(lines) == 1, lines
+
+
+def test_each_revision_is_listed() -> None:
+    """The page about upgrades has a row for each revision of the schema."""
+    listed = re.findall(
+        r"^\| (\d{4}) \|", (ROOT / "docs/how-to/upgrading.md").read_text(), re.MULTILINE
+    )
+    made = sorted((ROOT / "migrations" / "versions").glob("[0-9]*.py"))
+    assert listed == [path.name[:4] for path in made]
+
+
+@pytest.mark.parametrize("document", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     """Every link to a file of the project finds the file and its heading."""
     for target, heading in LINK.findall(document.read_text()):

@@ -82,6 +82,48 @@ def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
     _one_line(run("track", "w", "-", variables=SECRETS, input=line), 2, words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("runs", "search", "--workflow=", "refund"),
+            "'--workflow' / '-w': an id must not be empty",
+        ),
+        (("sync", "--workflow", " "), "'--workflow' / '-w': an id must not be empty"),
+        (("runs", "show", ""), "'RUN': an id must not be empty"),
+        (("erase", "--run", "a", "--run", ""), "'--run': an id must not be empty"),
+        (("status", "--max-age", "0s"), "--max-age must be longer than zero"),
+        (("status", "--max-age", "soon"), "--max-age is not a valid duration: write a number"),
+        (("simulate", "--epoch", "yesterday"), "--epoch: 'yesterday' is not a time: write"),
+        (("simulate", "--epoch", "1e3"), "--epoch: '1e3' is not a time: write"),
+    ],
+)
+def test_a_bad_argument_is_one_line(arguments: tuple[str, ...], words: str) -> None:
+    """An empty id, as from an unset variable, and a bad duration or time exit with 2 and say why.
+
+    Without this, `runs search --workflow "$UNSET"` would search all workflows.
+    """
+    _one_line(run(*arguments, variables=SECRETS), 2, words)
+
+
+@pytest.mark.parametrize("arguments", [("--version",), ("config", "schema")])
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
+    """Output to a full disk exits with 1 and one line with the reason."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "etl", *arguments],
+            env=SECRETS,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=240,
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "orchestra-etl: the output cannot be written: No space left on device\n",
+    )
+
+
 _DEFECT = """
 import sys
 from etl.cli import commands

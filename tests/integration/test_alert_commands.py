@@ -140,6 +140,22 @@ def test_a_message_about_cost_says_why(
     assert lines[0].partition(":")[0] in done.out
 
 
+def test_a_share_is_shown_in_percent(loading: Command, tmp_path: Path) -> None:
+    """`alerts list` shows a share and its limit as messages do, and JSON as the settings do."""
+    config = tmp_path / "etl.toml"
+    toml = config.read_text().replace('"failures"\nabove = 0\n', '"failure_rate"\nabove = 0.055\n')
+    config.write_text(toml)
+    assert loading("sync").status == 0
+    [row] = [line for line in loading("alerts", "list").out.splitlines() if "failure_rate" in line]
+    [found] = [
+        one
+        for one in loading("alerts", "list", "--json").json["alerts"]
+        if one["state"] == "firing"
+    ]
+    assert found["threshold"] == 0.055
+    assert f"{100 * found['value']:.1f} %      5.5 %" in row
+
+
 def test_a_channel_that_refuses_does_not_fail_a_sync(
     loading: Command, hook: Receiver, tmp_path: Path
 ) -> None:

@@ -182,9 +182,8 @@ def test_an_address_that_is_in_use() -> None:
     async def twice() -> None:
         port = free_port()
         async with http_server.served(PAGES, "127.0.0.1", port):
-            with pytest.raises(
-                ConfigurationError, match=rf"cannot listen on 127.0.0.1:{port} .*service.port"
-            ):
+            words = rf"cannot listen on 127.0.0.1:{port} \(Address already in use\): .*service.port"
+            with pytest.raises(ConfigurationError, match=words):
                 async with http_server.served(PAGES, "127.0.0.1", port):
                     pass
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from docs import content_shapes, reference
 from tests.conftest import ROOT
 from tests.support import query
@@ -26,6 +28,15 @@ def test_the_commands_are_documented_as_they_are() -> None:
     assert (ROOT / "docs" / "reference" / "commands.md").read_text() == reference.commands(), (
         "run `make docs`"
     )
+
+
+def test_the_reference_of_commands_is_plain_markdown() -> None:
+    """It has no control characters, no sentence cut short, and examples only in blocks of code."""
+    text = reference.commands()
+    assert text.replace("\n", "").isprintable()
+    prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    lines = prose.splitlines()
+    assert [line for line in lines if line.startswith("  ") or line.endswith("...")] == []
 
 
 def test_the_schema_for_editors_is_the_settings_own() -> None:

@@ -235,6 +235,8 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[api]\nrequests_per_second = -1",
          "api.requests_per_second: must be greater than or equal to 0"),
         ("[api]\nbase_url = 'ftp://host/'", "must begin with http:// or https://"),
+        ("[[alerts]]\nname = 'a'\nmetric = 'runs'\nabove_usual = true",
+         "alerts no. 1.above_usual: must be a number"),
         ("[api]\nbase_url = 'https:///path'", "no host"),
         ("[api]\nbase_url = 'https://host:99999/'", "is not a valid URL"),
         (f"[api]\nbase_url = 'https://user:{SECRET}@host/'", "must not hold a user or password"),
@@ -682,3 +684,54 @@ def test_a_checkout_shows_the_template_and_not_the_users_file(tmp_path: Path) ->
         not (root / ".git").exists()
         or f"/{sources.WORKING_FOLDER}" in (root / ".gitignore").read_text().splitlines()
     )
+
+
+@pytest.mark.parametrize(
+    ("toml", "where"),
+    [
+        ('[[workflows]]\nid = "a"\nname = "a\\u0000b"', "workflows no. 1.name"),
+        ('[[workflows]]\nid = "a"\nlabels = { "team\\u0000" = "a" }', "workflows no. 1.labels"),
+        ('[[workflows]]\nid = "a"\nlabels = { team = "a\\u0000" }', "workflows no. 1.labels"),
+        ('[states]\n"open\\u0000" = "running"', "states"),
+        ('[notify."ops\\u0000"]\nurl_file = "ops"', "notify"),
+        ('[notify.ops]\nurl_file = "ops\\u0000"', "notify.ops.url_file"),
+        ('[api]\napi_key_file = "key\\u0000"', "api.api_key_file"),
+        ('[service]\nhost = "local\\u0000host"', "service.host"),
+        (
+            '[[redaction.rules]]\nnode = "a\\u0000"\npath = "$.a"\naction = "drop"',
+            "redaction.rules no. 1.node",
+        ),
+    ],
+)
+def test_text_that_cannot_be_stored(tmp_path: Path, toml: str, where: str) -> None:
+    """NUL in a name, a label, a state, a channel, a file or a host is refused with its place."""
+    problem = "must not contain NUL or half of a surrogate pair"
+    assert refusal(tmp_path, toml) == f"FILE: {where}: {problem}"
+
+
+def test_errors_of_variables_without_a_file_name_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a configuration file, an error of a whole section names the variable that sets it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sources, "user_file", lambda: None)
+    for name, value, problem in (
+        (
+            "ORCHESTRA_ETL_WORKFLOWS",
+            r'[{"id": "a", "name": "\ud800"}]',
+            "no. 1.name: must not contain NUL or half of a surrogate pair",
+        ),
+        (
+            "ORCHESTRA_ETL_STATES",
+            r'{"\ud800": "running"}',
+            "must not contain NUL or half of a surrogate pair",
+        ),
+        (
+            "ORCHESTRA_ETL_ALERTS",
+            '[{"name": "a", "metric": "runs", "above": 1, "notify": ["ops"]}]',
+            "the rule a notifies ops, but there is no [notify.ops]",
+        ),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            load(None, {name: value})
+        assert str(caught.value) == f"{name}: {problem}"

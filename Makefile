@@ -204,8 +204,9 @@ lock: $(VENV)/installed
 # that was interrupted, and updates one from an older lock file.
 
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
-# Two parallel calls of make install one after the other (if `flock` exists).
-ALONE = exec 9<Makefile; ! command -v flock >/dev/null || flock 9;
+# Two parallel calls of make install one environment one after the other (if `flock` exists). The
+# lock is on a file of the environment, so that different environments are installed in parallel.
+ALONE = exec 9<$(1); ! command -v flock >/dev/null || flock 9;
 
 $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -219,7 +220,7 @@ $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 			"or say make PYTHON=..."; exit 1; }
 	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
 # `pip --version` also fails if the Python behind the environment no longer exists.
-	@$(ALONE) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,requirements.lock) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(VENV); } && \
 		$(BIN)/python $(PIP_INSTALL) \
 			--require-hashes -r requirements-run.lock -r requirements-build.lock && \
@@ -228,7 +229,8 @@ $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 
 $(VENV)/installed: $(VENV)/running requirements.lock
 	@echo "installing the tools of development into $(VENV) (450 MB more, one to two minutes) ..."
-	@$(ALONE) $(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
+	@$(call ALONE,requirements.lock) \
+		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
 	@touch $@
 
 # The environment of Superset, which needs Python 3.11. Compiling all of it would take half of the
@@ -239,7 +241,7 @@ $(SUPERSET)/installed: config/superset/requirements.lock
 		echo "Superset needs Python 3.11 with venv: install it," \
 			"or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing Superset into $(SUPERSET) (670 MB, one to three minutes; once) ..."
-	@$(ALONE) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,$<) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
 		$(SUPERSET)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
@@ -247,7 +249,7 @@ $(SUPERSET)/installed: config/superset/requirements.lock
 # The environment of dlt, which benchmarks compare with.
 $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 	@echo "installing dlt into $(BENCH) ..."
-	@$(ALONE) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,$<) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(BENCH); } && \
 		$(BENCH)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
@@ -255,7 +257,7 @@ $(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
 # The environment of the Singer SDK and its target, which `make bench` compares with.
 $(SINGER)/installed: tests/benchmarks/singer-requirements.lock
 	@echo "installing the Singer SDK and target-postgres into $(SINGER) (140 MB) ..."
-	@$(ALONE) { $(SINGER)/bin/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,$<) { $(SINGER)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(SINGER); } && \
 		$(SINGER)/bin/python $(PIP_INSTALL) --require-hashes -r $<
 	@touch $@
@@ -264,7 +266,7 @@ $(SINGER)/installed: tests/benchmarks/singer-requirements.lock
 # dependencies are not resolved.
 $(DBT)/installed: tests/dbt/requirements.lock
 	@echo "installing dbt into $(DBT) (180 MB, half a minute) ..."
-	@$(ALONE) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,$<) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(DBT); } && \
 		$(DBT)/bin/python $(PIP_INSTALL) --no-compile --no-deps --require-hashes -r $<
 	@touch $@
@@ -272,7 +274,7 @@ $(DBT)/installed: tests/dbt/requirements.lock
 # The environment of the engines that read an exported lake, for their tests.
 $(LAKE)/installed: tests/lake/requirements.lock
 	@echo "installing the readers of a lake into $(LAKE) (1.4 GB, one to two minutes) ..."
-	@$(ALONE) { $(LAKE)/bin/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,$<) { $(LAKE)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(LAKE); } && \
 		$(LAKE)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@
@@ -280,7 +282,7 @@ $(LAKE)/installed: tests/lake/requirements.lock
 # The environment of Spark, for its test.
 $(SPARK)/installed: tests/spark/requirements.lock
 	@echo "installing Spark into $(SPARK) (450 MB, one minute) ..."
-	@$(ALONE) { $(SPARK)/bin/python -m pip --version >/dev/null 2>&1 || \
+	@$(call ALONE,$<) { $(SPARK)/bin/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(SPARK); } && \
 		$(SPARK)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
 	@touch $@

@@ -174,3 +174,23 @@ test -e {tmp_path}/broken && exit 1; exit 0""",
     assert (venv / "running").exists()
     words = log.read_text().split()
     assert words == ["begin", "end"] * (len(words) // 2)
+
+
+def test_different_environments_install_in_parallel(tmp_path: Path) -> None:
+    """Two calls of make install different environments at the same time."""
+    for name, other in (("BENCH", "LAKE"), ("LAKE", "BENCH")):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        _script(
+            tmp_path / name / "bin" / "python",
+            f"""case "$*" in *--version) exit 0;; esac
+touch {tmp_path}/{name}/begun
+for _ in $(seq 300); do test -e {tmp_path}/{other}/begun && exit 0; sleep 0.1; done; exit 1""",
+        )
+    with ThreadPoolExecutor() as pool:
+        done = list(
+            pool.map(
+                lambda name: _make(f"{name}={tmp_path / name}", f"{tmp_path / name}/installed"),
+                ("BENCH", "LAKE"),
+            )
+        )
+    assert [one.returncode for one in done] == [0, 0], done

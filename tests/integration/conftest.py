@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from tests.exported_world import Copies, World
 
 Simulated = tuple[History, Simulator]
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """Open this test's database as the program does, with a patience of five seconds."""
+    opened = Database(database_url, patience=5)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

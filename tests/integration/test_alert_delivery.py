@@ -40,14 +40,6 @@ def hook() -> Iterator[Receiver]:
         yield found
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Provide an open database."""
-    own = Database(database_url)
-    yield own
-    own.close()
-
-
 def _queue(
     url: str,
     key: str,

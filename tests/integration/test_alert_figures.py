@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isclose
 from random import Random
@@ -43,10 +43,9 @@ EDGES = tuple(ENDED - timedelta(seconds=over) for over in (0, *OVERS))
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database, database_url: str) -> Database:
     """Provide a database with two workflows that were swept, and prices."""
-    made = Database(database_url, patience=5)
-    rollups.drain(made)
+    rollups.drain(database)
     for id in WORKFLOWS:
         alert_rows.workflow(database_url, id, swept_at=ENDED)
     for model, (read, written) in alert_oracle.PRICES.items():
@@ -57,8 +56,7 @@ def database(database_url: str) -> Iterator[Database]:
             " VALUES (%s, '0001-01-01', 'USD', %s, %s, %s, %s, 'config')",
             model, read, written, read, written,
         )  # fmt: skip
-    yield made
-    made.close()
+    return database
 
 
 def history(

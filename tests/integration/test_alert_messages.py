@@ -30,13 +30,11 @@ def hook() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database, database_url: str) -> Database:
     """Provide a database with a workflow whose only run is two hours old."""
-    made = Database(database_url, patience=5)
     alert_rows.workflow(database_url, "a", swept_at=datetime.now(UTC))
     alert_rows.run(database_url, "old", "a", ago(120), seconds=1)
-    yield made
-    made.close()
+    return database
 
 
 def ago(minutes: float) -> datetime:

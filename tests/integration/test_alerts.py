@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -26,12 +25,10 @@ PAUSES = Pauses({"a": 60.0, "b": 60.0})
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database, database_url: str) -> Database:
     """Provide a database with a workflow that was swept just now."""
-    made = Database(database_url, patience=5)
     alert_rows.workflow(database_url, "a", swept_at=now())
-    yield made
-    made.close()
+    return database
 
 
 def now() -> datetime:

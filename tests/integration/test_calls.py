@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -18,7 +17,7 @@ TOKENS = ("input_tokens", "cached_input_tokens", "output_tokens", "total_tokens"
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database, database_url: str) -> Database:
     """Provide a database with a run and with prices of the model m.
 
     A token costs 2 as input, 1 as cached input, and 3 as output or reasoning. An hour of audio
@@ -37,9 +36,7 @@ def database(database_url: str) -> Iterator[Database]:
         " document_pages_per_thousand, source)"
         " VALUES ('m', '0001-01-01', 'USD', 2000000, 1000000, 3000000, 3000000, 5, 5000, 'set')",
     )
-    made = Database(database_url, patience=5)
-    yield made
-    made.close()
+    return database
 
 
 def add(

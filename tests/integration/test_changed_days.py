@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 
 import psycopg
@@ -27,13 +26,11 @@ _STEP = """
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Open a database in which an export has been set up, with a run on the first day."""
-    opened = Database(database_url, patience=5)
+def database(database: Database, database_url: str) -> Database:
+    """Provide a database in which an export has been set up, with a run on the first day."""
     _run(database_url, "first", FIRST)
-    opened.transaction(lambda c: state.activate(c, Destination("/lake", payloads=True)))
-    yield opened
-    opened.close()
+    database.transaction(lambda c: state.activate(c, Destination("/lake", payloads=True)))
+    return database
 
 
 def _noon(day: date) -> datetime:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from random import Random
@@ -27,13 +26,11 @@ VIEWS = ("model_usage", "run_summary", "step_timeline")
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database, database_url: str) -> Database:
     """Provide a database with a run."""
     enter(database_url, "run", NOON, NOON)
     query(database_url, "INSERT INTO orchestra.workflows (id, labels) VALUES ('w', '{}')")
-    made = Database(database_url, patience=5)
-    yield made
-    made.close()
+    return database
 
 
 def price(url: str, model: str, **more: Any) -> None:

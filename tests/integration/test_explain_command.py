@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,7 +28,7 @@ OPTIONS = ("--since", "2026-03-08T08:30", "--until", "2026-03-15T08:30", "--agai
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database, database_url: str) -> Database:
     """Provide a database with a workflow and prices."""
     query(
         database_url,
@@ -38,9 +37,7 @@ def database(database_url: str) -> Iterator[Database]:
     price(database_url, "m", input_per_million=2, output_per_million=10)
     price(database_url, "dear", input_per_million=20, output_per_million=100)
     price(database_url, "euro", currency="EUR", input_per_million=1, output_per_million=1)
-    made = Database(database_url, patience=5)
-    yield made
-    made.close()
+    return database
 
 
 class Runs:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,14 +27,6 @@ from tests.support import query, wait_until
 
 STATES = StateMap()
 WORKFLOW, RUN = "w", "r"
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Open the test's database as the program does."""
-    opened = Database(database_url, patience=5)
-    yield opened
-    opened.close()
 
 
 def _step(status: str, id: str = "s", run: str = RUN) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -31,14 +31,6 @@ from etl.transform.states import StateMap
 from tests.support import query, wait_until
 
 W = "w"
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Open the test's database as the program does."""
-    opened = Database(database_url, patience=5)
-    yield opened
-    opened.close()
 
 
 def _step(id: str, status: str = "completed", **more: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -23,14 +23,6 @@ from tests.command_line import Command
 from tests.support import query
 
 DAY = date(2026, 11, 20)
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Provide the test's database, opened as the program opens it."""
-    opened = Database(database_url, patience=2)
-    yield opened
-    opened.close()
 
 
 def call(url: str, step: str, model: str | None, **columns: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -40,14 +40,6 @@ def dated(
     """Return the standard prices of a model's input, with their first days and sources."""
     found = [one for one in price_list(model, configured, ordered) if one.service_tier == STANDARD]
     return [(str(one.valid_from), str(one.amounts["input"]), one.source) for one in found]
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Provide the test's database, opened as the program opens it."""
-    opened = Database(database_url, patience=2)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,14 +28,6 @@ ROW = {"id": RUN, "status": "odd", "start_time": "2025-03-13T02:41:14Z", "end_ti
 
 # The states of a run before it is reopened.
 OPEN, FINAL, GONE = "open", "final", "gone"
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Provide a migrated database."""
-    made = Database(database_url)
-    yield made
-    made.close()
 
 
 def _page() -> dict[str, ListedRun]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,12 +16,10 @@ from tests.support import query
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database) -> Database:
     """Provide a database whose first refresh is done."""
-    made = Database(database_url, patience=5)
-    rollups.drain(made)
-    yield made
-    made.close()
+    rollups.drain(database)
+    return database
 
 
 @pytest.mark.parametrize(

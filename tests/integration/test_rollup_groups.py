@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,12 +21,10 @@ MONTHS_AGO = NOW.replace(minute=30, second=0, microsecond=0) - timedelta(days=10
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database) -> Database:
     """Provide a database whose first refresh is done."""
-    made = Database(database_url, patience=5)
-    rollups.drain(made)
-    yield made
-    made.close()
+    rollups.drain(database)
+    return database
 
 
 def enter(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -36,12 +35,10 @@ START = datetime(2026, 3, 1, 23, 59, 40, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
+def database(database: Database) -> Database:
     """Provide a database whose first refresh is done."""
-    made = Database(database_url, patience=5)
-    rollups.drain(made)
-    yield made
-    made.close()
+    rollups.drain(database)
+    return database
 
 
 def verified(database: Database) -> list[Difference]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -20,14 +19,6 @@ from etl.transform.states import StateMap
 from tests.support import query, wait_until
 
 STATES = StateMap()
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Provide the test's database, opened as the service opens it."""
-    opened = Database(database_url)
-    yield opened
-    opened.close()
 
 
 def found(run_id: str = "r", *, steps: str = "[]", **row: Any) -> RunWrite:

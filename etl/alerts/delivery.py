@@ -53,14 +53,15 @@ _EXPIRE = text("""
     RETURNING rule, channel, kind
 """)
 
-# A time twice as far in the future as any lease or pause shows that the database's clock was set
-# back. Twice, because `now()` of a transaction that began earlier is earlier.
+# The first attempt never waits. A time twice as far in the future as any lease or pause shows that
+# the database's clock was set back. Twice, because `now()` of a transaction that began earlier is
+# earlier.
 _CLAIM = text("""
     WITH due AS (
         SELECT n.id
         FROM orchestra_etl.alert_notifications AS n
         WHERE n.channel = :channel
-          AND (n.next_attempt_at <= now()
+          AND (n.next_attempt_at <= now() OR (n.attempts = 0 AND n.next_attempt_at IS NOT NULL)
                OR n.next_attempt_at > now() + make_interval(secs => 2 * :longest_pause))
           AND ((n.leased_until IS NULL OR n.leased_until < now())
                OR n.leased_until > now() + make_interval(secs => 2 * :lease))

@@ -139,8 +139,9 @@ class Sweeper:
             ends_in = await self._run(lambda c: sweeps.lease_ends_in(c, workflow_id))
             await asyncio.sleep(min(max(ends_in or 0.0, 0.05), 1.0))
         self._clock.anchor(begun.begun_at)
-        due = begun.reconciled_at is None or (
-            (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
+        # A clock that was set back must not put the full walk off.
+        due = begun.reconciled_at is None or not (
+            0 <= (begun.begun_at - begun.reconciled_at).total_seconds() < self._reconcile_every
         )
         report = SweepReport(workflow_id, whole_list=whole_list or due)
         # Only the routine full walk is bounded, not a first sweep or a requested full walk.

@@ -153,6 +153,7 @@ class Courier:
             # The error of one channel must leave no other at work.
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         return [one for deliveries in done for one in deliveries]
 
     async def deliver(self, channel: str, stop: asyncio.Event | None = None) -> list[Delivery]:
@@ -179,6 +180,7 @@ class Courier:
             finally:
                 # Without effect if it is finished.
                 attempt.cancel()
+                await asyncio.wait({attempt})
             if not finished:
                 await self._release(claimed)
                 break

@@ -5,12 +5,14 @@ Each error is printed as one line.
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -147,6 +149,8 @@ def _options(
     context.obj = Invocation(config)
 
 
+# What a write to a file on a full disk fails with.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
 """The environment variable with which a shell requests completions."""
 
@@ -169,6 +173,35 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of the output, such as `head`, has closed the pipe.
         sys.stdout = None
         return 0
+
+
+def flushed(status: int) -> int:
+    """Write what the standard streams still hold; return the exit status after that.
+
+    Otherwise, the exiting interpreter would write it, and change the exit status to 120 if it
+    cannot. Notes and log lines that cannot be written do not count.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None
+    except (OSError, ValueError) as error:
+        sys.stdout = None
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"orchestra-etl: {_unwritten(error)}\n")
+        status = status or ExitStatus.UNEXPECTED
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
+    return status
+
+
+def _unwritten(error: Exception) -> str:
+    why = getattr(error, "strerror", None)
+    return f"the output cannot be written{f': {why}' if why else ''}"
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -206,6 +239,10 @@ def _run(arguments: Sequence[str]) -> int:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         raise
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            return fail(_unwritten(error), ExitStatus.UNEXPECTED)
+        return _unexpected(error, fail)
     except Exception as error:
         return _unexpected(error, fail)
     return int(result or 0)

@@ -144,9 +144,8 @@ def is_unicode(encoding: str | None) -> bool:
 def guarded() -> Iterator[None]:
     """Guard standard output and standard error while the block runs."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (
-        GuardedStream(io.StringIO() if one is None else one) for one in before
-    )
+    output, notes = (io.StringIO() if one is None else one for one in before)
+    sys.stdout, sys.stderr = GuardedStream(output), _Notes(notes)
     try:
         yield
     finally:
@@ -225,6 +224,31 @@ class GuardedStream(io.TextIOBase):
 
     def close(self) -> None:
         """Do nothing: the stream below belongs to its creator."""
+
+
+class _Notes(GuardedStream):
+    """Standard error: notes that a full disk refuses must not stop the work."""
+
+    def write(self, text: str) -> int:
+        """Write the text if that is possible; return its length."""
+        with _unless_full():
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush the stream below if that is possible."""
+        with _unless_full():
+            super().flush()
+
+
+@contextmanager
+def _unless_full() -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _written_out(text: str) -> str:

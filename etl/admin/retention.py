@@ -45,16 +45,17 @@ LOG_EVERY = 10.0
 # Seconds between two checks whether another process has refreshed the rollups.
 REFRESH_PAUSE = 0.5
 
-_MOVE_HORIZONS = text("""
+# A horizon later than now shows that the database's clock was set back: it no longer counts.
+_PAYLOADS_MOVED, _RUNS_MOVED = (
+    f"GREATEST(CASE WHEN r.{name} <= now() THEN r.{name} END, excluded.{name})"
+    for name in ("payload_horizon", "run_horizon")
+)
+_MOVE_HORIZONS = text(f"""
     INSERT INTO orchestra_etl.retention AS r (id, payload_horizon, run_horizon)
     VALUES (1, CAST(:payloads AS timestamptz), CAST(:runs AS timestamptz))
     ON CONFLICT (id) DO UPDATE
-    SET payload_horizon = GREATEST(r.payload_horizon, excluded.payload_horizon),
-        run_horizon = GREATEST(r.run_horizon, excluded.run_horizon),
-        updated_at = now()
-    WHERE (GREATEST(r.payload_horizon, excluded.payload_horizon),
-           GREATEST(r.run_horizon, excluded.run_horizon))
-          IS DISTINCT FROM (r.payload_horizon, r.run_horizon)
+    SET payload_horizon = {_PAYLOADS_MOVED}, run_horizon = {_RUNS_MOVED}, updated_at = now()
+    WHERE ({_PAYLOADS_MOVED}, {_RUNS_MOVED}) IS DISTINCT FROM (r.payload_horizon, r.run_horizon)
 """)
 
 _NOW_MINUS = text("""

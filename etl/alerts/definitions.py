@@ -2,7 +2,8 @@
 
 Replicas can have different settings for a while: during a rolling deployment. A rule that a process
 does not have, or has in another form, may be another process's. Its alerts must not end because of
-that. They end once no other definition of the rule has been evaluated for a while.
+that. They end once no other definition of the rule has been evaluated for a while. An evaluation
+by a process with other rules does not stand for an evaluation of this process's own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ KEPT = 900.0
 RENEWED_AFTER = 300.0
 """Seconds after which an evaluation is recorded again. Most evaluations then write nothing."""
 
+# No rule has this name. Its entry is the `digest` of the last evaluation.
+_LAST = ""
+
 _Times = Mapping[str, Mapping[str, float]]
 """By rule and definition: when it was recorded, in seconds since 1970 of the database's clock."""
 
@@ -37,6 +41,18 @@ class Definitions(msgspec.Struct, frozen=True):
     """By rule."""
     recent: _Times | None
     """None: the schema cannot store them."""
+    last: str | None = None
+    """The `digest` of the last evaluation; None: unknown."""
+
+    @property
+    def digest(self) -> str:
+        """The same for processes with the same definitions."""
+        return _hash(sorted(self.own.items()))
+
+    @property
+    def are_those_of_the_last_evaluation(self) -> bool:
+        """Whether the last evaluation was of the same definitions; true if it is unknown."""
+        return self.last in (None, self.digest)
 
     @property
     def contested(self) -> frozenset[str]:
@@ -58,10 +74,11 @@ class Definitions(msgspec.Struct, frozen=True):
             for name, definition in self.own.items()
             if now - times.get(name, {}).get(definition, 0.0) >= RENEWED_AFTER
         ]
-        if not due:
+        if not due and self.last == self.digest:
             return
         for name, definition in due:
             times.setdefault(name, {})[definition] = now
+        times[_LAST] = {self.digest: now}
         connection.execute(_WRITE, {"times": msgspec.json.encode(times).decode()})
 
 
@@ -73,19 +90,23 @@ def read(
     A later time than `at` shows that the database's clock was set back; it does not count.
     """
     own = {rule.name: _definition(rule, pauses) for rule in rules}
-    stored: _Times | None = connection.execute(_READ).scalar_one_or_none()
+    stored: dict[str, Mapping[str, float]] | None = connection.execute(_READ).scalar_one_or_none()
     if stored is None:
         return Definitions(own, None)
     now = at.timestamp()
+    last = next(iter(stored.pop(_LAST, {})), None)
     recent = {
         name: {key: time for key, time in times.items() if 0 <= now - time < KEPT}
         for name, times in stored.items()
     }
-    return Definitions(own, {name: times for name, times in recent.items() if times})
+    return Definitions(own, {name: times for name, times in recent.items() if times}, last)
 
 
 def _definition(rule: Rule, pauses: Pauses) -> str:
     """Return a hash of what decides whether the rule is breached, and of its workflows."""
     decides = msgspec.structs.replace(rule, notify=(), repeat=None)
-    parts = (decides, sorted(pauses.configured), pauses.others is not None)
+    return _hash((decides, sorted(pauses.configured), pauses.others is not None))
+
+
+def _hash(parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:16]

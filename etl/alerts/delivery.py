@@ -53,14 +53,15 @@ _EXPIRE = text("""
     RETURNING rule, channel, kind
 """)
 
-# A time twice as far in the future as any lease or pause shows that the database's clock was set
-# back. Twice, because `now()` of a transaction that began earlier is earlier.
+# The first attempt never waits. A time twice as far in the future as any lease or pause shows that
+# the database's clock was set back. Twice, because `now()` of a transaction that began earlier is
+# earlier.
 _CLAIM = text("""
     WITH due AS (
         SELECT n.id
         FROM orchestra_etl.alert_notifications AS n
         WHERE n.channel = :channel
-          AND (n.next_attempt_at <= now()
+          AND (n.next_attempt_at <= now() OR (n.attempts = 0 AND n.next_attempt_at IS NOT NULL)
                OR n.next_attempt_at > now() + make_interval(secs => 2 * :longest_pause))
           AND ((n.leased_until IS NULL OR n.leased_until < now())
                OR n.leased_until > now() + make_interval(secs => 2 * :lease))
@@ -152,6 +153,7 @@ class Courier:
             # The error of one channel must leave no other at work.
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         return [one for deliveries in done for one in deliveries]
 
     async def deliver(self, channel: str, stop: asyncio.Event | None = None) -> list[Delivery]:
@@ -178,6 +180,7 @@ class Courier:
             finally:
                 # Without effect if it is finished.
                 attempt.cancel()
+                await asyncio.wait({attempt})
             if not finished:
                 await self._release(claimed)
                 break

@@ -64,11 +64,19 @@ def evaluate(
         rules: all rules of the configuration; the states of other rules end, once no process has
             evaluated them for a while (`definitions`).
         pauses: the workflows to be evaluated, and how often they are swept.
-        every: do nothing if the last evaluation was less than this many seconds ago.
+        every: do nothing if the last evaluation was less than this many seconds ago, and was of the
+            same definitions.
         wait: whether to wait for another process that evaluates, to evaluate the newest data.
     """
     if not rules and not states.any_unsettled(connection):
         return EvaluationReport()
+    if (
+        every
+        and not definitions.read(
+            connection, rules, pauses, knowledge.now(connection)
+        ).are_those_of_the_last_evaluation
+    ):
+        every = 0.0
     at = states.claim(connection, every=every, wait=wait)
     if at is None:
         return EvaluationReport()

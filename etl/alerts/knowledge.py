@@ -107,7 +107,7 @@ _STUCK = text(f"""
 """)
 
 _NOW = text("SELECT clock_timestamp()")
-_HORIZON = text("SELECT run_horizon FROM orchestra_etl.retention")
+_HORIZON = text("SELECT run_horizon FROM orchestra_etl.retention WHERE run_horizon <= :at")
 
 
 class Pauses(msgspec.Struct, frozen=True):
@@ -223,7 +223,7 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     stuck: dict[str, list[datetime]] = {}
     for row in connection.execute(_STUCK):
         stuck.setdefault(row.workflow_id, []).append(row.hour)
-    horizon = connection.execute(_HORIZON).scalar_one_or_none()
+    horizon = connection.execute(_HORIZON, {"at": at}).scalar_one_or_none()
     nothing = Counted()
     found = []
     for row in workflows:

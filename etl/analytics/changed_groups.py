@@ -29,15 +29,15 @@ Rows written by hand may have other hours. They are not counted.
 
 _READABLE = f"COALESCE(q.{COUNTABLE}, true)"
 
-# A group that failed less than `RETRY` ago stays in the queue, with all rows added since then.
+# A group that failed less than `RETRY` ago stays in the queue, with all rows added since then. A
+# time later than now shows that the clock was set back, here and below.
 _TRIED = f"""
     {_READABLE} AND NOT EXISTS (
         SELECT FROM orchestra_etl.changed_groups AS f
         WHERE f.workflow_id = q.workflow_id AND f.hour = q.hour
-          AND f.failed_at > now() - interval '{RETRY} seconds')
+          AND f.failed_at > now() - interval '{RETRY} seconds' AND f.failed_at <= now())
 """
 
-# A time later than now shows that the clock was set back; it must not put a refresh off.
 _SETTLED = f"""
     {_TRIED} AND NOT EXISTS (
         SELECT FROM orchestra_etl.changed_groups AS n

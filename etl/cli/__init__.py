@@ -14,9 +14,12 @@ def main() -> None:
     # Imports create hundreds of thousands of objects that stay. To look for garbage among them
     # after every 700 new ones takes a tenth of the start.
     gc.set_threshold(200_000, 20, 100)
-    from etl.cli.commands import run
-
-    status = run(sys.argv[1:])
+    try:
+        from etl.cli.commands import flushed, run
+    except KeyboardInterrupt:
+        # Nothing has begun, so a traceback would tell nothing.
+        sys.exit(130)
+    status = flushed(run(sys.argv[1:]))
     # The exiting interpreter would look through all objects for garbage several times, which takes
     # a quarter of a short command's time.
     gc.freeze()

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -154,6 +155,8 @@ def _options(
     context.obj = Invocation(config)
 
 
+# What a write to a file on a full disk fails with.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
 """The environment variable with which a shell requests completions."""
 
@@ -187,6 +190,35 @@ def run(arguments: Sequence[str]) -> int:
         # At its end, the interpreter would try again, print a traceback and exit with 120.
         sys.stdout = None
     return status
+
+
+def flushed(status: int) -> int:
+    """Write what the standard streams still hold; return the exit status after that.
+
+    Otherwise, the exiting interpreter would write it, and change the exit status to 120 if it
+    cannot. Notes and log lines that cannot be written do not count.
+    """
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = None
+    except (OSError, ValueError) as error:
+        sys.stdout = None
+        with suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(f"orchestra-etl: {_unwritten(error)}\n")
+        status = status or ExitStatus.UNEXPECTED
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except (OSError, ValueError):
+        sys.stderr = None
+    return status
+
+
+def _unwritten(error: Exception) -> str:
+    why = getattr(error, "strerror", None)
+    return f"the output cannot be written{f': {why}' if why else ''}"
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -226,6 +258,10 @@ def _run(arguments: Sequence[str]) -> int:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         raise
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            return fail(_unwritten(error), ExitStatus.UNEXPECTED)
+        return _unexpected(error, fail)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
             line = f"the output cannot be written: {system_reason(error)}"

@@ -16,7 +16,7 @@ from functools import partial
 
 import msgspec
 import structlog
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from etl.database import Database
 from etl.errors import LakeError
@@ -38,6 +38,17 @@ log = structlog.get_logger(__name__)
 
 # Seconds after which a part is committed. While it runs, VACUUM keeps what it sees.
 PART = 60.0
+# Seconds that an upgrade of the schema gets between two parts. It waits for its locks for two of
+# every four seconds; parts of a multiple of four seconds could each end while it does not wait.
+UPGRADE_TURN = 10.0
+
+_IS_UPGRADING = text("""
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE relation = to_regclass('orchestra_etl.upgrade_lock') AND mode = 'ExclusiveLock'
+          AND granted
+          AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+""")
 
 
 class ExportReport(msgspec.Struct):
@@ -133,6 +144,18 @@ def run(
         if not found.waiting or stopped():
             done.complete = not found.waiting
             return done
+        _let_upgrade(database, stopped)
+
+
+def _let_upgrade(database: Database, stopped: Callable[[], bool]) -> None:
+    """Wait for an upgrade of the schema that is running, for at most `UPGRADE_TURN`."""
+    end = time.monotonic() + UPGRADE_TURN
+    while (
+        time.monotonic() < end
+        and not stopped()
+        and database.transaction(lambda c: c.execute(_IS_UPGRADING).scalar_one())
+    ):
+        time.sleep(0.2)
 
 
 def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:

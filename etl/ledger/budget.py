@@ -10,18 +10,23 @@ _CREATE = text(
     " ON CONFLICT (id) DO NOTHING"
 )
 
+# Seconds. The client requests no longer pause; a later end shows that the clock was set back.
+LONGEST_PAUSE = 300.0
+
 # At most one second's worth of requests accumulates, so that no burst follows a pause. The
 # statement uses clock_timestamp and not now(): it locks the row first, and the time it waits for
 # that lock must count. The condition on `available`, which is never null, makes PostgreSQL read the
 # clock after it has locked the row.
-_DRAW = text("""
+_DRAW = text(f"""
     WITH held AS (
         SELECT available, refilled_at, not_before
         FROM orchestra_etl.request_budget
         WHERE id = 1
         FOR UPDATE
     ), refilled AS (
-        SELECT c.at, h.not_before,
+        SELECT c.at,
+               CASE WHEN h.not_before <= c.at + interval '{LONGEST_PAUSE} seconds'
+                    THEN h.not_before END AS not_before,
                LEAST(GREATEST(:rate, 1),
                      h.available + :rate * GREATEST(EXTRACT(epoch FROM c.at - h.refilled_at), 0)
                     ) AS available
@@ -42,16 +47,19 @@ _DRAW = text("""
               b.available
 """)
 
-_PAUSE = text("""
+_PAUSE = text(f"""
     SELECT GREATEST(EXTRACT(epoch FROM not_before - clock_timestamp()), 0)
     FROM orchestra_etl.request_budget
-    WHERE id = 1
+    WHERE id = 1 AND not_before <= clock_timestamp() + interval '{LONGEST_PAUSE} seconds'
 """)
 
-_HOLD_OFF = text("""
+_HOLD_OFF = text(f"""
     INSERT INTO orchestra_etl.request_budget AS b (id, available, not_before)
     VALUES (1, 0, clock_timestamp() + make_interval(secs => :seconds))
-    ON CONFLICT (id) DO UPDATE SET not_before = GREATEST(b.not_before, excluded.not_before)
+    ON CONFLICT (id) DO UPDATE
+    SET not_before = CASE
+        WHEN b.not_before > clock_timestamp() + interval '{LONGEST_PAUSE} seconds'
+        THEN excluded.not_before ELSE GREATEST(b.not_before, excluded.not_before) END
 """)
 
 

@@ -14,6 +14,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.ledger.clock_set_back import AHEAD
 from etl.ledger.lifecycle import KnownRun, Tracking
 
 
@@ -73,11 +74,14 @@ _IS_DUE = """due_at <= LEAST(now(), CAST(:cutoff AS timestamptz))
           AND (CAST(:listed_since AS timestamptz) IS NULL
                OR listed_at >= CAST(:listed_since AS timestamptz))"""
 
+# A lease that ends later than any lease can shows that the clock was set back.
 _CLAIM = text(f"""
     WITH due AS (
         SELECT run_id
         FROM orchestra_etl.run_ledger
-        WHERE {_IS_DUE} AND (leased_until IS NULL OR leased_until < now())
+        WHERE {_IS_DUE}
+          AND ((leased_until IS NULL OR leased_until < now())
+               OR leased_until > {AHEAD} + make_interval(secs => :lease))
         ORDER BY priority, due_at
         LIMIT :limit
         FOR UPDATE SKIP LOCKED
@@ -145,6 +149,7 @@ _SETTLE = text("""
     UPDATE orchestra_etl.run_ledger AS l
     SET tracking = s.tracking,
         due_at = now() + make_interval(secs => s.due_in),
+        opened_at = LEAST(l.opened_at, now()),
         leased_until = NULL,
         checks = s.checks,
         attempts = s.attempts,

@@ -88,11 +88,12 @@ _OPEN_BODIES = text(f"""
     ORDER BY last_seen_at, id
 """)
 
-# When a run has been read without the problem, its open dead letters are resolved.
+# When a run has been read without the problem, its open dead letters are resolved, except those
+# that this transaction has recorded.
 _RESOLVE = text(f"""
     UPDATE orchestra_etl.dead_letters AS d
     SET resolved_at = now(), resolution = 'loaded'
-    WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at < now()
+    WHERE run_id = ANY (CAST(:run_ids AS text[])) AND resolved_at IS NULL AND last_seen_at <> now()
       AND NOT {_OF_CONFLICTING_RUN}
       AND (NOT CAST(:steps_only AS boolean) OR {_HOLDS_STEPS})
 """)

@@ -18,6 +18,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.ledger import conflicts, gaps, repairs
+from etl.ledger.clock_set_back import AHEAD
 from etl.ledger.reopening import reopen
 from etl.ledger.requests import ONLY_REQUESTED
 from etl.records import ListedRun
@@ -42,7 +43,8 @@ class SweepSuperseded(Exception):
     """Another sweep of this workflow has begun: this sweep must stop and write nothing."""
 
 
-_BEGIN = text("""
+# A lease that ends later than any lease can shows that the clock was set back.
+_BEGIN = text(f"""
     INSERT INTO orchestra_etl.sweeps AS s (workflow_id, fencing_token, leased_until, started_at)
     VALUES (:workflow_id, 1, now() + make_interval(secs => :lease), now())
     ON CONFLICT (workflow_id) DO UPDATE
@@ -50,6 +52,7 @@ _BEGIN = text("""
         leased_until = excluded.leased_until,
         started_at = excluded.started_at
     WHERE s.leased_until IS NULL OR s.leased_until < now()
+       OR s.leased_until > {AHEAD} + make_interval(secs => :lease)
     RETURNING fencing_token, watermark, now() AS begun_at, swept_at, reconciled_at
 """)
 
@@ -61,12 +64,14 @@ _WATERMARK_SIZE = text("""
     ) AS members
 """)
 
+# A horizon later than now shows that the clock was set back.
 _HOLD = text("""
     UPDATE orchestra_etl.sweeps
     SET leased_until = now() + make_interval(secs => :lease)
     WHERE workflow_id = :workflow_id AND fencing_token = :token AND leased_until IS NOT NULL
     RETURNING watermark, list_problem,
-              (SELECT run_horizon FROM orchestra_etl.retention) AS run_horizon
+              (SELECT run_horizon FROM orchestra_etl.retention
+               WHERE run_horizon <= now()) AS run_horizon
 """)
 
 # No two sweeps of a workflow share a number: only this sweep can have made its number the
@@ -92,14 +97,18 @@ _MEMBERS = text("""
       AND d.reason = 'id_conflict' AND d.step_id IS NULL AND d.first_seen_at <= s.swept_at
 """)
 
+# The run was read before the clock was set back.
+_READ_AHEAD = f"COALESCE(l.run_observed_at > {AHEAD}, false)"
+
 # A page requests a newer read of a run in three cases: the run's row differs from the one last
 # seen, and the page was requested after the run's own row was last read; or the run counted as
 # gone; or the run belonged to another workflow. A tombstone is never read again: the page records
 # only that it is still listed, so that the walk can tell known rows from new ones.
-_NEEDS_READ = """(l.removed_at IS NULL AND (
+_NEEDS_READ = f"""(l.removed_at IS NULL AND (
         l.tracking = 'gone' OR l.workflow_id <> excluded.workflow_id OR (
             l.listing_hash IS DISTINCT FROM excluded.listing_hash
-            AND excluded.listed_at > COALESCE(l.run_observed_at, '-infinity'))))"""
+            AND (excluded.listed_at > COALESCE(l.run_observed_at, '-infinity')
+                 OR {_READ_AHEAD}))))"""
 
 
 # A run with 404 responses is recorded as listed even if its row has not changed: it is not gone. A
@@ -131,6 +140,9 @@ _WRITE = text(f"""
 },
         workflow_id = excluded.workflow_id,
         listed_at = excluded.listed_at,
+        run_observed_at = CASE WHEN {_READ_AHEAD}
+                               THEN excluded.listed_at - interval '1 microsecond'
+                               ELSE l.run_observed_at END,
         priority = LEAST(l.priority, excluded.priority),
         listed_sweep = CASE WHEN l.listed_sweep <= :watermark THEN l.listed_sweep
                             ELSE excluded.listed_sweep END

@@ -52,11 +52,15 @@ _DESCRIBED = text("""
 """)
 
 # A workflow can change while its version and graph stay the same: a version keeps the update time
-# with which it was first seen. An update time in the future is stored as null.
+# with which it was first seen. An update time in the future is stored as null. The newest version
+# stays the newest if the clock was set back.
 _VERSION = text("""
     INSERT INTO orchestra.workflow_versions
         (workflow_id, first_seen_at, version, graph, api_updated_at)
-    SELECT :id, now(), CAST(:version AS text), CAST(:graph AS jsonb),
+    SELECT :id,
+           GREATEST(now(), (SELECT max(v.first_seen_at) + interval '1 microsecond'
+                            FROM orchestra.workflow_versions AS v WHERE v.workflow_id = :id)),
+           CAST(:version AS text), CAST(:graph AS jsonb),
            CASE WHEN CAST(:updated_at AS timestamptz) <= now()
                 THEN CAST(:updated_at AS timestamptz) END
     WHERE NOT EXISTS (
@@ -83,10 +87,11 @@ _ALL_GRAPHS = text("""
     ORDER BY workflow_id, first_seen_at
 """).execution_options(yield_per=10)
 
+# A later time than now shows that the clock was set back.
 _DESCRIPTION_DUE = text("""
     SELECT NOT EXISTS (
         SELECT FROM orchestra_etl.workflow_refresh
-        WHERE refreshed_at > now() - make_interval(secs => :every))
+        WHERE refreshed_at > now() - make_interval(secs => :every) AND refreshed_at <= now())
 """)
 
 _DESCRIBED_NOW = text("""

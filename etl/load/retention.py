@@ -17,7 +17,10 @@ RunOrStep = TypeVar("RunOrStep", Run, Step)
 PRUNED = "pruned"
 """The note of a payload that retention removed."""
 
-_HORIZON = text("SELECT payload_horizon FROM orchestra_etl.retention")
+# A later time than now shows that the database's clock was set back.
+_HORIZON = text(
+    "SELECT payload_horizon FROM orchestra_etl.retention WHERE payload_horizon <= now()"
+)
 
 
 def within(connection: Connection, batch: Sequence[RunWrite]) -> Sequence[RunWrite]:

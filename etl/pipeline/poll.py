@@ -47,6 +47,18 @@ CLAIM_LEAST, CLAIM_MOST = 2, 16
 GIVE_UP_AFTER = 5
 
 
+def claim_size(claimed: int, seconds: float, concurrency: int) -> int:
+    """Return how many runs to claim.
+
+    Args:
+        claimed: how many runs the last claim took.
+        seconds: how long their reads took.
+        concurrency: the number of concurrent reads.
+    """
+    read_meanwhile = round(CLAIM_SECONDS * claimed / max(seconds, 0.001))
+    return max(CLAIM_LEAST * concurrency, min(read_meanwhile, CLAIM_MOST * concurrency))
+
+
 class PollReport(msgspec.Struct):
     """The result of a drain."""
 
@@ -299,9 +311,7 @@ class _Drain:
     async def _claim(self) -> bool:
         due = self._due(except_workflows=self._skipped_workflows)
         now = time.monotonic()
-        read_meanwhile = CLAIM_SECONDS * self._claimed / max(now - self._claimed_at, 0.001)
-        most = CLAIM_MOST * self._p._concurrency
-        limit = max(CLAIM_LEAST * self._p._concurrency, min(round(read_meanwhile), most))
+        limit = claim_size(self._claimed, now - self._claimed_at, self._p._concurrency)
         taken = await self._run(
             lambda c: claims.claim(c, limit=limit, lease=self._p._lease, among=due)
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -11,11 +11,17 @@ from itertools import pairwise
 
 import msgspec
 import structlog
-from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
 from etl.database import Database
-from etl.errors import ApiError, ApiUnavailable, NotFound, RequestRefused, ResponseTooLarge
+from etl.errors import (
+    ApiError,
+    ApiUnavailable,
+    DatabaseError,
+    NotFound,
+    RequestRefused,
+    ResponseTooLarge,
+)
 from etl.extract.client import OrchestraClient
 from etl.extract.run_list import RunListWalker
 from etl.ledger import dead_letters, sweeps
@@ -133,14 +139,15 @@ class Sweeper:
             ApiError: the list cannot be read. The runs listed so far stay in the ledger, and the
                 watermark does not move.
         """
-        while (begun := await self._run(self._begin(workflow_id))) is None:
+        while (begun := await self._begun(workflow_id)) is None:
             if not wait:
                 return None
             ends_in = await self._run(lambda c: sweeps.lease_ends_in(c, workflow_id))
             await asyncio.sleep(min(max(ends_in or 0.0, 0.05), 1.0))
         self._clock.anchor(begun.begun_at)
-        due = begun.reconciled_at is None or (
-            (begun.begun_at - begun.reconciled_at).total_seconds() >= self._reconcile_every
+        # A clock that was set back must not put the full walk off.
+        due = begun.reconciled_at is None or not (
+            0 <= (begun.begun_at - begun.reconciled_at).total_seconds() < self._reconcile_every
         )
         report = SweepReport(workflow_id, whole_list=whole_list or due)
         # Only the routine full walk is bounded, not a first sweep or a requested full walk.
@@ -173,8 +180,21 @@ class Sweeper:
                 await self._run(lambda c: sweeps.abandon(c, begun, error=problem))
         return report
 
-    def _begin(self, workflow_id: str) -> Callable[[Connection], sweeps.Sweep | None]:
-        return lambda c: sweeps.begin(c, workflow_id, lease=self._lease, count_to=WATERMARK_RUN)
+    async def _begun(self, workflow_id: str) -> sweeps.Sweep | None:
+        """Begin a sweep, unless another one holds the lease; a cancellation releases the lease."""
+        begin = asyncio.create_task(
+            self._run(
+                lambda c: sweeps.begin(c, workflow_id, lease=self._lease, count_to=WATERMARK_RUN)
+            )
+        )
+        try:
+            return await asyncio.shield(begin)
+        except asyncio.CancelledError:
+            # The transaction goes on in its thread.
+            with suppress(DatabaseError):
+                if (begun := await begin) is not None:
+                    await self._run(lambda c: sweeps.abandon(c, begun))
+            raise
 
     async def _hold(self, begun: sweeps.Sweep) -> None:
         await self._run(lambda c: sweeps.hold(c, begun, lease=self._lease))

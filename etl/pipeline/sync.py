@@ -26,6 +26,7 @@ from etl.extract.client import OrchestraClient
 from etl.ledger import (
     claims,
     clock,
+    clock_set_back,
     conflicts,
     dead_letters,
     redaction,
@@ -176,6 +177,8 @@ class Syncer:
 
         def enter(connection: Connection) -> tuple[bool, int]:
             new_letters = 0
+            if waiting := clock_set_back.repair(connection):
+                log.warning("database_clock_set_back", runs=waiting)
             for plan in plans:
                 workflows.configure(connection, plan.id, name=plan.name, labels=plan.labels)
                 if plan.runs:

@@ -154,3 +154,21 @@ def test_a_defect_before_the_settings_are_read_shows_no_secret() -> None:
     )
     _one_line(done, 1, "unexpected RuntimeError before the settings were read")
     assert "LEVEL=debug" not in done.stderr
+
+
+def test_ctrl_c_during_the_start_is_silent() -> None:
+    """An interrupt while the program is imported ends it with status 130, without a traceback."""
+    code = """
+import sys
+
+class Interrupted:
+    def find_spec(self, name, *others):
+        if name == "etl.cli.commands":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted())
+from etl.cli import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")

@@ -250,7 +250,7 @@ CHARTS = (
     ),
     Chart(
         "overview",
-        "Failures: why they differ from the week before",
+        "Failed steps: why they differ from the week before",
         ("cause",),
         _explained(
             "failures",

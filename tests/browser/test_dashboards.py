@@ -52,7 +52,7 @@ SINCE = "date_trunc('hour', now()) - interval '7 days'"
 ALERTS = "Alerts now: firing first, then the latest"
 ALWAYS = ("Behind", "Pipeline now", "Alerts firing", ALERTS)
 """Charts of the overview that no filter narrows."""
-EXPLAINED = "Failures: why they differ from the week before"
+EXPLAINED = "Failed steps: why they differ from the week before"
 """A chart of the overview that follows only the filter Workflow."""
 UNGRAINED = (*ALWAYS, "Open runs", "Overdue", "Open runs now, oldest first", EXPLAINED)
 """Charts of the overview that the filter Grain does not change."""

@@ -483,6 +483,32 @@ def test_replicas_with_other_settings_end_no_alert(
     assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
 
 
+def test_replicas_with_other_rules_each_evaluate_their_own(
+    database: Database, database_url: str
+) -> None:
+    """Of replicas that tick in turn, each evaluates its rules; with equal rules, one does."""
+    alert_rows.run(database_url, "bad", "a", ago(5), "failed")
+    alert_rows.swept(database_url, "a", now())
+    rollups.drain(database)
+    one, other = [rule()], [rule(), rule(name="other")]
+
+    def tick(rules: list[Rule]) -> bool:
+        found = database.transaction(
+            lambda c: evaluation.evaluate(c, rules, PAUSES, every=evaluation.EVERY)
+        )
+        # Half a minute passes until the other one's tick.
+        query(
+            database_url,
+            "UPDATE orchestra_etl.alert_evaluation"
+            " SET evaluated_at = evaluated_at - interval '30 seconds'",
+        )
+        return found.at is not None
+
+    assert [(tick(one), tick(other)) for _ in range(3)] == [(True, True)] * 3
+    assert [one["rule"] for one in stored(database_url)] == ["other", "r"]
+    assert [(tick(other), tick(other)) for _ in range(3)] == [(False, True)] * 3
+
+
 def test_a_pending_alert_survives_replicas_with_other_settings(
     database: Database, database_url: str
 ) -> None:

@@ -37,6 +37,14 @@ def test_a_dataset_has_the_columns_of_its_view(view: str, database_url: str) -> 
     assert all(one["verbose_name"] for one in dataset["columns"])
 
 
+def test_no_waterfall_has_a_label_of_its_axis() -> None:
+    """Superset prints the label of a waterfall's axis over the numbers, at a fixed distance."""
+    paths = DATASETS.parents[1].rglob("charts/**/*.yaml")
+    charts = [yaml.safe_load(path.read_text()) for path in paths]
+    labels = [one["params"]["y_axis_label"] for one in charts if one["viz_type"] == "waterfall"]
+    assert labels == ["", ""]
+
+
 STOPPED = """
     UPDATE orchestra.runs
     SET start_time = start_time - interval '3 hours', end_time = end_time - interval '3 hours',

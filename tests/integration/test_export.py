@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -30,7 +31,7 @@ from etl.export.verify import VerifyReport, verify
 from etl.schema import upgrade
 from tests import lake_reader
 from tests.command_line import Command
-from tests.support import query
+from tests.support import query, wait_until
 
 TODAY = date(2026, 11, 3)
 NOON = datetime(2026, 11, 3, 12, tzinfo=UTC)
@@ -276,6 +277,30 @@ def test_parts_commit_and_a_stopped_export_continues(world: World) -> None:
     assert sorted(row["run_day"] for row in world.rows("runs")) == sorted(days)
     snapshots = lake_reader.table(world.location, "runs").metadata.snapshots
     assert len(snapshots) == 5
+
+
+def test_an_upgrade_gets_its_turn_between_two_parts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an upgrade runs, the next part waits, so that the upgrade gets the export's locks."""
+    monkeypatch.setattr(exporter, "UPGRADE_TURN", 600.0)
+    for days in range(3):
+        world.run(f"r{days}", TODAY - timedelta(days=days))
+    count = "SELECT count(*) AS n FROM orchestra_etl.export_days"
+    done: list[ExportReport] = []
+    running = threading.Thread(target=lambda: done.append(world.export(part=0.0)))
+    with psycopg.connect(world.url) as gate, psycopg.connect(world.url) as upgrading:
+        gate.execute("LOCK TABLE orchestra_etl.upgrade_lock IN EXCLUSIVE MODE")
+        running.start()
+        wait_until(lambda: query(world.url, count)[0]["n"] == 1)
+        upgrading.execute("SET lock_timeout = '5s'")
+        upgrading.execute("LOCK TABLE orchestra_etl.export_state IN ACCESS EXCLUSIVE MODE")
+        assert query(world.url, count)[0]["n"] == 1
+        upgrading.rollback()
+        sleep(0.5)
+        assert query(world.url, count)[0]["n"] == 1
+    running.join(30)
+    assert [one.days for one in done] == [3]
 
 
 def test_since_leaves_earlier_days_queued(world: World) -> None:

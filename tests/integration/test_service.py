@@ -21,6 +21,7 @@ from etl import alerting, app
 from etl.alerts import delivery
 from etl.database import Database
 from etl.errors import DatabaseUnavailable, KeyRefused
+from etl.ledger import sweeps
 from etl.ledger.claims import Claim
 from etl.pipeline import batches, poll
 from etl.pipeline.loading import Loader, LoadReport
@@ -650,6 +651,37 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
     )
     asyncio.run(sync(settings))
     assert differences(world.url, world.history) == []
+
+
+def test_a_sweep_that_is_cancelled_while_it_begins_leaves_no_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next sweep need not wait for the lease of one that a stop cancelled at its begin."""
+    settings = world.settings()
+    begun = threading.Event()
+    begin = sweeps.begin
+
+    def slowly(*given: Any, **more: Any) -> sweeps.Sweep | None:
+        found = begin(*given, **more)
+        begun.set()
+        time.sleep(0.2)
+        return found
+
+    monkeypatch.setattr(sweeps, "begin", slowly)
+
+    async def work() -> None:
+        with app.open_database(settings) as database:
+            async with app.open_jobs(settings, database) as jobs:
+                task = asyncio.create_task(jobs.syncer.sweep(world.workflow_ids[0]))
+                await asyncio.to_thread(begun.wait)
+                task.cancel()
+                await asyncio.wait({task})
+                assert task.cancelled()
+
+    asyncio.run(work())
+    assert query(
+        world.url, "SELECT leased_until IS NULL AS free, watermark FROM orchestra_etl.sweeps"
+    ) == [{"free": True, "watermark": 0}]
 
 
 def test_reads_wait_for_a_slow_database_without_a_deadlock(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from etl.usage import CALLS, KINDS
 from tests.acceptance.test_analytics_documentation import LIMIT, QUERIES, World, world
 from tests.conftest import ROOT
 from tests.lake.conftest import TABLES, Lake, lake_of
@@ -163,6 +165,189 @@ def test_the_views_are_those_of_postgresql(world: World, lake: Lake) -> None:
             assert {one: plain(mine[one]) for one in mine if one not in apart} == {
                 one: plain(theirs[one]) for one in theirs if one not in apart
             }, view
+
+
+_KINDS = tuple(kind.name for kind in KINDS)
+_TIERS = (32000, 100000, 128000, 199999, 200000, 256000, 272000, 512000, 524288)
+
+
+def _usages() -> list[dict[str, int]]:
+    """Return usage of each kind alone, of none, of all, and of kinds that include each other."""
+    chance = random.Random(7)
+    found: list[dict[str, int]] = [{}, dict.fromkeys(_KINDS, 0), dict.fromkeys(_KINDS, 7)]
+    for kind in _KINDS:
+        found += [{kind: 0}, {kind: 7, "input_tokens": 100, "output_tokens": 100}]
+        found += [{kind: 1_000_000_000_000, "input_tokens": 3, "output_tokens": 3}]
+    for _ in range(300):
+        names = chance.sample(_KINDS, chance.randint(2, 8))
+        more = {name: chance.choice([0, 1, 2, 5, 50, 500_000]) for name in names}
+        found.append({"input_tokens": chance.choice([1, 10, 100]), **more})
+    return found
+
+
+def _prices() -> list[dict[str, str | None]]:
+    """Return prices of every kind, with and without one for the call, without one kind, and none.
+
+    The last ones have no currency, as for a model without prices.
+    """
+    columns = [kind.price_column for kind in KINDS]
+    every: dict[str, str | None] = {
+        name: f"{number}.{number:02}1" for number, name in enumerate(columns, 1)
+    }
+    every["currency"] = "USD"
+    fee = {CALLS.price_column: "5.5"}
+    return [
+        every, {**every, **fee}, {**every, CALLS.price_column: "0"}, {**every, "currency": "EUR"},
+        *({**every, **fee, name: None} for name in columns),
+        {**dict.fromkeys(every), **fee}, dict.fromkeys(every),
+    ]  # fmt: skip
+
+
+def test_every_branch_of_a_cost_is_that_of_postgresql(world: World, lake: Lake) -> None:
+    """Charges, kinds and costs of all usage at all prices are equal in DuckDB and PostgreSQL."""
+    names = [*(kind.price_column for kind in KINDS), CALLS.price_column]
+
+    def number(value: object) -> str:
+        return "NULL" if value is None else str(value)
+
+    def text(value: object) -> str:
+        return "NULL" if value is None else f"'{value}'"
+
+    structs = {
+        "usage": ", ".join(
+            "({"
+            + f"n: {n}, "
+            + ", ".join(f"{kind}: CAST({number(one.get(kind))} AS BIGINT)" for kind in _KINDS)
+            + "})"
+            for n, one in enumerate(_usages())
+        ),
+        "prices": ", ".join(
+            "({"
+            + f"n: {n}, currency: CAST({text(one['currency'])} AS VARCHAR), "
+            + ", ".join(f"{name}: CAST({number(one.get(name))} AS DECIMAL(38, 18))"
+                        for name in names)
+            + "})"
+            for n, one in enumerate(_prices())
+        ),
+    }  # fmt: skip
+    rows = {
+        "usage": ", ".join(
+            f"({n}, CAST(ROW({', '.join(number(one.get(kind)) for kind in _KINDS)})"
+            " AS orchestra.usage))"
+            for n, one in enumerate(_usages())
+        ),
+        "prices": ", ".join(
+            f"({n}, jsonb_populate_record(CAST(NULL AS orchestra.prices), '{json.dumps(one)}'))"
+            for n, one in enumerate(_prices())
+        ),
+    }
+    costs = "SELECT u.n AS used, p.n AS priced, {cost} AS cost FROM {source} ORDER BY 1, 2"
+    kinds = "SELECT u.n AS used, orchestra.kinds_of({used}) AS kinds, {charged} FROM {source}"
+    charged = ", ".join(f"coalesce((orchestra.charged({{used}})).{one}, 0) AS {one}"
+                        for one in _KINDS)  # fmt: skip
+    mine = lake.read(
+        "duckdb",
+        [],
+        {
+            "costs": costs.format(
+                cost="orchestra.call_cost(u, 1, p)",
+                source=f"(VALUES {structs['usage']}) AS a (u),"
+                f" (VALUES {structs['prices']}) AS b (p)",
+            ),
+            "kinds": kinds.format(
+                used="u",
+                charged=charged.format(used="u"),
+                source=f"(VALUES {structs['usage']}) AS a (u) ORDER BY 1",
+            ),
+        },
+    )["rows"]
+    theirs = {
+        "costs": query(
+            world.url,
+            costs.format(
+                cost="orchestra.call_cost(u.u, 1, p.p)",
+                source=f"(VALUES {rows['usage']}) AS u (n, u), (VALUES {rows['prices']})"
+                " AS p (n, p)",
+            ),
+        ),
+        "kinds": query(
+            world.url,
+            kinds.format(
+                used="u.u",
+                charged=charged.format(used="u.u"),
+                source=f"(VALUES {rows['usage']}) AS u (n, u) ORDER BY 1",
+            ),
+        ),
+    }
+    for name, expected in theirs.items():
+        assert len(mine[name]) == len(expected)
+        for one, other in zip(mine[name], expected, strict=True):
+            assert {k: plain(v) for k, v in one.items()} == {
+                k: plain(v) for k, v in other.items()
+            }, (_usages()[one["used"]], _prices()[one["priced"]] if name == "costs" else None)
+    assert {row["cost"] is None for row in theirs["costs"]} == {True, False}
+
+
+def test_the_price_that_applies_is_that_of_postgresql(world: World, lake: Lake) -> None:
+    """Tiers, sizes of the input and days decide in DuckDB as in PostgreSQL, at every edge.
+
+    A price begins and ends with a day of UTC, whatever the session's time zone is.
+    """
+    sizes = [0, *(edge + more for edge in _TIERS for more in (-1, 0, 1)), None]
+    tier = "CAST({} AS INTEGER)"
+    inputs = ", ".join(f"({n}, CAST({'NULL' if one is None else one} AS BIGINT))"
+                       for n, one in enumerate(sizes))  # fmt: skip
+    tiers = f"SELECT n, orchestra.context_tier(t) AS tier FROM (VALUES {inputs}) AS i (n, t)"
+    bounds = [(0, "NULL"), (0, "32000"), (32000, "200000"), (200000, "NULL")]
+    days = [("0001-01-01", "NULL"), ("0001-01-01", "'2026-03-01'"), ("2026-03-01", "'2026-03-02'"),
+            ("2026-03-02", "NULL")]  # fmt: skip
+    moments = ["2026-02-28 23:59:59.999999+00", "2026-03-01 00:00:00+00",
+               "2026-03-01 12:00:00+05:45", "2026-03-02 05:44:59+05:45",
+               "2026-03-01 23:59:59.999999+00", "2026-03-02 00:00:00+00"]  # fmt: skip
+    prices = [
+        (service, *bound, *day)
+        for service in ("standard", "batch")
+        for bound in bounds
+        for day in days
+    ]
+    calls = [
+        (service, context, moment)
+        for service in ("NULL", "'standard'", "'batch'", "'flex'")
+        for context in ("NULL", "0", "32000", "199999", "200000")
+        for moment in moments
+    ]
+    asked = ", ".join(
+        f"({n}, CAST({service} AS VARCHAR), {tier.format(context)}, TIMESTAMPTZ '{moment}')"
+        for n, (service, context, moment) in enumerate(calls)
+    )
+    applies = (
+        "SELECT c.n AS call, p.n AS price, orchestra.price_applies({price}, c.s, c.c, c.m) AS yes"
+        " FROM (VALUES {asked}) AS c (n, s, c, m), (VALUES {prices}) AS p (n, p) ORDER BY 1, 2"
+    )
+    structs = ", ".join(
+        f"({n}, {{service_tier: '{s}', above_input_tokens: {above}, up_to_input_tokens:"
+        f" {tier.format(up)}, valid_from: DATE '{begin}', valid_until: CAST({end} AS DATE)}})"
+        for n, (s, above, up, begin, end) in enumerate(prices)
+    )
+    rows = ", ".join(
+        f"({n}, jsonb_populate_record(CAST(NULL AS orchestra.prices), jsonb_build_object("
+        f"'service_tier', '{s}', 'above_input_tokens', {above}, 'up_to_input_tokens', {up},"
+        f" 'valid_from', '{begin}', 'valid_until', {end})))"
+        for n, (s, above, up, begin, end) in enumerate(prices)
+    )
+    mine = lake.read(
+        "duckdb",
+        [],
+        {
+            "zone": "SET TimeZone = 'Asia/Kathmandu'",
+            "tiers": f"{tiers} ORDER BY n",
+            "applies": applies.format(price="p.p", asked=asked, prices=structs),
+        },
+    )["rows"]
+    assert mine["tiers"] == query(world.url, f"{tiers} ORDER BY n")
+    expected = query(world.url, applies.format(price="p.p", asked=asked, prices=rows))
+    assert mine["applies"] == expected
+    assert {row["yes"] for row in expected} == {True, False}
 
 
 def test_the_documented_lines_read_the_lake(lake: Lake) -> None:

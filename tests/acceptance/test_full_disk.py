@@ -1,0 +1,44 @@
+"""Standard output or standard error is a file on a full disk."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FULL = Path("/dev/full")
+pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
+
+
+def run(*arguments: str, full: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in a new interpreter, whose end decides the exit status."""
+    with FULL.open("w") as stream:
+        return subprocess.run(
+            [sys.executable, "-m", "etl", *arguments],
+            text=True,
+            check=False,
+            stdout=stream if full == "stdout" else subprocess.PIPE,
+            stderr=stream if full == "stderr" else subprocess.PIPE,
+        )
+
+
+def test_an_error_that_cannot_be_printed_keeps_its_exit_status() -> None:
+    """A wrong command line ends with status 2 if its message cannot be written."""
+    assert run("nonsense", full="stderr").returncode == 2
+
+
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    """A command whose output cannot be written says so, and ends with status 1."""
+    done = run("--version", full="stdout")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "orchestra-etl: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_work_whose_notes_cannot_be_written_is_done() -> None:
+    """A command whose notes cannot be written ends as it would otherwise."""
+    done = run("--version", full="stderr")
+    assert (done.returncode, done.stdout != "") == (0, True)

@@ -63,7 +63,7 @@ class ConcurrentReads:
 
     @property
     def _requesting(self) -> int:
-        return len(self._reading) - self._group.waiting - len(self._ended)
+        return len(self._reading) - self._group.waiting
 
     def add(self, *claimed: Claim) -> None:
         """Queue claims."""

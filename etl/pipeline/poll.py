@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import math
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from etl.ledger import claims
 from etl.ledger.claims import Claim, DueFilter
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.batches import BATCH_WAIT, Lane, is_loaded_alone
+from etl.pipeline.concurrent_reads import ConcurrentReads
 from etl.pipeline.heartbeat import heartbeat
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
@@ -176,15 +176,17 @@ class _Drain:
 
         Without a cutoff, the drain retries these workflows when it finds nothing else due.
         """
-        self._queue: deque[Claim] = deque()
         self._claimed, self._claimed_at = 0, time.monotonic()
-        self._reads: dict[asyncio.Task[Reading], Claim] = {}
-        self._done: deque[asyncio.Task[Reading]] = deque()
+        self._reads = ConcurrentReads(
+            poller._reader,
+            concurrency=poller._concurrency,
+            may_begin=self._may_read,
+            wake=self._wake,
+        )
         self._woken = asyncio.Event()
         self._batches = Lane(poller._loader, self._wake, alone=False)
         self._alone = Lane(poller._loader, self._wake, alone=True)
         self._lanes = (self._batches, self._alone)
-        self._reads_without_response = 0
 
     @property
     def _is_listing(self) -> bool:
@@ -231,20 +233,17 @@ class _Drain:
                 else math.inf
             )
             exhausted = time.monotonic() < claim_at
-            if (
-                not exhausted
-                and not self._stop.is_set()
-                and len(self._queue) < self._p._concurrency
-            ):
+            if not exhausted and not self._stop.is_set() and self._reads.needs_claims:
                 exhausted = not await self._claim()
                 if exhausted:
                     claim_at = time.monotonic() + claim_every
                     if self._cutoff is None:
                         self._skipped_workflows.clear()
-            self._start_reads()
-            loads = self._start_loads(idle=not self._reads)
-            if not self._reads and not loads:
-                if self._stop.is_set() or (exhausted and not self._queue and not listing):
+            self._reads.begin()
+            loads = self._start_loads(idle=not self._reads.is_reading)
+            if not self._reads.is_reading and not loads:
+                done = exhausted and not self._reads.has_queued and not listing
+                if done or self._stop.is_set():
                     return
                 if not exhausted:
                     continue
@@ -254,6 +253,8 @@ class _Drain:
                 async with asyncio.timeout(BATCH_WAIT if self._batches.is_filling else claim_every):
                     await self._woken.wait()
             self._woken.clear()
+            if self._stop.is_set():
+                await self._reads.decode()
             # Finished reads are collected before claims are released, so that they are loaded.
             self._collect()
             if self._stop.is_set():
@@ -278,7 +279,7 @@ class _Drain:
 
     async def renew(self) -> None:
         """Renew the leases of all claims that are not loaded yet."""
-        held = [*self._queue, *self._reads.values(), *self._batches.claims(), *self._alone.claims()]
+        held = [*self._reads.claims(), *self._batches.claims(), *self._alone.claims()]
         if held:
             await self._run(lambda c: claims.renew(c, held, lease=self._p._lease))
 
@@ -292,6 +293,8 @@ class _Drain:
 
     async def _settle(self) -> None:
         try:
+            await self._reads.decode()
+            self._collect_reads()
             try:
                 await self._release()
             finally:
@@ -318,24 +321,17 @@ class _Drain:
         self._claimed, self._claimed_at = len(taken), now
         if taken:
             self._p._clock.anchor(taken[0].claimed_at)
-        self._queue.extend(taken)
+        self._reads.add(*taken)
         return bool(taken)
 
-    def _start_reads(self) -> None:
-        while (
-            self._queue
-            and not self._stop.is_set()
-            and len(self._reads) < self._p._concurrency
+    def _may_read(self) -> bool:
+        return (
+            not self._stop.is_set()
             and self._batches.waiting_bytes < WAITING_BYTES
             and self._alone.waiting_bytes < WAITING_ALONE_BYTES
-        ):
-            claim = self._queue.popleft()
-            task = asyncio.create_task(self._p._reader.read(claim))
-            self._reads[task] = claim
-            task.add_done_callback(self._done.append)
-            task.add_done_callback(self._wake)
+        )
 
-    def _wake(self, ended: asyncio.Future[Any]) -> None:
+    def _wake(self, ended: asyncio.Future[Any] | None = None) -> None:
         self._woken.set()
 
     def _start_loads(self, *, idle: bool) -> bool:
@@ -349,15 +345,18 @@ class _Drain:
 
         An error of one read must not prevent the load of other finished reads.
         """
+        failure = self._collect_reads()
+        self._collect_loads()
+        if failure is not None:
+            raise failure
+
+    def _collect_reads(self) -> EtlError | None:
+        """Take all ended reads; return the first error whose cause is not a run."""
         failure: EtlError | None = None
-        while self._done:
-            task = self._done.popleft()
-            claim = self._reads.pop(task, None)
-            if claim is None:  # The claim was released.
-                continue
+        for claim, task in self._reads.collect():
             try:
                 reading = task.result()
-                self._reads_without_response = 0
+                self._reads.failures = 0
             except WorkflowRefused as error:
                 if claim.workflow_id not in self._skipped_workflows:
                     log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
@@ -366,14 +365,14 @@ class _Drain:
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:
                 log.warning("run_read_failed", run=claim.run_id, problem=str(error))
-                self._reads_without_response += 1
-                if self._reads_without_response >= GIVE_UP_AFTER:
-                    self._queue.append(claim)
+                self._reads.failures += 1
+                if self._reads.failures >= GIVE_UP_AFTER:
+                    self._reads.add(claim)
                     failure = failure or error
                     continue
                 reading = self._failed(claim, str(error))
             except EtlError as error:
-                self._queue.append(claim)
+                self._reads.add(claim)
                 failure = failure or error
                 continue
             except Exception as error:
@@ -387,9 +386,7 @@ class _Drain:
                 )
                 reading = self._failed(claim, f"unexpected {type(error).__name__} while reading it")
             (self._alone if is_loaded_alone(reading) else self._batches).add(reading)
-        self._collect_loads()
-        if failure is not None:
-            raise failure
+        return failure
 
     def _failed(self, claim: Claim, problem: str) -> Reading:
         return Reading(claim, self._p._clock.now(), problem=problem)
@@ -411,12 +408,5 @@ class _Drain:
             raise failure
 
     async def _release(self) -> None:
-        unread = [*self._queue, *self._reads.values()]
-        tasks = list(self._reads)
-        self._queue.clear()
-        self._reads.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if unread:
+        if unread := await self._reads.cancel():
             await self._run(lambda c: claims.release(c, unread))

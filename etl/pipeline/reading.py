@@ -19,7 +19,7 @@ from etl.errors import (
 from etl.extract.client import OrchestraClient
 from etl.ledger.claims import Claim
 from etl.ledger.clock import DatabaseClock
-from etl.pipeline.decoding import decoded
+from etl.pipeline.decoding import DecodingGroup
 from etl.records import (
     TERMINAL_STATES,
     ApiResponse,
@@ -119,15 +119,15 @@ class Reader:
         self._redaction = redaction
         self._no_single_runs_until: dict[str, float] = {}
 
-    async def read(self, claim: Claim) -> Reading:
-        """Read one run.
+    async def read(self, claim: Claim, group: DecodingGroup) -> Reading:
+        """Read one run; its responses are decoded together with those of the group.
 
         Raises:
             KeyRefused, WorkflowRefused, ApiUnavailable: the cause is not this run. The claim stays
                 valid.
         """
         try:
-            return await self._read(claim)
+            return await self._read(claim, group)
         except NotFound:
             return Reading(
                 claim,
@@ -146,7 +146,7 @@ class Reader:
         except RequestRefused as error:
             return Reading(claim, self._clock.now(), problem=str(error))
 
-    async def _read(self, claim: Claim) -> Reading:
+    async def _read(self, claim: Claim, group: DecodingGroup) -> Reading:
         policy = self._redaction.policy(claim.workflow_id)
         response = await self._client.steps(claim.workflow_id, claim.run_id)
 
@@ -156,7 +156,7 @@ class Reader:
                 self._decode_steps(response, claim, policy),
             )
 
-        listed, rejected, steps = await decoded(
+        listed, rejected, steps = await group.decoded(
             len(response.body) + len(claim.listing or b""), decode
         )
         reading = Reading(
@@ -173,7 +173,7 @@ class Reader:
         )
         if not steps.readable or not self._wants_own_row(reading, policy):
             return reading
-        return await self._with_own_row(reading, policy)
+        return await self._with_own_row(reading, policy, group)
 
     def _decode_listing(
         self, claim: Claim, policy: Policy | None
@@ -226,7 +226,9 @@ class Reader:
             )
         return reading.run is None or (reading.has_steps and reading.steps_terminal)
 
-    async def _with_own_row(self, reading: Reading, policy: Policy | None) -> Reading:
+    async def _with_own_row(
+        self, reading: Reading, policy: Policy | None, group: DecodingGroup
+    ) -> Reading:
         claim = reading.claim
         try:
             response = await self._client.run(claim.workflow_id, claim.run_id)
@@ -247,7 +249,7 @@ class Reader:
                 return None
             return listed, decode_run(listed.listing, states=self._states, policy=policy, now=now)
 
-        found = await decoded(len(response.body), decode)
+        found = await group.decoded(len(response.body), decode)
         if found is None:
             return reading
         listed, own = found

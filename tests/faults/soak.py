@@ -39,9 +39,9 @@ def leak() -> None:
 
     read = Reader.read
 
-    async def keeping(self: Reader, claim: Any) -> Any:
+    async def keeping(self: Reader, claim: Any, group: Any) -> Any:
         leaked.append(bytearray(b"x" * 1024))
-        return await read(self, claim)
+        return await read(self, claim, group)
 
     Reader.read = keeping  # type: ignore[method-assign]
 

@@ -20,6 +20,7 @@ from sqlalchemy import text
 from etl.database import Database
 from etl.ledger import claims, sweeps
 from etl.ledger.lifecycle import PollingPolicy
+from etl.pipeline.decoding import DecodingGroup
 from etl.pipeline.loading import Loader
 from etl.pipeline.reading import Reader, Reading
 from etl.records import ListedRun
@@ -65,9 +66,9 @@ def no_run_time() -> None:
     honest = Reader._with_own_row
 
     async def dated_by_arrival(
-        self: Reader, reading: Reading, policy: redact.Policy | None
+        self: Reader, reading: Reading, policy: redact.Policy | None, group: DecodingGroup
     ) -> Reading:
-        found = await honest(self, reading, policy)
+        found = await honest(self, reading, policy, group)
         return msgspec.structs.replace(found, run_observed_at=self._clock.now())
 
     Reader._with_own_row = dated_by_arrival  # type: ignore[method-assign]

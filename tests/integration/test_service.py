@@ -24,6 +24,7 @@ from etl.errors import DatabaseUnavailable, KeyRefused
 from etl.ledger import sweeps
 from etl.ledger.claims import Claim
 from etl.pipeline import batches, poll
+from etl.pipeline.decoding import DecodingGroup
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
 from etl.service.daemon import Daemon, Pace, Schedule
@@ -598,9 +599,9 @@ def test_reads_beside_a_refused_key_are_loaded(
     world.simulator.misbehave(Misbehaviour(status=401, endpoints=("steps",), run_id=refused))
     read, ended, first, together = Reader.read, [], asyncio.Event(), asyncio.Event()
 
-    async def read_together(self: Reader, claim: Claim) -> Reading:
+    async def read_together(self: Reader, claim: Claim, group: DecodingGroup) -> Reading:
         try:
-            return await read(self, claim)
+            return await read(self, claim, group)
         finally:
             if claim.run_id == refused:
                 first.set()

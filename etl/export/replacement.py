@@ -62,7 +62,8 @@ def find(table: Table, days: Collection[date | None]) -> Replaced:
         if not _may_list(manifest, numbers):
             kept.append(manifest)
             continue
-        found, others = [], []
+        found: list[ManifestEntry] = []
+        others: list[ManifestEntry] = []
         for entry in manifest.fetch_manifest_entry(table.io, discard_deleted=True):
             is_replaced = numbers is None or entry.data_file.partition[0] in numbers
             (found if is_replaced else others).append(entry)

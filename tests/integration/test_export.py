@@ -390,6 +390,17 @@ def test_an_unpublished_commit_is_published_by_the_next_export(
     assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
 
 
+@pytest.mark.parametrize("hint", ["00009-no-such-file", "", "../x", "\x00\ufffd"])
+def test_a_damaged_version_hint_is_written_again(world: World, hint: str) -> None:
+    """A version hint that names no commit does not stop the exports: the next one corrects it."""
+    world.run("first")
+    world.export()
+    (world.location / "orchestra" / "runs" / "metadata" / "version-hint.text").write_text(hint)
+    world.run("second")
+    assert world.export().days == 1
+    assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
+
+
 def test_a_slow_publication_never_hides_a_newer_commit(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,10 +223,13 @@ def exported_before(
     horizon = max(one for one in (wanted.runs, wanted.payloads) if one is not None)
     held = database.in_one_snapshot(lambda c: exported_runs.find(c, destination, horizon=horizon))
     if not held.report.ok:
-        raise LakeError(
-            f"nothing was removed: the lake differs from the history in"
-            f" {len(held.report.differences):,} places: see `orchestra-etl export verify`"
+        first = held.report.differences[0]
+        problem = (
+            first.what
+            if first.day is None and first.table is None
+            else "the lake differs from the history: see `orchestra-etl export verify`"
         )
+        raise LakeError(f"nothing was removed: {problem}")
     if not held.payloads_are_held:
         raise ConfigurationError(
             "the lake holds no payloads, so they would be lost: set payloads under [export] and"

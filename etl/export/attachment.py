@@ -6,6 +6,7 @@ has gone on, and its old files are deleted. Only its newest state has the runs t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import date
 
@@ -18,6 +19,8 @@ from etl.export.destination import Destination
 from etl.export.lake import version_hint_of
 from etl.export.lake_tables import RUNS, WHOLE_TABLES, day_tables
 from etl.export.store import Store, properties, reported
+
+_COMMIT = re.compile(r"[\w-]+", re.ASCII)
 
 _FORGET = text("DELETE FROM orchestra_etl.iceberg_tables")
 
@@ -57,15 +60,22 @@ def has_gone_on(connection: Connection, destination: Destination) -> bool:
     """
     values = {"namespace": destination.namespace}
     location: str | None = connection.execute(_LOCATION, values).scalar_one_or_none()
+    if location is None:
+        return False
+    folder, _, current = location.rpartition("/")
     with reported(destination.location):
-        hint = Store(destination.folder).io.new_input(
-            version_hint_of(f"{destination.folder}/{RUNS.name}")
-        )
-        if location is None or not hint.exists():
+        io = Store(destination.folder).io
+        hint = io.new_input(version_hint_of(f"{destination.folder}/{RUNS.name}"))
+        if not hint.exists():
             return False
         with hint.open() as file:
             name = file.read().decode(errors="replace").strip()
-    return name != location.rpartition("/")[2].removesuffix(".metadata.json")
+        # A hint that names no commit was damaged; the next commit writes it again.
+        return (
+            name != current.removesuffix(".metadata.json")
+            and _COMMIT.fullmatch(name) is not None
+            and io.new_input(f"{folder}/{name}.metadata.json").exists()
+        )
 
 
 def check_new(destination: Destination) -> None:

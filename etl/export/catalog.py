@@ -14,6 +14,7 @@ from pyiceberg.partitioning import UNPARTITIONED_PARTITION_SPEC, PartitionField,
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.transforms import IdentityTransform
+from pyiceberg.typedef import Identifier
 from pyiceberg.types import NestedField
 from sqlalchemy import Connection
 
@@ -51,6 +52,17 @@ class TransactionCatalog(SqlCatalog):
             schema_translate_map={None: OPERATIONS}
         )
         self._schema_version = "v1"
+        self._loaded: dict[Identifier, Table] = {}
+
+    def load_table(self, identifier: str | Identifier) -> Table:
+        """Return a table, whose metadata is read once: a commit, which asks again, updates it.
+
+        Nobody else changes what this transaction sees; if it is changed, the commit fails.
+        """
+        key = self.identifier_to_tuple(identifier)
+        if key not in self._loaded:
+            self._loaded[key] = super().load_table(identifier)
+        return self._loaded[key]
 
 
 def open_table(

@@ -17,13 +17,23 @@ from etl.database import allow_long
 # Sweeps show every run that starts before they begin. Runs of the day that are listed but not read
 # yet are not in the lake. A gap without a start or an end can touch every day before or after it.
 # Runs that the API forgot before they were read are missing for ever, as in a gap.
+#
+# `until` is the earliest `complete_until` of the view coverage, none if a workflow has conflicting
+# runs. The view itself counts every run of the ledger: half of PostgreSQL's part of the export of a
+# changed day. Before revision 0004, sweeps have no column complete_until.
 _DAYS = """
     WITH swept AS (
-        SELECT CASE WHEN bool_and(c.complete_until IS NOT NULL AND c.conflicting_runs = 0)
-                    THEN min(c.complete_until) END AS until
-        FROM orchestra.coverage AS c
-        WHERE c.conflicting_runs > 0 OR EXISTS (
-            SELECT FROM orchestra_etl.sweeps AS s WHERE s.workflow_id = c.workflow_id)
+        SELECT CASE WHEN bool_and(s.until IS NOT NULL) AND NOT EXISTS (
+                    SELECT FROM orchestra_etl.dead_letters AS d
+                    WHERE d.reason = 'id_conflict' AND d.step_id IS NULL AND NOT EXISTS (
+                        SELECT FROM orchestra_etl.run_ledger AS l
+                        WHERE l.run_id = d.run_id AND l.workflow_id = d.workflow_id))
+                    THEN min(s.until) END AS until
+        FROM (SELECT CASE WHEN w.watermark > 0
+                          THEN COALESCE(
+                              CAST(to_jsonb(w) ->> 'complete_until' AS timestamptz),
+                              LEAST(w.started_at, w.swept_at)) END AS until
+              FROM orchestra_etl.sweeps AS w) AS s
     ), missing AS MATERIALIZED (
         SELECT orchestra_etl.run_day(start_time, first_seen_at) AS day, tracking = 'gone' AS lost,
                min(COALESCE(start_time, first_seen_at)) AS first, count(*) AS runs

@@ -53,12 +53,14 @@ def run(database: Database, destination: Destination, *, keep: float = KEEP) -> 
         keep: seconds for which replaced files stay, for queries that are reading them.
 
     Returns:
-        What was deleted; None if another process is exporting.
+        What was deleted, nothing before the first export; None if another process is exporting.
 
     Raises:
         DatabaseError: the database cannot be used.
         LakeError: the lake cannot be read or written.
     """
+    if database.transaction(state.read) is None:
+        return Garbage(0, 0)
     lake = database.in_one_snapshot(partial(_expire, destination=destination, keep=keep))
     if lake is None:
         return None

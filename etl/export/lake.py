@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from functools import cached_property
 
 import pyarrow as pa
-from pyiceberg.expressions import AlwaysTrue, In
 from pyiceberg.io.pyarrow import schema_to_pyarrow
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
@@ -15,6 +14,7 @@ from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.update.snapshot import ExpireSnapshots
 from sqlalchemy import Connection
 
+from etl.export import replacement
 from etl.export.catalog import TransactionCatalog, open_table
 from etl.export.destination import Destination
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables
@@ -128,16 +128,12 @@ class OpenTable:
 
     def commit(self, properties: Mapping[str, str], *, expire_before: datetime) -> int | None:
         """Change the table in the catalog; return the new snapshot, or None if there is none."""
-        replaced = list(self._replaced())
-        # Some engines do not read a table without any snapshot.
-        is_changed = bool(replaced or self._added) or self.table.current_snapshot() is None
         transaction = _Transaction(self.table)
+        replaced = replacement.find(self.table, self._days)
+        # Some engines do not read a table without any snapshot.
+        is_changed = bool(replaced.removed or self._added) or self.table.current_snapshot() is None
         if is_changed:
-            with Replacement(transaction, properties) as update:
-                for file in replaced:
-                    update.delete_data_file(file)
-                for file in self._added:
-                    update.append_data_file(file)
+            Replacement(transaction, replaced, self._added, properties).commit()
         current = transaction.table_metadata.current_snapshot_id
         old = expire_before.timestamp() * 1000
         if any(
@@ -146,15 +142,6 @@ class OpenTable:
             ExpireSnapshots(transaction).older_than(expire_before).commit()
         transaction.commit_transaction()
         return current if is_changed else None
-
-    def _replaced(self) -> Iterator[DataFile]:
-        """Yield the files that hold the replaced days, or the whole table."""
-        if self._days:
-            rows = (
-                AlwaysTrue() if None in self._days else In("run_day", self._days)  # type: ignore[call-arg, arg-type]
-            )
-            for task in self.table.scan(row_filter=rows).plan_files():
-                yield task.file
 
     def publish(self) -> None:
         """Write the version hint."""

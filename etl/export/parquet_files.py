@@ -89,7 +89,8 @@ class _File:
             spec_id=table.default_spec_id,
             equality_ids=None,
             key_metadata=None,
-            **statistics.to_serialized_dict(),
+            # The sizes of 55 columns are most of a manifest, and no reader needs them.
+            **{**statistics.to_serialized_dict(), "column_sizes": None},
         )
 
 

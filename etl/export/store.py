@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import msgspec
 import pyarrow as pa
 from pyarrow.fs import FileSelector, FileSystem, FileType
-from pyiceberg.exceptions import ValidationException
+from pyiceberg.exceptions import ValidationError, ValidationException
 from pyiceberg.io import load_file_io
 from pyiceberg.io.pyarrow import PyArrowFileIO
 
@@ -110,8 +110,11 @@ def reported(location: str) -> Iterator[None]:
             " export.location or export.namespace to a new place"
         ) from None
     except OSError as error:
+        # Arrow raises it without a number, too, for a file whose content it cannot decode.
+        if not error.errno and "://" not in location:
+            raise LakeError(f"the lake at {location} is damaged: it has unreadable files") from None
         raise LakeError(f"the lake at {location} cannot be used: {_reason(error)}") from None
-    except (pa.ArrowException, ValidationException, ValueError) as error:
+    except (pa.ArrowException, ValidationError, ValidationException, ValueError) as error:
         raise LakeError(
             f"the lake at {location} is damaged, or its values cannot be written"
             f" ({type(error).__name__})"

@@ -210,7 +210,8 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _is_path(value: object) -> bool:
-    return isinstance(value, str) and "://" not in value
+    # An empty name would become the folder of the configuration file.
+    return isinstance(value, str) and bool(value.strip()) and "://" not in value
 
 
 def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tuple[str, ...], str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -335,6 +336,43 @@ def test_a_day_is_complete_up_to_the_last_sweep_and_the_first_unread_run(
     assert _completeness(database, FIRST).complete_until == _noon(SECOND) - timedelta(hours=12)
     query(database_url, f"{sweep} VALUES ('new', 0, %s, NULL)", _noon(SECOND))
     assert _completeness(database, FIRST).complete_until is None
+
+
+def test_days_are_as_complete_as_the_coverage_says(database: Database, database_url: str) -> None:
+    """The days agree with the view coverage, and settled runs of the ledger are not read for it."""
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.sweeps (workflow_id, watermark, started_at, swept_at,"
+        " complete_until) VALUES ('v', 1, %s, %s, NULL), ('w', 1, now(), now(), %s)",
+        *(_noon(SECOND), _noon(SECOND), _noon(SECOND) - timedelta(hours=3)),
+    )
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.run_ledger (run_id, workflow_id, source, start_time, tracking,"
+        " steps_observed_at) SELECT 'r' || n, 'w', 'list', now(), 'final', now()"
+        " FROM generate_series(1, 3000) AS n",
+    )
+    [row] = query(database_url, "SELECT min(complete_until) AS until FROM orchestra.coverage")
+    assert row["until"] == _completeness(database, SECOND).complete_until
+    assert row["until"] == _noon(SECOND) - timedelta(hours=3)
+    query(database_url, "ANALYZE orchestra_etl.run_ledger")
+    statement = completeness._DAYS.format(days=f"CAST('{{{SECOND}}}' AS date[])")
+    [plan] = query(database_url, f"EXPLAIN (ANALYZE, FORMAT JSON) {statement}")
+    assert _rows_read(plan["QUERY PLAN"][0]["Plan"], "run_ledger") < 100
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.dead_letters (run_id, workflow_id, reason, detail, content_hash,"
+        " body) VALUES ('r1', 'v', 'id_conflict', 'd', '', '')",
+    )
+    assert _completeness(database, SECOND).complete_until is None
+
+
+def _rows_read(plan: dict[str, Any], table: str) -> int:
+    """Return the rows that a plan has read of a table."""
+    read = 0
+    if plan.get("Relation Name") == table:
+        read = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    return round(read) + sum(_rows_read(one, table) for one in plan.get("Plans", []))
 
 
 def test_gaps_and_lost_runs_count_for_the_days_that_they_touch(

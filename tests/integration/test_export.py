@@ -7,7 +7,8 @@ import math
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +17,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from pyiceberg.expressions import visitors
+from pyiceberg.manifest import ManifestFile
+from pyiceberg.serializers import FromInputFile
 from sqlalchemy import text
 
 from etl.database import Database
@@ -413,6 +415,17 @@ def test_an_unpublished_commit_is_published_by_the_next_export(
     assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
 
 
+@pytest.mark.parametrize("hint", ["00009-no-such-file", "", "../x", "\x00\ufffd"])
+def test_a_damaged_version_hint_is_written_again(world: World, hint: str) -> None:
+    """A version hint that names no commit does not stop the exports: the next one corrects it."""
+    world.run("first")
+    world.export()
+    (world.location / "orchestra" / "runs" / "metadata" / "version-hint.text").write_text(hint)
+    world.run("second")
+    assert world.export().days == 1
+    assert [row["id"] for row in world.rows("runs")] == ["first", "second"]
+
+
 def test_a_slow_publication_never_hides_a_newer_commit(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,23 +448,45 @@ def test_a_slow_publication_never_hides_a_newer_commit(
     assert world.verified().days == 1
 
 
-def test_threads_find_every_replaced_file(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pyiceberg's threads read several manifests at once, and each finds the files of its own."""
-    days = [TODAY - timedelta(days=number) for number in range(6)]
+def test_a_commit_reads_each_file_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No manifest or metadata is read twice, and a manifest without replaced files stays."""
+    days = [TODAY - timedelta(days=number) for number in range(4)]
     for day in days:
         world.run(f"run of {day}", day)
-        world.export()
-    compare = visitors._ManifestEvalVisitor.visit_equal
+    world.export()
+    read = Counter[str]()
 
-    def slow(self: Any, **arguments: Any) -> bool:
-        sleep(0.01)
-        return compare(self, **arguments)
+    def counted(owner: Any, name: str, path: Callable[..., str]) -> None:
+        original = getattr(owner, name)
 
-    monkeypatch.setattr(visitors._ManifestEvalVisitor, "visit_equal", slow)
-    for day in reversed(days):
-        query(world.url, "UPDATE orchestra.runs SET status = 'x' WHERE id = %s", f"run of {day}")
+        def count(one: Any, *arguments: Any, **options: Any) -> Any:
+            read[path(one)] += 1
+            return original(one, *arguments, **options)
+
+        monkeypatch.setattr(owner, name, count)
+
+    counted(ManifestFile, "fetch_manifest_entry", lambda one: one.manifest_path)
+    counted(FromInputFile, "table_metadata", lambda one: one.location)
+
+    def manifests() -> set[str]:
+        found = lake_reader.table(world.location, "runs")
+        snapshot = found.current_snapshot()
+        assert snapshot is not None
+        return {one.manifest_path for one in snapshot.manifests(found.io)}
+
+    for number in range(2):
+        query(
+            world.url, "UPDATE orchestra.runs SET status = %s WHERE id = %s",
+            str(number), f"run of {days[1]}",
+        )  # fmt: skip
+        before = manifests()
+        read.clear()
         assert world.export().days == 1
-    assert world.verified().days == 6
+        assert set(read.values()) == {1}
+    # The other days' manifest begins before the changed day and ends after it.
+    assert len(before & manifests()) == 1
+    monkeypatch.undo()
+    assert world.verified().days == 4
 
 
 def test_a_slow_store_breaks_no_transaction(

@@ -115,6 +115,27 @@ def test_a_second_exporter_says_so(command: Command, database_url: str) -> None:
         assert command("export", "gc", "--json").json["busy"] is True
 
 
+def test_before_the_first_export(command: Command) -> None:
+    """Commands that need an export say that there is none."""
+    assert command("export", "gc", "--json").json == {"files": 0, "bytes": 0}
+    printed = command("prune", "--exported", "--runs-older-than", "1d", "--yes")
+    assert (printed.status, printed.out) == (10, "")
+    assert "nothing was removed: nothing has been exported yet" in printed.err
+
+
+def test_damaged_metadata_is_an_error_of_the_lake(command: Command, tmp_path: Path) -> None:
+    """A table's metadata that is no JSON is reported as a damaged lake, by each command."""
+    command("export", "run")
+    [runs] = [
+        one for one in command("export", "status", "--json").json["tables"] if one["name"] == "runs"
+    ]
+    Path(runs["metadata"]).write_text('{"broken')
+    for arguments in ("status",), ("verify",), ("run", "--full"), ("gc",):
+        printed = command("export", *arguments)
+        assert (printed.status, printed.out) == (10, "")
+        assert "is damaged" in printed.err
+
+
 def test_without_a_lake_or_its_packages(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +156,7 @@ def test_without_a_lake_or_its_packages(
         ('location = "ftp://host/lake"', "must be a folder, or begin with s3://"),
         ('location = "s3://key:secret@bucket/lake"', "must hold only letters"),
         ('location = "s3://key@bucket/lake"', "must not hold a user or password"),
+        ('location = " "', "is not the name of a folder"),
         ('every = "1h"', "every needs location"),
         ('location = "lake"\nnamespace = "A-b"', "must be a name of lower-case letters"),
         ('location = "lake"\nfile_bytes = 1', "greater than or equal to 1048576"),

@@ -105,6 +105,20 @@ def test_a_missing_or_damaged_file_is_found(world: World) -> None:
     )
 
 
+@pytest.mark.parametrize("part", ["data", "footer"])
+def test_bytes_that_cannot_be_decoded_are_found(world: World, part: str) -> None:
+    """A file with damaged data or a damaged footer is named, and the other days are compared."""
+    path = _files(world, "steps")[0]
+    content = bytearray(path.read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for place in range(4, footer, 7) if part == "data" else range(footer, len(content) - 8):
+        content[place] ^= 0xFF
+    path.write_bytes(content)
+    found = _verify(world, deep=True)
+    assert [(one.table, "damaged" in one.what) for one in found.differences] == [("steps", True)]
+    assert found.days == _days(world)
+
+
 def test_a_file_with_other_rows_is_found_by_counting(world: World) -> None:
     """A file that was replaced by one with fewer rows is found without comparing values."""
     path = _files(world, "steps")[0]

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import BrowserContext, Page
 
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
@@ -80,15 +80,15 @@ def superset(home: Path, history_url: str) -> Iterator[Superset]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+def browser() -> Iterator[BrowserContext]:
     """Provide the browser of all tests."""
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture(scope="session")
-def page(browser: Browser, superset: Superset) -> Page:
-    """Provide a page that has signed in."""
+def page(browser: BrowserContext, superset: Superset) -> Page:
+    """Provide the page of all tests, in which admin has signed in."""
     return sign_in(browser, superset)
 
 

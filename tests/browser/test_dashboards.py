@@ -24,6 +24,7 @@ from etl.embedded.postgres import EmbeddedPostgres
 from etl.tables import PAYLOADS
 from tests.browser.dashboards import (
     TIMEOUT_SECONDS,
+    Shown,
     Superset,
     apply,
     choose,
@@ -46,6 +47,18 @@ def client(superset: Superset) -> Iterator[httpx.Client]:
     """Provide a client that has signed in to Superset's API."""
     with client_of(superset) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def failures(page: Page, superset: Superset) -> Shown:
+    """Open the failures, for tests of which only the last one leaves them."""
+    return open_dashboard(page, superset, "failures")
+
+
+@pytest.fixture(scope="module")
+def long_ago(page: Page, superset: Superset) -> Shown:
+    """Open a very old run, for tests of which only the last one leaves it."""
+    return open_dashboard(page, superset, "run", run=LONG_AGO)
 
 
 SINCE = "date_trunc('hour', now()) - interval '7 days'"
@@ -185,10 +198,42 @@ def test_a_click_on_a_kind_of_failure_shows_its_failures(
     assert not page.get_by_text("entries per page").first.is_visible()
 
 
-def test_from_a_failure_to_its_run(page: Page, superset: Superset, history_url: str) -> None:
+def test_a_tooltip_shows_markup_as_text(page: Page, failures: Shown) -> None:
+    """The tooltip over a bar shows a node's name with markup as text."""
+    page.wait_for_timeout(1_200)  # The bars grow for a second.
+    canvas = failures.chart("Failures by node").locator("canvas").first.bounding_box()
+    assert canvas is not None
+    named = tuple(
+        row["node"] for row in failures.rows["Failures by node"] if "\u2039" in row["node"]
+    )
+    tips: dict[str, list[str]] = {}
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    # The position is right of the names, which take up to half of the width. A busy browser may
+    # show the tooltip late.
+    while not any(text.startswith(named) for text in tips):
+        assert time.monotonic() < deadline, (named, tips.keys())
+        for part in range(20, 90):
+            page.mouse.move(
+                canvas["x"] + canvas["width"] * 0.8, canvas["y"] + canvas["height"] * part / 100
+            )
+            page.wait_for_timeout(50)
+            tips |= {one["text"]: one["elements"] for one in page.evaluate(TOOLTIPS)}
+    assert {name for elements in tips.values() for name in elements} <= {
+        "TABLE",
+        "TBODY",
+        "TR",
+        "TD",
+        "B",
+        "SPAN",
+        "DIV",
+    }
+
+
+def test_from_a_failure_to_its_run(
+    page: Page, superset: Superset, failures: Shown, history_url: str
+) -> None:
     """A run's id, with any characters, links to its waterfall, and the bars end with the run."""
-    shown = open_dashboard(page, superset, "failures")
-    link = shown.chart("Latest failures").locator("tbody a").get_by_text(ODD, exact=True).first
+    link = failures.chart("Latest failures").locator("tbody a").get_by_text(ODD, exact=True).first
     opened = draw(page, superset, "run", link.click)
 
     assert opened.errors == []
@@ -237,17 +282,37 @@ def test_a_run_that_goes_on(page: Page, superset: Superset, history_url: str, ru
     assert shown.table("Its first error") == [["none", "none"]]
 
 
-def test_a_name_stays_in_its_cell(page: Page, superset: Superset) -> None:
+def test_a_name_stays_in_its_cell(long_ago: Shown) -> None:
     """A name with control characters, an override and 400 letters is marked and cut in its row."""
-    shown = open_dashboard(page, superset, "run", run=LONG_AGO)
-
-    assert shown.errors == []
-    [[step, *_], *_] = shown.table("Step by step")
+    assert long_ago.errors == []
+    [[step, *_], *_] = long_ago.table("Step by step")
     marked = EVIL.replace("\u202e", "\ufffd").replace("\x1b", "\ufffd")
     assert step == f"1 {marked[:200]}"
-    box = shown.chart("Step by step").locator("tbody tr").first.bounding_box()
+    box = long_ago.chart("Step by step").locator("tbody tr").first.bounding_box()
     assert box is not None
     assert box["height"] < 200
+
+
+def test_the_choice_of_runs(
+    page: Page, superset: Superset, long_ago: Shown, history_url: str
+) -> None:
+    """A link shows its run however old it is; a workflow chosen beside it leads to its newest run.
+
+    The newest run is the newest one that has ended.
+    """
+    assert long_ago.table("The run")[0][0] == LONG_AGO
+
+    [newest] = query(
+        history_url,
+        """SELECT r.id, w.name FROM orchestra.runs AS r
+           JOIN orchestra.workflows AS w ON w.id = r.workflow_id
+           WHERE w.id <> (SELECT workflow_id FROM orchestra.runs WHERE id = %s) AND w.id <> 'new'
+             AND r.end_time IS NOT NULL
+           ORDER BY r.start_time DESC LIMIT 1""",
+        LONG_AGO,
+    )
+    chosen = draw(page, superset, "run", lambda: _choose(page, "Workflow", newest["name"]))
+    assert chosen.table("The run")[0][0] == newest["id"]
 
 
 def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) -> None:
@@ -273,36 +338,6 @@ def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) ->
     assert [row["run_id"] for row in narrowed.rows["Latest runs"]] == [DISGUISED]
     [run, name, *_] = open_dashboard(page, superset, "run", run=DISGUISED).table("The run")[0]
     assert (run, name) == (DISGUISED, workflow)
-
-
-def test_a_tooltip_shows_markup_as_text(page: Page, superset: Superset) -> None:
-    """The tooltip over a bar shows a node's name with markup as text."""
-    shown = open_dashboard(page, superset, "failures")
-    page.wait_for_timeout(1_200)  # The bars grow for a second.
-    canvas = shown.chart("Failures by node").locator("canvas").first.bounding_box()
-    assert canvas is not None
-    named = tuple(row["node"] for row in shown.rows["Failures by node"] if "\u2039" in row["node"])
-    tips: dict[str, list[str]] = {}
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    # The position is right of the names, which take up to half of the width. A busy browser may
-    # show the tooltip late.
-    while not any(text.startswith(named) for text in tips):
-        assert time.monotonic() < deadline, (named, tips.keys())
-        for part in range(20, 90):
-            page.mouse.move(
-                canvas["x"] + canvas["width"] * 0.8, canvas["y"] + canvas["height"] * part / 100
-            )
-            page.wait_for_timeout(50)
-            tips |= {one["text"]: one["elements"] for one in page.evaluate(TOOLTIPS)}
-    assert {name for elements in tips.values() for name in elements} <= {
-        "TABLE",
-        "TBODY",
-        "TR",
-        "TD",
-        "B",
-        "SPAN",
-        "DIV",
-    }
 
 
 def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
@@ -339,27 +374,6 @@ def test_gaps_are_filled_at_every_grain(page: Page, superset: Superset) -> None:
                     if name != "hour"
                 }
                 assert values == {unknown[title]}, title
-
-
-def test_the_choice_of_runs(page: Page, superset: Superset, history_url: str) -> None:
-    """A link shows its run however old it is; a workflow chosen beside it leads to its newest run.
-
-    The newest run is the newest one that has ended.
-    """
-    shown = open_dashboard(page, superset, "run", run=LONG_AGO)
-    assert shown.table("The run")[0][0] == LONG_AGO
-
-    [newest] = query(
-        history_url,
-        """SELECT r.id, w.name FROM orchestra.runs AS r
-           JOIN orchestra.workflows AS w ON w.id = r.workflow_id
-           WHERE w.id <> (SELECT workflow_id FROM orchestra.runs WHERE id = %s) AND w.id <> 'new'
-             AND r.end_time IS NOT NULL
-           ORDER BY r.start_time DESC LIMIT 1""",
-        LONG_AGO,
-    )
-    chosen = draw(page, superset, "run", lambda: _choose(page, "Workflow", newest["name"]))
-    assert chosen.table("The run")[0][0] == newest["id"]
 
 
 def test_an_edited_file_arrives_and_a_users_chart_stays(

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, Request
+from playwright.sync_api import Page, Request
 from psycopg.types.json import Jsonb
 
-from tests.browser.dashboards import Shown, Superset, client_of, open_dashboard, sign_in
+from tests.browser.dashboards import Shown, Superset, become, client_of, open_dashboard
 from tests.support import query
 
 CHART = "Prompts and answers"
@@ -21,6 +21,10 @@ ROW = "ROW-prompts"
 DATA = "/api/v1/chart/data"
 LONGEST = 8000
 """The longest prompt that the dashboard shows whole."""
+READER = "payload-viewer"
+"""The user with the role."""
+OTHERS = ("viewer", "admin")
+"""Users without the role."""
 CANARY = "canary of the payloads"
 MARKUP = f'{CANARY} <img src=x onerror="window.canary = true"><b>bold</b>\n\tsecond line \u202e'
 LONG = "a long answer " * 1000
@@ -57,11 +61,11 @@ def with_payloads(superset: Superset) -> Superset:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser, with_payloads: Superset) -> Iterator[Page]:
-    """Provide a page that has signed in as the user with the role."""
-    page = sign_in(browser, with_payloads, "payload-viewer")
+def page(page: Page, with_payloads: Superset) -> Iterator[Page]:
+    """Provide the page while the user with the role is signed in."""
+    become(page, with_payloads, READER)
     yield page
-    page.close()
+    become(page, with_payloads, "admin")
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +92,8 @@ def run(history_url: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def shown(page: Page, with_payloads: Superset, run: str) -> Shown:
-    """Provide the dashboard of that run as the user with the role sees it."""
-    return open_dashboard(page, with_payloads, "run", run=run)
-
-
-@pytest.fixture(scope="module")
-def chart(page: Page, with_payloads: Superset, run: str) -> Chart:
-    """Provide the chart, and the request with which its viewer's browser gets its data."""
+def opened(page: Page, with_payloads: Superset, run: str) -> tuple[Shown, Chart]:
+    """Open the dashboard of that run as the user with the role."""
     bodies: list[Body] = []
 
     def keep(request: Request) -> None:
@@ -103,13 +101,25 @@ def chart(page: Page, with_payloads: Superset, run: str) -> Chart:
             bodies.append(request.post_data_json or {})
 
     page.on("request", keep)
-    open_dashboard(page, with_payloads, "run", run=run)
+    shown = open_dashboard(page, with_payloads, "run", run=run)
     page.remove_listener("request", keep)
     body = bodies[-1]
     dataset = body["datasource"]["id"]
     with client_of(with_payloads) as admin:
         found = admin.get(f"/api/v1/dataset/{dataset}").json()["result"]
-    return Chart(body["form_data"]["slice_id"], dataset, found["database"]["id"], body)
+    return shown, Chart(body["form_data"]["slice_id"], dataset, found["database"]["id"], body)
+
+
+@pytest.fixture(scope="module")
+def shown(opened: tuple[Shown, Chart]) -> Shown:
+    """Provide the dashboard of that run as the user with the role sees it."""
+    return opened[0]
+
+
+@pytest.fixture(scope="module")
+def chart(opened: tuple[Shown, Chart]) -> Chart:
+    """Provide the chart, and the request with which its viewer's browser gets its data."""
+    return opened[1]
 
 
 def test_none_of_it_is_there_by_default(superset: Superset, history_url: str) -> None:
@@ -165,27 +175,24 @@ def test_texts_are_data(shown: Shown, page: Page) -> None:
     assert box["height"] < 500
 
 
-@pytest.fixture(scope="module", params=["viewer", "admin"])
-def other(request: pytest.FixtureRequest, browser: Browser, superset: Superset) -> Iterator[Page]:
-    """Provide a page that has signed in as a user without the role."""
-    page = sign_in(browser, superset, request.param)
-    yield page
-    page.close()
-
-
+@pytest.mark.parametrize("other", OTHERS)
 def test_others_see_the_page_without_them(
-    other: Page, with_payloads: Superset, chart: Chart, run: str
+    page: Page, with_payloads: Superset, chart: Chart, run: str, other: str
 ) -> None:
     """Without the role, even an administrator sees the page as it is without the option."""
-    shown = open_dashboard(other, with_payloads, "run", run=run)
+    become(page, with_payloads, other)
+    try:
+        shown = open_dashboard(page, with_payloads, "run", run=run)
 
-    assert shown.errors == []
-    assert shown.table("The run")[0][0] == run
-    assert CHART not in {*shown.rows, *shown.tables}
-    assert not holds(other.content(), CANARY, ROW)
-    other.goto(f"{with_payloads.address}/explore/?slice_id={chart.id}")
-    other.wait_for_load_state("networkidle")
-    assert not holds(other.content(), CANARY)
+        assert shown.errors == []
+        assert shown.table("The run")[0][0] == run
+        assert CHART not in {*shown.rows, *shown.tables}
+        assert not holds(page.content(), CANARY, ROW)
+        page.goto(f"{with_payloads.address}/explore/?slice_id={chart.id}")
+        page.wait_for_load_state("networkidle")
+        assert not holds(page.content(), CANARY)
+    finally:
+        become(page, with_payloads, READER)
 
 
 def requests(chart: Chart) -> list[tuple[str, str, Body | None]]:
@@ -212,13 +219,12 @@ def requests(chart: Chart) -> list[tuple[str, str, Body | None]]:
     ]
 
 
-def test_others_have_no_way_to_them(
-    other: Page, with_payloads: Superset, page: Page, chart: Chart
-) -> None:
+@pytest.mark.parametrize("other", OTHERS)
+def test_others_have_no_way_to_them(with_payloads: Superset, chart: Chart, other: str) -> None:
     """Without the role no request gets a prompt, even if its result is cached for the role."""
-    with client_of(with_payloads, cookies=page.context.cookies()) as reader:
+    with client_of(with_payloads, READER) as reader:
         assert CANARY in reader.post(DATA, json=chart.body).text
-    with client_of(with_payloads, cookies=other.context.cookies()) as client:
+    with client_of(with_payloads, other) as client:
         for method, path, body in requests(chart):
             answer = client.request(method, path, json=body)
             assert CANARY not in answer.text, path
@@ -248,13 +254,11 @@ def test_without_signing_in_nothing_is_shown(with_payloads: Superset, chart: Cha
             assert not holds(answer.text, CANARY, ROW), path
 
 
-def test_the_role_has_the_limits_of_viewers(
-    with_payloads: Superset, page: Page, chart: Chart
-) -> None:
+def test_the_role_has_the_limits_of_viewers(with_payloads: Superset, chart: Chart) -> None:
     """With the role a user gets the chart's own query: no SQL, no other column, no other table."""
     [first, *_] = chart.body["queries"]
     metric = {"expressionType": "SQL", "sqlExpression": "max(prompt)", "label": "mine"}
-    with client_of(with_payloads, cookies=page.context.cookies()) as client:
+    with client_of(with_payloads, READER) as client:
         for change in ({"columns": ["tools"]}, {"metrics": [metric]}):
             body = {**chart.body, "queries": [{**first, **change}]}
             assert client.post(DATA, json=body).status_code == 403

@@ -155,12 +155,8 @@ def _options(
     context.obj = Invocation(config)
 
 
-# What a write to a file on a full disk fails with.
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _COMPLETE = "_ORCHESTRA_ETL_COMPLETE"
 """The environment variable with which a shell requests completions."""
-
-
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The errors of a stream whose disk is full or broken."""
 
@@ -178,18 +174,13 @@ def run(arguments: Sequence[str]) -> int:
         return _run(arguments)
     try:
         with terminal.guarded():
-            status = _run(arguments)
+            return _run(arguments)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe.
         sys.stdout = None
         return 0
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except OSError:
-        # At its end, the interpreter would try again, print a traceback and exit with 120.
-        sys.stdout = None
-    return status
+    except OSError as error:
+        return _unwritten(error)
 
 
 def flushed(status: int) -> int:
@@ -203,22 +194,23 @@ def flushed(status: int) -> int:
             sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = None
-    except (OSError, ValueError) as error:
-        sys.stdout = None
-        with suppress(OSError, ValueError, AttributeError):
-            sys.stderr.write(f"orchestra-etl: {_unwritten(error)}\n")
-        status = status or ExitStatus.UNEXPECTED
+    except OSError as error:
+        unwritten = _unwritten(error)
+        status = status or unwritten
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
-    except (OSError, ValueError):
+    except OSError:
         sys.stderr = None
     return status
 
 
-def _unwritten(error: Exception) -> str:
-    why = getattr(error, "strerror", None)
-    return f"the output cannot be written{f': {why}' if why else ''}"
+def _unwritten(error: OSError) -> int:
+    """Say that the output cannot be written, and let nothing try again; return the exit status."""
+    sys.stdout = None
+    with suppress(OSError, AttributeError):
+        sys.stderr.write(f"orchestra-etl: the output cannot be written: {system_reason(error)}\n")
+    return ExitStatus.UNEXPECTED
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -238,8 +230,6 @@ def _run(arguments: Sequence[str]) -> int:
                     f" ({sys.getfilesystemencoding()})"
                 )
         result = _command()(list(arguments), prog_name="orchestra-etl", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
     except (ConnectionRefused, DatabaseUnavailable) as error:
         return fail(f"{error}{_libpq_variables(str(error))}", error.exit_status)
     except EtlError as error:
@@ -258,14 +248,9 @@ def _run(arguments: Sequence[str]) -> int:
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:
         raise
-    except OSError as error:
-        if error.filename is None and error.errno in _NO_ROOM:
-            return fail(_unwritten(error), ExitStatus.UNEXPECTED)
-        return _unexpected(error, fail)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
-            line = f"the output cannot be written: {system_reason(error)}"
-            return fail(line, ExitStatus.UNEXPECTED)
+        if isinstance(error, OSError) and error.filename is None and error.errno in _FULL:
+            raise
         return _unexpected(error, fail)
     return int(result or 0)
 

@@ -106,24 +106,6 @@ def test_a_bad_argument_is_one_line(arguments: tuple[str, ...], words: str) -> N
     _one_line(run(*arguments, variables=SECRETS), 2, words)
 
 
-@pytest.mark.parametrize("arguments", [("--version",), ("config", "schema")])
-def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
-    """Output to a full disk exits with 1 and one line with the reason."""
-    with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "etl", *arguments],
-            env=SECRETS,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=240,
-        )
-    assert (done.returncode, done.stderr) == (
-        1,
-        "orchestra-etl: the output cannot be written: No space left on device\n",
-    )
-
-
 _DEFECT = """
 import sys
 from etl.cli import commands

@@ -29,9 +29,10 @@ def test_an_error_that_cannot_be_printed_keeps_its_exit_status() -> None:
     assert run("nonsense", full="stderr").returncode == 2
 
 
-def test_output_that_cannot_be_written_is_one_line() -> None:
+@pytest.mark.parametrize("arguments", [("--version",), ("config", "schema"), ("--help",)])
+def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -> None:
     """A command whose output cannot be written says so, and ends with status 1."""
-    done = run("--version", full="stdout")
+    done = run(*arguments, full="stdout")
     assert (done.returncode, done.stderr) == (
         1,
         "orchestra-etl: the output cannot be written: No space left on device\n",

@@ -94,9 +94,7 @@ _SINGLY = 1_000
 _RUN_BYTES = 1 << 15
 # The most unexamined elements that are counted, which takes a second for the smallest elements.
 _COUNTED = 1_000_000
-# An array with more commas than `_FEW`, and more than one for `_DENSE` bytes, is not split by the
-# fast method.
-_FEW = 10 * ALWAYS_READ
+# An array with more than one comma for this many bytes is not split by the fast method.
 _DENSE = 16
 
 
@@ -134,7 +132,7 @@ def elements(
     Raises:
         Malformed: the text is not exactly one array; raised at the latest after the last element.
     """
-    most_commas = max(_FEW, len(body) // _DENSE)
+    most_commas = max(5 * ALWAYS_READ, len(body) // _DENSE)
     # Each comma of an array follows an element of at least one byte.
     if len(body) <= 2 * most_commas or body.count(b",") <= most_commas:
         try:

@@ -132,9 +132,11 @@ def _server_with_tls() -> Iterator[int]:
                 one.recv(8)
                 one.sendall(b"S")
 
-        threading.Thread(target=accept, daemon=True).start()
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
         yield int(server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
+        accepting.join()  # Otherwise it could still take a client, which nobody would close.
         for one in taken:
             one.close()
 

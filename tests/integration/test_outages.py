@@ -57,9 +57,11 @@ def _listener(response: bytes | None) -> Iterator[int]:
                     one.recv(1)
                     one.sendall(response)
 
-        threading.Thread(target=accept, daemon=True).start()
+        accepting = threading.Thread(target=accept, daemon=True)
+        accepting.start()
         yield int(server.getsockname()[1])
         server.shutdown(socket.SHUT_RDWR)
+        accepting.join()  # Otherwise it could still take a client, which nobody would close.
         for one in taken:
             one.close()
 

@@ -63,13 +63,17 @@ def server_cpu(url: str) -> float:
     """Return the seconds of CPU that all processes of the server have used so far."""
     with psycopg.connect(url) as connection:
         postmaster = _stat(connection.info.backend_pid)[1]
-    ended = sum(map(int, _stat(postmaster)[13:15]))
-    living = [
-        stat
-        for folder in Path("/proc").iterdir()
-        if folder.name.isdigit() and (stat := _stat(folder.name)) and stat[1] == postmaster
-    ]
-    return (ended + sum(int(used) for stat in living for used in stat[11:13])) / TICKS
+    while True:
+        ended = _stat(postmaster)[13:15]
+        living = [
+            stat
+            for folder in Path("/proc").iterdir()
+            if folder.name.isdigit() and (stat := _stat(folder.name)) and stat[1] == postmaster
+        ]
+        # Otherwise, a process that ends meanwhile would count in neither.
+        if _stat(postmaster)[13:15] == ended:
+            break
+    return sum(map(int, [*ended, *(used for stat in living for used in stat[11:13])])) / TICKS
 
 
 def _stat(pid: int | str) -> Sequence[str]:

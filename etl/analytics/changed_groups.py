@@ -58,6 +58,13 @@ _TAKE = text(f"""
     RETURNING workflow_id, hour
 """)
 
+_DEQUEUE = text("""
+    DELETE FROM orchestra_etl.changed_groups AS q
+    USING unnest(CAST(:workflow_ids AS text[]), CAST(:hours AS timestamptz[]))
+          AS g (workflow_id, hour)
+    WHERE q.workflow_id = g.workflow_id AND q.hour = g.hour
+""")
+
 _WAITING = text(f"SELECT count(*) FROM orchestra_etl.changed_groups AS q WHERE {_SETTLED}")
 
 _OVERDUE = text(f"""
@@ -147,6 +154,20 @@ def take(connection: Connection, limit: int, settled: float = 0.0) -> Sequence[G
         allow_long(connection)
         connection.execute(_ENTER_ALL)
     return sorted({Group(row.workflow_id, row.hour) for row in rows if row.workflow_id is not None})
+
+
+def dequeue(connection: Connection, groups: Sequence[Group]) -> None:
+    """Remove these groups from the queue: the caller computes them next, in this transaction.
+
+    The caller holds the lock on the rollups. No change is lost, for the reason given in `take`.
+    """
+    connection.execute(
+        _DEQUEUE,
+        {
+            "workflow_ids": [group.workflow_id for group in groups],
+            "hours": [group.hour for group in groups],
+        },
+    )
 
 
 def waiting(connection: Connection, settled: float = 0.0) -> int:

@@ -289,6 +289,8 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     connection.execute(_KEEP_STEPS, parameters)
     connection.execute(_KEEP_RUNS, parameters)
     yield
+    # The deletion has queued the groups, too; otherwise, they would be computed twice.
+    changed_groups.dequeue(connection, groups)
     _compute(connection, groups, RefreshReport())
 
 

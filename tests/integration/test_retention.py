@@ -14,6 +14,7 @@ import pytest
 
 from etl.admin import removal, retention
 from etl.admin.erase import Selection, erase
+from etl.analytics import rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
 from etl.ledger import clock, dead_letters, sweeps
@@ -285,6 +286,24 @@ def test_a_prune_stops_between_batches_and_resumes(world: World) -> None:
     first = world.prune(runs=0.1, batch=2, stopped=stopped)
     assert (first.runs, first.complete) == (4, False)
     assert (world.prune(runs=0.1).runs, world.tracking()) == (6, {"pruned": 10})
+
+
+def test_a_removal_computes_its_groups_once(world: World) -> None:
+    """Removed runs leave no group queued, and the rollups keep their counts.
+
+    Otherwise, the refresh at the end of the prune would compute all groups again.
+    """
+    world.sync()
+    rollups.drain(world.database)
+    counted = (
+        "SELECT workflow_id, hour, runs FROM orchestra.run_rollup ORDER BY workflow_id, hour, runs"
+    )
+    before = query(world.url, counted)
+    assert before
+    world.prune(runs=0.1, stopped=lambda: "pruned" in world.tracking())
+    assert world.tracking() == {"pruned": 10}
+    assert query(world.url, "SELECT hour FROM orchestra_etl.changed_groups") == []
+    assert query(world.url, counted) == before
 
 
 def test_prunes_during_loads(world: World) -> None:

@@ -47,7 +47,7 @@ Measure
   make bench-stages      load beside COPY, fetch beside httpx (2 minutes)
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
-  make bench-export      export to a lake beside dlt (30 minutes)
+  make bench-export      export to a lake beside dlt (5 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
   make bench-search      search with and without its index (20 minutes)
   make bench-alerts      1,000 rules of alerts for 100 workflows (4 minutes)

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
@@ -168,12 +168,11 @@ def _command() -> Any:
 
 def run(arguments: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
-    if _COMPLETE in os.environ:
-        # A shell requests completions. They are not escaped: they contain only the program's own
-        # texts, and fish needs their tabs.
-        return _run(arguments)
+    # Completions, which a shell requests, are not escaped: they contain only the program's own
+    # texts, and fish needs their tabs.
+    streams = nullcontext() if _COMPLETE in os.environ else terminal.guarded()
     try:
-        with terminal.guarded():
+        with streams:
             return _run(arguments)
     except BrokenPipeError:
         # The reader of the output, such as `head`, has closed the pipe.

@@ -10,7 +10,8 @@ _CREATE = text(
     " ON CONFLICT (id) DO NOTHING"
 )
 
-# Seconds. The client requests no longer pause; a later end shows that the clock was set back.
+# Seconds, more than the longest pause that a client requests. A later end of a pause shows that the
+# clock was set back.
 LONGEST_PAUSE = 300.0
 
 # At most one second's worth of requests accumulates, so that no burst follows a pause. The

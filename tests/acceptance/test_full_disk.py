@@ -39,6 +39,14 @@ def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -
     )
 
 
+def test_completions_that_cannot_be_written_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A completion script that cannot be written ends like any other output."""
+    monkeypatch.setenv("_ORCHESTRA_ETL_COMPLETE", "source_bash")
+    done = run(full="stdout")
+    assert done.stderr.count("\n") == 1
+    assert "the output cannot be written: No space left on device" in done.stderr
+
+
 def test_work_whose_notes_cannot_be_written_is_done() -> None:
     """A command whose notes cannot be written ends as it would otherwise."""
     done = run("--version", full="stderr")

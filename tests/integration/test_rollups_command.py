@@ -87,7 +87,8 @@ def test_runs_are_counted_during_a_long_sync(
                 counted.append(row["slow"])
 
     with Simulator(history).in_thread() as simulator:
-        simulator.misbehave(Misbehaviour(run_id=slow, endpoints=("steps",), delay=2.0))
+        # Long enough for a refresh beside a busy neighbour.
+        simulator.misbehave(Misbehaviour(run_id=slow, endpoints=("steps",), delay=6.0))
         variables = environment(database_url, simulator.base_url)
         command = command_line(
             tmp_path, monkeypatch, capsys, configuration(*history.workflow_ids), **variables

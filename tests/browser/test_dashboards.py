@@ -445,6 +445,34 @@ def test_a_mistake_in_a_file_is_named(superset: Superset) -> None:
     assert "viz_type" in line
 
 
+def test_the_bounds_of_a_time_range_are_constants(client: httpx.Client) -> None:
+    """A chart's SQL has the bounds as constants: PostgreSQL would compute others for each row."""
+    [dataset] = client.get(
+        "/api/v1/dataset/", params={"q": "(filters:!((col:table_name,opr:eq,value:run_summary)))"}
+    ).json()["result"]
+    asked = {
+        "columns": ["run_id"],
+        "filters": [
+            {"col": "start_time", "op": "TEMPORAL_RANGE", "val": "2026-01-02 : 2026-03-04T05:06:07"}
+        ],
+    }
+
+    answer = client.post(
+        "/api/v1/chart/data",
+        json={
+            "datasource": {"id": dataset["id"], "type": "table"},
+            "queries": [asked],
+            "result_type": "query",
+        },
+    )
+
+    [result] = answer.json()["result"]
+    assert re.findall(r"start_time (\S+) (.*?'[^']*')", result["query"]) == [
+        (">=", "TIMESTAMPTZ '2026-01-02 00:00:00.000000'"),
+        ("<", "TIMESTAMPTZ '2026-03-04 05:06:07.000000'"),
+    ]
+
+
 def test_payloads_are_out_of_reach(client: httpx.Client, history_url: str) -> None:
     """In SQL Lab views are readable; payload columns, operations tables and writes are not."""
     [database] = client.get("/api/v1/database/").json()["result"]

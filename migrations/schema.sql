@@ -335,13 +335,20 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
               ELSE 0 END
           END
         + CASE WHEN prices.calls_per_thousand > 0
-                    AND GREATEST(used.input_tokens, used.output_tokens, used.other_tokens,
-                                 used.web_searches, used.file_searches, used.tool_uses,
-                                 used.audio_ms, used.document_pages, used.search_units) > 0
+                    AND GREATEST(used.input_tokens, used.cache_write_tokens,
+                                 used.cache_write_1h_tokens, used.input_audio_tokens,
+                                 used.cached_audio_tokens, used.input_image_tokens,
+                                 used.cached_image_tokens, used.input_video_tokens,
+                                 used.output_tokens, used.output_audio_tokens,
+                                 used.output_image_tokens, used.output_video_tokens,
+                                 used.citation_tokens, used.other_tokens, used.web_searches,
+                                 used.file_searches, used.tool_uses, used.audio_ms,
+                                 used.document_pages, used.search_units,
+                                 used.unread_quantities) > 0
                THEN orchestra.part_cost(calls, prices.calls_per_thousand) * 0.001 ELSE 0 END
     END
 $$;
-COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged). Null without prices, or if a used kind has no price; calls without usage cost nothing.';
+COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged), and each call at the price of a call. Null without prices, or if a used kind has no price; calls without usage cost nothing.';
 
 CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -5063,11 +5070,13 @@ COMMENT ON COLUMN orchestra_etl.alert_evaluation.definitions IS 'The hash of eac
 
 CREATE TABLE orchestra_etl.alert_mutes (
     rule text NOT NULL,
-    muted_until timestamp with time zone NOT NULL
+    muted_until timestamp with time zone NOT NULL,
+    muted_at timestamp with time zone DEFAULT now() NOT NULL
 );
 COMMENT ON TABLE orchestra_etl.alert_mutes IS 'Rules that are muted: they are evaluated, and say nothing.';
 COMMENT ON COLUMN orchestra_etl.alert_mutes.rule IS 'Name of the rule.';
 COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_until IS 'Until when the rule queues no message.';
+COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_at IS 'When the rule was muted, or the mute was last repaired.';
 
 CREATE TABLE orchestra_etl.alert_notifications (
     id bigint NOT NULL,

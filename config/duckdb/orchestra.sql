@@ -181,13 +181,10 @@ list_transform([orchestra.charged(used)], lambda charged: list_filter([
      price: prices.unread_per_thousand, per: 1000}
 ], lambda part: part.quantity > 0))[1];
 
--- There may also be a fee for the call itself, if the call used anything that is counted whole.
+-- There may also be a fee for the call itself, if the call used anything.
 CREATE OR REPLACE MACRO orchestra.charges(used, calls, prices) AS
 list_transform([orchestra.charged_parts(used, prices)], lambda parts:
-    CASE WHEN calls > 0 AND prices.calls_per_thousand > 0
-              AND greatest(used.input_tokens, used.output_tokens, used.other_tokens,
-                           used.web_searches, used.file_searches, used.tool_uses, used.audio_ms,
-                           used.document_pages, used.search_units) > 0
+    CASE WHEN calls > 0 AND prices.calls_per_thousand > 0 AND len(parts) > 0
          THEN list_append(parts, {kind: 'calls', quantity: calls,
                                   price: prices.calls_per_thousand, per: 1000})
          ELSE parts END)[1];

@@ -80,6 +80,7 @@ def evaluate(
     at = states.claim(connection, every=every, wait=wait)
     if at is None:
         return EvaluationReport()
+    states.repair_mutes(connection)
     known = definitions.read(connection, rules, pauses, at)
     report, changes = _evaluated(connection, rules, pauses, at=at, contested=known.contested)
     states.write(connection, changes, at)

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from etl.alerts.knowledge import now
 from etl.alerts.transitions import Alert, Notice, Transition
+from etl.ledger.clock_set_back import AHEAD
 
 _COLUMNS = Alert.__struct_fields__
 _EXISTS = text("SELECT to_regclass('orchestra_etl.alert_evaluation') IS NOT NULL")
@@ -38,6 +39,14 @@ _MUTE = text("""
     RETURNING muted_until
 """)
 _UNMUTE = text("DELETE FROM orchestra_etl.alert_mutes WHERE rule = :rule")
+# Revision 0004 has no column `muted_at`. Its program leaves the time when it mutes a rule again,
+# which may then be later than the end.
+_MUTED_AT = "CAST(to_jsonb(m) ->> 'muted_at' AS timestamptz)"
+_END_AHEAD = text(f"""
+    DELETE FROM orchestra_etl.alert_mutes AS m
+    WHERE {_MUTED_AT} > {AHEAD} AND muted_until > {_MUTED_AT}
+    RETURNING rule, muted_until - {_MUTED_AT} AS length
+""")
 _NAMES = text("SELECT id, name FROM orchestra.workflows")
 
 # One statement: when the pipeline stops, every rule becomes unknown for every workflow.
@@ -126,6 +135,7 @@ def mutes(connection: Connection, at: datetime) -> dict[str, datetime]:
 
 def mute(connection: Connection, rule: str, seconds: float) -> datetime:
     """Mute a rule from now on; return until when."""
+    unmute(connection, rule)  # so that the new row's default records the time
     found: datetime = connection.execute(_MUTE, {"rule": rule, "seconds": seconds}).scalar_one()
     return found
 
@@ -133,6 +143,12 @@ def mute(connection: Connection, rule: str, seconds: float) -> datetime:
 def unmute(connection: Connection, rule: str) -> bool:
     """End the mute of a rule; return whether it was muted."""
     return connection.execute(_UNMUTE, {"rule": rule}).rowcount > 0
+
+
+def repair_mutes(connection: Connection) -> None:
+    """Let mutes begin now if the database's clock was set back after they began."""
+    for row in connection.execute(_END_AHEAD).all():
+        mute(connection, row.rule, row.length.total_seconds())
 
 
 def names(connection: Connection) -> dict[str, str]:

@@ -157,6 +157,13 @@ alert_mutes = Table(
     metadata,
     column("rule", Text(), "Name of the rule.", primary_key=True),
     column("muted_until", Time, "Until when the rule queues no message.", nullable=False),
+    column(
+        "muted_at",
+        Time,
+        "When the rule was muted, or the mute was last repaired.",
+        nullable=False,
+        server_default=text("now()"),
+    ),
     schema=OPERATIONS,
     comment="Rules that are muted: they are evaluated, and say nothing.",
 )

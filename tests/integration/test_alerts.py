@@ -568,6 +568,23 @@ def test_alerts_end_at_once_with_the_schema_of_revision_0003(empty_database_url:
     made.close()
 
 
+def test_a_rule_is_muted_with_the_schema_of_revision_0004(empty_database_url: str) -> None:
+    """Without the column for the time of a mute, a rule is muted, again and no longer."""
+    upgrade(empty_database_url, revision="0004")
+    made = Database(empty_database_url, patience=5)
+    alert_rows.workflow(empty_database_url, "a", swept_at=now())
+    alert_rows.run(empty_database_url, "bad", "a", ago(5), "failed")
+    first = made.transaction(lambda c: states.mute(c, "r", 3600.0))
+    again = made.transaction(lambda c: states.mute(c, "r", 7200.0))
+    assert timedelta(minutes=59) < again - first < timedelta(minutes=61)
+    evaluate(made, empty_database_url, rule())
+    assert (state_of(empty_database_url), told(empty_database_url)) == ([("firing", None)], [])
+    assert made.transaction(lambda c: states.unmute(c, "r"))
+    evaluate(made, empty_database_url, rule())
+    assert told(empty_database_url) == [("firing", "ops", 1)]
+    made.close()
+
+
 def test_a_reminder_does_not_wait_for_a_clock_that_was_set_back(
     database: Database, database_url: str
 ) -> None:

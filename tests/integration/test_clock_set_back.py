@@ -17,10 +17,11 @@ from sqlalchemy import Connection
 
 from etl.admin import retention
 from etl.admin.retention import Horizons
-from etl.alerts import knowledge
+from etl.alerts import evaluation, knowledge, states
 from etl.alerts.channels import Channels
 from etl.alerts.delivery import Courier
 from etl.alerts.knowledge import Pauses
+from etl.alerts.rules import Rule
 from etl.analytics import changed_groups
 from etl.analytics.changed_groups import Group
 from etl.database import Database
@@ -317,3 +318,53 @@ def test_a_new_message_is_delivered(database: Database, database_url: str, secon
         courier = Courier(database, Channels({"ops": lambda: hook.url()}))
         assert len(asyncio.run(courier.deliver_all())) == 1
         assert len(hook.requests) == 1
+
+
+def _evaluate(database: Database) -> None:
+    """Evaluate a rule."""
+    rule = Rule(name="r", metric="runs", comparison="below", limit=1)
+    database.transaction(lambda c: evaluation.evaluate(c, [rule], Pauses({"w": 60.0})))
+
+
+def _mutes(url: str) -> list[dict[str, datetime]]:
+    return query(url, "SELECT muted_at, muted_until FROM orchestra_etl.alert_mutes")
+
+
+@BY
+def test_a_mute_ends(database: Database, database_url: str, seconds: int) -> None:
+    """A rule that was muted before the clock was set back stays muted for as long from now on."""
+    database.transaction(lambda c: states.mute(c, "r", 600.0))
+    set_back(database_url, seconds)
+    _evaluate(database)
+    mutes = _mutes(database_url)
+    [row] = query(database_url, "SELECT now() AS now")
+    [mute] = mutes
+    assert row["now"] - timedelta(seconds=60) < mute["muted_at"] <= row["now"]
+    assert mute["muted_until"] == mute["muted_at"] + timedelta(seconds=600)
+    _evaluate(database)
+    assert _mutes(database_url) == mutes
+
+
+def test_a_long_mute_stays(database: Database, database_url: str) -> None:
+    """A mute that ends in a year lasts a year if the clock was not set back."""
+    year = 366 * 86400.0
+    until = database.transaction(lambda c: states.mute(c, "r", year))
+    _evaluate(database)
+    assert _mutes(database_url) == [
+        {"muted_at": until - timedelta(seconds=year), "muted_until": until}
+    ]
+
+
+def test_a_mute_by_an_older_program_stays(database: Database, database_url: str) -> None:
+    """A mute that a program of revision 0004 renews ends when that program said."""
+    database.transaction(lambda c: states.mute(c, "r", 600.0))
+    set_back(database_url, 7200)
+    query(
+        database_url,
+        "INSERT INTO orchestra_etl.alert_mutes (rule, muted_until)"
+        " VALUES ('r', now() + interval '20 minutes')"
+        " ON CONFLICT (rule) DO UPDATE SET muted_until = excluded.muted_until",
+    )
+    [before] = _mutes(database_url)
+    _evaluate(database)
+    assert _mutes(database_url) == [before]

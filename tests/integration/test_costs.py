@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from random import Random
 from typing import Any
 
 import pytest
 from psycopg.types.json import Jsonb
 
-from etl.analytics import rollups, verification
+from etl.analytics import priced_calls, rollups, verification
 from etl.database import Database
 from etl.usage import CONTEXT_TIERS, KINDS
 from tests import view_oracle
@@ -150,6 +151,9 @@ def test_the_cost_of_a_call(
         ({"document_pages": 2}, "0.008"),
         ({"search_units": 1}, "0.005"),
         ({"file_searches": 4, "tool_uses": 1}, "0.040"),
+        ({"unread_quantities": 2}, "0.005"),
+        ({"input_tokens": 0, "output_tokens": 0, "unread_quantities": 2}, "0.005"),
+        ({"input_tokens": 0, "output_tokens": 0}, "0"),
     ],
 )
 def test_what_is_charged_by_use(
@@ -159,7 +163,7 @@ def test_what_is_charged_by_use(
     price(
         database_url, "m", web_searches_per_thousand=10, file_searches_per_thousand=8,
         tool_uses_per_thousand=5, audio_per_hour="0.24", document_pages_per_thousand="2.5",
-        search_units_per_thousand=2, calls_per_thousand=3,
+        search_units_per_thousand=2, unread_per_thousand=1, calls_per_thousand=3,
     )  # fmt: skip
     call(database_url, "s", **used)
     call(database_url, "failed", state="failed")
@@ -280,15 +284,22 @@ def _prices(url: str, chance: Random) -> None:
 
 
 def _calls(url: str, chance: Random) -> None:
-    """Add steps of every kind of usage, some of it incomplete, in several runs, hours and nodes."""
+    """Add steps of every kind of usage in several runs, hours and nodes.
+
+    Some report no usage, only a total, or parts without their wholes.
+    """
     for run in range(20):
         enter(url, f"r{run}", NOON + timedelta(hours=run % 3 - 13), NOON + timedelta(hours=1))
         for number in range(12):
-            used: dict[str, Any] = (
-                {}
-                if chance.random() < 0.1
-                else dict(usage(chance, parts=chance.choice((0, 0.05, 0.4))))
-            )
+            used: dict[str, Any] = chance.choices(
+                (
+                    {},
+                    {"total_tokens": 9},
+                    dict.fromkeys(chance.sample(NAMES, 2), 5),
+                    dict(usage(chance, parts=chance.choice((0, 0.05, 0.4)))),
+                ),
+                (2, 1, 4, 13),
+            )[0]
             if used and chance.random() < 0.7:
                 used["total_tokens"] = used.get("input_tokens", 0) + used.get("output_tokens", 0)
             add(
@@ -308,7 +319,7 @@ def _calls(url: str, chance: Random) -> None:
 
 
 def test_every_view_agrees_on_all_kinds(database: Database, database_url: str) -> None:
-    """Every view equals plain Python over 240 calls of all kinds, tiers and lengths."""
+    """Every view and `prices explain` equal plain Python over 240 calls of all sorts."""
     chance = Random(23)
     _prices(database_url, chance)
     _calls(database_url, chance)
@@ -364,6 +375,12 @@ def test_every_view_agrees_on_all_kinds(database: Database, database_url: str) -
             seen.add((view, rows[0].get("cost") is None, rows[0].get("cost") == 0))
     assert {(view, *some) for view in expected for some in ((True, False), (False, False))} <= seen
     assert query(database_url, "SELECT FROM orchestra.model_usage WHERE cost < 0") == []
+    for row in query(database_url, "SELECT step_id, cost FROM orchestra.step_timeline"):
+        explained = database.transaction(partial(priced_calls.explain, step_id=row["step_id"]))
+        assert explained is not None
+        assert (explained.cost is None) == (row["cost"] is None), explained
+        difference: Decimal = (explained.cost or Decimal(0)) - (row["cost"] or Decimal(0))
+        assert abs(difference) < Decimal("1e-15"), explained
     parts = query(
         database_url,
         f"""

@@ -6,18 +6,23 @@ That covers their order, bits, parts and prices, and the input lengths.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 from random import Random
 from typing import Any
 
 import psycopg
 import pytest
 from msgspec.structs import replace
+from psycopg.types.json import Jsonb
 
 from etl.usage import BITS, CALLS, CONTEXT_TIERS, KINDS, NO_USAGE, charged
+from tests import view_oracle
+from tests.rollup_oracle import usage_of
 from tests.support import query
 
 NAMES = tuple(BITS)
 USED = f"CAST(ROW({', '.join(['CAST(%s AS bigint)'] * len(NAMES))}) AS orchestra.usage)"
+_NOTHING = {"total_tokens": None, "reported_cost": None}
 _PRICES = "jsonb_populate_record(CAST(NULL AS orchestra.prices), CAST(%s AS jsonb))"
 
 
@@ -166,3 +171,88 @@ def test_a_used_kind_without_a_price_means_no_cost(database_url: str, kind: Any)
     assert cost(dict.fromkeys(quantities, 0), prices) == 0
     assert cost(dict.fromkeys(kind.part_of, 1), prices) is not None
     assert cost(quantities, {**prices, kind.price_column: 2}) * kind.per == pytest.approx(2)
+
+
+def _usages(chance: Random) -> list[dict[str, int | None]]:
+    """Return usage of all sorts.
+
+    That is none, zeros and nulls, each kind alone, in wholes of zero and in larger wholes, parts
+    without their wholes, all kinds, and random calls.
+    """
+    found: list[dict[str, int]] = [{}, dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 7)]
+    for kind in KINDS:
+        alone = {kind.name: 7}
+        found += [alone, {**dict.fromkeys(NAMES, 0), **alone}]
+        found += [{**dict.fromkeys(kind.part_of, 100), **alone}]
+    parts = [kind.name for kind in KINDS if kind.part_of]
+    found += [dict.fromkeys(chance.sample(parts, 2), chance.randrange(1, 9)) for _ in range(40)]
+    found += [usage(chance) for _ in range(60)]
+    return [{name: used.get(name) for name in NAMES} for used in found]
+
+
+def _price_lists() -> list[dict[str, Decimal | None] | None]:
+    """Return prices of all sorts, and none.
+
+    They have a fee for each call, none, or one of zero; only a fee; and a fee, but not each kind.
+    """
+    every = {kind.price_column: Decimal(n * 1003) / 1000 for n, kind in enumerate(KINDS, 1)}
+    fee, none = {CALLS.price_column: Decimal("5.5")}, dict.fromkeys(every)
+    lacking = [{**every, **fee, kind.price_column: None} for kind in KINDS]
+    free, unused = {CALLS.price_column: Decimal(0)}, {CALLS.price_column: None}
+    zero = dict.fromkeys(every, Decimal(0))
+    return [
+        {**every, **fee}, {**every, **free}, {**every, **unused}, {**none, **fee},
+        {**zero, **fee}, *lacking, None,
+    ]  # fmt: skip
+
+
+def test_the_parts_of_a_cost_add_up_to_it(database_url: str) -> None:
+    """The cost of any usage, prices and number of calls is the sum of its parts, as in Python.
+
+    It is unknown if there are no prices, or if one part has none.
+    """
+    usages, prices, numbers = _usages(Random(61)), _price_lists(), (0, 3)
+    rows = query(
+        database_url,
+        """
+        SELECT u.number - 1 AS used, p.number - 1 AS priced, calls, parts.*,
+               orchestra.call_cost(u.used, calls, p.prices) AS cost
+        FROM (
+            SELECT number, orchestra.plausible_usage(
+                       jsonb_populate_record(CAST(NULL AS orchestra.usage), one)) AS used
+            FROM jsonb_array_elements(%s) WITH ORDINALITY AS u (one, number)
+            OFFSET 0  -- or it would be computed once for each of its uses
+        ) AS u
+        CROSS JOIN (
+            SELECT number, jsonb_populate_record(CAST(NULL AS orchestra.prices), one) AS prices
+            FROM jsonb_array_elements(%s) WITH ORDINALITY AS p (one, number)
+            OFFSET 0
+        ) AS p
+        CROSS JOIN unnest(CAST(%s AS bigint[])) AS calls
+        CROSS JOIN LATERAL (
+            SELECT COALESCE(sum(cost), 0) AS sum, count(*) > count(cost) AS unknown
+            FROM orchestra.cost_parts(u.used, calls, p.prices)
+        ) AS parts
+        """,
+        Jsonb(usages),
+        Jsonb([_written(one) for one in prices]),
+        [*numbers],
+    )
+    assert len(rows) == len(usages) * len(prices) * len(numbers)
+    for row in rows:
+        used, price = usages[row["used"]], prices[row["priced"]]
+        expected = view_oracle.cost(price, usage_of({**_NOTHING, **used}), row["calls"])
+        one = (used, price, row["calls"])
+        assert (row["cost"] is None) == (price is None or row["unknown"]), one
+        assert (row["cost"] is None) == (expected is None), one
+        if expected is not None:
+            for found in (row["cost"], row["sum"]):
+                assert abs(found - expected) <= expected * Decimal("1e-15"), one
+
+
+def _written(prices: dict[str, Decimal | None] | None) -> dict[str, str | None]:
+    """Return the prices as JSON; a model without prices has no currency either."""
+    if prices is None:
+        return {}
+    amounts = {name: None if one is None else str(one) for name, one in prices.items()}
+    return {"currency": "USD", **amounts}

@@ -172,11 +172,14 @@ _TIERS = (32000, 100000, 128000, 199999, 200000, 256000, 272000, 512000, 524288)
 
 
 def _usages() -> list[dict[str, int]]:
-    """Return usage of each kind alone, of none, of all, and of kinds that include each other."""
+    """Return usage of each kind alone, of none, of all, and of kinds that include each other.
+
+    A kind is alone also without the one that includes it.
+    """
     chance = random.Random(7)
     found: list[dict[str, int]] = [{}, dict.fromkeys(_KINDS, 0), dict.fromkeys(_KINDS, 7)]
     for kind in _KINDS:
-        found += [{kind: 0}, {kind: 7, "input_tokens": 100, "output_tokens": 100}]
+        found += [{kind: 0}, {kind: 7}, {kind: 7, "input_tokens": 100, "output_tokens": 100}]
         found += [{kind: 1_000_000_000_000, "input_tokens": 3, "output_tokens": 3}]
     for _ in range(300):
         names = chance.sample(_KINDS, chance.randint(2, 8))

@@ -1615,12 +1615,17 @@ COMMENT ON FUNCTION orchestra.is_call(state text, node_type text, model text, fi
 CREATE FUNCTION orchestra.is_cut_off(finish_reason text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $_$
-    SELECT regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g')
-        ~ ('^(finishreason|stopreason|reason)?('
-        || 'length|maxlength|maxlen|modellength|maxcontext|errorlimit'
-        || '|max(imum)?(new|output|completion|prompt)?tokens(reached|exceeded)?'
-        || '|tokenlimit(reached|exceeded)?'
-        || '|(model)?(context)(window|length)(reached|exceeded)?)$')
+    SELECT CASE
+        WHEN finish_reason IN ('stop', 'STOP', 'end_turn', 'COMPLETE', 'completed', 'stop_sequence',
+                               'tool_calls', 'tool_use', 'function_call', 'eos_token') THEN false
+        WHEN finish_reason IN ('length', 'max_tokens', 'MAX_TOKENS', 'max_output_tokens') THEN true
+        ELSE regexp_replace(lower(finish_reason COLLATE "C"), '[^a-z]', '', 'g')
+             ~ ('^(finishreason|stopreason|reason)?('
+             || 'length|maxlength|maxlen|modellength|maxcontext|errorlimit'
+             || '|max(imum)?(new|output|completion|prompt)?tokens(reached|exceeded)?'
+             || '|tokenlimit(reached|exceeded)?'
+             || '|(model)?(context)(window|length)(reached|exceeded)?)$')
+    END
 $_$;
 COMMENT ON FUNCTION orchestra.is_cut_off(finish_reason text) IS 'Whether a model stopped because it ran out of tokens, by its finish reason in any provider''s spelling: length, max_tokens, MAX_TOKENS, max_output_tokens, model_length, model_context_window_exceeded, ...; null for null.';
 

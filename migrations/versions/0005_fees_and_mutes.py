@@ -1,4 +1,4 @@
-"""A fee for each call that used anything, and mutes that end after a clock that was set back."""
+"""A fee for each call that used anything, mutes after a clock that was set back, finish reasons."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def upgrade() -> None:
     _mutes()
     # Costs are computed when they are read, so none is stored. `op.execute` would read a colon as a
     # parameter. The driver reads a percent sign as one.
-    statements = (_SQL / "call_cost_v2.sql").read_text()
-    op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
+    for name in ("call_cost_v2", "calls_v2"):
+        statements = (_SQL / f"{name}.sql").read_text()
+        op.get_bind().exec_driver_sql(statements.replace("%", "%%"))
 
 
 def _mutes() -> None:

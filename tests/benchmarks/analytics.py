@@ -73,7 +73,7 @@ _STEPS = """
     INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, node_type, position, user_id,
                                  organization_id, status, state,
                                  start_time, end_time, request_model, response_model, input_tokens,
-                                 output_tokens, total_tokens,
+                                 output_tokens, total_tokens, finish_reason,
                                  error, reported_error, content_hash, first_seen_at, updated_at)
     SELECT 'step-' || n || '-' || node, run_id, workflow_id, 'node-' || node,
            CASE node %% 2 WHEN 0 THEN 'model' ELSE 'integration' END, node - 1, user_id,
@@ -82,6 +82,7 @@ _STEPS = """
                 ELSE started + make_interval(secs => exp(node / 3.0 - 1 + random_normal() * 0.5))
                 END,
            model, model, input_tokens, output_tokens, input_tokens + output_tokens,
+           CASE WHEN output_tokens < 105 THEN 'length' WHEN output_tokens > 0 THEN 'stop' END,
            CASE state WHEN 'failed'
                 THEN to_jsonb('upstream answered ' || 500 + n %% 4 || ' after ' || n || ' ms') END,
            CASE WHEN state = 'succeeded' AND node %% 2 = 1 AND n %% 50 = 0

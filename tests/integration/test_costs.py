@@ -435,6 +435,7 @@ def test_cost_functions_are_inlined(database_url: str) -> None:
             "stop", "STOP", "end_turn", "eos", "tool_calls", "tool_use", "content_filter", "SAFETY",
             "refusal", "pause_turn", "insufficient_system_resource", "time_limit", "stop_sequence",
             "guardrail_intervened", "error", "", "a length of rope", "max_tokens\nstop",
+            "COMPLETE", "completed", "function_call", "eos_token",
         )),
         (None, None),
     ],

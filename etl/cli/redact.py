@@ -32,7 +32,7 @@ class Removal(msgspec.Struct, frozen=True):
     """None: the value is in the run's own row."""
     node_id: str | None
     path: str
-    """The normalized path."""
+    """The normalised path."""
     action: str
     type: str
     """The JSON type."""

@@ -57,7 +57,7 @@ The program uses the first of these files that exists:
 
 1. the file named by `--config` or `ORCHESTRA_ETL_CONFIG`;
 2. `config/etl.toml` in the working directory;
-3. `etl.toml` in the user's configuration directory (on Linux `~/.config/orchestra-etl`).
+3. `etl.toml` in the user's configuration folder (on Linux `~/.config/orchestra-etl`).
 
 Without a file it uses the defaults. `orchestra-etl config init` writes
 `config/etl.toml` from [this template](../../etl/settings/etl.toml), which explains every setting;
@@ -72,7 +72,7 @@ UTF-16 with a byte order mark.
 `orchestra-etl config check` tries the settings, the API and the database. `orchestra-etl config
 show` prints the settings in force, with secrets masked, and names the file.
 
-`ORCHESTRA_ETL_HOME` names the data directory of the embedded database.
+`ORCHESTRA_ETL_HOME` names the data folder of the embedded database.
 
 The first line of the file names a JSON Schema. Editors with Taplo, such as Visual Studio Code with
 Even Better TOML, complete names and mark mistakes with it. `config init` writes the schema beside

@@ -1,4 +1,4 @@
-"""Work on stored rows. Each piece of it ends by bringing the prices up to date."""
+"""Work on stored rows. Each function ends by bringing the prices up to date."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def _wrapped_line(line: str, columns: int) -> str:
 
 
 def parts(line: str, columns: int, later: int | None = None) -> list[tuple[int, int]]:
-    """Return the begin and the end of each part of a line that is wrapped between words.
+    """Return the start and the end of each part of a line that is wrapped between words.
 
     Text in backticks stays in one part if it fits one. A longer word is a part of its own.
 

@@ -56,7 +56,7 @@ def run(
         columns: further columns of `orchestra.runs`.
     """
     read_at = None
-    if is_read:  # A run that goes on was read a moment ago.
+    if is_read:  # A run that still runs has just been read.
         read_at = start if _is_over(state) else datetime.now(UTC)
     query(
         url,

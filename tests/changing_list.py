@@ -25,7 +25,7 @@ class ServerList:
     shown: int | None = None
     """The number of rows that can be listed at all ("the last 100")."""
     page_cap: int | None = None
-    """The largest number of rows in a page, whatever limit is requested."""
+    """The largest number of rows in a page, for any requested limit."""
     growth: float = 0
     shrinkage: float = 0
     reorder: bool = False

@@ -1,4 +1,4 @@
-"""A receiver of notifications on loopback: it records each request and responds as it is told."""
+"""A receiver of notifications on loopback: it records each request and responds as configured."""
 
 from __future__ import annotations
 

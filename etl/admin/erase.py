@@ -194,7 +194,7 @@ def erase(database: Database, selection: Selection, rules: Redaction = NO_REDACT
 
     It is safe to repeat, and while the service is running. Each transaction removes some runs
     completely. The search is repeated until it finds nothing, because runs may be loaded meanwhile.
-    Then the rollups are refreshed and the tables analyzed.
+    Then the rollups and the statistics are refreshed.
 
     Raises:
         ConfigurationError: as `find`; nothing was removed.

@@ -152,8 +152,8 @@ def redact_stored(
     """Apply the rules in force to all stored data, in small transactions.
 
     It is safe to repeat, and while the service is running. Content that rules have removed does
-    not come back when the rules are deleted. Unless the redaction is stopped, the rollups are then
-    refreshed and the tables analyzed.
+    not come back when the rules are deleted. Unless the redaction is stopped, the rollups and the
+    statistics are then refreshed.
 
     Args:
         database: with the current schema.

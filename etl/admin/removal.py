@@ -83,10 +83,10 @@ _FORGET_POSITION = text("""
         SELECT id FROM orchestra.steps WHERE run_id = ANY (CAST(:ids AS text[])))
 """)
 
-# A tombstone keeps the id and the workflow, so that nothing loads the run again; the number of the
-# sweep that listed it, for the walk; and the times at which this program first saw and removed it.
-# The start time stays only for a pruned run: the start time of an erased run could identify the
-# person.
+# A tombstone keeps the id and the workflow, so that nothing loads the run again. It also keeps the
+# number of the sweep that listed the run, for the walk, and the times at which this program first
+# saw and removed it. The start time stays only for a pruned run: the start time of an erased run
+# could identify the person.
 _TOMBSTONE = text(f"""
     UPDATE orchestra_etl.run_ledger AS l
     SET {assign(FENCED)}, tracking = :tracking, removed_at = now(), due_at = NULL,

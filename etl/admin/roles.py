@@ -95,7 +95,7 @@ LOADED: Mapping[Table, str] = {
 """The loader's privileges on each table."""
 
 PAYLOAD_ROUTINES = ("search", "search_frequency")
-"""Functions of the schema for analysts that read payloads; the catalogue does not show that."""
+"""Functions for analysts that read payloads, which the system catalog does not show."""
 
 _SCHEMAS = f"{ANALYTICS}, {OPERATIONS}"
 
@@ -182,9 +182,9 @@ _OWNED = text(f"""
 """)
 
 # Views run with the privileges of their owner, who reads everything. A view that reads a payload
-# column, itself or through another view, reveals payloads. The catalogue does
-# not show which columns a view reads if it uses a whole row as one value, so no view of this schema
-# may do that.
+# column, itself or through another view, reveals payloads. The system catalog does not
+# show which columns a view reads if it uses a whole row as one value, so no view of this schema may
+# do that.
 _VIEWS = text("""
     WITH RECURSIVE revealing AS (
         SELECT w.ev_class
@@ -370,7 +370,7 @@ def _refresh(connection: Connection) -> bool:
 def _wait_for_upgrades(connection: Connection) -> None:
     """Wait until no upgrade and no other change of grants is in progress.
 
-    These change the same rows of the catalogue, so concurrent changes would fail.
+    These change the same rows of the system catalog, so concurrent changes would fail.
     """
     connection.exec_driver_sql(
         f"LOCK TABLE {OPERATIONS}.alembic_version IN SHARE ROW EXCLUSIVE MODE"

@@ -39,7 +39,7 @@ INDEX_BYTES = 1.2
 BYTES_PER_SECOND = 2_000_000
 # Rows of each table that the estimate reads.
 SAMPLE = 1000
-# Seconds between two looks at the progress.
+# Seconds between two checks of the progress.
 EVERY = 0.5
 # Seconds that dropping an unfinished index waits for the session that may still be building it.
 LOCK_SECONDS = 5.0
@@ -149,7 +149,7 @@ def check_extension(connection: Connection) -> None:
     """Check that the server has the extension.
 
     Raises:
-        DatabaseError: it has not.
+        DatabaseError: it does not have it.
     """
     found = connection.execute(_EXTENSION).one()
     if found.schema is None and not found.is_available:

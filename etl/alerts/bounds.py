@@ -32,7 +32,7 @@ class Bounds(msgspec.Struct, frozen=True):
     reason: str | None = None
     """Why the bounds differ; None: they do not."""
     counted: int = 0
-    """Runs or steps that the metric is of."""
+    """The number of runs or steps that the metric covers."""
     unit: str | None = None
     """The currency of a cost."""
 
@@ -100,7 +100,7 @@ def bounds(
         metric: a metric with a window.
         part: the part.
         measures: have read the window.
-        window: the window, which ends where the knowledge does.
+        window: the window; everything before its end is known, except for `doubts`.
         doubts: what is not known about the window's runs (False) and steps (True).
         min_runs: with fewer runs or steps, the metric has no value, and the rule is not breached.
     """

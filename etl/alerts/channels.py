@@ -226,7 +226,7 @@ async def _post(url: httpx.URL, message: Message, *, trust_env: bool) -> None:
 
 
 def _kind_of(error: Exception) -> str:
-    """Return what kept a response from coming, without the host."""
+    """Return why there was no response, without the host."""
     import aiohttp
 
     match error:

@@ -21,7 +21,7 @@ def problems(
     Args:
         connection: in a transaction.
         workflow: the workflow's id.
-        begun: begin of the period.
+        begun: the start of the period.
         ended: the first moment after the period; a later time than now counts as now.
     """
     at = knowledge.now(connection)
@@ -44,13 +44,13 @@ def _problems(known: Known, begun: datetime, ended: datetime) -> Iterator[str]:
         yield "the rollups of many hours are being recomputed"
     if known.is_stuck(begun, ended):
         yield "the rollups of some hours cannot be computed"
-    # What waits is counted by whole minutes.
+    # Waiting runs are counted by whole minutes.
     first, last = begun.replace(second=0, microsecond=0), ended + _MINUTE
     if unread := known.unread.within(first, last):
         yield f"{_counted(unread, 'run')} not read yet"
     if late := known.late.within(first, last):
         yield f"{_counted(late, 'open run')} not re-read in time"
-    # What was set aside started before it was first seen.
+    # The run or step of a dead letter started before it was first seen.
     lost = known.lost_runs.total - known.lost_runs.before(first)
     lost += known.lost_steps.total - known.lost_steps.before(first)
     if lost:

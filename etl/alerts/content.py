@@ -65,7 +65,7 @@ class Content(msgspec.Struct, frozen=True):
 
     @property
     def periods(self) -> Periods | None:
-        """The window, and the same hours a week earlier; None for a metric of this moment."""
+        """The window, and the same hours a week earlier; None for a metric without a window."""
         begin, end = self.window_begin, self.window_end
         if begin is None or end is None:
             return None

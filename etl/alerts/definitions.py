@@ -1,9 +1,9 @@
-"""The definitions of rules that all processes evaluated lately.
+"""The definitions of rules that all processes evaluated recently.
 
 Replicas can have different settings for a while: during a rolling deployment. A rule that a process
 does not have, or has in another form, may be another process's. Its alerts must not end because of
 that. They end once no other definition of the rule has been evaluated for a while. An evaluation
-by a process with other rules does not stand for an evaluation of this process's own.
+of other rules by another process does not count as an evaluation of this process's rules.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _WRITE = text("UPDATE orchestra_etl.alert_evaluation SET definitions = CAST(:tim
 
 
 class Definitions(msgspec.Struct, frozen=True):
-    """The definitions that were evaluated lately, and this process's own."""
+    """The definitions that were evaluated recently, and this process's own."""
 
     own: Mapping[str, str]
     """By rule."""
@@ -56,7 +56,7 @@ class Definitions(msgspec.Struct, frozen=True):
 
     @property
     def contested(self) -> frozenset[str]:
-        """The rules of which another definition was evaluated lately."""
+        """The rules of which another definition was evaluated recently."""
         return frozenset(
             name
             for name, times in (self.recent or {}).items()

@@ -38,7 +38,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 LONGEST_REQUESTED_PAUSE = 3600.0
 # Seconds for which the outbox keeps what was delivered or given up.
 KEPT = 30 * 86400.0
-# Seconds after which a notification that no channel accepted is given up: it is no news any more.
+# Seconds after which a notification that no channel accepted is given up: it is out of date.
 GIVE_UP_AFTER = 86400.0
 
 _EXISTS = text("SELECT to_regclass('orchestra_etl.alert_notifications') IS NOT NULL")
@@ -150,7 +150,7 @@ class Courier:
         try:
             done = await asyncio.gather(*tasks)
         finally:
-            # The error of one channel must leave no other at work.
+            # After an error of one channel, no delivery of another may go on in the background.
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -242,7 +242,7 @@ class Courier:
     def _complete(self, connection: Connection, row: _Row) -> Message:
         """Return the message of a claimed notification."""
         content = msgspec.json.decode(row.content, type=Content)
-        # A resolved alert needs no example of what is over.
+        # A message that an alert is resolved needs no examples.
         evidence = Evidence() if row.kind == "resolved" else evidence_for(connection, content)
         return compose(
             key=row.key,

@@ -1,4 +1,4 @@
-"""The evaluation of all rules for all workflows: one at a time, whichever process does it."""
+"""The evaluation of all rules for all workflows: one evaluation at a time, in any process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What is known about each workflow, and up to when.
 
 Everything before a certain minute is known: the minute in which the last complete sweep began, or
-in which the oldest run started that was listed a moment ago and is not read yet. Windows end there.
+in which the oldest unread run of the last five minutes started. Windows end there.
 The exceptions are named by this module: gaps, runs that cannot be read, dead letters, and rollups
 that wait.
 """
@@ -70,7 +70,7 @@ _WAITING = text("""
     GROUP BY 1, 2
 """)
 
-# A run or step that was set aside started before it was first seen.
+# The run or step of a dead letter started before it was first seen.
 _LETTERS = text("""
     SELECT workflow_id, date_trunc('minute', first_seen_at, 'UTC') AS minute,
            count(*) FILTER (WHERE step_id IS NULL) AS runs,
@@ -171,7 +171,7 @@ class Known(msgspec.Struct, frozen=True):
     late: Counted
     """Open runs whose read failed or is late, by their start."""
     lost_runs: Counted
-    """Runs that were set aside, by when they were first seen."""
+    """Runs that became dead letters, by when they were first seen."""
     lost_steps: Counted
     gaps: tuple[tuple[datetime | None, datetime | None], ...]
     stuck: tuple[datetime, ...]
@@ -274,7 +274,7 @@ def _counted(rows: Sequence[Row[Any]], name: str) -> dict[str, Counted]:
 
 
 def _until(swept: datetime | None, unread: Counted, at: datetime) -> datetime | None:
-    """Return the end of the windows: runs that were listed a moment ago are still to be read."""
+    """Return the end of the windows: before unread runs that started within `PATIENCE`."""
     if swept is None:
         return None
     recent = bisect_left(unread.minutes, at - timedelta(seconds=PATIENCE))

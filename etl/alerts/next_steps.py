@@ -1,4 +1,4 @@
-"""Where the reader of a message goes on: a command, and a dashboard."""
+"""Where the reader of a message finds more: a command, and a dashboard."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ SUMS = frozenset({"runs", "failures", *OF_CALLS})
 """The metrics that grow with every run or step of the window."""
 QUANTILES: Mapping[str, float] = {"duration_p50": 0.5, "duration_p95": 0.95}
 WITHOUT_WINDOW = frozenset({"overdue_runs", "lag"})
-"""The metrics of this moment."""
+"""The metrics of the present state, which have no window."""
 WEEKS = 4
 """The weeks before the window whose median is usual."""
 

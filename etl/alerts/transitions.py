@@ -91,7 +91,7 @@ def follow(
         verdict: the verdict.
         at: database time of the verdict.
         is_muted: whether to send no message, except that an alert is resolved.
-        is_contested: whether another definition of the rule was evaluated lately, so that this
+        is_contested: whether another definition of the rule was evaluated recently, so that this
             verdict must not end a breach.
     """
     before = stored or Alert(
@@ -126,7 +126,7 @@ def end(stored: Alert, at: datetime) -> Transition:
 
 
 def keep(stored: Alert) -> Transition:
-    """Return what follows if another process may have the rule that the state is of."""
+    """Return what follows if the rule of the state may belong to another process."""
     if stored.state != "firing":
         return Transition(stored)
     return Transition(msgspec.structs.replace(stored, reason=_CONTESTED))

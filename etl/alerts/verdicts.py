@@ -44,7 +44,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """Why it is not known; None: it is."""
     window: Window | None = None
     counted: int = 0
-    """Runs or steps that the value is of."""
+    """The number of runs or steps that the value covers."""
     usual: float | None = None
     currency: str | None = None
 
@@ -66,7 +66,7 @@ class Windows:
         self._doubts: dict[Window, dict[bool, Doubt]] = {}
 
     def of(self, known: Known, over: float, week: int = 0) -> Window | None:
-        """Return the window of this length, which ends where the knowledge does.
+        """Return the window of this length that ends where the known data ends.
 
         Args:
             known: what is known about the workflow.
@@ -206,7 +206,7 @@ def _with_the_time_before(rule: Rule, known: Known, window: Window, found: Bound
 
 
 def compared(rule: Rule, answer: Answer) -> Verdict:
-    """Return whether a metric breaches a rule, whatever it is within its bounds."""
+    """Return whether a metric breaches a rule at every value within its bounds."""
     found, window, usual = answer.bounds, answer.window, answer.usual
     limit = rule.limit if usual is None else rule.limit * usual
     breached: bool | None

@@ -48,7 +48,7 @@ def runs_of(groups: str, time: tuple[str, str] = HOUR_OF_GROUP) -> str:
 
     Args:
         groups: a FROM item named `g` with the column `workflow_id`, without overlapping times.
-        time: SQL for the begin and the end of the time of `g`.
+        time: SQL for the start and the end of the time of `g`.
     """
     begin, end = time
     return f"""(

@@ -17,7 +17,7 @@ def main() -> None:
     try:
         from etl.cli.commands import flushed, run
     except KeyboardInterrupt:
-        # Nothing has begun, so a traceback would tell nothing.
+        # Nothing has begun, so a traceback would not help.
         sys.exit(130)
     status = flushed(run(sys.argv[1:]))
     # The exiting interpreter would look through all objects for garbage several times, which takes

@@ -114,7 +114,7 @@ def mute(
 ) -> None:
     """Send no messages of a rule for a while.
 
-    It is still evaluated and shown. What fires when the mute ends is sent then.
+    The rule is still evaluated and shown. If it fires when the mute ends, it sends a message then.
     """
     from etl.alerts import states
     from etl.cli.times import seconds

@@ -51,7 +51,7 @@ def list_letters(
     context: typer.Context,
     workflow: WorkflowIds = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Also list settled dead letters.")
+        bool, typer.Option("--all", help="Also list resolved dead letters.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -64,19 +64,18 @@ def list_letters(
         found = database.transaction(
             lambda c: dead_letters.find(c, workflows=workflow, resolved=everything)
         )
-        settled = (
+        resolved = (
             0
             if everything
             else database.transaction(lambda c: dead_letters.count_resolved(c, workflows=workflow))
         )
-    more = (
-        f"{counted(settled, 'settled dead letter')}: --all shows {'it' if settled == 1 else 'them'}"
-    )
+    them = "it" if resolved == 1 else "them"
+    more = f"{counted(resolved, 'resolved dead letter')}: --all shows {them}"
     if as_json:
         print_json(found)
         return
     if not found:
-        say(f"no open dead letters; {more}" if settled else "no dead letters")
+        say(f"no open dead letters; {more}" if resolved else "no dead letters")
         return
     listing(
         console(),
@@ -98,7 +97,7 @@ def list_letters(
         ],
         numbers=("id", "bytes", "times"),
     )
-    if settled:
+    if resolved:
         say(f"and {more}")
 
 
@@ -140,7 +139,7 @@ def show(
         return
     seen = f"first {instant(letter.first_seen_at)}, last {instant(letter.last_seen_at)}"
     content_command = f"`orchestra-etl dead-letters show {letter.id} --body` writes them"
-    settled = (
+    resolved = (
         "no"
         if letter.resolved_at is None
         else f"{letter.resolution}, {instant(letter.resolved_at)}"
@@ -159,7 +158,7 @@ def show(
             ("step", plain(letter.step_id or "-")),
             ("seen", f"{counted(letter.occurrences, 'time')}, {seen}"),
             ("bytes", f"{letter.size_bytes:,}; {content_command}"),
-            ("settled", settled),
+            ("resolved", resolved),
         ],
     )
 
@@ -172,7 +171,7 @@ def retry(
 ) -> None:
     """Re-read the runs of dead letters.
 
-    The service or the next `sync` re-reads them. A dead letter is settled when its run is read
+    The service or the next `sync` re-reads them. A dead letter is resolved when its run is read
     without the problem.
     """
     from etl.ledger import dead_letters
@@ -207,7 +206,7 @@ def discard(
     everything: Annotated[bool, typer.Option("--all", help="All open dead letters.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Settle dead letters without loading them.
+    """Resolve dead letters without loading them.
 
     Their bytes are kept.
     """

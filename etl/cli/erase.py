@@ -70,8 +70,8 @@ def erase(
 
     Reports what would be removed; --yes removes it, and that cannot be undone. Only the ids of the
     runs are kept, so that no list, backfill or retry brings them back. All ids must be whole. Runs
-    that start later are stored as before. If the history is exported to a lake, the lake loses the
-    runs as well, also those that retention had left only there, and its former files are deleted.
+    that start later are stored as before. If the history is exported to a lake, the runs are also
+    removed there, even those that only the lake has, and the lake's former files are deleted.
     Backups are not changed. Exit status 9: some stored runs could not be searched, because
     redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
     repeat the command when it can.

@@ -38,7 +38,7 @@ Workflow = Annotated[
 Since = Annotated[
     str,
     typer.Option(
-        metavar="WHEN", help="Begin of the period: 7d for 7 days before its end, or a time (UTC)."
+        metavar="WHEN", help="Start of the period: 7d for 7 days before its end, or a time (UTC)."
     ),
 ]
 Until = Annotated[
@@ -49,7 +49,7 @@ Against = Annotated[
     typer.Option(
         metavar="WHEN",
         help="What to compare it with: 7d for the 7 days before it, or the time (UTC) at which an"
-        " equally long period begins. Default: as long before it.",
+        " equally long period begins. Default: the same length before it.",
     ),
 ]
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
-_BUSY = "another process is exporting, so nothing was done; what waits comes with the next export"
+_BUSY = "another process is exporting, so nothing was done; the next export writes what waits"
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def run(
     context: typer.Context,
     full: Annotated[
-        bool, typer.Option("--full", help="Export every day, not only those that changed.")
+        bool, typer.Option("--full", help="Export all days, not only those that changed.")
     ] = False,
     since: Annotated[
         str | None,
@@ -66,7 +66,7 @@ def run(
 ) -> int:
     """Bring the lake up to date with the history.
 
-    The first export reads every day, each later one only the days that have changed. You can stop
+    The first export writes all days, each later one only the days that have changed. You can stop
     and repeat it at any time: it keeps what it has committed, and readers never see a part of a
     commit. [export] in the configuration names the lake.
     """
@@ -186,7 +186,7 @@ def _print(done: ExportReport, since: datetime | None) -> None:
         say(_BUSY)
         return
     if not done.rows and done.complete:
-        here = "holds everything" if since is None else f"holds every day from {since.date()} on"
+        here = "holds everything" if since is None else f"holds all days from {since.date()} on"
         say(f"nothing to do: the lake {here}")
         return
     listed = ", ".join(f"{name} {number:,}" for name, number in done.rows.items() if number)

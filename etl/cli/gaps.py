@@ -14,7 +14,9 @@ from etl.terminal import plain
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
-        name="gaps", help="List and acknowledge times with missing runs.", no_args_is_help=True
+        name="gaps",
+        help="List and acknowledge times in which runs may be missing.",
+        no_args_is_help=True,
     )
     group.command("list")(list_gaps)
     group.command("ack")(acknowledge)

@@ -38,12 +38,12 @@ def index_search(
     drop: Annotated[bool, typer.Option("--drop", help="Drop the index.")] = False,
     as_json: AsJson = False,
 ) -> int:
-    """Build the index of the search.
+    """Build the search index.
 
     Reports what it would cost; --yes builds it. With it, a phrase in the whole history is found in
-    about a second, and each load takes longer. It needs the extension pg_trgm, which PostgreSQL
-    brings and the owner of the database may create. The service keeps running. You can stop and
-    repeat it at any time: finished parts are kept.
+    about a second, and each load takes longer. It needs the extension pg_trgm, which comes with
+    PostgreSQL and which the owner of the database may create. The service keeps running. You can
+    stop and repeat it at any time: finished parts are kept.
     """
     from etl import app, schema
     from etl.admin import search_index
@@ -60,7 +60,7 @@ def index_search(
             elif dropped:
                 say("the index is dropped; a search reads its window without it")
             else:
-                say("nothing to do: there is no index of the search")
+                say("nothing to do: there is no search index")
             return ExitStatus.DONE
         own.transaction(search_index.check_extension)
         found = own.transaction(search_index.existing)

@@ -32,7 +32,7 @@ class Removal(msgspec.Struct, frozen=True):
     """None: the value is in the run's own row."""
     node_id: str | None
     path: str
-    """The normalized path."""
+    """The normalised path."""
     action: str
     type: str
     """The JSON type."""
@@ -149,7 +149,7 @@ def apply(context: typer.Context, workflow: WorkflowIds = None, as_json: AsJson 
     """Apply the configured rules to all stored data.
 
     What the rules remove cannot be restored. The command reads the database and never the API, so
-    it also reaches steps and runs that the API no longer has, settled dead letters, and names in
+    it also reaches steps and runs that the API no longer has, resolved dead letters, and names in
     the rollups. Start every service with the new rules first. The command works in small
     transactions, and can be stopped and repeated at any time. If the history is exported to a
     lake, the lake is brought up to date. The runs and payloads that only the lake has are redacted

@@ -42,7 +42,7 @@ def print_payloads(run: RunDetail) -> None:
 
 
 def _inputs(step: StepDetail) -> Iterator[tuple[str, str]]:
-    """Yield what the model was asked; nothing if the step's inputs are not understood."""
+    """Yield the system text and the prompt; nothing if the step's inputs are not understood."""
     if step.system is not None:
         yield "system", step.system
     if step.prompt is not None:

@@ -121,7 +121,7 @@ def show(
         bool,
         typer.Option(
             "--payloads",
-            help="Also show inputs and outputs: of calls of models, the prompt and the answer.",
+            help="Also show inputs and outputs; for model calls, the prompt and the answer.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -41,7 +41,7 @@ class Found(msgspec.Struct):
     complete: bool
     """Whether the whole window was read: neither the limit nor the user ended the search."""
     next_until: datetime | None
-    """With --until and this time the search goes on.
+    """With --until and this time, another search continues this one.
 
     None if it is complete, or if only a larger --limit shows more.
     """
@@ -153,9 +153,9 @@ def _run(database: Database, wanted: Wanted, *, as_json: bool) -> Found:
 
 
 def _after(hits: list[Hit]) -> datetime | None:
-    """Return the --until with which the search goes on; None if that would show the same hits.
+    """Return the --until that continues the search; None if it would show the same hits.
 
-    The last run may have more hits, so the search goes on with that run.
+    The last run may have more hits, so the search continues with that run.
     """
     last = hits[-1].time
     return None if hits[0].time == last else last + timedelta(microseconds=1)

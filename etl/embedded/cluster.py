@@ -141,5 +141,5 @@ def reason(output: bytes) -> str:
         for line in lines
         if re.search(r"\b(FATAL|PANIC|error):", line) and " 57P03 " not in line
     ]
-    line = telling[0] if telling else lines[-1] if lines else "it gave no reason"
+    line = telling[0] if telling else lines[-1] if lines else "no reason given"
     return re.sub(r"^.*?\b(FATAL|PANIC|error):\s*", "", line)

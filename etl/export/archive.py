@@ -151,8 +151,8 @@ class Kept(msgspec.Struct, frozen=True):
         """Return the aged rows that the lake may keep, by their keys.
 
         Returns:
-            Those that no redaction has rewritten since their export; and those that are under the
-            rules in force in PostgreSQL, so that these rules can be applied here.
+            Rows that no redaction has rewritten since their export. Then, rows that PostgreSQL
+            has already rewritten under the rules in force, which must be applied here, too.
         """
         key = row_key(table)
         here = {

@@ -89,8 +89,9 @@ def check_new(destination: Destination) -> None:
         is_free = next(_present(destination), None) is None
     if not is_free:
         raise LakeError(
-            f"there is already a lake in {destination.folder}, which this database does not keep:"
-            " set export.location or export.namespace to another place, or delete that folder"
+            f"there is already a lake in {destination.folder}, which does not belong to this"
+            " database: set export.location or export.namespace to another place, or delete that"
+            " folder"
         )
 
 

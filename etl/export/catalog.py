@@ -55,9 +55,9 @@ class TransactionCatalog(SqlCatalog):
         self._loaded: dict[Identifier, Table] = {}
 
     def load_table(self, identifier: str | Identifier) -> Table:
-        """Return a table, whose metadata is read once: a commit, which asks again, updates it.
+        """Return a table; its metadata is read once, and the commit reuses it.
 
-        Nobody else changes what this transaction sees; if it is changed, the commit fails.
+        If another process changes the table in the meantime, the commit fails.
         """
         key = self.identifier_to_tuple(identifier)
         if key not in self._loaded:

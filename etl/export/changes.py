@@ -1,6 +1,6 @@
 """The queue of days to export. Triggers fill it in the transaction that makes the change.
 
-The queue is all there is to do: a first export begins by queueing every day. An export reads the
+The queue contains all work: a first export begins by queueing all days. An export reads the
 queue, reads the days and takes them from the queue in one REPEATABLE READ transaction. It sees, and
 takes, exactly the changes that its snapshot contains; a transaction that commits later leaves its
 own row.

@@ -51,7 +51,7 @@ def remaining(connection: Connection, destination: Destination) -> dict[date, li
     Raises:
         LakeError: the lake cannot be read.
     """
-    # Imported here: it takes a second, in which an export without changes is over.
+    # Imported here: the import takes a second, longer than an export without changes.
     from etl.export.lake import Lake
     from etl.export.lake_rows import rows_of
     from etl.export.store import reported

@@ -119,8 +119,8 @@ def erase(
         while not attempt():
             if time.monotonic() > end:
                 raise LakeError(
-                    "another process is exporting and does not end: repeat this command, so that"
-                    " the lake loses the erased runs, too"
+                    "another process is exporting and does not end: repeat this command to remove"
+                    " the erased runs from the lake, too"
                 )
             time.sleep(PAUSE)
 

@@ -159,9 +159,9 @@ def _let_upgrade(database: Database, stopped: Callable[[], bool]) -> None:
 
 
 def _begin(connection: Connection, *, destination: Destination, full: bool) -> None:
-    """Queue every day if the lake is new or different, or if `full` asks for it.
+    """Queue all days if the lake is new or different, or if `full` requests it.
 
-    The same if the last export says nothing about this database, because it was restored.
+    Queue them too if the database was restored, so that the last export is not valid for it.
     """
     found = state.read(connection)
     if found is None or not found.is_at(destination):
@@ -181,7 +181,7 @@ def _restart(connection: Connection, *, destination: Destination, reason: str) -
     state.allow_idle(connection)
     from etl.export import attachment
 
-    log.warning("export_restarted", reason=f"{reason}: every day is exported again")
+    log.warning("export_restarted", reason=f"{reason}: all days are exported again")
     state.activate(connection, destination)
     changes.ask_for_all(connection, attachment.attach(connection, destination))
 
@@ -196,8 +196,8 @@ def _begin_new(
     if before is not None and before.archived_runs and not full:
         raise LakeError(
             f"the lake at {before.location} holds {before.archived_runs:,} runs that retention has"
-            " removed from the database, and a new lake cannot: keep export.location, or begin"
-            " the new lake without them by `export run --full`"
+            " removed from the database, which a new lake would lack: keep export.location, or"
+            " begin the new lake without them by `export run --full`"
         )
     attachment.check_new(destination)
     state.activate(connection, destination)
@@ -228,7 +228,7 @@ def _export(
     if not queued and held.published and not whole_tables.changed(connection, held.whole_tables):
         return ExportPart(lake=None, days=(), rows={}, waiting=0)
 
-    # Imported here: it takes a second, in which an export without changes is over.
+    # Imported here: the import takes a second, longer than an export without changes.
     from etl.export import attachment, part
 
     if is_first and held.published and attachment.has_gone_on(connection, destination):

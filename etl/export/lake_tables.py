@@ -4,8 +4,8 @@ A table of days has a partition for each `run_day`: the UTC day on which a run s
 seen if it has no start. All rows of a run are in that partition. A whole table has no partitions;
 it is replaced when it has changed.
 
-Iceberg's types hold less than PostgreSQL's. A value that does not fit is null in its column, and
-stands in `out_of_range` as PostgreSQL writes it.
+Iceberg's types hold less than PostgreSQL's. A value that does not fit is null in its column;
+`out_of_range` holds it as PostgreSQL writes it.
 """
 
 from __future__ import annotations

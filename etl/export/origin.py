@@ -49,7 +49,7 @@ def read(connection: Connection) -> Origin:
 
 
 def lost_since(connection: Connection) -> str | None:
-    """Return why the last export says nothing about this database; None if it does, or is none."""
+    """Return why the last export is not valid for this database; None if it is valid or missing."""
     row = connection.execute(_LOST).one_or_none()
     if row is None:
         return None

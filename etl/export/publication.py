@@ -1,7 +1,7 @@
 """The publication of a commit: readers without the catalog find it by the version hints.
 
 The hints are written after the commit, under the export's lock. Otherwise a slow process could
-write them after the next commit's: readers would see the lake of before, and the next export would
+write them after the next commit's: readers would see the former lake, and the next export would
 take the database for a restored one.
 """
 
@@ -38,7 +38,7 @@ def publish(database: Database, lake: Lake) -> None:
 
 def _publish(connection: Connection, *, lake: Lake) -> None:
     held = state.hold(connection)
-    # Whoever holds the lock now, or has committed since, has published this commit before that.
+    # A process that holds the lock now, or has committed since, first published this commit.
     if held is None or held.published:
         return
     if lake.metadata <= set(connection.execute(_CURRENT).scalars()):

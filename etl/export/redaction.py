@@ -2,7 +2,7 @@
 
 Rows of PostgreSQL are redacted where they are stored, and their days are exported again. What the
 lake alone has is redacted when its day is exported, unless it was written under the rules in force
-already. `queue` asks for the days of pruned runs, which nothing else would queue.
+already. `queue` queues the days of pruned runs, which nothing else would queue.
 """
 
 from __future__ import annotations

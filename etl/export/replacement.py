@@ -129,7 +129,7 @@ class Replacement(_OverwriteFiles):
         ]
         # The merging expects the new files in the first manifest.
         written = [self._write(entries) for entries in (changes, *rewritten) if entries]
-        # Manifests that list only files which former snapshots removed have had their time.
+        # Manifests that list only removed files are left out.
         living = [
             one for one in self._replaced.kept if one.has_added_files() or one.has_existing_files()
         ]

@@ -47,7 +47,7 @@ class ExportState(msgspec.Struct, frozen=True):
     archived_runs: int
     """The runs that only the lake has."""
     erased_runs: int
-    """The runs that were erased in all when the lake was last searched for erased runs."""
+    """The total number of erased runs when the lake was last searched for them."""
     collected_at: datetime | msgspec.UnsetType | None = msgspec.UNSET
     """When garbage was last searched for; None: never. Unset: the schema cannot hold it yet."""
 

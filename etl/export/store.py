@@ -19,7 +19,7 @@ from etl.errors import LakeError
 # AWS's word for the error; the rest of the text can contain names of buckets and keys.
 _AWS_ERROR = re.compile(r"AWS Error ([A-Z_]{3,60})")
 
-# Of S3: pyiceberg's properties, and the variables of AWS that give them, the first that is set.
+# For S3: pyiceberg's properties, and AWS's variables for each. The first variable that is set wins.
 _VARIABLES = {
     "s3.endpoint": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
     "s3.region": ("AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -123,7 +123,7 @@ def reported(location: str) -> Iterator[None]:
 
 def _reason(error: OSError) -> str:
     if error.errno:
-        return f"{os.strerror(error.errno)}: check the place, its space and its rights"
+        return f"{os.strerror(error.errno)}: check the location, its free space and permissions"
     found = _AWS_ERROR.search(str(error))
     reason = f"the store reports {found[1]}" if found else "the store refuses or does not respond"
     return f"{reason}: check its address, the credentials and the network"

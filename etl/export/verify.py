@@ -1,4 +1,4 @@
-"""The verification of the lake: PostgreSQL, the recorded state, and what stands in the files.
+"""The verification of the lake: PostgreSQL, the recorded state, and the content of the files.
 
 Three things must agree for each day: the rows that PostgreSQL holds now, by their digest; the
 state that the last export recorded; and the rows that the files of the lake hold, counted by
@@ -48,7 +48,7 @@ class LakeDifference(msgspec.Struct, frozen=True):
     """Something that does not agree."""
 
     day: date | None
-    """None: of a table that has no days, or of the whole lake."""
+    """None: the difference is in a table without days, or in the whole lake."""
     table: str | None
     what: str
 
@@ -61,7 +61,7 @@ class VerifyReport(msgspec.Struct):
     waiting: int = 0
     """The days that wait for an export, and were not compared."""
     rows: dict[str, int] = msgspec.field(default_factory=dict)
-    """By table, the rows that stand in the files of the compared days."""
+    """By table, the rows in the files of the compared days."""
     deep: bool = False
     """Whether every value was compared."""
     differences: list[LakeDifference] = msgspec.field(default_factory=list)
@@ -187,7 +187,7 @@ class _Verification:
             return
         if day_digest.describe(self._connection, self._tables, day) != row.digest:
             self._report.add(
-                day, None, "PostgreSQL holds other rows than those exported, and the day does not"
+                day, None, "the rows in PostgreSQL differ from those exported, and the day does not"
                 " wait for an export",
             )  # fmt: skip
         kept = archive.of_day(self._connection, self._lake, day)
@@ -201,7 +201,7 @@ class _Verification:
             found = self._counted(day, table)
             if found is not None and found != recorded:
                 self._report.add(
-                    day, table.name, f"{found:,} rows stand in the files, {recorded:,} are recorded"
+                    day, table.name, f"{found:,} rows are in the files, {recorded:,} are recorded"
                 )
             elif found is not None and self._report.deep:
                 self._compare_values(day, table, kept)

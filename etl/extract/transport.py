@@ -33,7 +33,7 @@ class Transport(httpx.AsyncBaseTransport):
     """httpx's transport over aiohttp's connections to one origin.
 
     The package httpx-aiohttp has such a transport, too. It converts headers, URLs, timeouts and
-    errors anew for each request, which takes a sixth of the request's CPU time.
+    errors again for each request, which takes a sixth of the request's CPU time.
     """
 
     def __init__(self, base_url: str, *, trust_env: bool) -> None:

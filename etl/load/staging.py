@@ -38,7 +38,7 @@ class Staging:
     """A temporary table from which statements write rows into other tables.
 
     The table stays in the session and is empty between transactions. Creating it in each
-    transaction would cost more than filling it, and would bloat PostgreSQL's catalogue.
+    transaction would cost more than filling it, and would bloat the system catalog.
 
     Each use creates the table if it is missing: behind PgBouncer in transaction mode, the next
     transaction may use another session. Another release may have used that session, so the table's

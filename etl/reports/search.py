@@ -95,7 +95,7 @@ def check_phrase(phrase: str) -> None:
         raise ConfigurationError("the phrase is empty: give the text to search for")
     if len(phrase) > LONGEST_PHRASE:
         raise ConfigurationError(
-            f"the phrase has {len(phrase):,} characters: {LONGEST_PHRASE:,} are possible"
+            f"the phrase has {len(phrase):,} characters: at most {LONGEST_PHRASE:,} are allowed"
         )
     if "\0" in phrase:
         raise ConfigurationError("the phrase contains NUL, which no stored text can contain")

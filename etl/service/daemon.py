@@ -265,7 +265,7 @@ class Daemon:
             task = asyncio.current_task()
             if task is None or self._stop.is_set():
                 return
-            # While the API refuses the key, what was loaded is still counted and told.
+            # While the API refuses the key, rollups, alerts and messages still go on.
             if uses_api and time.monotonic() < self._paused_until:
                 return
             task.set_name(name)

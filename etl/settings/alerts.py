@@ -42,7 +42,7 @@ DURATIONS = frozenset({"duration_p50", "duration_p95", "lag"})
 WHOLE_RUNS = frozenset({"runs", "overdue_runs", "lag"})
 """The metrics that a node or model does not have."""
 WITHOUT_WINDOW = frozenset({"overdue_runs", "lag"})
-"""The metrics of this moment."""
+"""The metrics of the present state, which have no window."""
 
 MINUTE, DAY = 60.0, 86400.0
 LONGEST_WINDOW, LONGEST_USUAL = 31 * DAY, 7 * DAY
@@ -65,7 +65,7 @@ def _limit(value: object) -> object:
     if isinstance(value, str):
         seconds(value)
     elif not 0 <= value < float("inf"):
-        raise ValueError("must be a number from 0 on")
+        raise ValueError("must be a number that is not negative")
     return value
 
 
@@ -178,11 +178,11 @@ class AlertSettings(Section):
     @model_validator(mode="after")
     def _fitting(self) -> AlertSettings:
         if self.metric in WHOLE_RUNS and (self.node is not None or self.model is not None):
-            raise ValueError(f"{self.metric} is of whole runs: remove node and model")
+            raise ValueError(f"{self.metric} is measured for whole runs: remove node and model")
         if self.metric in WHOLE_RUNS and self.min_runs:
             raise ValueError(f"min_runs has no meaning for {self.metric}: remove it")
         if self.metric == "lag" and self.organisation is not None:
-            raise ValueError("lag is of whole workflows: remove organisation")
+            raise ValueError("lag is measured for whole workflows: remove organisation")
         if self.metric in WITHOUT_WINDOW and "over" in self.model_fields_set:
             raise ValueError(f"{self.metric} has no window: remove over")
         if self.repeat is not None and not self.notify:

@@ -264,7 +264,7 @@ class Settings(Section):
     alerts: tuple[AlertSettings, ...] = ()
     """The rules of alerts."""
     notify: Mapping[str, NotifySettings] = Field(default_factory=dict)
-    """The channels that are told of alerts, by name."""
+    """The channels for messages about alerts, by name."""
     dashboards: DashboardSettings = DashboardSettings()
     export: ExportSettings = ExportSettings()
     service: ServiceSettings = ServiceSettings()

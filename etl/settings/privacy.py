@@ -75,7 +75,7 @@ class RedactionSettings(Section):
             raise ValueError("the key is given twice: keep key or key_file, not both")
         if self.rules and self.key is None and self.key_file is None:
             raise ValueError(
-                "the rules need a key, whatever their action: content that cannot be redacted is"
+                "the rules need a key, also without `hash`: content that cannot be redacted is"
                 f" replaced by its keyed hash; {_MAKE_A_KEY}, and set ORCHESTRA_REDACTION_KEY, or "
                 "ORCHESTRA_REDACTION_KEY_FILE to a file that holds it"
             )

@@ -241,7 +241,7 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
         for place in given:
             if place in origins:
                 raise ConfigurationError(
-                    f"{origins[place]} and {name} set the same: unset one of them"
+                    f"{origins[place]} and {name} set the same value: unset one of them"
                 )
             origins[place] = name
     for section, one, other in _ALTERNATIVES:

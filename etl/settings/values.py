@@ -125,8 +125,8 @@ def clean_id(id: str) -> str:
         or (len(id) <= MAX_ID_BYTES and not is_path_segment(id))
     ):
         raise ValueError(
-            "cannot stand in a request's path (it is empty, has '.' or '..' as a part of its path, "
-            "has control characters, or begins or ends with a space)"
+            "cannot be part of a request's path (it is empty, has '.' or '..' as a part of its"
+            " path, has control characters, or begins or ends with a space)"
         )
     if len(id.encode()) > MAX_ID_BYTES:
         raise ValueError(f"is longer than {MAX_ID_BYTES} bytes")

@@ -2,7 +2,7 @@
 
 A placeholder contains the values of the step's columns, in every place from which they may have
 come. A redaction rule names a place in a payload. With the placeholder, the rule also reaches the
-column, whichever provider's names the payload used.
+column, for the names of every provider.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a place of a prompt, answer, tool call or medium in a payload is."""
+"""The description of a place in a payload: of a prompt, answer, tool call or medium."""
 
 from __future__ import annotations
 

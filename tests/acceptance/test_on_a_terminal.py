@@ -90,7 +90,7 @@ def _badly_broken(lines: list[str]) -> list[str]:
 
 
 def test_every_line_for_people_fits(world: World) -> None:
-    """Results and errors are wrapped between words, whichever command prints them."""
+    """Results and errors are wrapped between words, for every command."""
     [first, second] = world.history.workflow_ids
     run = world.history.run_ids(first)[0]
     commands: list[tuple[int, tuple[str, ...]]] = [

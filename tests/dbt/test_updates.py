@@ -1,4 +1,4 @@
-"""Marts that are updated equal marts that are built anew, and the pipeline's own views."""
+"""Updated marts equal marts that are built from scratch, and the pipeline's own views."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def changed(world: World) -> World:
 
 @pytest.mark.parametrize("mart", MARTS)
 def test_updated_marts_equal_new_ones(changed: World, mart: str) -> None:
-    """After every kind of change, a mart has the same rows as one that is built anew."""
+    """After every kind of change, a mart has the rows of one that is built from scratch."""
     names = ", ".join(columns(changed, f"marts.{mart}"))
     assert not differences(
         changed, f"SELECT {names} FROM marts.{mart}", f"SELECT {names} FROM {FRESH}.{mart}"

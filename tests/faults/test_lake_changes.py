@@ -184,7 +184,7 @@ def test_a_canary_in_every_file(fault: Fault, world: World) -> None:
     guard="rows that the lake keeps",
 )  # fmt: skip
 def test_retention_and_moves_between_exports(fault: Fault, world: World) -> None:
-    """Whatever removes or moves runs in PostgreSQL, the lake has each run once, pruned ones too."""
+    """After any removal or move of runs, the lake has each run once, pruned ones too."""
 
     def changed(days: float) -> list[str]:
         world.prune(payloads=days - 1, runs=days)

@@ -183,7 +183,7 @@ class Reader:
     45, "a reader across tables during exports", "C", guard="one transaction for all tables"
 )
 def test_a_reader_across_tables(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """A reader of several tables through the catalog sees an export whole, or nothing of it."""
+    """A reader of several tables through the catalog sees a commit whole, or nothing of it."""
     export = Exporter(database_url, str(tmp_path / "lake"), tmp_path, log)
     assert export("run") == 0
     for without in ([], ["a_commit_for_each_table"]):

@@ -40,7 +40,7 @@ STATES = StateMap()
 
 
 def no_token() -> None:
-    """Accept every load, whatever the state of its claim."""
+    """Accept every load, with or without a valid claim."""
     fence = (
         "WHERE l.fencing_token = held.token"
         " AND l.leased_until IS NOT NULL\n    ORDER BY l.run_id\n    FOR UPDATE OF l"

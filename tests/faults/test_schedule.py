@@ -99,7 +99,7 @@ def swept(
 
 
 def slots(line: str, start: datetime, length: timedelta) -> list[datetime]:
-    """Return the slots of a cron line by its two numbers alone: in UTC, whatever a zone does."""
+    """Return the slots of a cron line by its two numbers alone, in UTC, without any zone."""
     minutes, hours = line.split()[:2]
     at = [start + number * MINUTE for number in range(1, length // MINUTE + 1)]
     every = 15 if minutes == "*/15" else 60

@@ -79,9 +79,9 @@ def loading(
 def test_a_sync_tells_each_channel_once(
     loading: Command, hook: Receiver, history: History, database_url: str
 ) -> None:
-    """A sync that finds failed runs tells a webhook and Apprise; the next sync tells nobody.
+    """A sync that finds failed runs messages a webhook and Apprise; the next sends nothing.
 
-    The webhook's document has the numbers, the cause, runs that really failed, and ways to go on.
+    The webhook's document has the numbers, the cause, runs that really failed, and next steps.
     """
     assert loading("sync").status == 0
     webhook, chat = sorted(hook.requests, key=lambda one: "key" not in one.document)
@@ -210,7 +210,7 @@ def test_status_and_metrics_show_what_fires(
 def test_status_works_before_the_tables_of_alerts_exist(
     loading: Command, hook: Receiver, database_url: str
 ) -> None:
-    """With a schema of before the alerts, `sync` and `status` work and show no alert."""
+    """With a schema older than the alerts, `sync` and `status` work and show no alert."""
     query(
         database_url,
         "DROP VIEW orchestra.alerts;"

@@ -153,7 +153,7 @@ def test_the_pause_grows_to_a_limit_and_respects_the_receiver() -> None:
 def test_a_message_is_given_up_after_a_day(
     database: Database, database_url: str, hook: Receiver
 ) -> None:
-    """A message that is older than a day is no news: it is not sent any more, and the row says so.
+    """A message older than a day is given up instead of sent, and its row says so.
 
     The same holds for a channel that is no longer configured. Newer messages are not held up.
     """

@@ -86,7 +86,7 @@ def told(url: str) -> list[tuple[str, str, int]]:
 
 
 def test_a_failing_workflow_fires_and_resolves_once(database: Database, database_url: str) -> None:
-    """A rule fires when too many runs failed, tells once, and resolves when they are few again."""
+    """A rule fires with one message if too many runs failed, and resolves if few fail again."""
     for n in range(8):
         alert_rows.run(database_url, f"ok{n}", "a", ago(30 - n))
     assert evaluate(database, database_url, rule()).findings == ()
@@ -277,12 +277,13 @@ def test_without_rules_nothing_is_imported_until_a_removed_rule_has_states(
 def test_windows_before_the_begin_of_a_sweep_is_stored(empty_database_url: str) -> None:
     """With the schema of revision 0003, a window ends a minute before the end of a sweep."""
     upgrade(empty_database_url, revision="0003")
-    alert_rows.workflow(empty_database_url, "a", swept_at=ago(5))
+    swept = ago(5)
+    alert_rows.workflow(empty_database_url, "a", swept_at=swept)
     query(empty_database_url, "UPDATE orchestra_etl.sweeps SET started_at = now()")
     made = Database(empty_database_url, patience=5)
     [known] = made.transaction(lambda c: knowledge.read(c, now(), PAUSES))
     made.close()
-    assert known.until == ago(6)
+    assert known.until == swept - timedelta(minutes=1)
 
 
 def gap(url: str, after: datetime, before: datetime | None) -> None:
@@ -368,7 +369,7 @@ def test_a_run_that_was_just_listed_ends_the_window(database: Database, database
 def test_a_muted_rule_says_nothing_until_the_mute_ends(
     database: Database, database_url: str
 ) -> None:
-    """A muted rule fires without a message; if it still fires after the mute, it tells then."""
+    """A muted rule fires without a message; if it fires after the mute, it sends one then."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     database.transaction(lambda c: states.mute(c, "r", 3600.0))
     evaluate(database, database_url, rule())
@@ -389,7 +390,7 @@ def test_what_nobody_was_told_needs_no_all_clear(database: Database, database_ur
 
 
 def test_a_rule_that_is_removed_is_resolved(database: Database, database_url: str) -> None:
-    """Channels that were told of an alert are told that no rule covers it any more."""
+    """Channels that got a message about an alert get one when no rule covers it any more."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     evaluate(database, database_url, rule())
     evaluate(database, database_url)
@@ -450,7 +451,7 @@ def test_replicas_with_other_settings_end_no_alert(
 ) -> None:
     """Of two processes with other settings in turn, neither resolves what the other one fires.
 
-    The alert tells once. It is resolved when only settings that do not breach it are left.
+    The alert sends one message. It is resolved when only settings that do not breach it are left.
     """
     alert_rows.workflow(database_url, "b", swept_at=now())
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
@@ -601,7 +602,7 @@ def test_a_reminder_does_not_wait_for_a_clock_that_was_set_back(
 
 
 def test_one_process_evaluates_for_all(database: Database, database_url: str) -> None:
-    """Of several processes that evaluate at the same time, one does, and tells once."""
+    """Of several processes that evaluate at the same time, one does, and sends one message."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     alert_rows.swept(database_url, "a", now())
     rollups.drain(database)

@@ -1,4 +1,4 @@
-"""The queue of changed days: nothing that commits is lost, whatever transactions run beside it."""
+"""The queue of changed days: no committed change is lost, for any transactions beside it."""
 
 from __future__ import annotations
 

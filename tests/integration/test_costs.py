@@ -443,6 +443,6 @@ def test_cost_functions_are_inlined(database_url: str) -> None:
 def test_a_response_cut_off(
     read_only_database_url: str, reason: str | None, cut_off: bool | None
 ) -> None:
-    """Each provider's finish reason for exhausted tokens is recognized, and no other reason is."""
+    """Each provider's finish reason for exhausted tokens is recognised, and no other reason is."""
     found = query(read_only_database_url, "SELECT orchestra.is_cut_off(%s) AS it", reason)
     assert found == [{"it": cut_off}]

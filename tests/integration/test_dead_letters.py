@@ -61,7 +61,7 @@ def _gap(url: str) -> int:
 
 
 def test_dead_letters_are_listed_and_shown(command: Command, database_url: str) -> None:
-    """`list` shows open dead letters, `list --all` also settled ones, and `show` all of one."""
+    """`list` shows open dead letters, `list --all` also resolved ones, and `show` all of one."""
     open_one = _letter(database_url, "run-1")
     _letter(database_url, "run-2", resolution="loaded")
     _letter(database_url, "", workflow=TRIAGE)
@@ -143,7 +143,7 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
     _letter(database_url, "run-1")
     _letter(database_url, "run-2", workflow=TRIAGE)
     row_of_list = _letter(database_url, "")
-    _letter(database_url, "settled", resolution="discarded")
+    _letter(database_url, "resolved", resolution="discarded")
     printed = command("dead-letters", "retry", "--all")
     assert "2 runs will be re-read" in printed.out
     assert f"belong to the run list and not to a run: {row_of_list};" in printed.out
@@ -161,8 +161,8 @@ def test_retry_reopens_a_discarded_dead_letter(command: Command, database_url: s
     assert tuple(row.values()) == (None, None)
 
 
-def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str) -> None:
-    """A discard settles open dead letters and keeps bytes and earlier resolutions."""
+def test_discard_resolves_and_keeps_the_bytes(command: Command, database_url: str) -> None:
+    """A discard resolves open dead letters and keeps bytes and earlier resolutions."""
     first, second = _letter(database_url, "run-1"), _letter(database_url, "run-2")
     _letter(database_url, "run-3", resolution="loaded")
     assert command("dead-letters", "discard", str(first)).out == "1 dead letter discarded\n"
@@ -175,13 +175,13 @@ def test_discard_settles_and_keeps_the_bytes(command: Command, database_url: str
     assert all(bytes(row["body"]) == BODY for row in rows)
     assert (
         command("dead-letters", "list").out
-        == "no open dead letters; 3 settled dead letters: --all shows them\n"
+        == "no open dead letters; 3 resolved dead letters: --all shows them\n"
     )
     _letter(database_url, "run-4")
     assert command("dead-letters", "list").out.endswith(
-        "and 3 settled dead letters: --all shows them\n"
+        "and 3 resolved dead letters: --all shows them\n"
     )
-    assert "settled" not in command("dead-letters", "list", "--all").out
+    assert "resolved" not in command("dead-letters", "list", "--all").out
     assert command("dead-letters", "show", str(first), "--body", "--json").status == 2
 
 

@@ -429,7 +429,7 @@ def test_the_lines_of_an_alert_explain_what_its_rule_measures(
 
 
 def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:
-    """A duration counts back from the period's end or begin, a time is a begin."""
+    """A duration counts back from the period's end or start; a time is a start."""
 
     def periods(*options: str) -> tuple[str, ...]:
         found = command("explain", "failures", "w", "--until", "2026-03-15", *options, "--json")

@@ -660,7 +660,7 @@ def test_a_restored_database_finds_its_lake(world: World) -> None:
 
 
 def test_a_new_column_joins_the_lake(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an upgrade with a new column, every day is exported again and has it."""
+    """After an upgrade with a new column, all days are exported again and have it."""
     world.run("r")
     world.export()
     wider = LakeTable(

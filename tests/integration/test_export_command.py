@@ -57,7 +57,7 @@ def test_a_lake_beside_the_configuration(command: Command, tmp_path: Path) -> No
 def test_status_and_metrics_show_what_waits(
     command: Command, tmp_path: Path, database_url: str
 ) -> None:
-    """`status` and `/metrics` tell how many days wait, since when, and when all was exported."""
+    """`status` and `/metrics` show how many days wait, since when, and when all was exported."""
     assert command("status", "--json").json["lake"] is None
     command("export", "run")
     shown = command("status", "--json").json["lake"]
@@ -93,7 +93,7 @@ def test_status_and_metrics_show_what_waits(
 
 
 def test_days_before_since_and_payloads_wait(command: Command) -> None:
-    """`--since` and `--without-payloads` leave days to a later export, which `run` says."""
+    """`--since` and `--without-payloads` leave days to a later export, and `run` says so."""
     assert "nothing to do" in command("export", "run", "--since", "2026-11-04").out
     assert command("export", "status", "--json").json["waiting"] == 1
     assert command("export", "run", "--since", "2026-11-03", "--json").json["days"] == 1
@@ -124,7 +124,7 @@ def test_before_the_first_export(command: Command) -> None:
 
 
 def test_damaged_metadata_is_an_error_of_the_lake(command: Command, tmp_path: Path) -> None:
-    """A table's metadata that is no JSON is reported as a damaged lake, by each command."""
+    """A table's metadata that is not JSON is reported as a damaged lake, by each command."""
     command("export", "run")
     [runs] = [
         one for one in command("export", "status", "--json").json["tables"] if one["name"] == "runs"

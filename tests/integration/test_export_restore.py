@@ -54,9 +54,9 @@ def _export(url: str, lake: Path) -> exporter.ExportReport:
 
 
 def test_a_recovery_to_an_earlier_time_is_noticed(homes: tuple[Path, Path], tmp_path: Path) -> None:
-    """After a point-in-time recovery, an export writes every day, and the lake loses the rest.
+    """After a point-in-time recovery, an export writes all days, and the lake loses the rest.
 
-    The recovered server has the same system identifier, and goes on with another timeline.
+    The recovered server has the same system identifier, and continues on another timeline.
     """
     home, copy = homes
     archive, lake = home / "archive", tmp_path / "lake"

@@ -81,7 +81,7 @@ def test_a_change_that_was_not_queued_is_found(world: World, statement: str) -> 
     _unseen(world, statement)
     found = _verify(world)
     assert len(found.differences) == _days(world)
-    assert "other rows than those exported" in found.differences[0].what
+    assert "differ from those exported" in found.differences[0].what
 
 
 def test_a_day_without_a_record_is_found(world: World) -> None:
@@ -127,7 +127,7 @@ def test_a_file_with_other_rows_is_found_by_counting(world: World) -> None:
     [one] = _verify(world).differences
     assert (one.table, one.what) == (
         "steps",
-        f"{whole.num_rows - 1:,} rows stand in the files, {whole.num_rows:,} are recorded",
+        f"{whole.num_rows - 1:,} rows are in the files, {whole.num_rows:,} are recorded",
     )
 
 

@@ -320,9 +320,9 @@ def test_the_list_shows_sources_and_missing_prices(
 def test_old_prices_are_reported(
     command: Command, database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list, `status` and `config check` warn once the published prices are a year old.
+    """The list, `status` and `config check` warn if the published prices are a year old.
 
-    Until then, only the list shows their age.
+    Of recent prices, only the list shows the age.
     """
     call(database_url, "1", "gpt-4o", input_tokens=10)
     resolve(database)

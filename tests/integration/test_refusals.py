@@ -268,7 +268,7 @@ def test_workflows_with_unusable_ids_are_dead_letters(world: World) -> None:
 def test_ids_that_no_path_can_hold_are_refused_in_the_configuration(world: World, id: str) -> None:
     """An id that no path can hold is a configuration error, before any request."""
     for toml in (configuration(id), configuration("w", runs=(id,))):
-        with pytest.raises(ConfigurationError, match="cannot stand in a request's path"):
+        with pytest.raises(ConfigurationError, match="cannot be part of a request's path"):
             load(world.folder, toml, environment(world.url, "http://x"))
 
 

@@ -156,7 +156,7 @@ def test_the_same_as_json(command: Command, database_url: str) -> None:
 def test_steps_are_matched_by_node_and_occurrence(command: Command, database_url: str) -> None:
     """The second execution of a node is compared with the second, in the order of their starts.
 
-    A step of one run only stands where it ran; steps that the API no longer returns are left out.
+    A step of one run only is shown where it ran; steps that the API no longer returns are left out.
     """
     store_run(database_url, A)
     store_run(database_url, B, workflow=TRIAGE)

@@ -517,7 +517,7 @@ def test_only_payload_analysts_search(postgres_server: EmbeddedPostgres, databas
 
 
 def test_the_command(database_url: str, command: Command) -> None:
-    """Hits are printed with their run and place; after the limit it says how to go on."""
+    """Hits are printed with their run and place; after the limit it says how to continue."""
     for number in range(4):
         add(
             database_url, f"run-{number}", {"inputs": question("s", f"My Refund {number}")},

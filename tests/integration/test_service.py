@@ -657,7 +657,7 @@ def test_a_poll_can_be_stopped_or_cancelled_at_any_moment(world: World, delay: f
 def test_a_sweep_that_is_cancelled_while_it_begins_leaves_no_lease(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next sweep need not wait for the lease of one that a stop cancelled at its begin."""
+    """The next sweep need not wait for the lease of one that a stop cancelled at its start."""
     settings = world.settings()
     begun = threading.Event()
     begin = sweeps.begin

@@ -222,7 +222,7 @@ def test_an_empty_list_of_workflows_after_sweeps_is_an_error(
 def test_a_missing_list_of_workflows_is_an_error(world: World, returned: int, status: int) -> None:
     """If the API does not list the workflows, a sync ends with that error.
 
-    Workflows named in the configuration are loaded all the same.
+    Workflows named in the configuration are loaded anyway.
     """
     world.simulator.misbehave(Misbehaviour(status=returned, endpoints=("workflows",)))
     named, other = world.history.workflow_ids

@@ -294,7 +294,7 @@ def test_every_branch_of_a_cost_is_that_of_postgresql(world: World, lake: Lake) 
 def test_the_price_that_applies_is_that_of_postgresql(world: World, lake: Lake) -> None:
     """Tiers, sizes of the input and days decide in DuckDB as in PostgreSQL, at every edge.
 
-    A price begins and ends with a day of UTC, whatever the session's time zone is.
+    A price begins and ends with a day of UTC, in any time zone of the session.
     """
     sizes = [0, *(edge + more for edge in _TIERS for more in (-1, 0, 1)), None]
     tier = "CAST({} AS INTEGER)"

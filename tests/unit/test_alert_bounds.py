@@ -1,4 +1,4 @@
-"""A verdict holds however the runs end of which something is not known."""
+"""A verdict holds for every possible end of the runs that are not fully known."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_no_verdict_is_a_guess(
     comparison: str,
     limit: float,
 ) -> None:
-    """What a rule says of a window is what it says once everything about it is known.
+    """A verdict on an incomplete window stays the same once everything about it is known.
 
     Runs that nobody has read may be of another part (None). A count is of what has happened so far,
     and durations are of what succeeded so far: they hold without the runs that are still open.

@@ -52,7 +52,7 @@ def test_retry_after_is_clamped(value: str) -> None:
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_retry_after_is_honoured(status: int) -> None:
-    """No attempt comes before the time in Retry-After, whatever the status."""
+    """No attempt comes before the time in Retry-After, for any status."""
     _, server = run(
         fetched(
             answering(message(status, b"", "Retry-After: 0.3"), message(200, BODY)), max_wait=0.4

@@ -22,7 +22,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_it_goes_on_from_its_anchor(instant: list[float]) -> None:
-    """The monotonic clock translates times before and after the anchor, whatever the wall clock."""
+    """The monotonic clock translates times before and after the anchor, for any wall clock."""
     found = DatabaseClock()
     found.anchor(NOON)
     instant[0] += 7.5

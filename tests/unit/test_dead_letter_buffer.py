@@ -148,7 +148,7 @@ def test_elements_behind_the_last_one_read(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_steps_of_usual_size_are_all_read() -> None:
-    """A response whose steps have at least 256 bytes is read whole, whatever their number."""
+    """A response whose steps have at least 256 bytes is read whole, for any number of steps."""
     steps = [b'{"id":"%d","outputs":"%s"}' % (number, b"x" * 240) for number in range(25_000)]
     answer = decode_steps(array(*steps), workflow_id="w", run_id="r", states=STATES)
     assert (len(answer.steps), answer.rejected) == (25_000, ())

@@ -732,7 +732,7 @@ CHAT = {"object": "chat.completion", "usage": {}}
 )
 @pytest.mark.parametrize("status", ["completed", "failed", "running"])
 def test_reported_error(status: str, outputs: dict[str, Any], reported: str | None) -> None:
-    """An error in a payload is kept whatever the status; an empty one is no error."""
+    """An error in a payload is kept for every status; an empty one is no error."""
     assert one(status=status, outputs=outputs).reported_error == reported
 
 

@@ -325,7 +325,7 @@ def test_a_future_change_has_its_day(publish: Any) -> None:
 
 
 def test_old_data_is_reported_as_old() -> None:
-    """The newest price that is not in the future dates the data; after a year they are old."""
+    """The newest price that is not in the future dates the data; a year later they are old."""
     now, later = default_prices.publication(TODAY), default_prices.publication(date(2027, 11, 28))
     assert (now.is_old, later.is_old) == (False, True)
     assert now.newest_price is not None

@@ -85,7 +85,7 @@ def test_a_second_read_settles_only_an_unchanged_run(before: dict[str, Any], tra
 
 @pytest.mark.parametrize("run_terminal", [True, False, None])
 def test_a_run_with_an_open_step_is_never_final(run_terminal: bool | None) -> None:
-    """A run with an open step is never final, whatever its own row says."""
+    """A run with an open step is never final, even if its own row says that it is over."""
     known = _known(checks=9, read_digest=b"d", steps_observed_at=NOON - timedelta(hours=1))
     assert (
         decide(known, _reading(run_terminal=run_terminal, steps_terminal=False), POLICY).tracking

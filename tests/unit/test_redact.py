@@ -108,7 +108,7 @@ def test_equal_values_have_equal_hashes() -> None:
 
 
 def test_a_hashed_value_is_not_hashed_again() -> None:
-    """Redacting redacted data changes nothing, whatever the actions."""
+    """Redacting redacted data changes nothing, for any actions."""
     rules: list[tuple[str, Action]] = [
         ("$.a", "hash"),
         ("$.b", "mask"),

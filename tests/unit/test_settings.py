@@ -268,10 +268,10 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
         ("[[workflows]]\nid = 'a'\ncron = '61 * * * *'", "no. 1.cron: is not a cron line"),
         ("[[workflows]]\nid = 'a'\ncron = '0 0 31 2 *'", "never comes due"),
         ("[[workflows]]\nid = 'a'\ncron = '* * * * 8'", "weekday '8' must be from 0 to 7"),
-        ("[[workflows]]\nid = '..'", "no. 1.id: cannot stand in a request's path"),
-        ("[[workflows]]\nid = ''", "no. 1.id: cannot stand in a request's path"),
+        ("[[workflows]]\nid = '..'", "no. 1.id: cannot be part of a request's path"),
+        ("[[workflows]]\nid = ''", "no. 1.id: cannot be part of a request's path"),
         ("[[workflows]]\nid = 'a'\nruns = ['x', 'a\\u0000b', \"a\\u0000b\"]",
-         "no. 1.runs no. 3: cannot stand in a request"),
+         "no. 1.runs no. 3: cannot be part of a request"),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_one_line_that_names_the_place(

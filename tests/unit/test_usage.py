@@ -1,4 +1,4 @@
-"""The usage in a model's response, whatever the provider."""
+"""The usage in a model's response, for every provider."""
 
 from __future__ import annotations
 
@@ -521,7 +521,7 @@ def test_any_json_is_read(seed: int) -> None:
 
 
 def test_the_usual_way_is_the_tables_way() -> None:
-    """The names read in one pass give the table's result, whatever their numbers."""
+    """The names read in one pass give the table's result, for any numbers."""
     chance = random.Random(7)
     for _ in range(500):
         usage = {

@@ -338,8 +338,10 @@ _BY_CODE: dict[str, Diagnosis] = {
         "the server has crashed and restarts", "wait until it is ready, then try again"
     ),
     "57P03": _STARTING,
-    "57P05": _LOST,
-    "25P03": _LOST,
+    "57P05": Diagnosis("the server's idle_session_timeout ended the session", "raise it"),
+    "25P03": Diagnosis(
+        "the server's idle_in_transaction_session_timeout ended the session", "raise it"
+    ),
     "25P04": Diagnosis(
         "the server's transaction_timeout ended the transaction", "raise it", unavailable=False
     ),

@@ -10,7 +10,6 @@ import fcntl
 import json
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -112,7 +111,6 @@ def _alone(home: Path) -> Iterator[None]:
 async def _demo(server: EmbeddedPostgres, lake: str | None, *, exit_when_loaded: bool) -> int:
     console = terminal.console(soft_wrap=True)
     with stop_on_signals() as stop:
-        _stop_when_the_terminal_closes(stop)
         # Slow work runs in threads, so that the event loop can handle a second signal.
         try:
             console.print("starting an embedded PostgreSQL server")
@@ -136,12 +134,6 @@ async def _demo(server: EmbeddedPostgres, lake: str | None, *, exit_when_loaded:
                 return await _run(loaded, server, stop, console, exit_when_loaded=exit_when_loaded)
         finally:
             await asyncio.to_thread(server.stop)
-
-
-def _stop_when_the_terminal_closes(stop: Stop) -> None:
-    # Under nohup the signal is ignored, and must stay ignored.
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, stop.receive, signal.SIGHUP)
 
 
 def _fresh_schema(url: str) -> None:

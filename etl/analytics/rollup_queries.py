@@ -295,7 +295,8 @@ def judged_runs(runs: str) -> str:
                           AND (s.error IS NOT NULL OR s.reported_error IS NOT NULL)
                           AND s.absent_since IS NULL
                           AND orchestra.outcome(s.state, s.error, s.reported_error)
-                              = 'soft_failed')
+                              = 'soft_failed'
+                        OFFSET 0)  -- without OFFSET, the errors of the whole history are hashed
                     THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL)
                END AS outcome
         FROM {runs} AS r

@@ -76,7 +76,7 @@ class _Commands(Mapping[str, Any]):
             part = typer.Typer(rich_markup_mode=None)
             import_module(f"etl.cli.{_MODULES[name]}").register(part)
             built = get_group(part)
-            _show_names_only(built)
+            _prepare(built)
             self._built |= built.commands
         return self._built[name]
 
@@ -87,13 +87,30 @@ class _Commands(Mapping[str, Any]):
         return len(_MODULES)
 
 
-def _show_names_only(command: Any) -> None:
-    """Let the help of a command, and of those in it, show names of arguments instead of types."""
+def _prepare(command: Any) -> None:
+    """Let a command, and those in it, refuse empty values, and their help show names, not types."""
     for parameter in command.params:
+        _refuse_empty(parameter)
         if parameter.param_type_name == "argument":
             parameter.display_type_rich = lambda ctx: None
     for inner in getattr(command, "commands", {}).values():
-        _show_names_only(inner)
+        _prepare(inner)
+
+
+def _refuse_empty(parameter: Any) -> None:
+    """Let a parameter refuse an empty value, such as an unset variable of a shell.
+
+    An empty host would mean every address, an empty path this folder, and an empty name nothing.
+    """
+    process = parameter.process_value
+
+    def checked(context: typer.Context, value: Any) -> Any:
+        for one in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(one, str) and not one.strip():
+                raise typer.BadParameter("must not be empty", ctx=context, param=parameter)
+        return process(context, value)
+
+    parameter.process_value = checked
 
 
 class _Group(TyperGroup):
@@ -102,6 +119,8 @@ class _Group(TyperGroup):
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.commands = _Commands()  # type: ignore[assignment]
+        for parameter in self.params:
+            _refuse_empty(parameter)
 
 
 def _epilog() -> str:

@@ -20,15 +20,12 @@ def bare_id(value: T) -> T:
     """Return the ids unchanged.
 
     Raises:
-        typer.BadParameter: an id is empty, such as an unset variable of a shell, or is JSON, such
-            as an id in quotes.
+        typer.BadParameter: an id is JSON, such as an id in quotes.
     """
     from etl.settings.values import refuse_json
 
     ids: Sequence[str] = [value] if isinstance(value, str) else value or ()
     for one in ids:
-        if not one.strip():
-            raise typer.BadParameter("an id must not be empty")
         try:
             refuse_json(one)
         except ValueError as error:

@@ -104,7 +104,7 @@ def backfill(
 
 
 def serve(context: typer.Context) -> int:
-    """Run the service until SIGTERM or Ctrl-C.
+    """Run the service until SIGTERM, Ctrl-C or a closed terminal.
 
     It sweeps each workflow on its schedule and reads what is due. It serves /livez, /readyz and
     /metrics over HTTP at service.host and service.port. A second signal ends it at once.

@@ -11,17 +11,25 @@ from sqlalchemy import Connection, Row, text
 
 from etl.ledger.outlook import Entry, Outlook, outlook
 
+_WANTED = """(CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
+             AND (CAST(:state AS text) IS NULL OR state = :state)"""
+
 # `#>> '{}'` returns a JSON string as its own text, any other value as JSON text, and JSON null as
 # NULL.
-_RECENT = text("""
+_RECENT = text(f"""
     SELECT r.id, r.workflow_id, w.name AS workflow_name, r.status, r.state, r.tracking,
            r.start_time, r.end_time, r.duration_ms, s.steps, s.total_tokens,
            COALESCE(orchestra.error_message(r.error, NULL), failed.error) AS first_error
     FROM (
-        SELECT * FROM orchestra.runs
-        WHERE (CAST(:workflows AS text[]) IS NULL OR workflow_id = ANY (CAST(:workflows AS text[])))
-          AND (CAST(:state AS text) IS NULL OR state = :state)
-        -- A run that has not started is ordered by the time at which it was first seen.
+        -- A run that has not started is ordered by the time at which it was first seen. No index
+        -- serves an order by COALESCE: each part reads its newest runs by an index of its own.
+        SELECT * FROM (
+            (SELECT * FROM orchestra.runs WHERE start_time IS NOT NULL AND {_WANTED}
+             ORDER BY start_time DESC, id LIMIT :limit)
+            UNION ALL
+            (SELECT * FROM orchestra.runs WHERE start_time IS NULL AND {_WANTED}
+             ORDER BY first_seen_at DESC, id LIMIT :limit)
+        ) AS newest
         ORDER BY COALESCE(start_time, first_seen_at) DESC, id
         LIMIT :limit
     ) AS r

@@ -89,10 +89,8 @@ def check_phrase(phrase: str) -> None:
     """Check that the phrase can be searched.
 
     Raises:
-        ConfigurationError: it is too long or blank, or contains NUL.
+        ConfigurationError: it is too long, or contains NUL.
     """
-    if not phrase.strip():
-        raise ConfigurationError("the phrase is empty: give the text to search for")
     if len(phrase) > LONGEST_PHRASE:
         raise ConfigurationError(
             f"the phrase has {len(phrase):,} characters: at most {LONGEST_PHRASE:,} are allowed"

@@ -87,11 +87,11 @@ def test_bad_input_of_track_is_one_line(line: bytes, words: str) -> None:
     [
         (
             ("runs", "search", "--workflow=", "refund"),
-            "'--workflow' / '-w': an id must not be empty",
+            "'--workflow' / '-w': must not be empty",
         ),
-        (("sync", "--workflow", " "), "'--workflow' / '-w': an id must not be empty"),
-        (("runs", "show", ""), "'RUN': an id must not be empty"),
-        (("erase", "--run", "a", "--run", ""), "'--run': an id must not be empty"),
+        (("sync", "--workflow", " "), "'--workflow' / '-w': must not be empty"),
+        (("runs", "show", ""), "'RUN': must not be empty"),
+        (("erase", "--run", "a", "--run", ""), "'--run': must not be empty"),
         (("status", "--max-age", "0s"), "--max-age must be longer than zero"),
         (("status", "--max-age", "soon"), "--max-age is not a valid duration: write a number"),
         (("simulate", "--epoch", "yesterday"), "--epoch: 'yesterday' is not a time: write"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ from structlog.testing import capture_logs
 from etl import database as database_module
 from etl import schema
 from etl.database import Database, allow_long
-from etl.database_errors import is_transient, sqlstate
+from etl.database_errors import diagnose, is_transient, sqlstate
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.schema import check_drift, upgrade
@@ -95,6 +96,27 @@ def test_a_transient_error_repeats_the_whole_unit(
 
     assert database.transaction(work) == 3
     assert query(database_url, "SELECT attempt FROM public.done") == [{"attempt": 3}]
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"),
+    [
+        ("idle_session_timeout", "SELECT 1"),
+        ("idle_in_transaction_session_timeout", "BEGIN"),
+        ("transaction_timeout", "BEGIN"),
+    ],
+)
+def test_a_time_limit_of_the_server_is_named(database_url: str, name: str, begin: str) -> None:
+    """If a time limit of the server ends a session, the error names the limit to raise."""
+    with psycopg.connect(database_url, autocommit=True) as session:
+        session.execute(f"SET {name} = '10ms'; {begin}")
+        # The server writes to an idle session only when it ends it.
+        assert select.select([session], [], [], 60)[0]
+        with pytest.raises(psycopg.Error) as ended:
+            session.execute("SELECT 1")
+    found = diagnose(ended.value)
+    assert name in found.problem
+    assert found.advice == "raise it"
 
 
 def test_a_permanent_error_is_raised_at_once(database: Database) -> None:

@@ -31,6 +31,12 @@ def _commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[
 
 
 COMMANDS = dict(_commands(get_command(app)))
+VALUES = [
+    (path, parameter)
+    for path, command in COMMANDS.items()
+    for parameter in command.params
+    if not getattr(parameter, "is_flag", False) and not parameter.name.endswith("_completion")
+]
 PARTS = sorted(set(commands._MODULES.values()))
 LEAVES = [path for path, command in COMMANDS.items() if not hasattr(command, "commands")]
 
@@ -78,6 +84,33 @@ def test_help_begins_with_one_short_sentence(path: tuple[str, ...], help_of: Any
 def test_every_command_that_reports_has_json(path: tuple[str, ...], help_of: Any) -> None:
     """Only commands without a result have no `--json`."""
     assert ("--json" in help_of(*path)) == (" ".join(path) not in WITHOUT_JSON)
+
+
+@pytest.mark.parametrize(
+    ("path", "parameter"), VALUES, ids=[f"{' '.join(path)} {one.name}" for path, one in VALUES]
+)
+@pytest.mark.parametrize("value", ["", " "])
+def test_no_value_may_be_empty(
+    path: tuple[str, ...],
+    parameter: Any,
+    value: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every option and argument refuses an empty value, as of an unset variable, by its name."""
+    if parameter.param_type_name == "option":
+        name, words = parameter.opts[0], [f"{parameter.opts[0]}={value}"]
+    else:
+        arguments = [one for one in COMMANDS[path].params if one.param_type_name == "argument"]
+        name, words = parameter.metavar, ["1"] * arguments.index(parameter) + [value]
+    command = commands._command()
+    for one in path:
+        command = command.commands[one]
+    monkeypatch.setattr(command, "callback", lambda **given: 0)
+    assert run([*path, *words]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert re.search(rf"'{re.escape(name)}'.*: must not be empty \(", printed.err), printed.err
 
 
 def test_the_examples_are_commands_that_exist() -> None:

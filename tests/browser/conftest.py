@@ -82,7 +82,7 @@ def superset(home: Path, history_url: str) -> Iterator[Superset]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[BrowserContext]:
     """Provide the browser of all tests."""
-    with chromium() as browser:
+    with chromium(sharp=bool(PICTURES)) as browser:
         yield browser
 
 

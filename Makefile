@@ -203,10 +203,18 @@ lock: $(VENV)/installed
 # Environments. A stamp file marks a complete installation. The next call completes an installation
 # that was interrupted, and updates one from an older lock file.
 
+# pip compiles only the program. Compiling all of the tools takes up to half of an installation's
+# time, and most of their modules are never imported; Python compiles a module when it is.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # Two parallel calls of make install one environment one after the other (if `flock` exists). The
 # lock is on a file of the environment, so that different environments are installed in parallel.
 ALONE = exec 9<$(1); ! command -v flock >/dev/null || flock 9;
+
+# $(call INSTALL,FOLDER,PYTHON) OPTIONS: the pip of $(VENV) installs into another environment, which
+# needs none.
+INSTALL = { $(1)/bin/python --version >/dev/null 2>&1 || \
+	$(2) -m venv --clear --without-pip $(1); } && $(BIN)/python -m pip --python $(1)/bin/python \
+	install --quiet --disable-pip-version-check --no-compile
 
 $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -219,72 +227,60 @@ $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)," \
 			"or say make PYTHON=..."; exit 1; }
 	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
-# `pip --version` also fails if the Python behind the environment no longer exists.
+# `pip --version` also fails if the Python behind the environment no longer exists. The first lock
+# brings a pip that needs half the time of the one that an older Python comes with.
 	@$(call ALONE,requirements.lock) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(VENV); } && \
-		$(BIN)/python $(PIP_INSTALL) \
-			--require-hashes -r requirements-run.lock -r requirements-build.lock && \
+		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-build.lock && \
+		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-run.lock && \
 		$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/installed: $(VENV)/running requirements.lock
 	@echo "installing the tools of development into $(VENV) (450 MB more, one to two minutes) ..."
 	@$(call ALONE,requirements.lock) \
-		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements.lock
+		$(BIN)/python $(PIP_INSTALL) --no-compile --require-hashes -r requirements.lock
 	@touch $@
 
-# The environment of Superset, which needs Python 3.11. Compiling all of it would take half of the
-# installation's time; Python compiles a module when it is first imported.
-$(SUPERSET)/installed: config/superset/requirements.lock
+# The environment of Superset, which needs Python 3.11.
+$(SUPERSET)/installed: config/superset/requirements.lock | $(VENV)/running
 	@$(SUPERSET_PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info[:2] != (3, 11))' \
 		2>/dev/null || { \
 		echo "Superset needs Python 3.11 with venv: install it," \
 			"or say make $(MAKECMDGOALS) SUPERSET_PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "installing Superset into $(SUPERSET) (670 MB, one to three minutes; once) ..."
-	@$(call ALONE,$<) { $(SUPERSET)/bin/python -m pip --version >/dev/null 2>&1 || \
-		$(SUPERSET_PYTHON) -m venv --clear $(SUPERSET); } && \
-		$(SUPERSET)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@$(call ALONE,$<) $(call INSTALL,$(SUPERSET),$(SUPERSET_PYTHON)) --require-hashes -r $<
 	@touch $@
 
 # The environment of dlt, which benchmarks compare with.
-$(BENCH)/installed: tests/benchmarks/dlt-requirements.lock
+$(BENCH)/installed: tests/benchmarks/dlt-requirements.lock | $(VENV)/running
 	@echo "installing dlt into $(BENCH) ..."
-	@$(call ALONE,$<) { $(BENCH)/bin/python -m pip --version >/dev/null 2>&1 || \
-		$(PYTHON) -m venv --clear $(BENCH); } && \
-		$(BENCH)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@$(call ALONE,$<) $(call INSTALL,$(BENCH),$(PYTHON)) --require-hashes -r $<
 	@touch $@
 
 # The environment of the Singer SDK and its target, which `make bench` compares with.
-$(SINGER)/installed: tests/benchmarks/singer-requirements.lock
+$(SINGER)/installed: tests/benchmarks/singer-requirements.lock | $(VENV)/running
 	@echo "installing the Singer SDK and target-postgres into $(SINGER) (140 MB) ..."
-	@$(call ALONE,$<) { $(SINGER)/bin/python -m pip --version >/dev/null 2>&1 || \
-		$(PYTHON) -m venv --clear $(SINGER); } && \
-		$(SINGER)/bin/python $(PIP_INSTALL) --require-hashes -r $<
+	@$(call ALONE,$<) $(call INSTALL,$(SINGER),$(PYTHON)) --require-hashes -r $<
 	@touch $@
 
 # The environment of dbt, for the tests of the package. Its requirements.in says why the
 # dependencies are not resolved.
-$(DBT)/installed: tests/dbt/requirements.lock
+$(DBT)/installed: tests/dbt/requirements.lock | $(VENV)/running
 	@echo "installing dbt into $(DBT) (180 MB, half a minute) ..."
-	@$(call ALONE,$<) { $(DBT)/bin/python -m pip --version >/dev/null 2>&1 || \
-		$(PYTHON) -m venv --clear $(DBT); } && \
-		$(DBT)/bin/python $(PIP_INSTALL) --no-compile --no-deps --require-hashes -r $<
+	@$(call ALONE,$<) $(call INSTALL,$(DBT),$(PYTHON)) --no-deps --require-hashes -r $<
 	@touch $@
 
 # The environment of the engines that read an exported lake, for their tests.
-$(LAKE)/installed: tests/lake/requirements.lock
+$(LAKE)/installed: tests/lake/requirements.lock | $(VENV)/running
 	@echo "installing the readers of a lake into $(LAKE) (1.4 GB, one to two minutes) ..."
-	@$(call ALONE,$<) { $(LAKE)/bin/python -m pip --version >/dev/null 2>&1 || \
-		$(PYTHON) -m venv --clear $(LAKE); } && \
-		$(LAKE)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@$(call ALONE,$<) $(call INSTALL,$(LAKE),$(PYTHON)) --require-hashes -r $<
 	@touch $@
 
 # The environment of Spark, for its test.
-$(SPARK)/installed: tests/spark/requirements.lock
+$(SPARK)/installed: tests/spark/requirements.lock | $(VENV)/running
 	@echo "installing Spark into $(SPARK) (450 MB, one minute) ..."
-	@$(call ALONE,$<) { $(SPARK)/bin/python -m pip --version >/dev/null 2>&1 || \
-		$(PYTHON) -m venv --clear $(SPARK); } && \
-		$(SPARK)/bin/python $(PIP_INSTALL) --no-compile --require-hashes -r $<
+	@$(call ALONE,$<) $(call INSTALL,$(SPARK),$(PYTHON)) --require-hashes -r $<
 	@touch $@
 
 clean:

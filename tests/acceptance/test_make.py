@@ -77,7 +77,7 @@ def test_every_target_works_from_a_fresh_checkout(target: str, tmp_path: Path) -
         for line in commands
         if "pip install" in line and "--require-hashes" in line and "benchmarks" not in line
     ]
-    needed = [["requirements-run.lock", "requirements-build.lock"], ["requirements.lock"]]
+    needed = [["requirements-build.lock", "requirements-run.lock"], ["requirements.lock"]]
     assert locks == needed[: 1 if target in ("demo", "run") else 2]
     assert f"{tmp_path}/venv/bin/" in commands[-1]
     assert ("--some-option" in commands[-1]) == (target not in ("check", "lock"))

@@ -8,8 +8,10 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -27,7 +29,7 @@ from tests.processes import run
 from tests.support import configuration, environment, load, query, sync
 
 PAGE = (ROOT / "docs" / "how-to" / "dbt.md").read_text()
-DBT = ROOT / ".dbt" / "venv" / "bin" / "dbt"
+PYTHON = ROOT / ".dbt" / "venv" / "bin" / "python"
 FRESH = "fresh"
 """The target of a second build, whose schema has the same name."""
 
@@ -49,6 +51,18 @@ def named_files() -> dict[str, list[Any]]:
     return found
 
 
+@cache
+def _server() -> subprocess.Popen[str]:
+    """Start the process of `server.py`, which ends with the tests."""
+    return subprocess.Popen(
+        [PYTHON, Path(__file__).with_name("server.py")],
+        env={"PATH": os.environ["PATH"], "DBT_SEND_ANONYMOUS_USAGE_STATS": "false"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
 class Project:
     """A dbt project in a folder of its own."""
 
@@ -62,25 +76,25 @@ class Project:
 
     def __call__(self, *arguments: str, status: int = 0) -> str:
         """Run dbt, check its exit status, and return what it prints."""
-        done = subprocess.run(
-            [DBT, *arguments],
-            cwd=self.folder,
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.folder),
-                "HISTORY_PASSWORD": "unused",
-                "DBT_PROFILES_DIR": str(self.folder),
-                "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
-                "DBT_USE_COLORS": "false",
-                "NO_COLOR": "1",
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status, done.stdout
-        return done.stdout
+        server = _server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        variables = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.folder),
+            "HISTORY_PASSWORD": "unused",
+            "DBT_PROFILES_DIR": str(self.folder),
+            "DBT_SEND_ANONYMOUS_USAGE_STATS": "false",
+            "DBT_USE_COLORS": "false",
+            "NO_COLOR": "1",
+        }
+        with tempfile.NamedTemporaryFile("r") as output:
+            command = [str(self.folder), variables, output.name, arguments]
+            print(json.dumps(command), file=server.stdin, flush=True)
+            found = server.stdout.readline()
+            printed = output.read()
+        assert found == f"{status}\n", printed
+        return printed
 
     def artifact(self, name: str) -> Any:
         """Return a file that dbt wrote to `target`."""

@@ -1,10 +1,12 @@
-"""Print MetricFlow's SQL for metrics: `render_metrics.py METRICS GROUP_BY`, in dbt's environment.
+"""Print MetricFlow's SQL for metrics: `render_metrics.py METRICS GROUP_BY ...`.
 
-It reads `semantic_manifest.json` of the working directory. Nothing is sent to a database.
+It runs in dbt's environment, reads `semantic_manifest.json` of the working directory, and prints a
+JSON list with a statement for each pair of arguments. Nothing is sent to a database.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +34,9 @@ client = SimpleNamespace(
     sql_engine_type=SqlEngine.POSTGRES, sql_plan_renderer=PostgresSQLSqlPlanRenderer()
 )
 engine = MetricFlowEngine(SemanticManifestLookup(manifest), cast(Any, client))
-metrics, group_by = (text.split(",") for text in sys.argv[1:])
-request = MetricFlowQueryRequest.create(metric_names=metrics, group_by_names=group_by)
-print(engine.explain(request).sql_statement.sql)
+arguments = [text.split(",") for text in sys.argv[1:]]
+requests = [
+    MetricFlowQueryRequest.create(metric_names=metrics, group_by_names=group_by)
+    for metrics, group_by in zip(arguments[::2], arguments[1::2], strict=True)
+]
+print(json.dumps([engine.explain(one).sql_statement.sql for one in requests]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from datetime import timedelta
 
@@ -12,7 +13,7 @@ from etl.admin import retention
 from etl.admin.erase import Selection, erase
 from etl.database import Database
 from tests.conftest import ROOT
-from tests.dbt.conftest import DBT, FRESH, World
+from tests.dbt.conftest import FRESH, PYTHON, World
 
 MARTS = ("fct_runs", "fct_steps", "fct_model_calls", "dim_workflow_versions", "agg_workflow_daily")
 HISTOGRAMS = {"buckets", "counts", "failed_buckets", "failed_counts"}
@@ -216,18 +217,24 @@ def test_unchanged_rows_are_not_copied_again(changed: World) -> None:
 def test_metrics_equal_the_views(changed: World) -> None:
     """MetricFlow's queries of the metrics give the figures of the pipeline's own views."""
 
-    def metric(names: str, by: str) -> str:
-        done = subprocess.run(
-            [DBT.with_name("python"), ROOT / "tests" / "dbt" / "render_metrics.py", names, by],
-            cwd=changed.project.folder / "target",
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout
-
+    asked = (
+        ("orchestra_runs,orchestra_success_rate", "run__workflow_id"),
+        ("orchestra_cost,orchestra_model_calls", "step__currency"),
+    )
     changed.project("parse")
-    rows = changed.query(metric("orchestra_runs,orchestra_success_rate", "run__workflow_id"))
+    done = subprocess.run(
+        [
+            PYTHON,
+            ROOT / "tests" / "dbt" / "render_metrics.py",
+            *(one for two in asked for one in two),
+        ],
+        cwd=changed.project.folder / "target",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    runs, calls = json.loads(done.stdout)
+    rows = changed.query(runs)
     expected = changed.query(
         "SELECT workflow_id, count(*) AS runs, 1.0 * count(*) FILTER (WHERE outcome = 'succeeded')"
         " / count(*) FILTER (WHERE outcome IN ('succeeded', 'soft_failed', 'failed')) AS rate"
@@ -239,7 +246,7 @@ def test_metrics_equal_the_views(changed: World) -> None:
     assert {
         row["run__workflow_id"]: pytest.approx(row["orchestra_success_rate"]) for row in rows
     } == {row["workflow_id"]: float(row["rate"]) for row in expected}
-    rows = changed.query(metric("orchestra_cost,orchestra_model_calls", "step__currency"))
+    rows = changed.query(calls)
     expected = changed.query(
         "SELECT currency, sum(cost) AS cost, count(*) AS calls FROM orchestra.model_calls"
         " GROUP BY 1"

@@ -40,9 +40,15 @@ def erase(
         str | None,
         typer.Option(help="All runs in which this user appears.", metavar="ID", callback=bare_id),
     ] = None,
-    organization: Annotated[
+    organisation: Annotated[
         str | None,
-        typer.Option(help="All runs of this organization.", metavar="ID", callback=bare_id),
+        typer.Option(
+            "--organisation",
+            "--organization",
+            help="All runs of this organisation.",
+            metavar="ID",
+            callback=bare_id,
+        ),
     ] = None,
     workflow: Annotated[
         str | None,
@@ -82,12 +88,12 @@ def erase(
     from etl.admin import erase as admin
     from etl.cli import erase_receipt, lake_cleaning, resolve
 
-    if sum(given is not None for given in (run or None, user, organization)) != 1:
-        raise ConfigurationError("give exactly one of --run, --user and --organization")
+    if sum(given is not None for given in (run or None, user, organisation)) != 1:
+        raise ConfigurationError("give exactly one of --run, --user and --organisation")
     if receipt is not None and not yes:
         raise ConfigurationError("--receipt needs --yes: without it, nothing is removed")
     selection = admin.Selection(
-        runs=tuple(run or ()), user_id=user, organization_id=organization, workflow_id=workflow
+        runs=tuple(run or ()), user_id=user, organization_id=organisation, workflow_id=workflow
     )
     settings = invocation(context).settings()
     rules = redacting.open_redaction(settings)

@@ -54,7 +54,13 @@ Against = Annotated[
 ]
 
 Organisation = Annotated[
-    str | None, typer.Option(metavar="ID", help="Only calls in runs of this organisation.")
+    str | None,
+    typer.Option(
+        "--organisation",
+        "--organization",
+        metavar="ID",
+        help="Only calls in runs of this organisation.",
+    ),
 ]
 Node = Annotated[str | None, typer.Option(metavar="ID", help="Only calls of this node.")]
 Model = Annotated[str | None, typer.Option(metavar="NAME", help="Only calls of this model.")]

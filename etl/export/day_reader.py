@@ -84,6 +84,7 @@ def read(
             parse_options=_PARSE,
             convert_options=options,
         )
+        del chunk
         if digest is not None and versions:
             # The sum of unsigned numbers is exact, modulo 2 to the power of 64.
             hashes = found[versions].cast(pa.uint64(), safe=False)
@@ -116,8 +117,11 @@ def _chunks(connection: Connection, query: str, values: Mapping[str, Any]) -> It
         while more:
             rows = io.BytesIO()
             more = driver.wait(_read_rows(driver.pgconn, rows))
-            if rows.tell():
-                yield rows.getbuffer()
+            # Only the caller keeps the piece, which is as large as the largest row.
+            piece = [rows.getbuffer()]
+            del rows
+            if piece[0]:
+                yield piece.pop()
 
 
 def _read_rows(connection: pq.abc.PGconn, rows: io.BytesIO) -> PQGen[bool]:

@@ -379,7 +379,7 @@ JSON_TEXTS = (
     "words",
     [
         ("runs", "show", "…"), ("runs", "list", "--workflow", "…"), ("erase", "--run", "…"),
-        ("erase", "--user", "…"), ("erase", "--organization", "…"),
+        ("erase", "--user", "…"), ("erase", "--organisation", "…"),
         ("erase", "--run", "r", "--workflow", "…"), ("redact", "preview", "…"),
         ("redact", "preview", "r", "--workflow", "…"), ("sync", "--workflow", "…"),
         ("backfill", "-w", "…"), ("gaps", "list", "-w", "…"),

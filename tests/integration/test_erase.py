@@ -174,7 +174,7 @@ def test_nothing_of_an_erased_user_is_left(world: World) -> None:
     ],
 )
 def test_a_name_is_found_in_dead_letters_in_every_json_spelling(world: World, written: str) -> None:
-    """An erasure finds an organization in any JSON escaping, and not as a part of a longer name."""
+    """An erasure finds an organisation in any JSON escaping, and not as a part of a longer name."""
     _letter(world, "", f'{{"id": null, "organization_id": {written}'.encode())
     _letter(world, "", 'Zoë/A "q" 😀x'.replace("😀x", "\\u00e9").encode())
     done = erasing.erase(world.database, Selection(organization_id='Zoë/A "q" 😀'))

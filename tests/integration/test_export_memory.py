@@ -12,7 +12,7 @@ from tests.support import query
 
 pytestmark = pytest.mark.slow
 
-# Measured: 300 MB of payloads of 55 KB, and 5 MB more for each MB of the largest value.
+# Measured: 280 MB with payloads of 55 KB, and 6 MB more for each MB of the largest value.
 WIDE_MB = 350
 FOR_EACH_MB = 6
 VALUE_MB = 50

@@ -86,7 +86,7 @@ def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, ha
     if pruned is not None:
         world.run("prune", "--yes", "--runs-older-than", pruned)
     assert world.one(COUNTED) == 10
-    found = world.command("erase", "--organization", NAME, "--json").json
+    found = world.command("erase", "--organisation", NAME, "--json").json
     done = world.command("erase", "--organization", NAME, "--yes", "--json").json
     assert (done["runs"], done["rows"]) == (found["runs"], found["rows"])
     assert world.one(COUNTED) == 5
@@ -120,7 +120,7 @@ def test_erasure_of_one_workflow(world: World) -> None:
         "UPDATE orchestra.run_rollup SET workflow_id = 'another' WHERE organization_id = %s",
         NAME,
     )
-    world.run("erase", "--organization", NAME, "--workflow", world.workflow, "--yes")
+    world.run("erase", "--organisation", NAME, "--workflow", world.workflow, "--yes")
     assert (
         world.one(f"SELECT count(*) FROM orchestra.run_rollup WHERE organization_id = '{NAME}'") > 0
     )
@@ -187,7 +187,7 @@ def test_a_hidden_user_is_not_reported_as_absent(world: World, action: str, says
     assert sorted(hidden.values()) == [0, 0, 10]
     assert world.one("SELECT count(*) FROM orchestra.runs") == 10
     # The organisation is not hidden, and a run can always be named by its id.
-    assert "5 runs found" in world.run("erase", "--organization", NAME)
+    assert "5 runs found" in world.run("erase", "--organisation", NAME)
     world.run("erase", "--run", world.runs[0], "--yes")
 
 
@@ -212,7 +212,7 @@ def test_a_hash_rule_does_not_hide_the_masks_of_the_api(world: World) -> None:
     world.run("redact", "apply")
     world.name(world.history.add_runs(world.workflow, 1)[0], "j*n")
     world.run("sync")
-    for option in ("--user", "--organization"):
+    for option in ("--user", "--organisation"):
         found = world.run("erase", option, "john", status=9)
         assert "NOT SEARCHED: 2 runs stored with a masked name" in found
         assert "0 runs found" in world.run("erase", option, "jane")

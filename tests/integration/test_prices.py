@@ -411,7 +411,7 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
             "--from: must be a day, such as 2026-01-31",
         ),
         (
-            ("set", " ", "--input", "1", "--output", "1"),
+            ("set", " m", "--input", "1", "--output", "1"),
             "MODEL: must be a name without line breaks and outer spaces",
         ),
         (("unset", "m"), "`prices set` set no price of m: see `prices list`"),

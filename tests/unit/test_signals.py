@@ -11,13 +11,22 @@ import pytest
 
 from etl.signals import stop_on_signals
 
+DEFAULTS = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+    signal.SIGHUP: signal.SIG_DFL,
+}
 
-@pytest.fixture
-def hang_up() -> Iterator[None]:
-    """Restore what the process does on SIGHUP; the tests themselves may run under nohup."""
-    before = signal.getsignal(signal.SIGHUP)
+
+@pytest.fixture(autouse=True)
+def defaults() -> Iterator[None]:
+    """Let the process do what it does in a terminal: these tests may run in the background."""
+    before = {number: signal.getsignal(number) for number in DEFAULTS}
+    for number, handler in DEFAULTS.items():
+        signal.signal(number, handler)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, former in before.items():
+        signal.signal(number, former)
 
 
 async def _received(number: signal.Signals, times: int = 1) -> int | None:
@@ -31,22 +40,19 @@ async def _received(number: signal.Signals, times: int = 1) -> int | None:
         return stop.number
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_the_first_signal_requests_a_stop(hang_up: None, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", DEFAULTS)
+def test_the_first_signal_requests_a_stop(number: signal.Signals) -> None:
     """Ctrl-C, SIGTERM and a closed terminal set the event; the handlers end with the block."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    before = signal.getsignal(number)
     assert asyncio.run(_received(number)) == number
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(number) is DEFAULTS[number]
 
 
-def test_a_closed_terminal_signals_twice(hang_up: None) -> None:
+def test_a_closed_terminal_signals_twice() -> None:
     """A second SIGHUP leaves the time for a clean end: both the kernel and the shell send one."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     assert asyncio.run(_received(signal.SIGHUP, times=2)) == signal.SIGHUP
 
 
-def test_a_closed_terminal_does_not_end_what_nohup_started(hang_up: None) -> None:
+def test_a_closed_terminal_does_not_end_what_nohup_started() -> None:
     """SIGHUP stays ignored if the process was started to ignore it."""
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     assert asyncio.run(_received(signal.SIGHUP)) is None

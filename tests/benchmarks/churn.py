@@ -12,6 +12,7 @@ import argparse
 import shutil
 from typing import NamedTuple
 
+from etl import logs
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from tests.benchmarks.load_stage import changed, empty, load, read
@@ -68,6 +69,7 @@ def churn(url: str, runs: int, rounds: int) -> dict[str, Churned]:
 
 def main() -> None:
     """Print the effect on each table, by settings."""
+    logs.configure("warning", "json")
     parser = argparse.ArgumentParser(
         prog="python -m tests.benchmarks.churn",
         description=__doc__,
@@ -91,12 +93,12 @@ def main() -> None:
             defaults = churn(server.url, given.runs, given.rounds)
     finally:
         shutil.rmtree(home, ignore_errors=True)
-    print(f"{'table':28}{'':4}{'MB before':>11}{'MB after':>11}{'growth':>9}{'most dead rows':>16}")
+    print(f"{'table':30}{'':8}{'MB before':>11}{'MB after':>11}{'growth':>9}{'most dead rows':>16}")
     for name, mine in sorted(shipped.items()):
         for settings, one in (("ours", mine), ("default", defaults[name])):
             growth = one.after_mb / one.before_mb - 1 if one.before_mb else 0
             print(
-                f"{name:24}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}"
+                f"{name:30}{settings:8}{one.before_mb:>11.1f}{one.after_mb:>11.1f}"
                 f"{growth:>9.0%}{one.most_dead:>16,}"
             )
     for settings, figures in (("ours", shipped), ("default", defaults)):

@@ -43,7 +43,7 @@ Check a change
   make soak              1,000 kills, a long run of the service (20 minutes)
 
 Measure
-  make bench             speed beside dlt, Singer and a script (40 minutes)
+  make bench             speed beside dlt, Singer and a script (30 minutes)
   make bench-stages      load beside COPY, fetch beside httpx (2 minutes)
   make bench-analytics   the usual questions on 10 million steps (20 minutes)
   make bench-dashboards  dashboards' queries on 10 million steps (12 minutes)
@@ -204,14 +204,14 @@ lock: $(VENV)/installed
 # that was interrupted, and updates one from an older lock file.
 
 # pip compiles only the program. Compiling all of the tools takes up to half of an installation's
-# time, and most of their modules are never imported; Python compiles a module when it is.
+# time, and most of their modules are never imported; an import compiles a module if needed.
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
 # Two parallel calls of make install one environment one after the other (if `flock` exists). The
 # lock is on a file of the environment, so that different environments are installed in parallel.
 ALONE = exec 9<$(1); ! command -v flock >/dev/null || flock 9;
 
 # $(call INSTALL,FOLDER,PYTHON) OPTIONS: the pip of $(VENV) installs into another environment, which
-# needs none.
+# has no pip of its own.
 INSTALL = { $(1)/bin/python --version >/dev/null 2>&1 || \
 	$(2) -m venv --clear --without-pip $(1); } && $(BIN)/python -m pip --python $(1)/bin/python \
 	install --quiet --disable-pip-version-check --no-compile

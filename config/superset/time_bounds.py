@@ -15,7 +15,7 @@ from superset.db_engine_specs.postgres import PostgresEngineSpec
 
 
 def write_constants() -> None:
-    """Make Superset write a bound as a constant, which means the same in any session."""
+    """Make Superset write a bound as a constant; the session's time zone applies, as before."""
     PostgresEngineSpec.convert_dttm = classmethod(_constant)
 
 

@@ -115,14 +115,14 @@ def test_an_upgrade_that_waits_too_long_for_a_lock_gives_up(
 ) -> None:
     """The error names the wait and the holder, nothing changes, and the next upgrade succeeds."""
     url = database_url
-    monkeypatch.setattr(schema, "LOCK_PATIENCE", 3.0)
+    monkeypatch.setattr(schema, "LOCK_PATIENCE", 9.0)
     with (
         _analyst(url, f"SELECT count(*) FROM orchestra.{table}") as pid,
         pytest.raises(DatabaseUnavailable) as given_up,
     ):
         upgrade(url)
     line = str(given_up.value)
-    assert "has waited for 3 s" in line
+    assert "has waited for 9 s" in line
     assert f"pid {pid}, user postgres" in line
     assert "end that session" in line
     assert (given_up.value.exit_status, _revision(url)) == (4, HEAD)

@@ -9,6 +9,7 @@ import gc
 import itertools
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ _administration: dict[Path, psycopg.Connection[tuple[object, ...]]] = {}
 
 # A command that opens the default database by mistake fails, instead of using this user's own data.
 os.environ["ORCHESTRA_ETL_HOME"] = f"{os.devnull}/home"
+
+# On import, `jsonschema` would parse a grammar for IRIs, which takes two seconds. No schema of the
+# tests needs it.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 # `tmp_path` is in memory, like the servers' folders.
 if (_memory := memory()) is not None:

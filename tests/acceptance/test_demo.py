@@ -109,6 +109,7 @@ def _stop(process: Process, number: signal.Signals, home: Path) -> int:
     return status
 
 
+@pytest.mark.slow
 def test_a_demo_ignores_the_environment(
     home: Path, listener: socket.socket, postgres_server: EmbeddedPostgres, empty_database_url: str
 ) -> None:

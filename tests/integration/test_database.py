@@ -814,7 +814,9 @@ def test_an_upgrade_that_fails_is_one_error(
     ]
     query(database_url, "DROP EVENT TRIGGER refuse")
     upgrade(database_url)
-    check_drift(database_url)
+    assert query(database_url, "SELECT version_num FROM orchestra_etl.alembic_version") == [
+        {"version_num": LATER}
+    ]
 
 
 def test_an_upgrade_gives_up_its_wait_for_another_one(

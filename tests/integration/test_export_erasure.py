@@ -198,6 +198,7 @@ def redacting(
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_redaction_reaches_every_file_of_the_lake(world: World, redacting: Command) -> None:
     """New rules reach what only the lake has as they reach PostgreSQL: pruned runs and payloads."""
     old = world.run_ids[-1]

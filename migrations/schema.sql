@@ -3018,7 +3018,9 @@ CREATE TABLE orchestra.step_rollup (
     buckets smallint[] NOT NULL,
     counts integer[] NOT NULL,
     failed_buckets smallint[] NOT NULL,
-    failed_counts integer[] NOT NULL
+    failed_counts integer[] NOT NULL,
+    responses bigint,
+    cut_off_responses bigint
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
 COMMENT ON TABLE orchestra.step_rollup IS 'Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.';
@@ -3071,6 +3073,8 @@ COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of 
 COMMENT ON COLUMN orchestra.step_rollup.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.step_rollup.responses IS 'Calls that say why the model stopped (see finish_reason); null: there are no calls, or it is not known of all of them: this row was computed before revision 0006, or by an earlier program.';
+COMMENT ON COLUMN orchestra.step_rollup.cut_off_responses IS 'Responses that ended because the model ran out of tokens (see is_cut_off); null like responses.';
 
 CREATE TABLE orchestra.workflows (
     id text NOT NULL COLLATE pg_catalog."C",
@@ -4239,7 +4243,7 @@ CREATE TABLE orchestra.step_rollup_daily (
     failed_buckets smallint[] NOT NULL,
     failed_counts integer[] NOT NULL
 );
-COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures, for queries over weeks and months.';
+COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures except the responses, for queries over weeks and months.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
@@ -5590,6 +5594,8 @@ CREATE INDEX step_rollup_daily_day_idx ON orchestra.step_rollup_daily USING btre
 CREATE INDEX step_rollup_daily_model_idx ON orchestra.step_rollup_daily USING btree (model) WHERE (length(model) <= 500);
 
 CREATE INDEX step_rollup_hour_idx ON orchestra.step_rollup USING btree (hour);
+
+CREATE INDEX step_rollup_uncounted_idx ON orchestra.step_rollup USING btree (hour, workflow_id) WHERE ((calls > 0) AND (responses IS NULL) AND (ordinal > 0));
 
 CREATE INDEX steps_error_idx ON orchestra.steps USING btree (run_id) WHERE ((error IS NOT NULL) OR (reported_error IS NOT NULL));
 

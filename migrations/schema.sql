@@ -295,57 +295,72 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT CASE WHEN prices.currency IS NOT NULL THEN
-        (orchestra.part_cost((orchestra.charged(used)).input_tokens, prices.input_per_million)
-         + orchestra.part_cost((orchestra.charged(used)).cached_input_tokens,
-             prices.cached_input_per_million)
-         + orchestra.part_cost((orchestra.charged(used)).output_tokens, prices.output_per_million)
-         + orchestra.part_cost((orchestra.charged(used)).reasoning_tokens,
-             prices.reasoning_per_million)) * 0.000001
-        + CASE WHEN num_nonnulls(
+        CASE WHEN num_nonnulls(
                 used.cache_write_tokens, used.cache_write_1h_tokens, used.input_audio_tokens,
                 used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
                 used.input_video_tokens, used.output_audio_tokens, used.output_image_tokens,
                 used.output_video_tokens, used.citation_tokens, used.other_tokens,
                 used.web_searches, used.file_searches, used.tool_uses, used.audio_ms,
-                used.document_pages, used.search_units,
-                used.unread_quantities
-            ) = 0 THEN 0 ELSE
-            (orchestra.part_cost((orchestra.charged(used)).cache_write_tokens,
-                prices.cache_write_per_million)
-             + orchestra.part_cost(used.cache_write_1h_tokens, prices.cache_write_1h_per_million)
-             + orchestra.part_cost((orchestra.charged(used)).input_audio_tokens,
-                 prices.input_audio_per_million)
-             + orchestra.part_cost(used.cached_audio_tokens, prices.cached_audio_per_million)
-             + orchestra.part_cost((orchestra.charged(used)).input_image_tokens,
-                 prices.input_image_per_million)
-             + orchestra.part_cost(used.cached_image_tokens, prices.cached_image_per_million)
-             + orchestra.part_cost(used.input_video_tokens, prices.input_video_per_million)
-             + orchestra.part_cost(used.output_audio_tokens, prices.output_audio_per_million)
-             + orchestra.part_cost(used.output_image_tokens, prices.output_image_per_million)
-             + orchestra.part_cost(used.output_video_tokens, prices.output_video_per_million)
-             + orchestra.part_cost(used.citation_tokens, prices.citation_per_million)
-             + orchestra.part_cost(used.other_tokens, prices.other_per_million)) * 0.000001
-            + (orchestra.part_cost(used.web_searches, prices.web_searches_per_thousand)
-               + orchestra.part_cost(used.file_searches, prices.file_searches_per_thousand)
-               + orchestra.part_cost(used.tool_uses, prices.tool_uses_per_thousand)
-               + orchestra.part_cost(used.document_pages, prices.document_pages_per_thousand)
-               + orchestra.part_cost(used.search_units, prices.search_units_per_thousand)
-               + orchestra.part_cost(used.unread_quantities, prices.unread_per_thousand)) * 0.001
-            + CASE WHEN used.audio_ms > 0 THEN used.audio_ms * prices.audio_per_hour / 3600000
-              ELSE 0 END
-          END
-        + CASE WHEN prices.calls_per_thousand > 0
-                    AND GREATEST(used.input_tokens, used.cache_write_tokens,
-                                 used.cache_write_1h_tokens, used.input_audio_tokens,
-                                 used.cached_audio_tokens, used.input_image_tokens,
-                                 used.cached_image_tokens, used.input_video_tokens,
-                                 used.output_tokens, used.output_audio_tokens,
-                                 used.output_image_tokens, used.output_video_tokens,
-                                 used.citation_tokens, used.other_tokens, used.web_searches,
-                                 used.file_searches, used.tool_uses, used.audio_ms,
-                                 used.document_pages, used.search_units,
-                                 used.unread_quantities) > 0
-               THEN orchestra.part_cost(calls, prices.calls_per_thousand) * 0.001 ELSE 0 END
+                used.document_pages, used.search_units, used.unread_quantities
+            ) = 0 AND COALESCE(used.cached_input_tokens, 0) = 0
+              AND COALESCE(used.reasoning_tokens, 0) = 0
+              AND COALESCE(prices.calls_per_thousand, 0) = 0
+        THEN (orchestra.part_cost(used.input_tokens, prices.input_per_million)
+              + orchestra.part_cost(used.output_tokens, prices.output_per_million)) * 0.000001
+        ELSE
+          (orchestra.part_cost((orchestra.charged(used)).input_tokens, prices.input_per_million)
+           + orchestra.part_cost((orchestra.charged(used)).cached_input_tokens,
+               prices.cached_input_per_million)
+           + orchestra.part_cost((orchestra.charged(used)).output_tokens, prices.output_per_million)
+           + orchestra.part_cost((orchestra.charged(used)).reasoning_tokens,
+               prices.reasoning_per_million)) * 0.000001
+          + CASE WHEN num_nonnulls(
+                  used.cache_write_tokens, used.cache_write_1h_tokens, used.input_audio_tokens,
+                  used.cached_audio_tokens, used.input_image_tokens, used.cached_image_tokens,
+                  used.input_video_tokens, used.output_audio_tokens, used.output_image_tokens,
+                  used.output_video_tokens, used.citation_tokens, used.other_tokens,
+                  used.web_searches, used.file_searches, used.tool_uses, used.audio_ms,
+                  used.document_pages, used.search_units,
+                  used.unread_quantities
+              ) = 0 THEN 0 ELSE
+              (orchestra.part_cost((orchestra.charged(used)).cache_write_tokens,
+                  prices.cache_write_per_million)
+               + orchestra.part_cost(used.cache_write_1h_tokens, prices.cache_write_1h_per_million)
+               + orchestra.part_cost((orchestra.charged(used)).input_audio_tokens,
+                   prices.input_audio_per_million)
+               + orchestra.part_cost(used.cached_audio_tokens, prices.cached_audio_per_million)
+               + orchestra.part_cost((orchestra.charged(used)).input_image_tokens,
+                   prices.input_image_per_million)
+               + orchestra.part_cost(used.cached_image_tokens, prices.cached_image_per_million)
+               + orchestra.part_cost(used.input_video_tokens, prices.input_video_per_million)
+               + orchestra.part_cost(used.output_audio_tokens, prices.output_audio_per_million)
+               + orchestra.part_cost(used.output_image_tokens, prices.output_image_per_million)
+               + orchestra.part_cost(used.output_video_tokens, prices.output_video_per_million)
+               + orchestra.part_cost(used.citation_tokens, prices.citation_per_million)
+               + orchestra.part_cost(used.other_tokens, prices.other_per_million)) * 0.000001
+              + (orchestra.part_cost(used.web_searches, prices.web_searches_per_thousand)
+                 + orchestra.part_cost(used.file_searches, prices.file_searches_per_thousand)
+                 + orchestra.part_cost(used.tool_uses, prices.tool_uses_per_thousand)
+                 + orchestra.part_cost(used.document_pages, prices.document_pages_per_thousand)
+                 + orchestra.part_cost(used.search_units, prices.search_units_per_thousand)
+                 + orchestra.part_cost(used.unread_quantities, prices.unread_per_thousand)
+                ) * 0.001
+              + CASE WHEN used.audio_ms > 0 THEN used.audio_ms * prices.audio_per_hour / 3600000
+                ELSE 0 END
+            END
+          + CASE WHEN prices.calls_per_thousand > 0
+                      AND GREATEST(used.input_tokens, used.cache_write_tokens,
+                                   used.cache_write_1h_tokens, used.input_audio_tokens,
+                                   used.cached_audio_tokens, used.input_image_tokens,
+                                   used.cached_image_tokens, used.input_video_tokens,
+                                   used.output_tokens, used.output_audio_tokens,
+                                   used.output_image_tokens, used.output_video_tokens,
+                                   used.citation_tokens, used.other_tokens, used.web_searches,
+                                   used.file_searches, used.tool_uses, used.audio_ms,
+                                   used.document_pages, used.search_units,
+                                   used.unread_quantities) > 0
+                 THEN orchestra.part_cost(calls, prices.calls_per_thousand) * 0.001 ELSE 0 END
+        END
     END
 $$;
 COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged), and each call at the price of a call. Null without prices, or if a used kind has no price; calls without usage cost nothing.';
@@ -3018,7 +3033,9 @@ CREATE TABLE orchestra.step_rollup (
     buckets smallint[] NOT NULL,
     counts integer[] NOT NULL,
     failed_buckets smallint[] NOT NULL,
-    failed_counts integer[] NOT NULL
+    failed_counts integer[] NOT NULL,
+    responses bigint,
+    cut_off_responses bigint
 )
 WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
 COMMENT ON TABLE orchestra.step_rollup IS 'Steps by hour, workflow, organisation, node and model: outcomes, tokens and histograms of durations.';
@@ -3071,6 +3088,8 @@ COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of 
 COMMENT ON COLUMN orchestra.step_rollup.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
+COMMENT ON COLUMN orchestra.step_rollup.responses IS 'Calls that say why the model stopped (see finish_reason); null: there are no calls, or it is not known of all of them: this row was computed before revision 0006, or by an earlier program.';
+COMMENT ON COLUMN orchestra.step_rollup.cut_off_responses IS 'Responses that ended because the model ran out of tokens (see is_cut_off); null like responses.';
 
 CREATE TABLE orchestra.workflows (
     id text NOT NULL COLLATE pg_catalog."C",
@@ -4239,7 +4258,7 @@ CREATE TABLE orchestra.step_rollup_daily (
     failed_buckets smallint[] NOT NULL,
     failed_counts integer[] NOT NULL
 );
-COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures, for queries over weeks and months.';
+COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures except the responses, for queries over weeks and months.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
@@ -5590,6 +5609,8 @@ CREATE INDEX step_rollup_daily_day_idx ON orchestra.step_rollup_daily USING btre
 CREATE INDEX step_rollup_daily_model_idx ON orchestra.step_rollup_daily USING btree (model) WHERE (length(model) <= 500);
 
 CREATE INDEX step_rollup_hour_idx ON orchestra.step_rollup USING btree (hour);
+
+CREATE INDEX step_rollup_uncounted_idx ON orchestra.step_rollup USING btree (hour, workflow_id) WHERE ((calls > 0) AND (responses IS NULL) AND (ordinal > 0));
 
 CREATE INDEX steps_error_idx ON orchestra.steps USING btree (run_id) WHERE ((error IS NOT NULL) OR (reported_error IS NOT NULL));
 

@@ -35,6 +35,10 @@ _STEP_COUNTS = (
     "reported_calls",
     *USAGE,
 )
+RESPONSES = ("responses", "cut_off_responses")
+"""The counts of responses, in hours only; missing without calls, or if not counted."""
+_CUT_OFF = ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens")
+"""The spellings that the tests' data has."""
 _RUN_COUNTS = ("runs", *_ENDED, "unfinished")
 _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
 
@@ -103,7 +107,8 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
                 model,
                 *priced,
             )
-            _add(groups[table][key], outcome, {**calls, **usage}, step["duration_ms"])
+            more = responses_of(step) if table == "hours" else {}
+            _add(groups[table][key], outcome, {**calls, **usage, **more}, step["duration_ms"])
         if outcome in ("failed", "soft_failed"):
             names = (step["run_id"], workflow_id, step["node_id"], step["organization_id"])
             failures[step["id"]] = (*names, time, outcome, _message(step)[:500])
@@ -185,6 +190,17 @@ def is_call(step: Row) -> bool:
         and step["node_type"] not in ("code", "integration")
         and step["state"] not in ("pending", "skipped")
     )
+
+
+def responses_of(step: Row) -> dict[str, int]:
+    """Return the counts of a step that says why its model stopped."""
+    reason = step["finish_reason"]
+    return dict(zip(RESPONSES, (int(reason is not None), int(is_cut_off(reason))), strict=True))
+
+
+def is_cut_off(reason: str | None) -> bool:
+    """Return whether a model stopped because it ran out of tokens."""
+    return reason in _CUT_OFF
 
 
 def is_unmetered(step: Row) -> bool:
@@ -275,7 +291,7 @@ def stored(url: str) -> Rollups:
 
     Their rows must be numbered within a group, and their buckets must rise.
     """
-    hours = _rows(url, "step_rollup", ("workflow_id", "hour", *_CALLS), _STEP_COUNTS)
+    hours = _rows(url, "step_rollup", ("workflow_id", "hour", *_CALLS), (*_STEP_COUNTS, *RESPONSES))
     days = _rows(url, "step_rollup_daily", ("workflow_id", "day", *_CALLS), _STEP_COUNTS)
     runs = _rows(url, "run_rollup", ("workflow_id", "hour", "organization_id"), _RUN_COUNTS)
     rows = query(url, "SELECT * FROM orchestra.step_failures")
@@ -311,7 +327,8 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
 
 def _told(counts: Mapping[str, int]) -> dict[str, int]:
     """Return the counts without zeros; some usage is 0 even without a call."""
-    return {name: n for name, n in counts.items() if n or (name in USAGE and counts.get("calls"))}
+    known = (*USAGE, *RESPONSES)
+    return {name: n for name, n in counts.items() if n or (name in known and counts.get("calls"))}
 
 
 def error_text(error: Any) -> str | None:

@@ -19,6 +19,7 @@ from tests.rollup_oracle import (
     context_tier,
     error_text,
     is_call,
+    is_cut_off,
     is_unmetered,
     is_untotalled,
     kinds_of,
@@ -229,9 +230,7 @@ def step_timeline(facts: Facts) -> dict[Any, Row]:
                 "cost": amount,
                 "currency": price["currency"] if price and amount is not None else None,
                 "usage_kinds": kinds_of(step) if is_call(step) else None,
-                "cut_off": step["finish_reason"]
-                and step["finish_reason"]
-                in ("length", "max_tokens", "MAX_TOKENS", "max_output_tokens"),
+                "cut_off": step["finish_reason"] and is_cut_off(step["finish_reason"]),
                 **_same(
                     step,
                     "run_id",

@@ -27,6 +27,7 @@ RUN_COUNTS = tuple(name for name, _ in rollups.RUN_COUNTS)
 NODE = rollups.NODE
 _NUMBERS = frozenset({"context_tier", "usage_kinds"})
 HISTOGRAMS = rollups.HISTOGRAMS
+RESPONSES = rollups.RESPONSES
 FAILURE = tuple(rollups.step_failures.c.keys())
 
 EVERY_STEP = """(
@@ -160,7 +161,7 @@ def _gathered(
         rows: the query of what is added up.
         when: the column of the group's time.
         names: the columns that identify a row in its group.
-        counts: SQL of the aggregates that are never null, by column.
+        counts: SQL of other aggregates, by column.
         sums: columns that are null if no call reports the value.
         collected: aggregates that `entries` reads.
         entries: the query of the buckets of a row's histograms: `bucket`, `failures`, `durations`.
@@ -233,10 +234,11 @@ def judged_steps(steps: str) -> str:
                CASE WHEN is_call THEN orchestra.context_tier((used).input_tokens) END
                    AS context_tier,
                CASE WHEN is_call THEN orchestra.kinds_of(used) END AS usage_kinds,
-               {", ".join(f"(used).{kind.name}" for kind in KINDS)}, total_tokens, reported_cost
+               {", ".join(f"(used).{kind.name}" for kind in KINDS)}, total_tokens, reported_cost,
+               finish_reason
         FROM (
             SELECT s.counted_in, s.time, s.organization_id, s.node_id, s.node_type,
-                   s.duration_ms, s.service_tier, s.reported_cost, u.*,
+                   s.duration_ms, s.service_tier, s.reported_cost, s.finish_reason, u.*,
                    orchestra.is_call(s.state, s.node_type, u.model, s.finish_reason,
                                      u.has_usage) AS is_call
             FROM {steps} AS s
@@ -262,16 +264,20 @@ def step_rollup(steps: str) -> str:
     Args:
         steps: a query in parentheses, with the columns of `EVERY_STEP`.
     """
+    calls = "count(*) FILTER (WHERE is_call)"
+    cut_off = "count(*) FILTER (WHERE orchestra.is_cut_off(finish_reason))"
     return _gathered(
         judged_steps(steps),
         when="hour",
         names=NODE,
         counts={
             **_OUTCOMES,
-            "calls": "count(*) FILTER (WHERE is_call)",
+            "calls": calls,
             "unmetered_calls": "count(*) FILTER (WHERE is_unmetered)",
             "untotalled_calls": "count(*) FILTER (WHERE is_untotalled)",
             "reported_calls": "count(reported_cost)",
+            "responses": f"CASE WHEN {calls} > 0 THEN count(finish_reason) END",
+            "cut_off_responses": f"CASE WHEN {calls} > 0 THEN {cut_off} END",
         },
         sums=USAGE_SUMS,
         collected=_COLLECTED_BUCKETS,
@@ -328,6 +334,7 @@ def _added_up(
     names: tuple[str, ...],
     counts: tuple[str, ...],
     sums: tuple[str, ...],
+    responses: tuple[str, ...] = (),
 ) -> str:
     """Return the query that adds up the rows of a rollup that have the same time and names.
 
@@ -337,14 +344,23 @@ def _added_up(
         time: SQL for that time, from a row `r`.
         names: the columns that identify a row in its group.
         counts: columns that are never null.
-        sums: columns that may be null.
+        sums: columns that are null if no call reports the value.
+        responses: columns that are null if the calls are not counted in it.
     """
     timed = "r.*" if time == f"r.{when}" else f"r.*, {time} AS {when}"
     return _gathered(
         f"SELECT {timed} FROM {rows} AS r",
         when=when,
         names=names,
-        counts={one: fitting(f"sum({one})") for one in counts},
+        counts={
+            **{one: fitting(f"sum({one})") for one in counts},
+            # A sum without some of the calls would be too low.
+            **{
+                one: f"CASE WHEN bool_and({one} IS NOT NULL) FILTER (WHERE calls > 0) "
+                f"THEN {fitting(f'sum({one})')} END"
+                for one in responses
+            },
+        },
         sums=sums,
         collected=_COLLECTED_HISTOGRAMS,
         entries=_HISTOGRAMS,
@@ -363,10 +379,21 @@ def step_rollup_daily(rollup: str) -> str:
     )
 
 
-def added_steps(rollup: str) -> str:
-    """Return the query that adds up these rows of `step_rollup` by hour and node."""
+def added_steps(rollup: str, responses: tuple[str, ...]) -> str:
+    """Return the query that adds up these rows of `step_rollup` by hour and node.
+
+    Args:
+        rollup: a query in parentheses.
+        responses: the columns of responses that its rows have.
+    """
     return _added_up(
-        rollup, when="hour", time="r.hour", names=NODE, counts=STEP_COUNTS, sums=USAGE_SUMS
+        rollup,
+        when="hour",
+        time="r.hour",
+        names=NODE,
+        counts=STEP_COUNTS,
+        sums=USAGE_SUMS,
+        responses=responses,
     )
 
 

@@ -9,6 +9,9 @@ whose `ordinal` is below 0 and which no refresh touches. The group therefore sta
 its runs end, change or are listed.
 
 A group that cannot be computed goes back into the queue for later, and does not block the others.
+
+The responses are counted since revision 0006. Before it, `step_rollup` does not have their columns
+(see `uncounted`).
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import changed_groups, rollup_queries
+from etl.analytics import changed_groups, rollup_queries, uncounted
 from etl.analytics.changed_groups import Group
 from etl.database import Database, allow_long
 from etl.database_errors import is_database_error, is_transient, sqlstate
@@ -124,14 +127,38 @@ def _keeping(
     """)
 
 
-STEPS = _rollup(
-    "step_rollup",
-    when="hour",
-    names=(*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS),
-    everything=rollup_queries.step_rollup(rollup_queries.EVERY_STEP),
-    groups=_GROUPS,
-    some=rollup_queries.step_rollup(_STEPS_OF_GROUPS),
-)
+_STEP_NAMES = (*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS)
+
+
+class _Steps(msgspec.Struct, frozen=True):
+    """The statements about `step_rollup`."""
+
+    rollup: _Rollup
+    keep: TextClause
+    """Adds the counts of removed runs' steps to the permanent rows."""
+
+
+def _steps(responses: tuple[str, ...]) -> _Steps:
+    """Return the statements for a table with these columns of responses."""
+    rollup = _rollup(
+        "step_rollup",
+        when="hour",
+        names=(*_STEP_NAMES, *responses),
+        everything=rollup_queries.step_rollup(rollup_queries.EVERY_STEP),
+        groups=_GROUPS,
+        some=rollup_queries.step_rollup(_STEPS_OF_GROUPS),
+    )
+    keep = _keeping(
+        "step_rollup",
+        rollup.columns,
+        rollup_queries.step_rollup(_REMOVED_STEPS),
+        partial(rollup_queries.added_steps, responses=responses),
+    )
+    return _Steps(rollup, keep)
+
+
+STEPS = {True: _steps(rollup_queries.RESPONSES), False: _steps(())}
+"""By whether the schema has the columns of responses (see `uncounted.exist`)."""
 RUNS = _rollup(
     "run_rollup",
     when="hour",
@@ -143,18 +170,12 @@ RUNS = _rollup(
 DAILY = _rollup(
     "step_rollup_daily",
     when="day",
-    names=(*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS),
+    names=_STEP_NAMES,
     everything=rollup_queries.step_rollup_daily("orchestra.step_rollup"),
     groups=_DAYS,
     some=rollup_queries.step_rollup_daily(_HOURS_OF_DAYS),
 )
 
-_KEEP_STEPS = _keeping(
-    "step_rollup",
-    STEPS.columns,
-    rollup_queries.step_rollup(_REMOVED_STEPS),
-    rollup_queries.added_steps,
-)
 _KEEP_RUNS = _keeping(
     "run_rollup", RUNS.columns, rollup_queries.run_rollup(_REMOVED_RUNS), rollup_queries.added_runs
 )
@@ -211,7 +232,7 @@ class RefreshReport(msgspec.Struct):
     failures: int = 0
     """Rows of `step_failures` written."""
     waiting: int = 0
-    """Rows left in the queue, to be computed."""
+    """Rows left in the queue, and groups whose responses are not counted: to be computed."""
     stuck: int = 0
     """Groups that cannot be computed; they stay in the queue for a retry."""
     busy: bool = False
@@ -243,6 +264,7 @@ def refresh(connection: Connection, limit: int = BATCH, settled: float = 0.0) ->
     # could time out at every retry.
     allow_long(connection)
     groups = changed_groups.take(connection, limit, settled)
+    groups = sorted([*groups, *uncounted.take(connection, limit - len(groups))])
     done = RefreshReport(groups=len(groups))
     if len(groups) == 1:
         try:
@@ -255,7 +277,7 @@ def refresh(connection: Connection, limit: int = BATCH, settled: float = 0.0) ->
             _put_back(connection, groups[0], sqlstate(error))
     elif groups:
         _compute(connection, groups, done)
-    done.waiting = changed_groups.waiting(connection, settled)
+    done.waiting = changed_groups.waiting(connection, settled) + uncounted.waiting(connection)
     done.stuck = len(changed_groups.stuck(connection))
     return done
 
@@ -281,7 +303,8 @@ def _compute(connection: Connection, groups: Sequence[Group], done: RefreshRepor
         "workflow_ids": [workflow_id for workflow_id, _ in days],
         "days": [day for _, day in days],
     }
-    for rollup, parameters in ((STEPS, wanted), (RUNS, wanted), (DAILY, wanted_days)):
+    steps = STEPS[uncounted.exist(connection)].rollup
+    for rollup, parameters in ((steps, wanted), (RUNS, wanted), (DAILY, wanted_days)):
         connection.execute(rollup.drop, parameters)
         done.rows += connection.execute(rollup.compute, parameters).rowcount
     connection.execute(_DROP_FAILURES, wanted)
@@ -299,7 +322,7 @@ def keeping_counts(connection: Connection, run_ids: Sequence[str]) -> Iterator[N
     groups = sorted(
         Group(row.workflow_id, row.hour) for row in connection.execute(_GROUPS_OF_RUNS, parameters)
     )
-    connection.execute(_KEEP_STEPS, parameters)
+    connection.execute(STEPS[uncounted.exist(connection)].keep, parameters)
     connection.execute(_KEEP_RUNS, parameters)
     yield
     # The deletion has queued the groups, too; otherwise, they would be computed twice.

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import changed_groups, rollup_queries
+from etl.analytics import changed_groups, rollup_queries, uncounted
 from etl.analytics.changed_groups import Stuck
 from etl.analytics.rollups import DAILY, RUNS, STEPS
 from etl.database import allow_long
 from etl.database_errors import is_database_error, is_transient, sqlstate
+from etl.tables.rollups import UNCOUNTED
 
 
 def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) -> str:
@@ -27,9 +28,8 @@ def _differing(name: str, when: str, columns: tuple[str, ...], everything: str) 
     """
 
 
-_HOURLY_DIFFERENCES = " UNION ALL ".join(
+_OTHER_HOURLY_DIFFERENCES = " UNION ALL ".join(
     (
-        _differing("step_rollup", STEPS.when, STEPS.columns, STEPS.everything),
         _differing("run_rollup", RUNS.when, RUNS.columns, RUNS.everything),
         _differing(
             "step_failures",
@@ -41,24 +41,41 @@ _HOURLY_DIFFERENCES = " UNION ALL ".join(
 )
 _DAILY_DIFFERENCES = _differing("step_rollup_daily", DAILY.when, DAILY.columns, DAILY.everything)
 
-# One statement, so that the rollups, the runs and the queue are read in one snapshot. Queued groups
-# are left out, because they are expected to differ.
-_VERIFY = text(f"""
-    SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
-    FROM (
-        SELECT DISTINCT d.workflow_id, date_trunc('hour', d.at, 'UTC') AS at, d.what
-        FROM ({_HOURLY_DIFFERENCES}) AS d
-        WHERE NOT EXISTS (
-            SELECT FROM orchestra_etl.changed_groups AS q
-            WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
-        UNION ALL
-        SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what
-        FROM ({_DAILY_DIFFERENCES}) AS d
-    ) AS found
-    WHERE NOT EXISTS (SELECT FROM orchestra_etl.changed_groups AS q WHERE q.workflow_id IS NULL)
-    GROUP BY workflow_id, at
-    ORDER BY workflow_id, at
-""")
+
+# One statement, so that the rollups, the runs and the queue are read in one snapshot. Groups that
+# wait for a refresh are left out, because they are expected to differ.
+def _verify(responses: bool) -> TextClause:
+    steps = STEPS[responses].rollup
+    counted = f"""
+        AND NOT EXISTS (
+            SELECT FROM orchestra.step_rollup AS u
+            WHERE u.workflow_id = d.workflow_id AND u.hour = date_trunc('hour', d.at, 'UTC')
+              AND {UNCOUNTED})
+    """
+    return text(f"""
+        SELECT workflow_id, at, string_agg(what, ', ' ORDER BY what) AS what
+        FROM (
+            SELECT DISTINCT d.workflow_id, date_trunc('hour', d.at, 'UTC') AS at, d.what
+            FROM (
+                {_differing("step_rollup", steps.when, steps.columns, steps.everything)}
+                UNION ALL
+                {_OTHER_HOURLY_DIFFERENCES}
+            ) AS d
+            WHERE NOT EXISTS (
+                SELECT FROM orchestra_etl.changed_groups AS q
+                WHERE q.workflow_id = d.workflow_id AND q.hour = date_trunc('hour', d.at, 'UTC'))
+            {counted if responses else ""}
+            UNION ALL
+            SELECT workflow_id, CAST(at AS timestamp) AT TIME ZONE 'UTC', what
+            FROM ({_DAILY_DIFFERENCES}) AS d
+        ) AS found
+        WHERE NOT EXISTS (SELECT FROM orchestra_etl.changed_groups AS q WHERE q.workflow_id IS NULL)
+        GROUP BY workflow_id, at
+        ORDER BY workflow_id, at
+    """)
+
+
+_VERIFY = {responses: _verify(responses) for responses in (True, False)}
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -78,7 +95,10 @@ class VerificationReport(msgspec.Struct, frozen=True):
     stuck: list[Stuck]
     """Groups that cannot be computed: their rollups are outdated."""
     waiting: int
-    """Queue rows that a refresh can take now. No queued group was compared."""
+    """Queue rows that a refresh can take now, and groups whose responses are not counted.
+
+    None of these groups was compared.
+    """
     overdue: int
     """Rows of `waiting` that have been queued for longer than `changed_groups.RETRY`."""
     failure: str | None = None
@@ -91,19 +111,20 @@ class VerificationReport(msgspec.Struct, frozen=True):
 
 
 def verify(connection: Connection) -> VerificationReport:
-    """Recompute everything that is not queued, and compare it with the stored rollups.
+    """Recompute all that does not wait for a refresh, and compare it with the stored rollups.
 
     Nothing is written.
     """
     allow_long(connection)
     queue = (
         changed_groups.stuck(connection),
-        changed_groups.waiting(connection),
+        changed_groups.waiting(connection) + uncounted.waiting(connection),
         changed_groups.overdue(connection),
     )
+    responses = uncounted.exist(connection)
     try:
         with connection.begin_nested():
-            rows = connection.execute(_VERIFY).all()
+            rows = connection.execute(_VERIFY[responses]).all()
     except Exception as error:
         if not is_database_error(error) or is_transient(error):
             raise

@@ -66,7 +66,7 @@ class Pace(msgspec.Struct, frozen=True):
     prepare: float = 60.0
     """Between two checks of the workflows' names and graphs, which request the API only if due."""
     refresh: float = 5.0
-    """Between two refreshes of the rollups; one that finds nothing costs three short queries."""
+    """Between two refreshes of the rollups; one that finds nothing costs five short queries."""
     evaluate: float = 60.0
     """Between two evaluations of the alerts by this process."""
     notify: float = 2.0

@@ -97,6 +97,25 @@ def _usage_sums() -> list[Column[Any]]:
     ]
 
 
+# The days do not have them: a day would be unknown as long as one of its hours is, and the hours of
+# three months are read in a fraction of a second.
+_RESPONSES = (
+    (
+        "responses",
+        "Calls that say why the model stopped (see finish_reason); null: there are no calls, or it "
+        "is not known of all of them: this row was computed before revision 0006, or by an earlier "
+        "program.",
+    ),
+    (
+        "cut_off_responses",
+        "Responses that ended because the model ran out of tokens (see is_cut_off); null like "
+        "responses.",
+    ),
+)
+RESPONSES = tuple(name for name, _ in _RESPONSES)
+UNCOUNTED = "calls > 0 AND responses IS NULL AND ordinal > 0"
+"""The condition of the rows whose responses can be counted, but are not."""
+
 _ORDINAL = "Number of the row within its workflow and hour; negative: counts of pruned runs."
 _ORDINAL_IN_DAY = "Number of the row within its workflow and day."
 
@@ -196,7 +215,15 @@ step_rollup = Table(
     *_counts(STEP_COUNTS),
     *_usage_sums(),
     *_histograms("steps"),
+    *(column(name, BigInteger(), comment) for name, comment in _RESPONSES),
     Index("step_rollup_hour_idx", "hour"),
+    # Lets a refresh find the groups to compute (see `etl.analytics.uncounted`).
+    Index(
+        "step_rollup_uncounted_idx",
+        "hour",
+        "workflow_id",
+        postgresql_where=text(UNCOUNTED),
+    ),
     schema=ANALYTICS,
     comment="Steps by hour, workflow, organisation, node and model: outcomes, tokens and "
     "histograms of durations.",
@@ -215,7 +242,8 @@ step_rollup_daily = Table(
     # Lets a query list the models with one lookup per model instead of one per row.
     Index("step_rollup_daily_model_idx", "model", postgresql_where=text("length(model) <= 500")),
     schema=ANALYTICS,
-    comment="step_rollup by day: the same figures, for queries over weeks and months.",
+    comment="step_rollup by day: the same figures except the responses, for queries over weeks and "
+    "months.",
 )
 
 run_rollup = Table(

@@ -131,7 +131,10 @@ def make(url: str, workflows: int, runs: int) -> None:
     database.close()
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET synchronous_commit = off")
-        for table, rollup in (("run_rollup", rollups.RUNS), ("step_rollup", rollups.STEPS)):
+        for table, rollup in (
+            ("run_rollup", rollups.RUNS),
+            ("step_rollup", rollups.STEPS[True].rollup),
+        ):
             columns = ", ".join(rollup.columns)
             shifted = ", ".join(
                 "r.hour - day * interval '24 hours'" if one == "hour" else f"r.{one}"

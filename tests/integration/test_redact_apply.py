@@ -120,8 +120,9 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
     """New rules remove the canary everywhere, also from what the API no longer has.
 
     That includes absent steps, lost runs, resolved dead letters, listings, failures, rollups and
-    planner statistics.
+    planner statistics. Without their finish reasons, calls are no longer counted as responses.
     """
+    responses = "SELECT sum(responses)::int FROM orchestra.step_rollup WHERE ordinal > 0"
     _let_go(world)
     world.run("prune", "--yes", "--runs-older-than", "6d")
     before = world.traces(CANARY)
@@ -142,11 +143,13 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
         query(world.url, facts),
         world.one("SELECT sum(runs)::int FROM orchestra.run_rollup"),
     )
+    assert world.one(responses) > 0
     world.configure(*ALL)
     # A list that has become empty is a gap.
     world.run(*command, status=6 if command[0] == "backfill" else 0)
     assert world.traces(CANARY) == set()
     assert query(world.url, facts) == kept
+    assert world.one(responses) is None  # no call is left
     assert world.one("SELECT sum(runs)::int FROM orchestra.run_rollup") == runs == 9
     for table in ("runs", "steps"):
         assert (

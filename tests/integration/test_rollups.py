@@ -149,9 +149,9 @@ _RUN = """
 _STEP = """
     INSERT INTO orchestra.steps (id, run_id, workflow_id, organization_id, position, content_hash,
         node_id, node_type, request_model, response_model, input_tokens, total_tokens,
-        state, error, reported_error, start_time, end_time, absent_since)
+        state, error, reported_error, start_time, end_time, absent_since, finish_reason)
     VALUES (%s, %s, %s, %s, 0, 'h', %s, %s, %s, %s, %s, %s,
-        %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s)
+        %s, to_jsonb(CAST(%s AS text)), %s, %s, %s, %s, %s)
     ON CONFLICT (id) DO UPDATE SET run_id = excluded.run_id, workflow_id = excluded.workflow_id,
         organization_id = excluded.organization_id,
         node_id = excluded.node_id, node_type = excluded.node_type,
@@ -159,7 +159,7 @@ _STEP = """
         input_tokens = excluded.input_tokens, total_tokens = excluded.total_tokens,
         state = excluded.state, error = excluded.error, reported_error = excluded.reported_error,
         start_time = excluded.start_time, end_time = excluded.end_time,
-        absent_since = excluded.absent_since
+        absent_since = excluded.absent_since, finish_reason = excluded.finish_reason
 """
 STATES = (
     "succeeded",
@@ -217,6 +217,7 @@ class Loads:
                     pick((None, 0, 7)), pick((None, 9)), pick(STATES),
                     pick((None, "it broke at 17", "None")), pick((None, None, "refused")),
                     *start_end, START if draw() < 0.1 else None,
+                    pick((None, None, "stop", "length")),
                 ],
             )  # fmt: skip
 
@@ -522,7 +523,8 @@ def test_a_long_refresh_logs_its_progress(
 
 
 @pytest.mark.parametrize(
-    "statement", [rollups.STEPS.compute, rollups.RUNS.compute, rollups._COMPUTE_FAILURES]
+    "statement",
+    [rollups.STEPS[True].rollup.compute, rollups.RUNS.compute, rollups._COMPUTE_FAILURES],
 )
 def test_a_refresh_reads_only_its_hours(
     database: Database, database_url: str, statement: TextClause

@@ -75,9 +75,7 @@ def search(
             callback=bare_id,
         ),
     ] = None,
-    node: Annotated[
-        str | None, typer.Option(metavar="NODE", help="Only steps of the node with this id.")
-    ] = None,
+    node: Annotated[str | None, typer.Option(metavar="ID", help="Only steps of this node.")] = None,
     since: Since = None,
     until: Until = None,
     within: Annotated[

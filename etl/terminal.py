@@ -62,6 +62,11 @@ def plain(text: str, length: int | None = None) -> str:
     return line if length is None or len(line) <= length else line[: length - 1] + "…"
 
 
+def first_plain(*texts: str | None, length: int | None = None) -> str:
+    """Return the first text that is not blank, as `plain` does; empty if all are blank or None."""
+    return next((one for one in (plain(text or "", length) for text in texts) if one), "")
+
+
 def wrapped(text: str, stream: TextIO) -> str:
     """Return prose with its lines wrapped between words, if the stream is a terminal.
 

@@ -27,7 +27,7 @@ from tests.support import configuration, environment, load, query, sync
 TABLES = ("runs", "steps", "step_failures", "run_payloads", "step_payloads")
 
 
-class World:
+class ExportedWorld:
     """Loaded runs, one a day, and a lake that holds them."""
 
     def __init__(self, folder: Path, url: str, *, runs: int) -> None:
@@ -72,7 +72,7 @@ class World:
         return {row["id"] for row in lake.rows(self.location, "runs") if row["archived_at"]}
 
 
-Copies = Callable[[], AbstractContextManager[World]]
+Copies = Callable[[], AbstractContextManager[ExportedWorld]]
 """Provides a copy of a world: its database, and its lake in the same place."""
 
 
@@ -83,7 +83,7 @@ def exported(
     folder: Path,
     *,
     runs: int,
-    prepare: Callable[[World], None] = lambda world: None,
+    prepare: Callable[[ExportedWorld], None] = lambda world: None,
 ) -> Iterator[Copies]:
     """Provide copies of a world with runs, one a day, in PostgreSQL and in the lake.
 
@@ -98,14 +98,14 @@ def exported(
         prepare: changes the rows before the export, in a session that it closes.
     """
     with fresh_database(server, template) as kept_url:
-        made = World(folder, kept_url, runs=runs)
+        made = ExportedWorld(folder, kept_url, runs=runs)
         prepare(made)
         assert made.export().complete
         made.database.close()
         kept_lake = made.location.rename(folder / "kept")
 
         @contextmanager
-        def copied() -> Iterator[World]:
+        def copied() -> Iterator[ExportedWorld]:
             shutil.rmtree(made.location, ignore_errors=True)
             shutil.copytree(kept_lake, made.location)
             with fresh_database(server, str(conninfo_to_dict(kept_url)["dbname"])) as url:

@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 
-class Sample(NamedTuple):
+class ProviderBody(NamedTuple):
     """A response body and its meaning."""
 
     name: str
@@ -72,7 +72,7 @@ _ANTHROPIC_TOLD = _told(
 _COMPLETION = _chat("m-1", {"prompt_tokens": 20, "completion_tokens": 8, "total_tokens": 28})
 
 SAMPLES = (
-    Sample(
+    ProviderBody(
         "OpenAI chat", f"{_OPENAI}/chat/object",
         _chat("gpt-4o", {
             "prompt_tokens": 120, "completion_tokens": 30, "total_tokens": 150,
@@ -84,7 +84,7 @@ SAMPLES = (
         _told(120, 30, 150, cached_input_tokens=64, reasoning_tokens=10, service_tier="standard"),
         "gpt-4o", "length", ("openai", "chat"),
     ),
-    Sample(
+    ProviderBody(
         "OpenAI chat, audio", f"{_OPENAI}/chat/object",
         _chat("gpt-audio", {
             "prompt_tokens": 100, "completion_tokens": 90, "total_tokens": 190,
@@ -94,13 +94,13 @@ SAMPLES = (
         _told(100, 90, 190, cached_input_tokens=0, input_audio_tokens=70, output_audio_tokens=60),
         "gpt-audio", "stop", ("openai", "chat"),
     ),
-    Sample(
+    ProviderBody(
         "OpenAI chat, with numbers in other spellings", f"{_OPENAI}/chat/object",
         _chat("gpt-4o", {"prompt_tokens": 120.0, "completion_tokens": "30",
                          "total_tokens": "150.0"}),
         _told(120, 30, 150), "gpt-4o", "stop",
     ),
-    Sample(
+    ProviderBody(
         "OpenAI responses", f"{_OPENAI}/responses/object",
         {
             "id": "resp_1", "object": "response", "status": "incomplete", "model": "gpt-5",
@@ -124,7 +124,7 @@ SAMPLES = (
               service_tier="flex"),
         "gpt-5", "max_output_tokens", ("openai", "responses"),
     ),
-    Sample(
+    ProviderBody(
         "OpenAI responses, as events", f"{_OPENAI}/responses-streaming",
         [
             {"type": "response.created", "response": {"id": "resp_1", "object": "response",
@@ -137,20 +137,20 @@ SAMPLES = (
         ],
         _told(50, 8, 58), "gpt-5", "completed",
     ),
-    Sample(
+    ProviderBody(
         "OpenAI completions", f"{_OPENAI}/completions/object",
         {"object": "text_completion", "model": "gpt-3.5-turbo-instruct",
          "choices": [{"text": "Rain.", "finish_reason": "length"}],
          "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}},
         _told(5, 7, 12), "gpt-3.5-turbo-instruct", "length", ("openai", "chat"),
     ),
-    Sample(
+    ProviderBody(
         "OpenAI embeddings", f"{_OPENAI}/embeddings/create",
         {"object": "list", "data": [{"object": "embedding", "embedding": [0.1, -0.2], "index": 0}],
          "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8, "total_tokens": 8}},
         _told(8, None, 8), "text-embedding-3-small", None, ("openai", "embeddings"), answer=None,
     ),
-    Sample(
+    ProviderBody(
         "OpenAI images", f"{_OPENAI}/images/object",
         {"created": 1, "data": [{"b64_json": "aGk="}],
          "usage": {"input_tokens": 60,
@@ -161,19 +161,19 @@ SAMPLES = (
         _told(60, 1_000, 1_060, input_image_tokens=50, output_image_tokens=960), None, None,
         ("openai", "images"), answer=None,
     ),
-    Sample(
+    ProviderBody(
         "OpenAI transcription, by tokens", f"{_OPENAI}/audio/json-object",
         {"text": "Rain.", "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 4,
                                     "total_tokens": 18,
                                     "input_token_details": {"text_tokens": 2, "audio_tokens": 12}}},
         _told(14, 4, 18, input_audio_tokens=12),
     ),
-    Sample(
+    ProviderBody(
         "OpenAI transcription, by duration", f"{_OPENAI}/audio/json-object",
         {"text": "Rain.", "usage": {"type": "duration", "seconds": 9.5}},
         {"audio_ms": 9_500},
     ),
-    Sample(
+    ProviderBody(
         "OpenAI realtime", f"{_OPENAI}/realtime-server-events/response/done",
         {"type": "response.done", "event_id": "event_1", "response": {
             "object": "realtime.response", "id": "resp_1", "status": "completed",
@@ -191,20 +191,20 @@ SAMPLES = (
               output_audio_tokens=91),
         None, "completed", ("openai", "realtime"),
     ),
-    Sample(
+    ProviderBody(
         "OpenAI batch", "https://platform.openai.com/docs/guides/batch",
         {"id": "batch_req_1", "custom_id": "a",
          "response": {"status_code": 200, "body": _COMPLETION}, "error": None},
         _told(20, 8, 28, service_tier="batch"), "m-1", "stop",
     ),
-    Sample(
+    ProviderBody(
         "Anthropic messages", _ANTHROPIC,
         {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
          "stop_reason": "max_tokens",
          "content": [{"type": "text", "text": "Rain."}], "usage": _ANTHROPIC_USAGE},
         _ANTHROPIC_TOLD, "claude-sonnet-4-5", "max_tokens", ("anthropic", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Anthropic messages, as events", "https://docs.claude.com/en/build-with-claude/streaming",
         [
             {"type": "message_start", "message": {"id": "msg_1", "type": "message",
@@ -220,7 +220,7 @@ SAMPLES = (
         ],
         _ANTHROPIC_TOLD, "claude-sonnet-4-5", "end_turn",
     ),
-    Sample(
+    ProviderBody(
         "Anthropic, processed only in the United States",
         "https://docs.claude.com/en/build-with-claude/data-residency",
         {"type": "message", "model": "claude-opus-4-6", "stop_reason": "end_turn",
@@ -230,7 +230,7 @@ SAMPLES = (
         _told(9, 3, 12, service_tier="batch us"), "claude-opus-4-6", "end_turn",
         ("anthropic", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Anthropic, with the usage of a compaction",
         "https://docs.claude.com/en/build-with-claude/compaction",
         {"type": "message", "model": "claude-opus-4-6", "stop_reason": "end_turn",
@@ -241,7 +241,7 @@ SAMPLES = (
         _told(200, 10, 5_310, other_tokens=5_100), "claude-opus-4-6", "end_turn",
         ("anthropic", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Gemini", _GEMINI,
         {"candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finishReason": "MAX_TOKENS",
                          "groundingMetadata": {"webSearchQueries": ["a", "b"]}}],
@@ -263,7 +263,7 @@ SAMPLES = (
               reasoning_tokens=90, web_searches=2, service_tier="standard"),
         "gemini-3-pro-preview", "MAX_TOKENS", ("google", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Gemini 2, whose searches are charged by the prompt",
         "https://ai.google.dev/gemini-api/docs/google-search",
         {"candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finishReason": "STOP",
@@ -273,7 +273,7 @@ SAMPLES = (
                            "totalTokenCount": 12}},
         _told(9, 3, 12, web_searches=1), "gemini-2.5-flash", "STOP", ("google", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Gemini, video from a cache", _GEMINI,
         {"candidates": [{"content": {"parts": [{"text": "Rain."}]}}],
          "modelVersion": "gemini-2.5-flash", "usageMetadata": {
@@ -286,14 +286,14 @@ SAMPLES = (
         # The video tokens that were not read from the cache.
         _told(1_000, 5, 1_005, cached_input_tokens=800, input_video_tokens=150), "gemini-2.5-flash",
     ),
-    Sample(
+    ProviderBody(
         "Gemini embeddings", "https://ai.google.dev/api/embeddings",
         {"embedding": {"values": [0.1]},
          "usageMetadata": {"promptTokenCount": 7,
                            "promptTokenDetails": [{"modality": "TEXT", "tokenCount": 7}]}},
         _told(7), None, None, ("google", "default"), answer=None,
     ),
-    Sample(
+    ProviderBody(
         "Gemini, as chunks",
         "https://ai.google.dev/api/generate-content#method:-models.streamgeneratecontent",
         [
@@ -309,7 +309,7 @@ SAMPLES = (
         ],
         _told(11, 15, 26, reasoning_tokens=9), "gemini-2.5-pro", "STOP",
     ),
-    Sample(
+    ProviderBody(
         "Gemini, by Python", "https://googleapis.github.io/python-genai/genai.html",
         {"model_version": "gemini-2.5-pro",
          "candidates": [{"content": {"parts": [{"text": "Rain."}]}, "finish_reason": "MAX_TOKENS"}],
@@ -321,7 +321,7 @@ SAMPLES = (
         _told(11, 15, 26, reasoning_tokens=9, input_audio_tokens=10, service_tier="priority"),
         "gemini-2.5-pro", "MAX_TOKENS",
     ),
-    Sample(
+    ProviderBody(
         "Bedrock Converse",
         "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse.html",
         {"output": {"message": {"role": "assistant", "content": [{"text": "Rain."}]}},
@@ -338,7 +338,7 @@ SAMPLES = (
               service_tier="priority"),
         None, "end_turn", ("aws", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Bedrock Converse, as events",
         "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ConverseStream.html",
         [{"messageStart": {"role": "assistant"}},
@@ -348,23 +348,23 @@ SAMPLES = (
                        "metrics": {"latencyMs": 5}}}],
         _told(10, 20, 30), None, "max_tokens",
     ),
-    Sample(
+    ProviderBody(
         "Bedrock, Titan", f"{_BEDROCK}/model-parameters-titan-text.html",
         {"inputTextTokenCount": 6, "results": [{"tokenCount": 30, "outputText": "Rain.",
                                                 "completionReason": "LENGTH"}]},
         _told(6, 30, 36), None, "LENGTH",
     ),
-    Sample(
+    ProviderBody(
         "Bedrock, Titan embeddings", f"{_BEDROCK}/model-parameters-titan-embed-text.html",
         {"embedding": [0.1, 0.2], "inputTextTokenCount": 6}, _told(6), answer=None,
     ),
-    Sample(
+    ProviderBody(
         "Bedrock, Llama", f"{_BEDROCK}/model-parameters-meta.html",
         {"generation": "Rain.", "prompt_token_count": 6, "generation_token_count": 30,
          "stop_reason": "length"},
         _told(6, 30, 36), None, "length",
     ),
-    Sample(
+    ProviderBody(
         "Bedrock, the last event of a stream", f"{_BEDROCK}/inference-invoke.html",
         {"outputText": "Rain.", "amazon-bedrock-invocationMetrics": {"inputTokenCount": 6,
                                                                      "outputTokenCount": 30,
@@ -372,7 +372,7 @@ SAMPLES = (
                                                                      "firstByteLatency": 20}},
         _told(6, 30, 36),
     ),
-    Sample(
+    ProviderBody(
         "Bedrock, Cohere: counted in the headers",
         f"{_BEDROCK}/model-parameters-cohere-command.html",
         {"ResponseMetadata": {"HTTPHeaders": {"x-amzn-bedrock-input-token-count": "6",
@@ -380,28 +380,28 @@ SAMPLES = (
          "generations": [{"text": "Rain.", "finish_reason": "MAX_TOKENS"}]},
         _told(6, 30, 36), None, "MAX_TOKENS",
     ),
-    Sample(
+    ProviderBody(
         "Mistral", "https://docs.mistral.ai/api/endpoint/chat",
         _chat("mistral-large-latest", {"prompt_tokens": 175, "completion_tokens": 39,
                                        "total_tokens": 214,
                                        "num_cached_tokens": 160}, "model_length"),
         _told(175, 39, 214, cached_input_tokens=160), "mistral-large-latest", "model_length",
     ),
-    Sample(
+    ProviderBody(
         "Mistral, audio", "https://docs.mistral.ai/capabilities/audio_transcription",
         {"model": "voxtral-mini-2507", "text": "Rain.",
          "usage": {"prompt_audio_seconds": 203, "prompt_tokens": 4, "completion_tokens": 635,
                    "total_tokens": 3_264}},
         _told(4, 635, 3_264, audio_ms=203_000), "voxtral-mini-2507",
     ),
-    Sample(
+    ProviderBody(
         "Mistral, pages", "https://docs.mistral.ai/api/endpoint/ocr",
         {"model": "mistral-ocr-2505", "pages": [{"index": 0, "markdown": "Rain."}],
          "usage_info": {"pages_processed": 3,
                                                                   "doc_size_bytes": 900}},
         {"document_pages": 3}, "mistral-ocr-2505",
     ),
-    Sample(
+    ProviderBody(
         "Cohere", "https://docs.cohere.com/v2/reference/chat",
         {"id": "c", "finish_reason": "MAX_TOKENS",
          "message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]},
@@ -410,32 +410,32 @@ SAMPLES = (
                    "cached_tokens": 512}},
         _told(50, 8, 58), None, "MAX_TOKENS", ("cohere", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Cohere, without billed units", "https://docs.cohere.com/v2/reference/chat",
         {"finish_reason": "COMPLETE",
          "message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]},
          "usage": {"tokens": {"input_tokens": 600, "output_tokens": 10}, "cached_tokens": 512}},
         _told(600, 10, 610, cached_input_tokens=512), None, "COMPLETE", ("cohere", "tokens"),
     ),
-    Sample(
+    ProviderBody(
         "Cohere embeddings of images", "https://docs.cohere.com/v2/reference/embed",
         {"embeddings": {"float": [[0.1]]}, "meta": {"billed_units": {"input_tokens": 5,
                                                                      "image_tokens": 90}}},
         _told(95, None, None, input_image_tokens=90), answer=None,
     ),
-    Sample(
+    ProviderBody(
         "Cohere reranking", "https://docs.cohere.com/v2/reference/rerank",
         {"results": [{"index": 0, "relevance_score": 0.9}],
          "meta": {"billed_units": {"search_units": 1}}},
         {"search_units": 1}, answer=None,
     ),
-    Sample(
+    ProviderBody(
         "DeepSeek", "https://api-docs.deepseek.com/api/create-chat-completion",
         _chat("deepseek-chat", {"prompt_tokens": 563, "completion_tokens": 116, "total_tokens": 679,
                                 "prompt_cache_hit_tokens": 512, "prompt_cache_miss_tokens": 51}),
         _told(563, 116, 679, cached_input_tokens=512), "deepseek-chat", "stop",
     ),
-    Sample(
+    ProviderBody(
         "xAI: the reasoning is beside the completion",
         "https://docs.x.ai/docs/api-reference#chat-completions",
         _chat("grok-4", {"prompt_tokens": 37, "completion_tokens": 530, "total_tokens": 800,
@@ -447,7 +447,7 @@ SAMPLES = (
               reported_cost=Decimal("0.00763")),
         "grok-4", "stop", ("x-ai", "chat"),
     ),
-    Sample(
+    ProviderBody(
         "xAI, by its own client", "https://docs.x.ai/docs/guides/tools/overview",
         {"model": "grok-4", "content": "Rain.",
          "usage": {"prompt_tokens": 100, "completion_tokens": 20,
@@ -459,7 +459,7 @@ SAMPLES = (
               tool_uses=1),
         "grok-4", None, ("x-ai", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Groq", "https://console.groq.com/docs/api-reference",
         _chat("llama-3.3-70b-versatile", {"queue_time": 0.1, "prompt_tokens": 42,
                                           "prompt_time": 0.002, "completion_tokens": 8,
@@ -469,7 +469,7 @@ SAMPLES = (
         _told(42, 8, 50, service_tier="standard"), "llama-3.3-70b-versatile", "stop",
         ("groq", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Groq, as chunks", "https://console.groq.com/docs/text-chat",
         [{"id": "c", "object": "chat.completion.chunk", "model": "l",
           "choices": [{"delta": {"content": "Rain."}}],
@@ -480,7 +480,7 @@ SAMPLES = (
                                               "total_tokens": 6}}}],
         _told(4, 2, 6), "l", "stop",
     ),
-    Sample(
+    ProviderBody(
         "OpenRouter", "https://openrouter.ai/docs/use-cases/usage-accounting",
         _chat("openai/gpt-4o", {"prompt_tokens": 194, "completion_tokens": 2, "total_tokens": 196,
                                 "cost": 0.95, "is_byok": False,
@@ -493,14 +493,14 @@ SAMPLES = (
               reported_cost=Decimal("0.95")),
         "openai/gpt-4o", "stop", ("openrouter", "chat"),
     ),
-    Sample(
+    ProviderBody(
         "OpenRouter, with a key of one's own", "https://openrouter.ai/docs/use-cases/byok",
         _chat("openai/gpt-4o", {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6,
                                 "cost": 0.05, "is_byok": True,
                                 "cost_details": {"upstream_inference_cost": 1}}),
         _told(4, 2, 6, reported_cost=Decimal("1.05")), "openai/gpt-4o", "stop",
     ),
-    Sample(
+    ProviderBody(
         "Perplexity",
         "https://docs.perplexity.ai/getting-started/models/models/sonar-deep-research",
         _chat("sonar-deep-research", {"prompt_tokens": 33, "completion_tokens": 7_000,
@@ -512,7 +512,7 @@ SAMPLES = (
               reported_cost=Decimal("0.2")),
         "sonar-deep-research", "stop", ("perplexity", "default"),
     ),
-    Sample(
+    ProviderBody(
         "Ollama", "https://github.com/ollama/ollama/blob/main/docs/api.md",
         {"model": "llama3.2", "message": {"role": "assistant", "content": "Rain."}, "done": True,
          "done_reason": "length",
@@ -520,7 +520,7 @@ SAMPLES = (
          "eval_count": 298},
         _told(26, 298, 324), "llama3.2", "length",
     ),
-    Sample(
+    ProviderBody(
         "LiteLLM: the prompt holds what the cache did",
         "https://docs.litellm.ai/docs/completion/prompt_caching",
         _chat("claude-sonnet-4-5", {"prompt_tokens": 2_000, "completion_tokens": 30,
@@ -532,7 +532,7 @@ SAMPLES = (
         _told(2_000, 30, 2_030, cached_input_tokens=500, cache_write_tokens=1_000),
         "claude-sonnet-4-5", "stop",
     ),
-    Sample(
+    ProviderBody(
         "LiteLLM: it does not", "https://docs.litellm.ai/docs/completion/prompt_caching",
         _chat("claude-sonnet-4-5", {"prompt_tokens": 2_000, "completion_tokens": 30,
                                     "total_tokens": 3_530,
@@ -542,14 +542,14 @@ SAMPLES = (
               reported_cost=Decimal("0.02")),
         "claude-sonnet-4-5", "stop",
     ),
-    Sample(
+    ProviderBody(
         "Cloudflare", "https://developers.cloudflare.com/workers-ai/models/llama-3.1-8b-instruct",
         {"result": {"response": "Rain.", "usage": {"prompt_tokens": 20, "completion_tokens": 8,
                                                    "total_tokens": 28}},
          "success": True, "errors": [], "messages": []},
         _told(20, 8, 28),
     ),
-    Sample(
+    ProviderBody(
         "LangChain", "https://reference.langchain.com/python/langchain_core/messages/",
         {"content": "Rain.", "usage_metadata": {
             "input_tokens": 350, "output_tokens": 240, "total_tokens": 590,
@@ -560,7 +560,7 @@ SAMPLES = (
               reasoning_tokens=200),
     ),
     *(
-        Sample(name, "the API's own envelope around what an integration gives", body,
+        ProviderBody(name, "the API's own envelope around what an integration gives", body,
                _told(20, 8, 28), "m-1", "stop")
         for name, body in (
             ("A completion in a result", {"result": _COMPLETION}),

@@ -43,7 +43,7 @@ _RUN_COUNTS = ("runs", *_ENDED, "unfinished")
 _FAILURE = ("run_id", "workflow_id", "node_id", "organization_id", "time", "outcome", "message")
 
 
-class Group(NamedTuple):
+class CountedGroup(NamedTuple):
     """The counts of a rollup's row."""
 
     counts: Mapping[str, int]
@@ -55,9 +55,9 @@ class Group(NamedTuple):
 class Rollups(NamedTuple):
     """The rollups' content, by the keys of their rows."""
 
-    hours: dict[Key, Group]
-    days: dict[Key, Group]
-    runs: dict[Key, Group]
+    hours: dict[Key, CountedGroup]
+    days: dict[Key, CountedGroup]
+    runs: dict[Key, CountedGroup]
     failures: dict[str, Key]
 
 
@@ -124,7 +124,8 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
         _add(groups["runs"][group], outcome, {"runs": 1}, run["duration_ms"])
     made = {
         name: {
-            key: Group(_told(counts), dict(durations)) for key, (counts, durations) in of.items()
+            key: CountedGroup(_told(counts), dict(durations))
+            for key, (counts, durations) in of.items()
         }
         for name, of in groups.items()
     }
@@ -300,9 +301,11 @@ def stored(url: str) -> Rollups:
     )
 
 
-def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> dict[Key, Group]:
+def _rows(
+    url: str, table: str, key: Sequence[str], counts: Sequence[str]
+) -> dict[Key, CountedGroup]:
     """Add the counts of pruned runs, in rows with a negative ordinal, to those of stored runs."""
-    found: dict[Key, Group] = {}
+    found: dict[Key, CountedGroup] = {}
     places, seen = defaultdict(list), set()
     for row in query(url, f"SELECT * FROM orchestra.{table}"):
         durations: Counter[tuple[bool, int]] = Counter()
@@ -316,10 +319,10 @@ def _rows(url: str, table: str, key: Sequence[str], counts: Sequence[str]) -> di
         assert (names, sign) not in seen, f"{table} has two rows of {names}"
         seen.add((names, sign))
         told = Counter({name: row[name] for name in counts if row[name] is not None})
-        other = found.get(names, Group({}, {}))
+        other = found.get(names, CountedGroup({}, {}))
         told.update(other.counts)
         durations.update(other.durations)
-        found[names] = Group(_told(told), dict(durations))
+        found[names] = CountedGroup(_told(told), dict(durations))
         places[names[:2], sign].append(sign * row["ordinal"])
     assert all(sorted(numbers) == list(range(1, len(numbers) + 1)) for numbers in places.values())
     return found

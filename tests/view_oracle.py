@@ -13,7 +13,7 @@ from etl.usage import CALLS, KINDS
 from tests.rollup_oracle import (
     NODE,
     USAGE,
-    Group,
+    CountedGroup,
     Rollups,
     charged,
     context_tier,
@@ -269,7 +269,7 @@ def workflow_hourly(facts: Facts, rollups: Rollups) -> dict[Any, Row]:
 def nodes(facts: Facts, rollups: Rollups, when: str) -> dict[Any, Row]:
     """Return the node view by workflow, hour or day, organisation, node, its type and model."""
     states = (*_ENDED, "unfinished")
-    groups: dict[Any, list[Group]] = defaultdict(list)
+    groups: dict[Any, list[CountedGroup]] = defaultdict(list)
     for key, group in (rollups.hours if when == "hour" else rollups.days).items():
         groups[key[: 2 + len(NODE)]].append(group)
     made = {}

@@ -263,9 +263,14 @@ def _search_named(connection: Connection, selection: Selection) -> list[str]:
     }
     unknown = sorted(set(selection.runs) - known.keys())
     if unknown and selection.workflow_id is None:
+        missing = (
+            f"run {unknown[0]} is"
+            if len(unknown) == 1
+            else f"{len(unknown):,} of the runs, among them {unknown[0]}, are"
+        )
         raise ConfigurationError(
-            f"{unknown[0]} is not in the database ({len(unknown)} such runs): "
-            "add --workflow, so that their ids can be blocked; nothing was removed"
+            f"{missing} not in the database: add --workflow, so that no load can bring them back; "
+            "nothing was removed"
         )
     return sorted({*unknown, *(id for id, erased in known.items() if not erased)})
 

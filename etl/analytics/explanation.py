@@ -16,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from etl.database import allow_long
 from etl.errors import SchemaMismatch
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 from etl.usage import STANDARD
 
 Figure = Literal["cost", "duration", "failures"]
@@ -305,7 +305,7 @@ def _cost_words(part: CostChange) -> str:
     node = _node(part.node_id)
     version = "" if part.version is None else f", version {plain(part.version, _NAME)}"
     change = _change(part.before, part.after)
-    model = plain(part.model or "without a name", _NAME)
+    model = first_plain(part.model, "without a name", length=_NAME)
     is_standard = part.service_tier in (None, STANDARD)
     tiers = [] if is_standard else [plain(part.service_tier or "", 20)]
     tiers += [f"above {part.context_tier:,} input tokens"] if part.context_tier else []
@@ -344,12 +344,13 @@ def _failure_words(part: FailureChange) -> str:
         return f"runs: {change}"
     if part.part == "pruned":
         return f"failures of pruned runs in {_node(part.node_id)}: {change}"
-    pattern = plain(part.pattern or "without a message", _PATTERN)
+    pattern = first_plain(part.pattern, "without a message", length=_PATTERN)
     return f"{part.part} in {_node(part.node_id)}: {pattern}: {change}"
 
 
 def _node(node: str | None) -> str:
-    return "steps without a node" if node is None else f"node {plain(node, _NAME)}"
+    name = plain(node or "", _NAME)
+    return f"node {name}" if name else "steps without a node"
 
 
 def _change(before: Decimal | int | None, after: Decimal | int | None) -> str:

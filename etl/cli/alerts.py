@@ -14,7 +14,7 @@ from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import counted, instant, listing, say, span, state
 from etl.errors import ConfigurationError, SchemaMismatch
 from etl.exit_status import ExitStatus
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -249,7 +249,7 @@ def _listed(connection: Connection) -> tuple[list[Listed], datetime | None]:
 
 
 def _shown(one: Listed, rules: Mapping[str, Rule]) -> Row:
-    below = [_named(one.workflow_name, one.workflow_id, one.subject)]
+    below = [_named(one.rule, one.workflow_name, one.workflow_id, one.subject)]
     if one.reason is not None:
         below.append(f"not known: {one.reason}")
     if one.muted_until is not None:
@@ -271,7 +271,7 @@ def _found(one: AlertFinding, rules: Mapping[str, Rule]) -> Row:
     from etl.alerts.message import compose
 
     alert = one.alert
-    below = [_named(one.workflow_name, alert.workflow_id, alert.subject)]
+    below = [_named(alert.rule, one.workflow_name, alert.workflow_id, alert.subject)]
     if alert.reason is not None:
         below.append(f"not known: {alert.reason}")
     for message, content in zip(one.messages, one.contents, strict=True):
@@ -287,15 +287,14 @@ def _found(one: AlertFinding, rules: Mapping[str, Rule]) -> Row:
     return cells, below
 
 
-def _named(name: str | None, workflow_id: str, subject: str) -> str:
+def _named(rule: str, name: str | None, workflow_id: str, subject: str) -> str:
     part = subject.removeprefix(workflow_id)
-    return f"{plain(name or workflow_id, 60)}{plain(part, 200)}"
+    return f"{plain(rule, 60)}: {first_plain(name, workflow_id, length=60)}{plain(part, 200)}"
 
 
 def _row(one: Listed | Alert, rule: Rule | None) -> list[str | Text]:
     return [
         state(one.state),
-        plain(one.rule, 60),
         "-" if rule is None else rule.metric,
         _number(rule, one.value),
         _number(rule, one.threshold),
@@ -317,7 +316,7 @@ def _number(rule: Rule | None, value: float | None) -> str:
 def _print(rows: list[Row]) -> None:
     listing(
         console(),
-        ("state", "rule", "metric", "value", "threshold", "since"),
+        ("state", "metric", "value", "threshold", "since"),
         rows,
         numbers=("value", "threshold"),
     )

@@ -261,7 +261,8 @@ def _run(arguments: Sequence[str]) -> int:
             # A group without a command: the text is its help.
             sys.stderr.write(f"{message}\n")
             return ExitStatus.USAGE
-        return fail(f"{message.rstrip('.')} (see `--help`)", ExitStatus.USAGE)
+        message = message.replace(": Value error, ", ": ").rstrip(".")
+        return fail(f"{message} (see `--help`)", ExitStatus.USAGE)
     except (typer.Abort, KeyboardInterrupt):
         return ExitStatus.INTERRUPTED
     except BrokenPipeError:

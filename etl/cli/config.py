@@ -14,7 +14,7 @@ import typer
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import counted, fields, say
 from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient
@@ -216,7 +216,8 @@ async def _try_api(settings: Settings) -> list[Finding]:
                 return [first]
             found = [
                 await _try(
-                    f"workflow {plain(workflow.name or workflow.id, 36)}", _reader(client, workflow)
+                    f"workflow {first_plain(workflow.name, workflow.id, length=36)}",
+                    _reader(client, workflow),
                 )
                 for workflow in settings.workflows
             ]
@@ -269,16 +270,18 @@ async def _list_workflows(client: OrchestraClient, settings: Settings) -> str:
 def _expect_list(response: ApiResponse) -> None:
     """Check that the response comes from the API: any web server may return status 200.
 
+    The array is read as tolerantly as by a load, so that one bad element is no problem here.
+
     Raises:
         ApiError: the body is not a JSON array.
     """
-    try:
-        msgspec.json.decode(response.body, type=list[msgspec.Raw] | None)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    from etl.transform import scanner
+
+    if scanner.split(response.body) is None:
         raise ApiError(
             "the response is not a JSON array: compare `api.base_url` with your server's"
             " documentation"
-        ) from None
+        )
 
 
 async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:

@@ -20,7 +20,7 @@ from etl.cli.context import (
 )
 from etl.cli.display import counted, fields, instant, listing, say
 from etl.errors import ConfigurationError
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from etl.reports.dead_letters import StoredDeadLetter
@@ -90,7 +90,7 @@ def list_letters(
                     f"{one.occurrences:,}",
                     one.resolution or "open",
                 ),
-                f"{plain(one.workflow_name or one.workflow_id, 40)}, {_whose(one)}:"
+                f"{first_plain(one.workflow_name, one.workflow_id, length=40)}, {_whose(one)}:"
                 f" {plain(one.detail, 300)}",
             )
             for one in found

@@ -131,8 +131,13 @@ def listing(
     for cells, below in entries:
         out.print(line(cells), soft_wrap=True)
         for one in below:
-            for begin, end in parts(one, out.width - 2):
-                out.print(styled(f"  {one[begin:end]}", "dim"), soft_wrap=True)
+            print_wrapped(out, styled(f"  {one}", "dim"), indent=2)
+
+
+def print_wrapped(out: Console, line: Text, *, indent: int) -> None:
+    """Print a line, wrapped between words; every further line is indented by `indent` spaces."""
+    for begin, end in parts(line.plain, out.width, out.width - indent):
+        out.print(styled(" " * indent if begin else "") + line[begin:end], soft_wrap=True)
 
 
 def fields(out: Console, rows: Iterable[tuple[str, str | Text]], *, indent: int = 0) -> None:

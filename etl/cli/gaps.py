@@ -8,7 +8,7 @@ import typer
 
 from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
 from etl.cli.display import counted, instant, listing, say
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 
 def register(app: typer.Typer) -> None:
@@ -59,7 +59,8 @@ def list_gaps(
                     instant(gap.before_time),
                     "no" if gap.acknowledged_at is None else instant(gap.acknowledged_at),
                 ),
-                f"{plain(gap.workflow_name or gap.workflow_id, 40)}: {plain(gap.detail, 300)}",
+                f"{first_plain(gap.workflow_name, gap.workflow_id, length=40)}:"
+                f" {plain(gap.detail, 300)}",
             )
             for gap in found
         ],

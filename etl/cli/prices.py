@@ -15,7 +15,7 @@ from etl.cli.display import amount as amount_of
 from etl.cli.display import counted, listing, say
 from etl.cli.price_explanations import explain
 from etl.errors import ConfigurationError
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 from etl.usage import CALLS, KINDS, STANDARD
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
             [
                 (
                     (
-                        plain(one.model or "(no name)", 50),
+                        first_plain(one.model, "(no name)", length=50),
                         f"{one.calls:,}",
                         f"{one.unpriced_calls:,}",
                     ),

@@ -14,7 +14,7 @@ from etl.cli.display import counted, fields, listing, say
 from etl.cli.ids import bare_id
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.exit_status import ExitStatus
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from etl.admin.redaction import RedactionReport
@@ -373,7 +373,9 @@ def _print(found: RedactionPreview) -> None:
 def _place(one: Removal | RemainingCopy) -> str:
     if one.step_id is None and one.node_id is None:
         return "the run's own row"
-    return f"node {plain(one.node_id or '-', 100)}, step {plain(one.step_id or '-', 100)}"
+    return (
+        f"node {first_plain(one.node_id, '-', length=100)}, step {plain(one.step_id or '-', 100)}"
+    )
 
 
 def _matched(use: RuleUse) -> str:

@@ -12,7 +12,7 @@ from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import amount, counted, duration, fields, instant, state, styled
 from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
-from etl.terminal import plain, safe_json
+from etl.terminal import first_plain, plain, safe_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,7 +136,7 @@ def _place(name: str, payload: ComparedPayload) -> str:
 
 
 def _step(node: ComparedNode) -> str:
-    name = plain(node.node_id, 60) if node.node_id else "without a node"
+    name = first_plain(node.node_id, "without a node", length=60)
     return name if node.occurrence == 1 else f"{name} ({node.occurrence})"
 
 

@@ -33,7 +33,7 @@ from etl.cli.display import (
 )
 from etl.errors import ConfigurationError
 from etl.records import State
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -162,7 +162,8 @@ def show(
 
 
 def _summary(run: RecentRun) -> str:
-    parts = [plain(run.workflow_name or run.workflow_id, 40), counted(run.steps, "step")]
+    name = first_plain(run.workflow_name, run.workflow_id, length=40)
+    parts = [name, counted(run.steps, "step")]
     if run.total_tokens is not None:
         parts.append(counted(run.total_tokens, "token"))
     if run.tracking in ("stale", "gone"):
@@ -307,8 +308,9 @@ def _bar(offset: float | None, took: float | None, length: float) -> str:
 
 
 def _step(step: StepDetail) -> Text:
-    text = styled(plain(step.node_id or step.id, 60)) + styled("  ") + state(step.state)
-    facts = [plain(word, 60) for word in (step.response_model or step.request_model,) if word]
+    text = styled(first_plain(step.node_id, step.id, length=60)) + styled("  ") + state(step.state)
+    model = first_plain(step.response_model, step.request_model, length=60)
+    facts = [model] if model else []
     if step.total_tokens is not None:
         facts.append(counted(step.total_tokens, "token"))
     if step.absent_since is not None:

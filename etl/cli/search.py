@@ -14,7 +14,7 @@ import typer
 
 from etl import terminal
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, instant, say, styled
+from etl.cli.display import counted, instant, print_wrapped, say, styled
 from etl.cli.ids import bare_id
 from etl.cli.times import Since, Until, window
 from etl.exit_status import ExitStatus
@@ -75,9 +75,7 @@ def search(
             callback=bare_id,
         ),
     ] = None,
-    node: Annotated[
-        str | None, typer.Option(metavar="NODE", help="Only steps of the node with this id.")
-    ] = None,
+    node: Annotated[str | None, typer.Option(metavar="ID", help="Only steps of this node.")] = None,
     since: Since = None,
     until: Until = None,
     within: Annotated[
@@ -163,15 +161,16 @@ def _after(hits: list[Hit]) -> datetime | None:
 
 def _print_hit(hit: Hit) -> None:
     out = console()
-    facts = [plain(hit.run_id), *([plain(hit.node_id, 60)] if hit.node_id else []), hit.place]
-    out.print(styled(f"{instant(hit.time)}  {'  '.join(facts)}"), soft_wrap=True)
+    node = plain(hit.node_id or "", 60)
+    facts = [instant(hit.time), plain(hit.run_id), *([node] if node else []), hit.place]
+    print_wrapped(out, styled("  ".join(facts)), indent=4)
     begin = hit.hit_start - 1
     end = begin + hit.hit_length
     before, found, after = (
         visible(part) for part in (hit.snippet[:begin], hit.snippet[begin:end], hit.snippet[end:])
     )
     line = styled("  " + before, "dim") + styled(found, "bold") + styled(after, "dim")
-    out.print(line, soft_wrap=True)
+    print_wrapped(out, line, indent=2)
 
 
 def _print_end(found: Found, *, default_window: bool) -> None:

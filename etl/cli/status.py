@@ -11,7 +11,7 @@ from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import STYLES, counted, fields, instant, span, state, styled
 from etl.cli.times import seconds
 from etl.exit_status import ExitStatus
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -85,7 +85,9 @@ def _print(found: Status) -> None:
         out.print()
         fields(out, [("rebuild", styled(found.rebuild.advice, STYLES["warning"]))])
     if found.unconfigured:
-        names = ", ".join(plain(one.name or one.id, 40) for one in found.unconfigured[:10])
+        names = ", ".join(
+            first_plain(one.name, one.id, length=40) for one in found.unconfigured[:10]
+        )
         more = "" if len(found.unconfigured) <= 10 else ", …"
         out.print()
         fields(
@@ -106,7 +108,8 @@ def _print_alerts(found: AlertsStatus) -> None:
         if not rule.firing:
             continue
         named = [
-            f"{plain(one.workflow_name or one.workflow_id, 40)} since {instant(one.since)}"
+            f"{first_plain(one.workflow_name, one.workflow_id, length=40)}"
+            f" since {instant(one.since)}"
             for one in rule.examples
         ]
         more = ", …" if rule.firing > len(named) else ""

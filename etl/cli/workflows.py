@@ -13,11 +13,15 @@ from etl import terminal
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import listing, say
 from etl.errors import NotFound, RequestRefused
-from etl.terminal import plain
+from etl.terminal import first_plain, plain
 
 if TYPE_CHECKING:
     from etl.records import Workflow
     from etl.settings import Settings
+
+
+_LONGEST_NAME = 200
+"""The most characters of a name in the printed lines."""
 
 
 class WorkflowEntry(msgspec.Struct, frozen=True):
@@ -58,7 +62,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
         [
             (
                 (plain(one.id), "yes" if one.configured else "all_workflows" if every else "no"),
-                plain(one.name or "without a name", 100)
+                first_plain(one.name, "without a name", length=100)
                 + ("" if one.visible else " (the API does not list it for this key)"),
             )
             for one in found
@@ -78,8 +82,9 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
         say(f"\n# To store their runs, too, add this to {plain(_file(settings))}:")
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
-            if one.name:
-                typer.echo(f"name = {_toml(plain(one.name, 200))}")
+            # Without this line, the name follows the API's.
+            if one.name and one.name.strip() and len(one.name) <= _LONGEST_NAME:
+                typer.echo(f"name = {_toml(one.name)}")
 
 
 async def _ask(settings: Settings) -> tuple[Workflow, ...]:

@@ -113,16 +113,23 @@ class Findings:
 class Fields:
     """The members of one step or run, read into columns. Values that do not fit go into `extra`.
 
-    If `suspect`, the values may contain what jsonb and text columns refuse. If `keep_raw`, the
-    exact bytes of a payload that jsonb cannot hold are kept.
+    `step_id` is named in dead letters; None for the members of a run. If `suspect`, the values may
+    contain what jsonb and text columns refuse. If `keep_raw`, the exact bytes of a payload that
+    jsonb cannot hold are kept.
     """
 
-    __slots__ = ("_extra", "_findings", "_id", "_keep_raw", "_members", "_suspect")
+    __slots__ = ("_extra", "_findings", "_keep_raw", "_members", "_step_id", "_suspect")
 
     def __init__(
-        self, id: str, members: Members, findings: Findings, *, suspect: bool, keep_raw: bool = True
+        self,
+        step_id: str | None,
+        members: Members,
+        findings: Findings,
+        *,
+        suspect: bool,
+        keep_raw: bool = True,
     ) -> None:
-        self._id = id
+        self._step_id = step_id
         self._members = members
         self._findings = findings
         self._suspect = suspect
@@ -233,7 +240,7 @@ class Fields:
             return value.decode()
         data, note = storable(value)
         if note is not None:
-            self._findings.reject("not_storable", f"{name}: {note}", value, self._id)
+            self._findings.reject("not_storable", f"{name}: {note}", value, self._step_id)
         return None if data is None else data.decode()
 
     def _implausible(self, name: str, raw: Raw, kind: DriftKind) -> None:

@@ -143,7 +143,7 @@ def decode_run(
         suspect = not strict or may_be_refused(listing)
     else:
         own, members, suspect = policy.run(own, members)
-    fields = Fields(run_id, members, findings, suspect=suspect, keep_raw=policy is None)
+    fields = Fields(None, members, findings, suspect=suspect, keep_raw=policy is None)
     status = fields.text("status")
     state = states.state_of(status)
     if state == "unknown" and status is not None:

@@ -173,7 +173,7 @@ def redact_names(
         named |= {} if is_call else {"inputs": dict.fromkeys(REQUEST_MODELS, model)}
     members = {name: _json(value) for name, value in named.items() if value is not None}
     left = policy.step(Raw(object_of(members)), members)
-    fields = Fields("", left.members, Findings("step"), suspect=left.suspect, keep_raw=False)
+    fields = Fields(None, left.members, Findings("step"), suspect=left.suspect, keep_raw=False)
     new = model
     for payload, names in ("inputs", REQUEST_MODELS), ("outputs", MODELS):
         values = _decoded(left.members.get(payload))

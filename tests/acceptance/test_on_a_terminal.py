@@ -102,6 +102,7 @@ def test_every_line_for_people_fits(world: World) -> None:
         (0, ("status",)),
         (0, ("runs", "list")),
         (0, ("runs", "show", run)),
+        (0, ("runs", "search", "e", "--since", "2000-01-01")),
         (0, ("dead-letters", "list")),
         (0, ("gaps", "list")),
         (0, ("prices", "list")),

@@ -41,7 +41,7 @@ CHANGE = """
 REPEATED = 9
 
 
-class Figure(NamedTuple):
+class ExportFigure(NamedTuple):
     """The cost of a task."""
 
     task: str
@@ -58,10 +58,10 @@ class Figure(NamedTuple):
 
 def measured(
     url: str, task: str, contender: str, command: Sequence[str], variables: dict[str, str]
-) -> Figure:
+) -> ExportFigure:
     """Run a command, and return its cost without the number of rows."""
     cost = run(command, variables, url)
-    figure = Figure(
+    figure = ExportFigure(
         task,
         contender,
         0,
@@ -91,7 +91,7 @@ def copied(url: str, lake: Path) -> int:
     return total
 
 
-def ours(url: str, folder: Path) -> list[Figure]:
+def ours(url: str, folder: Path) -> list[ExportFigure]:
     """Export everything, then nothing, then one changed day."""
     settings = folder / "etl.toml"
     settings.write_text(f'[logs]\nlevel = "error"\n[export]\nlocation = "{folder}/lake"\n')
@@ -116,7 +116,7 @@ def ours(url: str, folder: Path) -> list[Figure]:
     return found
 
 
-def in_service(url: str, folder: Path) -> Figure:
+def in_service(url: str, folder: Path) -> ExportFigure:
     """Export one changed day as `serve` does it: the median of several exports in one process."""
     database = Database(url)
     lake = Destination(f"{folder}/lake")
@@ -129,13 +129,15 @@ def in_service(url: str, folder: Path) -> Figure:
         server = server_cpu(url) - server
         rows = done.rows["runs"] + done.rows["steps"]
         found.append(
-            Figure("changed day, serve", "orchestra-etl", rows, seconds, own + server, server, 0)
+            ExportFigure(
+                "changed day, serve", "orchestra-etl", rows, seconds, own + server, server, 0
+            )
         )
     database.close()
     return sorted(found[1:], key=lambda one: one.cpu_seconds)[REPEATED // 2]
 
 
-def dlts(url: str, folder: Path) -> list[Figure]:
+def dlts(url: str, folder: Path) -> list[ExportFigure]:
     """Copy everything with dlt, to Iceberg tables and to Parquet files."""
     found = []
     for table_format, name in (("iceberg", "dlt, Iceberg"), ("none", "dlt, Parquet")):
@@ -148,7 +150,7 @@ def dlts(url: str, folder: Path) -> list[Figure]:
     return found
 
 
-def show(figures: Sequence[Figure]) -> None:
+def show(figures: Sequence[ExportFigure]) -> None:
     """Print the result as a table."""
     print(f"{'task':19}{'contender':15}{'rows':>11}{'s':>8}{'CPU s':>8}{'server':>8}{'%':>7}"
           f"{'MB':>7}{'rows/CPU s':>12}")  # fmt: skip

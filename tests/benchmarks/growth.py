@@ -40,7 +40,7 @@ SAMPLE = 0.5
 """Seconds between two samples of a process and its tables."""
 
 
-class Sample(NamedTuple):
+class LoadSample(NamedTuple):
     """The progress of a load."""
 
     seconds: float
@@ -54,7 +54,7 @@ class Sync(NamedTuple):
 
     seconds: float
     peak_mb: float
-    samples: list[Sample]
+    samples: list[LoadSample]
 
 
 class Growth(NamedTuple):
@@ -88,7 +88,7 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
         env={**os.environ, **variables},
         stdout=subprocess.DEVNULL,
     )
-    samples = [Sample(0.0, 0, 0.0)]
+    samples = [LoadSample(0.0, 0, 0.0)]
     peak_mb = 0.0
     while True:
         try:
@@ -101,7 +101,7 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
             }
             peak_mb = found.get("VmHWM", peak_mb)
             samples.append(
-                Sample(
+                LoadSample(
                     time.perf_counter() - begun,
                     _steps_written(url) - before,
                     found.get("VmRSS", peak_mb),
@@ -113,7 +113,7 @@ def sync(api: Api, url: str, folder: Path) -> Sync:
         raise SystemExit(f"sync ended with {status}")
     seconds = time.perf_counter() - begun
     # PostgreSQL has counted all steps only now, after the sessions have closed.
-    samples.append(Sample(seconds, _steps_written(url) - before, samples[-1].rss_mb))
+    samples.append(LoadSample(seconds, _steps_written(url) - before, samples[-1].rss_mb))
     return Sync(seconds, peak_mb, samples)
 
 

@@ -79,7 +79,7 @@ ANALYSTS_INDEXES = (
 Batch = list[Reading]
 
 
-class Took(NamedTuple):
+class LoadCost(NamedTuple):
     """The cost of a load."""
 
     seconds: float
@@ -148,7 +148,7 @@ def claimed(database: Database, url: str, readings: Sequence[Reading]) -> list[B
     return batches
 
 
-def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took:
+def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> LoadCost:
     """Return the cost of the loader for these readings on that many connections."""
     database = Database(url, pool_size=connections + 1)
     try:
@@ -162,7 +162,7 @@ def load(url: str, readings: Sequence[Reading], *, connections: int = 1) -> Took
         seconds = time.perf_counter() - begun
         if sum(report.runs for report in reports) != len(readings):
             raise SystemExit("not every run was loaded")
-        return Took(seconds, wal_bytes(url) - logged)
+        return LoadCost(seconds, wal_bytes(url) - logged)
     finally:
         database.close()
 
@@ -200,7 +200,7 @@ def write_ready_made(url: str, file: Path) -> None:
     file.write_bytes(pickle.dumps(ready_made(url)))
 
 
-def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> Took:
+def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1) -> LoadCost:
     """Return the cost of COPY for ready-made bytes, one transaction per batch."""
     opened = [psycopg.connect(url) for _ in range(connections)]
 
@@ -218,7 +218,7 @@ def copy(url: str, batches: Sequence[dict[str, bytes]], *, connections: int = 1)
     seconds = time.perf_counter() - begun
     for connection in opened:
         connection.close()
-    return Took(seconds, wal_bytes(url) - logged)
+    return LoadCost(seconds, wal_bytes(url) - logged)
 
 
 def empty(url: str) -> None:
@@ -254,7 +254,7 @@ def bench(url: str, corpus: Corpus, repetitions: int) -> dict[str, float]:
     steps = sum(len(one.steps.steps) for one in readings if one.steps is not None)
     found: dict[str, list[float]] = {}
 
-    def measure(name: str, work: Callable[[], Took]) -> None:
+    def measure(name: str, work: Callable[[], LoadCost]) -> None:
         took = work()
         found.setdefault(name, []).append(steps / took.seconds)
         if name == "load, unchanged":

@@ -80,7 +80,7 @@ def consumed_first() -> None:
     Loader.load = in_two  # type: ignore[method-assign]
 
 
-class StopsAtFirstKnownPage(RunListWalker):
+class StopsAtFirstMember(RunListWalker):
     """The naive walk: pages without overlap, until one shows a stored run."""
 
     _next = 0
@@ -99,7 +99,7 @@ class StopsAtFirstKnownPage(RunListWalker):
 
 def naive_walk() -> None:
     """Stop the walk at the first page with a known run; each run in the ledger counts as known."""
-    sweep.RunListWalker = StopsAtFirstKnownPage  # type: ignore[attr-defined]
+    sweep.RunListWalker = StopsAtFirstMember  # type: ignore[attr-defined]
     sweeps._MEMBERS = _replaced(sweeps._MEMBERS, "AND l.listed_sweep <= s.watermark", "")
 
 

@@ -24,7 +24,7 @@ from etl.export.destination import Destination
 from etl.export.verify import verify
 from etl.ledger import state_map
 from tests import lake_reader
-from tests.exported_world import World
+from tests.exported_world import ExportedWorld
 from tests.faults.suite import Fault
 from tests.support import query
 
@@ -36,15 +36,15 @@ CANARY = "canary-7d1f"
 
 
 @pytest.fixture
-def world(tmp_path: Path, database_url: str) -> Iterator[World]:
+def world(tmp_path: Path, database_url: str) -> Iterator[ExportedWorld]:
     """Provide eight runs, one a day, in PostgreSQL and in the lake."""
-    made = World(tmp_path, database_url, runs=8)
+    made = ExportedWorld(tmp_path, database_url, runs=8)
     assert made.export().complete
     yield made
     made.database.close()
 
 
-def _differences(world: World) -> list[str]:
+def _differences(world: ExportedWorld) -> list[str]:
     """Return how the lake differs from PostgreSQL after an export, value by value."""
     world.export()
     destination = Destination(str(world.location), payloads=True)
@@ -55,7 +55,7 @@ def _differences(world: World) -> list[str]:
 @pytest.mark.fault(
     37, "transactions that commit after an export", "C", guard="queue of days by transaction"
 )
-def test_transactions_that_commit_late(fault: Fault, world: World) -> None:
+def test_transactions_that_commit_late(fault: Fault, world: ExportedWorld) -> None:
     """Changes that commit in any order around exports all reach the lake."""
     newest = text("""
         SELECT DISTINCT orchestra_etl.run_day(start_time, first_seen_at) AS day
@@ -83,7 +83,7 @@ def test_transactions_that_commit_late(fault: Fault, world: World) -> None:
     38, "database restored from a dump, the lake is newer", "C", guard="origin of the last export"
 )
 def test_a_restored_dump(
-    fault: Fault, world: World, postgres_server: EmbeddedPostgres, tmp_path: Path
+    fault: Fault, world: ExportedWorld, postgres_server: EmbeddedPostgres, tmp_path: Path
 ) -> None:
     """After a restore, the lake loses what the database no longer has, though its files are new."""
     dump = tmp_path / "dump"
@@ -146,7 +146,7 @@ def test_a_restored_dump(
 @pytest.mark.fault(
     39, "erasure, also of runs that only the lake has", "S", guard="former files are deleted"
 )
-def test_a_canary_in_every_file(fault: Fault, world: World) -> None:
+def test_a_canary_in_every_file(fault: Fault, world: ExportedWorld) -> None:
     """After an erasure, no byte of the lake's files holds the erased content."""
     destination = Destination(str(world.location), payloads=True)
 
@@ -183,7 +183,7 @@ def test_a_canary_in_every_file(fault: Fault, world: World) -> None:
     40, "retention, moved runs and a changed state map between exports", "C",
     guard="rows that the lake keeps",
 )  # fmt: skip
-def test_retention_and_moves_between_exports(fault: Fault, world: World) -> None:
+def test_retention_and_moves_between_exports(fault: Fault, world: ExportedWorld) -> None:
     """After any removal or move of runs, the lake has each run once, pruned ones too."""
 
     def changed(days: float) -> list[str]:

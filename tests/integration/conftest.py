@@ -16,7 +16,7 @@ from etl.simulator.server import Simulator
 from tests.command_line import Command, Printed, command_line
 
 if TYPE_CHECKING:
-    from tests.exported_world import Copies, World
+    from tests.exported_world import Copies, ExportedWorld
 
 Simulated = tuple[History, Simulator]
 
@@ -82,7 +82,7 @@ def copies(
 
 
 @pytest.fixture
-def world(copies: Copies) -> Iterator[World]:
+def world(copies: Copies) -> Iterator[ExportedWorld]:
     """Provide the module's runs, one a day, in PostgreSQL and in the lake."""
     with copies() as own:
         yield own

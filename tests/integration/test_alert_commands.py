@@ -141,12 +141,17 @@ def test_a_message_about_cost_says_why(
 
 
 def test_a_share_is_shown_in_percent(loading: Command, tmp_path: Path) -> None:
-    """`alerts list` shows a share and its limit as messages do, and JSON as the settings do."""
+    """`alerts list` shows a share and its limit as messages do, and JSON as the settings do.
+
+    Its lines fit in 80 columns.
+    """
     config = tmp_path / "etl.toml"
     toml = config.read_text().replace('"failures"\nabove = 0\n', '"failure_rate"\nabove = 0.055\n')
-    config.write_text(toml)
+    config.write_text(toml.replace('"runs fail"', '"more runs fail than usual"'))
     assert loading("sync").status == 0
-    [row] = [line for line in loading("alerts", "list").out.splitlines() if "failure_rate" in line]
+    lines = loading("alerts", "list").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    [row] = [line for line in lines if "failure_rate" in line]
     [found] = [
         one
         for one in loading("alerts", "list", "--json").json["alerts"]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from etl.admin.erase import Selection, erase
 from tests import lake_reader as lake
-from tests.exported_world import TABLES, World
+from tests.exported_world import TABLES, ExportedWorld
 from tests.support import query
 
 RUNS = 6
 
 
-def test_pruned_runs_stay_in_the_lake(world: World) -> None:
+def test_pruned_runs_stay_in_the_lake(world: ExportedWorld) -> None:
     """A pruned run stays in every table with every value, marked, however often it is exported."""
     before = world.rows()
     assert len(before["runs"]) == 6
@@ -29,7 +29,7 @@ def test_pruned_runs_stay_in_the_lake(world: World) -> None:
     assert row["n"] == 3
 
 
-def test_pruned_payloads_stay_in_the_lake(world: World) -> None:
+def test_pruned_payloads_stay_in_the_lake(world: ExportedWorld) -> None:
     """Payloads that were pruned stay in the lake when other values of their run change."""
     before = world.rows()
     world.prune(payloads=3.1)
@@ -47,7 +47,7 @@ def test_pruned_payloads_stay_in_the_lake(world: World) -> None:
 
 
 def test_payloads_that_were_pruned_before_the_first_export_are_null(
-    tmp_path: Path, world: World
+    tmp_path: Path, world: ExportedWorld
 ) -> None:
     """A lake that begins after the payloads were pruned has their rows, without values."""
     world.prune(payloads=3.1)
@@ -60,7 +60,7 @@ def test_payloads_that_were_pruned_before_the_first_export_are_null(
     assert lake.rows(world.location, "step_payloads") == found
 
 
-def test_erased_runs_leave_the_lake(world: World) -> None:
+def test_erased_runs_leave_the_lake(world: ExportedWorld) -> None:
     """A run that is erased leaves the lake; so does one that was pruned first."""
     world.prune(runs=3.1)
     world.export()
@@ -73,7 +73,7 @@ def test_erased_runs_leave_the_lake(world: World) -> None:
         assert not {young, old} & {row["run_id"] for row in found[name]}
 
 
-def test_a_payload_that_a_rule_may_reach_is_not_kept(world: World) -> None:
+def test_a_payload_that_a_rule_may_reach_is_not_kept(world: ExportedWorld) -> None:
     """If a run was redacted after its payloads were pruned, the lake drops them as well."""
     world.prune(payloads=3.1)
     world.export()
@@ -90,7 +90,7 @@ def test_a_payload_that_a_rule_may_reach_is_not_kept(world: World) -> None:
     assert len(kept) == 5
 
 
-def test_a_run_deleted_by_hand_leaves_the_lake(world: World) -> None:
+def test_a_run_deleted_by_hand_leaves_the_lake(world: ExportedWorld) -> None:
     """The lake keeps only what retention removed: a run without a tombstone is gone."""
     world.prune(runs=3.1)
     query(world.url, "DELETE FROM orchestra.runs WHERE id = %s", world.run_ids[0])

@@ -511,6 +511,9 @@ def test_the_command(
     ):
         refused = command("erase", *arguments, "--yes")
         assert (refused.status, refused.out, len(refused.err.splitlines())) == (2, "", 1)
+    for ids, words in ((("a",), "run a is"), (("b", "a"), "2 of the runs, among them a, are")):
+        options = [word for id in ids for word in ("--run", id)]
+        assert f"{words} not in the database: add" in command("erase", *options).err
     done = command(
         "erase",
         "--run",

@@ -13,7 +13,7 @@ from etl.export.destination import Destination
 from etl.schema import upgrade
 from tests import lake_reader
 from tests.command_line import Command, command_line
-from tests.exported_world import TABLES, World
+from tests.exported_world import TABLES, ExportedWorld
 from tests.support import configuration, environment, query
 
 RUNS = 6
@@ -23,20 +23,20 @@ CALL = '{"messages": [{"role": "user", "content": "canary-7d1f"}]}'
 
 
 @pytest.fixture
-def world(world: World) -> World:
+def world(world: ExportedWorld) -> ExportedWorld:
     """Provide six runs in PostgreSQL and in the lake; a user started the newest and the oldest."""
     assert lake_reader.files_with(world.location, CANARY), "the search finds no canary"
     assert lake_reader.files_with(world.location, USER)
     return world
 
 
-def prepare(world: World) -> None:
+def prepare(world: ExportedWorld) -> None:
     """Let a user have started the newest and the oldest run."""
     for run_id in (world.run_ids[0], world.run_ids[-1]):
         _mark(world, run_id)
 
 
-def _mark(world: World, run_id: str) -> None:
+def _mark(world: ExportedWorld, run_id: str) -> None:
     """Write the user, and a canary, into every place of a run that can hold content."""
     for statement in (
         "UPDATE orchestra.runs SET user_id = %(user)s, error = to_jsonb(%(canary)s::text)"
@@ -56,7 +56,7 @@ def _mark(world: World, run_id: str) -> None:
 
 @pytest.fixture
 def command(
-    world: World,
+    world: ExportedWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -69,12 +69,12 @@ def command(
     return command_line(tmp_path, monkeypatch, capsys, toml, **variables)
 
 
-def _erase(world: World) -> erasure.LakeErasure:
+def _erase(world: ExportedWorld) -> erasure.LakeErasure:
     return erasure.erase(world.database, Destination(str(world.location), payloads=True))
 
 
 def test_no_file_of_the_lake_keeps_an_erased_run(
-    world: World, command: Command, tmp_path: Path
+    world: ExportedWorld, command: Command, tmp_path: Path
 ) -> None:
     """A user's runs leave every file of the lake, one of them pruned before; a receipt says so."""
     world.prune(runs=4.1)
@@ -104,7 +104,7 @@ def test_no_file_of_the_lake_keeps_an_erased_run(
     assert made["out_of_reach"]
 
 
-def test_an_erasure_that_was_interrupted_is_completed_by_an_export(world: World) -> None:
+def test_an_erasure_that_was_interrupted_is_completed_by_an_export(world: ExportedWorld) -> None:
     """If a process dies between the database and the lake, the next export removes the runs."""
     world.prune(runs=4.1)
     world.export()
@@ -120,7 +120,7 @@ def test_an_erasure_that_was_interrupted_is_completed_by_an_export(world: World)
     assert world.export().days == 0
 
 
-def test_an_erasure_can_be_repeated(world: World, command: Command) -> None:
+def test_an_erasure_can_be_repeated(world: ExportedWorld, command: Command) -> None:
     """A second erasure finds nothing more to remove, and changes nothing."""
     assert command("erase", "--user", USER, "--yes").status == 0
     before = world.rows()
@@ -130,7 +130,7 @@ def test_an_erasure_can_be_repeated(world: World, command: Command) -> None:
 
 
 def test_a_lake_that_cannot_be_reached_is_reported(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    world: ExportedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """If the lake is not configured here, the runs leave the database, and the rest is said."""
@@ -148,7 +148,7 @@ def test_a_lake_that_cannot_be_reached_is_reported(
     assert lake_reader.files_with(world.location, CANARY) == []
 
 
-def test_another_export_is_awaited(world: World) -> None:
+def test_another_export_is_awaited(world: ExportedWorld) -> None:
     """While another process exports, an erasure waits, and then says that it did not end."""
     query(
         world.url,
@@ -184,7 +184,7 @@ REDACTED = ("runs", "steps", "run_payloads", "step_payloads")
 
 @pytest.fixture
 def redacting(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    world: ExportedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest,
 ) -> Command:  # fmt: skip
     """Provide the command line, with the lake and new redaction rules in its configuration."""
@@ -199,7 +199,9 @@ def redacting(
 
 
 @pytest.mark.slow
-def test_a_redaction_reaches_every_file_of_the_lake(world: World, redacting: Command) -> None:
+def test_a_redaction_reaches_every_file_of_the_lake(
+    world: ExportedWorld, redacting: Command
+) -> None:
     """New rules reach what only the lake has as they reach PostgreSQL: pruned runs and payloads."""
     old = world.run_ids[-1]
     world.prune(runs=4.1, payloads=2.1)
@@ -226,7 +228,7 @@ STORED = ("runs", "run_payloads", "steps", "inputs", "outputs")
 @pytest.mark.slow
 @pytest.mark.parametrize("redacting", [FINER_RULES], indirect=True)
 def test_the_lake_and_postgresql_are_redacted_alike(
-    world: World, redacting: Command, tmp_path: Path
+    world: ExportedWorld, redacting: Command, tmp_path: Path
 ) -> None:
     """A pruned run that is redacted in the lake has the values of one redacted in PostgreSQL."""
     for name in STORED:
@@ -279,7 +281,7 @@ def test_the_lake_and_postgresql_are_redacted_alike(
     ],
 )
 def test_a_receipt_that_cannot_be_written_removes_nothing(
-    world: World, command: Command, tmp_path: Path, arguments: tuple[str, ...], problem: str
+    world: ExportedWorld, command: Command, tmp_path: Path, arguments: tuple[str, ...], problem: str
 ) -> None:
     """Without a place for the receipt, the command fails before it removes anything."""
     *flags, name = arguments

@@ -13,29 +13,29 @@ from etl.export.destination import Destination
 from etl.export.verify import VerifyReport, verify
 from tests import lake_reader as lake
 from tests.command_line import command_line
-from tests.exported_world import World
+from tests.exported_world import ExportedWorld
 from tests.support import configuration, environment, query, slow
 
 RUNS = 4
 
 
-def _verify(world: World, *, deep: bool = False) -> VerifyReport:
+def _verify(world: ExportedWorld, *, deep: bool = False) -> VerifyReport:
     destination = Destination(str(world.location), payloads=True)
     return world.database.in_one_snapshot(lambda c: verify(c, destination, deep=deep))
 
 
-def _days(world: World, runs: str = "true") -> int:
+def _days(world: ExportedWorld, runs: str = "true") -> int:
     """Return the number of days with such runs."""
     day = "orchestra_etl.run_day(start_time, first_seen_at)"
     sql = f"SELECT count(DISTINCT {day}) AS n FROM orchestra.runs WHERE {runs}"
     return int(query(world.url, sql)[0]["n"])
 
 
-def _files(world: World, table: str) -> list[Path]:
+def _files(world: ExportedWorld, table: str) -> list[Path]:
     return sorted((world.location / "orchestra" / table / "data").rglob("*.parquet"))
 
 
-def _unseen(world: World, statement: str) -> None:
+def _unseen(world: ExportedWorld, statement: str) -> None:
     """Run a statement with the triggers off: nothing is queued."""
     with psycopg.connect(world.url) as writer:
         writer.execute("SET session_replication_role = replica")
@@ -43,7 +43,7 @@ def _unseen(world: World, statement: str) -> None:
 
 
 @pytest.mark.parametrize("deep", [*slow(False), True])
-def test_a_lake_that_matches_is_found_to_match(world: World, deep: bool) -> None:
+def test_a_lake_that_matches_is_found_to_match(world: ExportedWorld, deep: bool) -> None:
     """After an export, everything agrees; also after retention, and the next export."""
     days = _days(world)
     found = _verify(world, deep=deep)
@@ -57,7 +57,7 @@ def test_a_lake_that_matches_is_found_to_match(world: World, deep: bool) -> None
     assert found.rows["runs"] == 4
 
 
-def test_days_that_wait_for_an_export_are_not_compared(world: World) -> None:
+def test_days_that_wait_for_an_export_are_not_compared(world: ExportedWorld) -> None:
     """A change that is queued is no difference, but it is counted."""
     query(
         world.url,
@@ -76,7 +76,7 @@ def test_days_that_wait_for_an_export_are_not_compared(world: World) -> None:
         "UPDATE orchestra.run_payloads SET note = 'x'",
     ],
 )
-def test_a_change_that_was_not_queued_is_found(world: World, statement: str) -> None:
+def test_a_change_that_was_not_queued_is_found(world: ExportedWorld, statement: str) -> None:
     """Rows that were changed behind the triggers are found, by the digest of their day."""
     _unseen(world, statement)
     found = _verify(world)
@@ -84,14 +84,14 @@ def test_a_change_that_was_not_queued_is_found(world: World, statement: str) -> 
     assert "differ from those exported" in found.differences[0].what
 
 
-def test_a_day_without_a_record_is_found(world: World) -> None:
+def test_a_day_without_a_record_is_found(world: ExportedWorld) -> None:
     """A day that is neither exported nor queued is found."""
     first = "(SELECT min(day) FROM orchestra_etl.export_days)"
     query(world.url, f"DELETE FROM orchestra_etl.export_days WHERE day = {first}")
     assert ["not exported" in one.what for one in _verify(world).differences] == [True]
 
 
-def test_a_missing_or_damaged_file_is_found(world: World) -> None:
+def test_a_missing_or_damaged_file_is_found(world: ExportedWorld) -> None:
     """A file that was deleted or damaged behind the program's back is named."""
     first, second = _files(world, "steps")[:2]
     first.unlink()
@@ -106,7 +106,7 @@ def test_a_missing_or_damaged_file_is_found(world: World) -> None:
 
 
 @pytest.mark.parametrize("part", ["data", "footer"])
-def test_bytes_that_cannot_be_decoded_are_found(world: World, part: str) -> None:
+def test_bytes_that_cannot_be_decoded_are_found(world: ExportedWorld, part: str) -> None:
     """A file with damaged data or a damaged footer is named, and the other days are compared."""
     path = _files(world, "steps")[0]
     content = bytearray(path.read_bytes())
@@ -119,7 +119,7 @@ def test_bytes_that_cannot_be_decoded_are_found(world: World, part: str) -> None
     assert found.days == _days(world)
 
 
-def test_a_file_with_other_rows_is_found_by_counting(world: World) -> None:
+def test_a_file_with_other_rows_is_found_by_counting(world: ExportedWorld) -> None:
     """A file that was replaced by one with fewer rows is found without comparing values."""
     path = _files(world, "steps")[0]
     whole = parquet.ParquetFile(path).read()
@@ -131,7 +131,7 @@ def test_a_file_with_other_rows_is_found_by_counting(world: World) -> None:
     )
 
 
-def test_a_changed_value_is_found_by_a_deep_comparison(world: World) -> None:
+def test_a_changed_value_is_found_by_a_deep_comparison(world: ExportedWorld) -> None:
     """One value that differs in a file is found by `--deep`, and only by it."""
     path = _files(world, "runs")[0]
     whole = parquet.ParquetFile(path).read()
@@ -145,7 +145,7 @@ def test_a_changed_value_is_found_by_a_deep_comparison(world: World) -> None:
     assert (one.table, "have other values than PostgreSQL" in one.what) == ("runs", True)
 
 
-def test_another_lake_is_not_compared(world: World, tmp_path: Path) -> None:
+def test_another_lake_is_not_compared(world: ExportedWorld, tmp_path: Path) -> None:
     """If the configuration names another lake than the last export, that is said."""
     destination = Destination(str(tmp_path / "other"), payloads=True)
     found = world.database.in_one_snapshot(lambda c: verify(c, destination))
@@ -154,7 +154,7 @@ def test_another_lake_is_not_compared(world: World, tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_differs(
-    world: World,
+    world: ExportedWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

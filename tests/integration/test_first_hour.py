@@ -100,6 +100,24 @@ def test_config_check_accepts_a_base_url_only_if_the_api_confirms_it(
     assert (right.status, _problems(right)) == (0, [])
 
 
+def test_config_check_reads_a_list_as_tolerantly_as_a_load(
+    make: Command, database_url: str, tmp_path: Path
+) -> None:
+    """A lone surrogate or NaN in a list, which costs a load nothing, is no problem of the API."""
+    served = tmp_path / "served"
+    (served / "w").mkdir(parents=True)
+    (served / "workflows.json").write_text(r'[{"workflow_id": "w", "name": "a \ud800"}]')
+    (served / "w" / "runs.json").write_bytes(
+        rb'[{"id": "1", "x": "\ud800"}, {"id": "2", "x": NaN}, {"id": "3", "x": "' + b'\xff"}]'
+    )
+    with Simulator(Folder(served)).in_thread() as server:
+        checked = make(
+            "config", "check", "--json", toml=configuration("w"),
+            **environment(database_url, server.base_url),
+        )  # fmt: skip
+    assert (checked.status, _problems(checked)) == (0, [])
+
+
 def test_no_connection_names_host_port_and_setting(make: Command, database_url: str) -> None:
     """A refused connection is reported with host, port, reason and the setting to check."""
     port = free_port()
@@ -124,10 +142,18 @@ def test_no_connection_names_host_port_and_setting(make: Command, database_url: 
 def test_the_lines_that_workflows_prints_can_be_pasted(
     make: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database_url: str, encoding: str
 ) -> None:
-    """In any terminal encoding, the printed lines are valid TOML without the refused ids."""
+    """In any terminal encoding, the printed lines are valid TOML without the refused ids.
+
+    The names are exact. A name that is blank or very long is left out, so the API's is used.
+    """
     served = [
         {"workflow_id": id, "name": f"Wörk “{id}” 日本"}
         for id in ("w-1", "w-ü日本", "w-\u202ehidden", '"quoted"')
+    ]
+    family = "\U0001f469\u200d\U0001f469\u200d\U0001f467 \x1b[31m\n\u202e\\u202e"
+    served += [
+        {"workflow_id": f"w-{number}", "name": name}
+        for number, name in enumerate((family, " \t", "long" * 51), 2)
     ]
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "workflows.json").write_text(json.dumps(served))
@@ -140,7 +166,10 @@ def test_the_lines_that_workflows_prints_can_be_pasted(
         assert make("workflows", toml="", **variables).status == 0
         printed = written.getvalue().decode(encoding)
     settings = load(tmp_path, printed[printed.index("[[workflows]]") :], variables)
-    assert [one.id for one in settings.workflows] == ["w-1", "w-ü日本"]
+    assert {one.id: one.name for one in settings.workflows} == {
+        "w-1": "Wörk “w-1” 日本", "w-ü日本": "Wörk “w-ü日本” 日本", "w-2": family, "w-3": None,
+        "w-4": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from etl.export import exported_runs
 from etl.export.destination import Destination
 from tests import lake_reader
 from tests.command_line import Command, Printed, command_line
-from tests.exported_world import World
+from tests.exported_world import ExportedWorld
 from tests.support import configuration, environment, query
 
 RUNS = 8
@@ -19,7 +19,7 @@ RUNS = 8
 
 @pytest.fixture
 def command(
-    world: World,
+    world: ExportedWorld,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -36,11 +36,11 @@ def _prune(command: Command, *more: str) -> Printed:
     return command("prune", "--exported", "--runs-older-than", "3d", "--yes", "--json", *more)
 
 
-def _stored(world: World) -> set[str]:
+def _stored(world: ExportedWorld) -> set[str]:
     return {row["id"] for row in query(world.url, "SELECT id FROM orchestra.runs")}
 
 
-def test_what_is_exported_is_pruned_and_stays_in_the_lake(world: World) -> None:
+def test_what_is_exported_is_pruned_and_stays_in_the_lake(world: ExportedWorld) -> None:
     """Exported runs leave PostgreSQL, several batches of one day too, and stay in the lake."""
     before = world.rows()
     query(world.url, "UPDATE orchestra.runs SET start_time = '2026-01-01Z', end_time = NULL")
@@ -64,7 +64,7 @@ def test_what_is_exported_is_pruned_and_stays_in_the_lake(world: World) -> None:
     assert world.archived() == set(world.run_ids)
 
 
-def test_a_day_that_waits_for_an_export_is_kept(world: World, command: Command) -> None:
+def test_a_day_that_waits_for_an_export_is_kept(world: ExportedWorld, command: Command) -> None:
     """A run that changed since the export is kept, and so is everything younger than its day."""
     oldest = world.run_ids[-1]
     query(world.url, "UPDATE orchestra.runs SET status = 'changed' WHERE id = %s", oldest)
@@ -77,7 +77,7 @@ def test_a_day_that_waits_for_an_export_is_kept(world: World, command: Command) 
     assert [row["status"] for row in found] == ["changed"]
 
 
-def test_without_the_option_such_a_run_is_lost(world: World, command: Command) -> None:
+def test_without_the_option_such_a_run_is_lost(world: ExportedWorld, command: Command) -> None:
     """The control: without `--exported`, the change that was not exported is lost."""
     oldest = world.run_ids[-1]
     query(world.url, "UPDATE orchestra.runs SET status = 'changed' WHERE id = %s", oldest)
@@ -87,7 +87,7 @@ def test_without_the_option_such_a_run_is_lost(world: World, command: Command) -
     assert "changed" not in {row["status"] for row in found}
 
 
-def test_a_lake_that_differs_prunes_nothing(world: World, command: Command) -> None:
+def test_a_lake_that_differs_prunes_nothing(world: ExportedWorld, command: Command) -> None:
     """If the lake lacks a file, nothing is removed from PostgreSQL."""
     sorted((world.location / "orchestra" / "steps" / "data").rglob("*.parquet"))[0].unlink()
     printed = _prune(command)
@@ -97,7 +97,7 @@ def test_a_lake_that_differs_prunes_nothing(world: World, command: Command) -> N
 
 
 def test_payloads_that_are_not_exported_are_not_pruned(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    world: ExportedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """A lake without payloads does not let payloads, or runs that have them, be removed."""
@@ -113,7 +113,7 @@ def test_payloads_that_are_not_exported_are_not_pruned(
     assert _prune(command).json["runs"] > 0
 
 
-def test_a_run_with_bytes_outside_the_lake_is_kept(world: World, command: Command) -> None:
+def test_a_run_with_bytes_outside_the_lake_is_kept(world: ExportedWorld, command: Command) -> None:
     """A run with an open dead letter is kept: the lake does not have the letter's bytes."""
     query(
         world.url,

@@ -237,6 +237,8 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
     nobody = command("runs", "list", "-w", "nobody")
     assert (nobody.status, "nothing is stored of workflow 'nobody'" in nobody.err) == (2, True)
     assert command("runs", "list", "--state", "skipped").out == "no runs found\n"
+    wrong = command("runs", "list", "--state", "over")
+    assert "Invalid value for '--state': 'over' is not one of 'pending'" in wrong.err
 
 
 def test_a_list_of_ordinary_runs_fits_80_columns(command: Command, database_url: str) -> None:

@@ -152,7 +152,10 @@ def test_run_columns() -> None:
 
 
 def test_hostile_run() -> None:
-    """A row in a list keeps every byte, and values that do not fit are kept and reported."""
+    """A row in a list keeps every byte, and values that do not fit are kept and reported.
+
+    Their dead letters name no step.
+    """
     row = (
         b'{"id": "r", "status": "odd", "outputs": ["\\ud800", NaN, "\xff"], "error":"\\u0000",'
         b' "elapsed_time": "4", "\\ud800": 1}'
@@ -164,9 +167,9 @@ def test_hostile_run() -> None:
     assert answer.run.outputs.data == Raw('["\\ufffd", "NaN", "\ufffd"]'.encode())
     assert (answer.run.state, answer.run.error) == ("unknown", '"\\ufffd"')
     assert json.loads(answer.run.extra or "") == {"elapsed_time": "4", "\ufffd": 1}
-    assert [(r.reason, r.body) for r in answer.rejected] == [
-        ("not_storable", b'"\\u0000"'),
-        ("not_storable", b'{"elapsed_time":"4","\\ud800":1}'),
+    assert [(r.reason, r.step_id, r.body) for r in answer.rejected] == [
+        ("not_storable", None, b'"\\u0000"'),
+        ("not_storable", None, b'{"elapsed_time":"4","\\ud800":1}'),
     ]
     assert sorted((drift.subject, drift.field, drift.kind) for drift in answer.drift) == [
         ("run", "elapsed_time", "wrong_type"),

@@ -1,4 +1,4 @@
-"""Naming rules that readers rely on, checked over the whole package."""
+"""Naming rules that readers rely on, checked over the package and the helpers of the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[2] / "etl"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "etl"
 POSITIONAL = 4
 # The arguments of these are a list: a table's columns, the parts of a date, the paths of shapes.
 LISTS = frozenset({"Table", "datetime", "_queue", "rows"})
@@ -24,14 +25,27 @@ def modules() -> dict[str, ast.Module]:
     }
 
 
-def test_no_two_public_classes_share_a_name(modules: dict[str, ast.Module]) -> None:
-    """The name of a public class leads to one module."""
+@pytest.fixture(scope="module")
+def helpers() -> dict[str, ast.Module]:
+    """Parse every module that tests import, by its path."""
+    return {
+        str(path.relative_to(ROOT)): ast.parse(path.read_text())
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        if not path.name.startswith(("test_", "conftest"))
+    }
+
+
+@pytest.mark.parametrize(("part", "least"), [("modules", 100), ("helpers", 50)])
+def test_no_two_public_classes_share_a_name(
+    part: str, least: int, request: pytest.FixtureRequest
+) -> None:
+    """The name of a public class leads to one module, in the package and in the helpers."""
     found = defaultdict(list)
-    for path, module in modules.items():
+    for path, module in request.getfixturevalue(part).items():
         for node in module.body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].append(path)
-    assert len(found) > 100
+    assert len(found) > least
     assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}
 
 

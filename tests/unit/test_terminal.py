@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from etl.terminal import wrapped
+from etl.terminal import first_plain, wrapped
 
 COMMAND = "`orchestra-etl prune --runs-older-than 730d`"
 
@@ -47,3 +47,11 @@ def test_lines_break_between_words(text: str, lines: list[str]) -> None:
     """A line breaks between words, and never inside a word or a command that fits one line."""
     assert wrapped(text, Terminal()).split("\n") == lines
     assert wrapped(text, io.StringIO()) == text
+
+
+def test_a_blank_name_is_replaced() -> None:
+    """The first text that shows something is used: a name of spaces shows nothing."""
+    assert first_plain(None, "", " \t\u2003\n", " the id ") == "the id"
+    assert first_plain("long name", "id", length=5) == "long…"
+    assert first_plain("\u200b", "id") == "\\u200b"
+    assert first_plain(None, " ") == ""

@@ -18,7 +18,7 @@ from etl.transform.content_shapes import CONTAINERS
 from etl.transform.generation import Generation, read_generation
 from etl.transform.usage_names import ALL, FINISH_REASONS, NAMES, Name, tree
 from etl.usage import BITS, KINDS, Usage, charged
-from tests.provider_bodies import SAMPLES, Sample
+from tests.provider_bodies import SAMPLES, ProviderBody
 
 _COUNTED = tuple(kind.name for kind in KINDS if kind.name.endswith("_tokens"))
 
@@ -37,7 +37,7 @@ def told(usage: Usage) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: sample.name)
-def test_every_shape(sample: Sample) -> None:
+def test_every_shape(sample: ProviderBody) -> None:
     """Each provider's body gives the documented usage, model and finish reason, without drift."""
     seen = read(sample.body)
     assert told(seen.usage) == sample.usage
@@ -67,7 +67,7 @@ _THEIRS = {
     [sample for sample in SAMPLES if sample.extractor is not None],
     ids=lambda sample: sample.name,
 )
-def test_as_genai_prices_reads_it(sample: Sample) -> None:
+def test_as_genai_prices_reads_it(sample: ProviderBody) -> None:
     """genai-prices finds the same in each body that it can read, so costs by it are the same."""
     provider, flavor = sample.extractor or ("", "")
     (extractor,) = [

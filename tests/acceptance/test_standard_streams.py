@@ -1,12 +1,17 @@
-"""Standard output or standard error is a file on a full disk."""
+"""Standard streams that are closed, or files on a full disk."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres_fixture import new_home
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -51,3 +56,25 @@ def test_work_whose_notes_cannot_be_written_is_done() -> None:
     """A command whose notes cannot be written ends as it would otherwise."""
     done = run("--version", full="stderr")
     assert (done.returncode, done.stdout != "") == (0, True)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Provide an empty folder for an embedded server."""
+    folder = new_home()
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_closed_streams_change_no_status(home: Path) -> None:
+    """A command whose parent has closed all standard streams can start the embedded server.
+
+    Otherwise the next files that it opens become the standard streams of PostgreSQL's programs.
+    """
+    closing = (
+        "import os, sys; os.closerange(0, 3);"
+        " os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
+    )
+    command = [sys.executable, "-c", closing, "-m", "etl", "runs", "list"]
+    variables = {**os.environ, "DATABASE_URL": "embedded", "ORCHESTRA_ETL_HOME": str(home)}
+    assert subprocess.run(command, env=variables, check=False).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
@@ -313,6 +314,42 @@ def test_the_choice_of_runs(
     )
     chosen = draw(page, superset, "run", lambda: _choose(page, "Workflow", newest["name"]))
     assert chosen.table("The run")[0][0] == newest["id"]
+
+
+def test_the_charts_wait_for_no_chosen_run(superset: Superset, client: httpx.Client) -> None:
+    """The dashboard Run waits for a run, unless the page's address or its stored state has one.
+
+    If such a page saves the dashboard, it still waits for a run without one.
+    """
+    address = "/api/v1/dashboard/orchestra-run"
+    [dashboard] = client.get(address, params={"q": "(columns:!(id))"}).json()["result"].values()
+    run = "NATIVE_FILTER-run"
+
+    def metadata(part: str) -> str:
+        page = f"{superset.address}/superset/dashboard/orchestra-run/{part}"
+        answer = client.get(
+            address, params={"q": "(columns:!(json_metadata))"}, headers={"Referer": page}
+        )
+        return str(answer.json()["result"]["json_metadata"])
+
+    def waits(part: str) -> bool:
+        filters = json.loads(metadata(part))["native_filter_configuration"]
+        [found] = [one for one in filters if one["id"] == run]
+        return found.get("requiredFirst") is True
+
+    def key(**state: list[str]) -> str:
+        value = json.dumps({run: {"id": run, "extraFormData": {}, "filterState": state}})
+        stored = client.post(f"/api/v1/dashboard/{dashboard}/filter_state", json={"value": value})
+        return str(stored.json()["key"])
+
+    link = f"?native_filters=({run}:(filterState:(value:!('a b'))))"
+    for part in ("", "?native_filters=!(", f"?native_filters_key={key()}", "?native_filters_key=x"):
+        assert waits(part), part
+    assert not waits(link)
+    assert not waits(f"?native_filters_key={key(value=['a b'])}")
+    saved = client.put(f"/api/v1/dashboard/{dashboard}", json={"json_metadata": metadata(link)})
+    assert saved.status_code == 200, saved.text
+    assert waits("")
 
 
 def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 
 from marshmallow import post_dump
 from superset.daos.dashboard import DashboardDAO
-from superset.dashboards.api import DashboardRestApi
-from superset.dashboards.schemas import DashboardGetResponseSchema
+from superset.dashboards import api
 from superset.utils import json
 
 
@@ -27,22 +26,25 @@ def leave_out_closed_charts() -> None:
 
     DashboardDAO.get_charts_for_dashboard = staticmethod(get_charts)
     DashboardDAO.get_datasets_for_dashboard = staticmethod(get_datasets)
-    DashboardRestApi.dashboard_get_response_schema = _OpenCharts()
+    # The first is for a request that names columns, as the browser's does.
+    api.DashboardGetResponseSchema = _OpenCharts
+    api.DashboardRestApi.dashboard_get_response_schema = _OpenCharts()
 
 
-class _OpenCharts(DashboardGetResponseSchema):
+class _OpenCharts(api.DashboardGetResponseSchema):
     @post_dump(pass_original=True)
     def leave_out(self, response: dict[str, Any], dashboard: Any, **_: Any) -> dict[str, Any]:
         closed = [one for one in dashboard.slices if not _is_open(one)]
         if not closed:
             return response
-        position = _without(json.loads(response["position_json"]), {one.id for one in closed})
-        names = {one.chart for one in closed}
-        return {
-            **response,
-            "position_json": json.dumps(position),
-            "charts": [name for name in response["charts"] if name not in names],
-        }
+        if "position_json" in response:
+            position = _without(json.loads(response["position_json"]), {one.id for one in closed})
+            response = {**response, "position_json": json.dumps(position)}
+        if "charts" in response:
+            names = {one.chart for one in closed}
+            charts = [name for name in response["charts"] if name not in names]
+            response = {**response, "charts": charts}
+        return response
 
 
 def _is_open(chart: Any) -> bool:

@@ -189,12 +189,14 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
 
 def FLASK_APP_MUTATOR(_: Any) -> None:
     """Change behaviour that has no setting, once Superset can be imported."""
+    from chosen import draw_once
     from sections import leave_out_closed_charts
     from time_bounds import write_constants
     from timeline import fill_at_grain
 
     fill_at_grain()
     leave_out_closed_charts()
+    draw_once()
     write_constants()
 
 

@@ -6,9 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.browser.dashboards import Shown, Superset, chromium, open_dashboard, served, sign_in
+from tests.browser.dashboards import Superset, chromium, served, sign_in
 from tests.browser.databases import create
 from tests.browser.troubles import make_trouble
 from tests.conftest import FAST_SETTINGS, ROOT
@@ -106,14 +105,3 @@ def a_failed_run(url: str) -> str:
         ORDER BY steps DESC, start_time DESC LIMIT 1
     """
     return str(query(url, sql)[0]["id"])
-
-
-@pytest.fixture(scope="module")
-def shown(page: Page, superset: Superset, failed_run: str) -> Callable[[str], Shown]:
-    """Provide each dashboard as first opened, once per module, with a failed run."""
-
-    @cache
-    def shown(name: str) -> Shown:
-        return open_dashboard(page, superset, name, run=failed_run if name == "run" else None)
-
-    return shown

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -55,7 +56,8 @@ Without a graphics card, each frame of a spinner or of a growing bar takes CPU t
 """
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
-    r"^(Data error|Unexpected error|Timeout error|No results|Add required control values)",
+    r"^(Data error|Unexpected error|Timeout error|No results|Add required control values"
+    r"|There is no chart definition)",
     re.MULTILINE,
 )
 
@@ -248,6 +250,8 @@ class Shown(msgspec.Struct, frozen=True):
     """The start of the time range of each chart."""
     asked_at: Mapping[str, datetime]
     """The time of the database's response for each chart: Superset caches it for half a minute."""
+    requests: Mapping[str, int]
+    """How often each chart requested its data."""
     numbers: Mapping[str, str]
     """The text of each big number."""
     tables: Mapping[str, list[list[str]]]
@@ -349,7 +353,12 @@ def draw(
         str(chart["id"]): DRAWN.get(chart["form_data"]["viz_type"], "canvas") for chart in charts
     }
     answers: dict[int, Response] = {}
+    requests: Counter[str] = Counter()
     hosts: set[str] = set()
+
+    def count(request: Request) -> None:
+        if (chart := _chart_of(request.url)) in titles:
+            requests[titles[chart]] += 1
 
     def ask(request: Request) -> None:
         parts = urlsplit(request.url)
@@ -357,12 +366,10 @@ def draw(
             hosts.add(f"{parts.scheme}://{parts.netloc}")
 
     def receive(response: Response) -> None:
-        parts = urlsplit(response.url)
-        if parts.path == "/api/v1/chart/data":
-            asked = json.loads(parse_qs(parts.query).get("form_data", ["{}"])[0])
-            if asked.get("slice_id") in asking:
-                answers[asked["slice_id"]] = response
+        if (chart := _chart_of(response.url)) in asking:
+            answers[chart] = response
 
+    page.on("request", count)
     page.on("response", receive)
     page.on("requestfinished", ask)
     page.on("requestfailed", ask)
@@ -381,6 +388,7 @@ def draw(
             page.wait_for_timeout(300)
             before, written = written, page.locator(CHART).evaluate_all(WRITTEN)
     finally:
+        page.remove_listener("request", count)
         page.remove_listener("response", receive)
         page.remove_listener("requestfinished", ask)
         page.remove_listener("requestfailed", ask)
@@ -400,6 +408,7 @@ def draw(
             title: datetime.fromisoformat(result["queried_dttm"]).replace(tzinfo=UTC)
             for title, result in results.items()
         },
+        requests=requests,
         numbers={one["title"]: one["number"] for one in written if one["number"] is not None},
         tables={one["title"]: one["cells"] for one in written},
         elements={element for one in written for element in one["elements"]},
@@ -407,6 +416,15 @@ def draw(
         errors=errors,
         other_hosts=hosts - {superset.address},
     )
+
+
+def _chart_of(url: str) -> int:
+    """Return the chart that requests its data with this address; 0 for any other address."""
+    parts = urlsplit(url)
+    if parts.path != "/api/v1/chart/data":
+        return 0
+    form = json.loads(parse_qs(parts.query).get("form_data", ["{}"])[0])
+    return int(form.get("slice_id", 0))
 
 
 def is_disguised(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sqlite3
@@ -78,9 +79,14 @@ TOOLTIPS = """() => [...document.querySelectorAll("div")]
 KINDS = "Kinds of failure: click one to see its failures below"
 
 
-def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, history_url: str) -> None:
-    """A workflow chosen in the filter bar narrows numbers, tables and open runs to its own runs."""
-    [wanted] = query(
+def test_a_workflow_or_an_organisation_leaves_its_runs_alone(
+    page: Page, superset: Superset, history_url: str
+) -> None:
+    """One option of a filter narrows numbers, tables and open runs to its own runs.
+
+    First it is a workflow. Then it is one of two organisations, and no workflow any more.
+    """
+    [workflow] = query(
         history_url,
         f"""SELECT w.name, count(*) FILTER (WHERE r.start_time >= {SINCE}) AS runs,
                    count(*) FILTER (WHERE r.tracking = 'open'
@@ -94,25 +100,20 @@ def test_a_workflow_leaves_its_runs_alone(page: Page, superset: Superset, histor
         page,
         superset,
         "overview",
-        lambda: _choose(page, "Workflow", wanted["name"]),
+        lambda: _choose(page, "Workflow", workflow["name"]),
         unfiltered=ALWAYS,
     )
 
     assert shown.errors == []
     [row] = shown.table("Workflows")
-    assert (row[0], _number(row[1])) == (wanted["name"], wanted["runs"])
-    assert _number(shown.number("Runs")) == wanted["runs"]
-    assert _number(shown.number("Open runs")) == wanted["open"]
-    assert len(shown.rows["Open runs now, oldest first"]) == wanted["open"]
+    assert (row[0], _number(row[1])) == (workflow["name"], workflow["runs"])
+    assert _number(shown.number("Runs")) == workflow["runs"]
+    assert _number(shown.number("Open runs")) == workflow["open"]
+    assert len(shown.rows["Open runs now, oldest first"]) == workflow["open"]
     for title in ("Latest runs", "Open runs now, oldest first"):
-        assert {row["workflow_text"] for row in shown.rows[title]} == {wanted["name"]}
+        assert {row["workflow_text"] for row in shown.rows[title]} == {workflow["name"]}
 
-
-def test_an_organisation_leaves_its_runs_alone(
-    page: Page, superset: Superset, history_url: str
-) -> None:
-    """One of two organisations in the filter bar narrows everything, open runs too."""
-    [wanted] = query(
+    [organisation] = query(
         history_url,
         f"""SELECT count(*) FILTER (WHERE start_time >= {SINCE}) AS runs, count(*) AS all,
                    count(*) FILTER (WHERE tracking = 'open'
@@ -120,20 +121,18 @@ def test_an_organisation_leaves_its_runs_alone(
                                     array_agg(id) AS ids
             FROM orchestra.runs WHERE organization_id = 'second'""",
     )
-    open_dashboard(page, superset, "overview")
-    shown = draw(
-        page,
-        superset,
-        "overview",
-        lambda: _choose(page, "Organisation", "second"),
-        unfiltered=(*ALWAYS, EXPLAINED),
-    )
+
+    def change() -> None:
+        choose(page, "Workflow", workflow["name"])  # Its second click takes it back.
+        _choose(page, "Organisation", "second")
+
+    shown = draw(page, superset, "overview", change, unfiltered=ALWAYS)
 
     assert shown.errors == []
-    assert 0 < wanted["runs"] < wanted["all"]
-    assert _number(shown.number("Runs")) == wanted["runs"]
-    assert _number(shown.number("Open runs")) == wanted["open"] > 0
-    assert {row["run_id"] for row in shown.rows["Latest runs"]} <= set(wanted["ids"])
+    assert 0 < organisation["runs"] < organisation["all"]
+    assert _number(shown.number("Runs")) == organisation["runs"]
+    assert _number(shown.number("Open runs")) == organisation["open"] > 0
+    assert {row["run_id"] for row in shown.rows["Latest runs"]} <= set(organisation["ids"])
 
 
 def test_a_time_range_narrows_all_charts_but_those_of_now(
@@ -159,43 +158,6 @@ def test_a_time_range_narrows_all_charts_but_those_of_now(
     assert _number(shown.number("Runs")) == wanted["runs"]
     assert sum(row["runs_failed"] for row in shown.rows["Runs by outcome"]) == wanted["failed"] > 0
     assert _number(shown.number("Open runs")) == wanted["open"] > 0
-
-
-def test_a_click_on_a_kind_of_failure_shows_its_failures(
-    page: Page, superset: Superset, history_url: str
-) -> None:
-    """A click on a kind of failure narrows every other chart to it; its bars stay an hour wide."""
-    shown = open_dashboard(page, superset, "failures")
-    kind = shown.rows[KINDS][0]["pattern_shown"]
-    cell = shown.chart(KINDS).locator("tbody td").first
-    narrowed = draw(page, superset, "failures", cell.click, unfiltered=(KINDS,))
-
-    [wanted] = query(
-        history_url,
-        (
-            "SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s"
-            f" AND time >= {SINCE}"
-        ),
-        kind,
-    )
-    assert narrowed.errors == []
-    assert (
-        _number(narrowed.number("Failures")) == wanted["steps"] < _number(shown.number("Failures"))
-    )
-    patterns = query(
-        history_url,
-        (
-            "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s)"
-            " AND time = ANY (%s)"
-        ),
-        [row["run_id"] for row in narrowed.rows["Latest failures"]],
-        [time_of(row["time"]) for row in narrowed.rows["Latest failures"]],
-    )
-    assert {row["pattern"] for row in patterns} <= {kind}
-    assert len(narrowed.rows["Latest failures"]) == min(wanted["steps"], 20)
-    hours = [row["time"] for row in narrowed.rows["Failures by hour"]]
-    assert {later - hour for hour, later in pairwise(hours)} == {3_600_000}
-    assert not page.get_by_text("entries per page").first.is_visible()
 
 
 def test_a_tooltip_shows_markup_as_text(page: Page, failures: Shown) -> None:
@@ -227,6 +189,50 @@ def test_a_tooltip_shows_markup_as_text(page: Page, failures: Shown) -> None:
         "SPAN",
         "DIV",
     }
+
+
+def test_a_click_on_a_kind_of_failure_shows_its_failures(
+    page: Page, superset: Superset, failures: Shown, history_url: str
+) -> None:
+    """A click on a kind of failure narrows every other chart to it; its bars stay an hour wide.
+
+    A second click shows all failures again.
+    """
+    kind = failures.rows[KINDS][0]["pattern_shown"]
+    cell = failures.chart(KINDS).locator("tbody td").first
+    narrowed = draw(page, superset, "failures", cell.click, unfiltered=(KINDS,))
+
+    [wanted] = query(
+        history_url,
+        (
+            "SELECT count(*) AS steps FROM orchestra.step_failures WHERE pattern = %s"
+            f" AND time >= {SINCE}"
+        ),
+        kind,
+    )
+    assert narrowed.errors == []
+    assert (
+        _number(narrowed.number("Failures"))
+        == wanted["steps"]
+        < _number(failures.number("Failures"))
+    )
+    patterns = query(
+        history_url,
+        (
+            "SELECT DISTINCT pattern FROM orchestra.step_failures WHERE run_id = ANY (%s)"
+            " AND time = ANY (%s)"
+        ),
+        [row["run_id"] for row in narrowed.rows["Latest failures"]],
+        [time_of(row["time"]) for row in narrowed.rows["Latest failures"]],
+    )
+    assert {row["pattern"] for row in patterns} <= {kind}
+    assert len(narrowed.rows["Latest failures"]) == min(wanted["steps"], 20)
+    hours = [row["time"] for row in narrowed.rows["Failures by hour"]]
+    assert {later - hour for hour, later in pairwise(hours)} == {3_600_000}
+    assert not page.get_by_text("entries per page").first.is_visible()
+    again = draw(page, superset, "failures", cell.click, unfiltered=(KINDS,))
+    assert again.errors == []
+    assert _number(narrowed.number("Failures")) < _number(again.number("Failures"))
 
 
 def test_from_a_failure_to_its_run(
@@ -315,6 +321,42 @@ def test_the_choice_of_runs(
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
+def test_the_charts_wait_for_no_chosen_run(superset: Superset, client: httpx.Client) -> None:
+    """The dashboard Run waits for a run, unless the page's address or its stored state has one.
+
+    If such a page saves the dashboard, it still waits for a run without one.
+    """
+    address = "/api/v1/dashboard/orchestra-run"
+    [dashboard] = client.get(address, params={"q": "(columns:!(id))"}).json()["result"].values()
+    run = "NATIVE_FILTER-run"
+
+    def metadata(part: str) -> str:
+        page = f"{superset.address}/superset/dashboard/orchestra-run/{part}"
+        answer = client.get(
+            address, params={"q": "(columns:!(json_metadata))"}, headers={"Referer": page}
+        )
+        return str(answer.json()["result"]["json_metadata"])
+
+    def waits(part: str) -> bool:
+        filters = json.loads(metadata(part))["native_filter_configuration"]
+        [found] = [one for one in filters if one["id"] == run]
+        return found.get("requiredFirst") is True
+
+    def key(**state: list[str]) -> str:
+        value = json.dumps({run: {"id": run, "extraFormData": {}, "filterState": state}})
+        stored = client.post(f"/api/v1/dashboard/{dashboard}/filter_state", json={"value": value})
+        return str(stored.json()["key"])
+
+    link = f"?native_filters=({run}:(filterState:(value:!('a b'))))"
+    for part in ("", "?native_filters=!(", f"?native_filters_key={key()}", "?native_filters_key=x"):
+        assert waits(part), part
+    assert not waits(link)
+    assert not waits(f"?native_filters_key={key(value=['a b'])}")
+    saved = client.put(f"/api/v1/dashboard/{dashboard}", json={"json_metadata": metadata(link)})
+    assert saved.status_code == 200, saved.text
+    assert waits("")
+
+
 def test_a_disguised_name_is_marked_and_found(page: Page, superset: Superset) -> None:
     """Disguised names are marked in tables and filters, and choosing one finds its runs.
 
@@ -380,7 +422,6 @@ def test_an_edited_file_arrives_and_a_users_chart_stays(
     page: Page, superset: Superset, client: httpx.Client
 ) -> None:
     """A second call during the first applies a file's new title and keeps a user's chart."""
-    open_dashboard(page, superset, "overview")
     [dataset] = client.get(
         "/api/v1/dataset/", params={"q": "(filters:!((col:table_name,opr:eq,value:run_summary)))"}
     ).json()["result"]
@@ -571,12 +612,11 @@ def test_another_database_needs_its_roles(
     assert "call it with --only import first" in done.stderr
     _share_tables(superset, Path(home))
     assert (done := serve(database_url, "--only", "import")).returncode == 0, done.stderr
+    assert "the database that DATABASE_URL names" in done.stdout
     assert "are served at" not in done.stdout
     assert (done := serve(database_url, "--only", "serve")).returncode == 0, done.stderr
     assert "importing the dashboards" not in done.stdout
     assert "are served at" in done.stdout
-    assert (done := serve(database_url)).returncode == 0, done.stderr
-    assert "the database that DATABASE_URL names" in done.stdout
 
 
 def test_the_start_names_its_steps(superset: Superset) -> None:

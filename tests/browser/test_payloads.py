@@ -229,7 +229,8 @@ def test_others_have_no_way_to_them(with_payloads: Superset, chart: Chart, other
             answer = client.request(method, path, json=body)
             assert CANARY not in answer.text, path
             assert answer.status_code >= 400 or "viz_error" in answer.text, path
-        for path in ("", "/charts", "/datasets", "/tabs"):
+        layout = "?q=(columns:!(charts,position_json))"
+        for path in ("", layout, "/charts", "/datasets", "/tabs"):
             answer = client.get(f"/api/v1/dashboard/orchestra-run{path}")
             assert answer.status_code == 200, path
             assert not holds(answer.text, ROW, "prompt_shown", CANARY), path

@@ -100,9 +100,9 @@ test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 		echo "there is no Chromium: install it (Debian: apt install chromium)," \
 			"or name the program in CHROMIUM"; exit 1; }
 
-# Distributed by file, because each file has its own server; the longest files first.
+# tests/faults/conftest.py distributes them.
 faults: $(VENV)/installed
-	$(BIN)/python -m pytest tests/faults --numprocesses $(or $(WORKERS),4) --dist loadfile \
+	$(BIN)/python -m pytest tests/faults --numprocesses $(or $(WORKERS),4) --dist loadscope \
 		--no-loadscope-reorder $(ARGS)
 
 soak: $(VENV)/installed

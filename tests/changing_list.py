@@ -74,9 +74,7 @@ class ServerList:
         self.requests += 1
         limit = min(request.limit, self.page_cap or request.limit)
         rows = self.visible()[request.offset : request.offset + limit]
-        if any(row in self.huge for row in rows) or (
-            len(rows) > 1 and any(row in self.heavy for row in rows)
-        ):
+        if not self.huge.isdisjoint(rows) or (len(rows) > 1 and not self.heavy.isdisjoint(rows)):
             raise TooLarge
         return rows
 

@@ -84,7 +84,7 @@ _SENTENCES = """
             FROM generate_series(1, 8 + n %% 8) AS s WHERE n > 0
         )) || (ARRAY['. ', '? ', '. ', ' – ', '.\\n', ': '])[1 + n %% 6]
            || CASE WHEN n %% 40 = 0 THEN '🎉 ' ELSE '' END AS text
-    FROM generate_series(0, 99999) AS n
+    FROM generate_series(0, CAST(%(texts)s AS integer) - 1) AS n
     -- Three quarters are Latin, a tenth is Chinese, the rest Arabic and Cyrillic.
     JOIN lists ON script = CASE WHEN n %% 100 < 75 THEN 0 WHEN n %% 100 < 85 THEN 1
                                 WHEN n %% 100 < 93 THEN 2 ELSE 3 END
@@ -133,7 +133,7 @@ _INPUTS = """
     SELECT 'step-' || i || '-' || node, data, octet_length(CAST(data AS text))
     FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS g (i)
     CROSS JOIN generate_series(1, %(nodes)s) AS node
-    JOIN paragraphs AS a ON a.n = (i * 7919::bigint + node * 104729) %% 100000
+    JOIN paragraphs AS a ON a.n = (i * 7919::bigint + node * 104729) %% %(texts)s
     CROSS JOIN LATERAL (
         SELECT CASE node %% 2 WHEN 0 THEN jsonb_build_object(
                 'model', 'gpt-4o', 'temperature', 0.2,
@@ -155,7 +155,7 @@ _OUTPUTS = """
     SELECT 'step-' || i || '-' || node, data, octet_length(CAST(data AS text))
     FROM generate_series(CAST(%(first)s AS integer), CAST(%(last)s AS integer)) AS g (i)
     CROSS JOIN generate_series(1, %(nodes)s) AS node
-    JOIN paragraphs AS a ON a.n = (i * 6007::bigint + node * 15485863) %% 100000
+    JOIN paragraphs AS a ON a.n = (i * 6007::bigint + node * 15485863) %% %(texts)s
     CROSS JOIN LATERAL (
         SELECT CASE node %% 2 WHEN 0 THEN jsonb_build_object(
                 'id', 'chatcmpl-' || md5(CAST(i * 5 + node AS text)), 'model', 'gpt-4o-2024-08-06',
@@ -174,8 +174,8 @@ _PARAGRAPHS = """
     SELECT a.n, a.text || b.text || c.text AS text
     FROM sentences AS a
     -- A text has one script, so the sentences are of the same hundred.
-    JOIN sentences AS b ON b.n = (a.n + 100 * 331) %% 100000
-    JOIN sentences AS c ON c.n = (a.n + 100 * 577) %% 100000
+    JOIN sentences AS b ON b.n = (a.n + 100 * 331) %% %(texts)s
+    JOIN sentences AS c ON c.n = (a.n + 100 * 577) %% %(texts)s
 """
 _WORKFLOWS = """
     INSERT INTO orchestra.workflows (id, name, labels)
@@ -210,6 +210,8 @@ def seed(url: str, runs: int) -> None:
         "days": DAYS,
         "nodes": NODES,
         "every": max(1, runs // 100),
+        # Whole hundreds, among which the scripts are distributed.
+        "texts": 100 * min(1000, max(1, runs // 5)),
         "hidden": [PHRASES[name] for name in ("rare", "Chinese", "Arabic", "emoji")],
     }
     with psycopg.connect(url, autocommit=True) as connection:

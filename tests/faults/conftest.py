@@ -21,10 +21,16 @@ from tests.faults.suite import Fault, table
 
 _faults: dict[int, Fault] = {}
 FIRST = (
-    "test_changing_lists.py", "test_fail_points.py", "test_lake_stores.py",
-    "test_database_faults.py", "test_processes.py", "test_soak.py",
+    "test_killed_at_every_fail_point", "test_killed_at_random", "test_database_faults",
+    "test_memory_does_not_grow", "test_told_to_stop", "test_real_workers", "test_black_hole",
+    "test_an_export_killed_at_every_point", "test_simulated_lists", "test_no_canary_is_found",
+    "test_upgrade_faults", "test_connection_faults",
 )  # fmt: skip
-"""The slowest files, which start first so that no worker runs one of them alone at the end."""
+"""The slowest tests and files, which start first so that no worker runs one of them at the end."""
+TOGETHER = (
+    "test_black_hole", "test_connection_faults", "test_database_faults", "test_upgrade_faults",
+)  # fmt: skip
+"""The files whose tests share a server or scenarios, so that one worker runs them."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,11 +51,28 @@ def _fault_of(item: pytest.Item) -> Fault | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Create the record of every fault in each worker, and put the slowest files first."""
+    """Create the record of every fault in each worker, and put the slowest tests first."""
     for item in items:
         _fault_of(item)
-    order = {name: place for place, name in enumerate(FIRST)}
-    items.sort(key=lambda item: order.get(item.path.name, len(FIRST)))
+
+    def place(item: pytest.Item) -> int:
+        names = (item.path.stem, item.name)
+        return next((at for at, name in enumerate(FIRST) if name in names), len(FIRST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute the tests one by one, in order, and a file of `TOGETHER` as a whole."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class OneByOne(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.partition("::")[0])
+            return str(file) if file.stem in TOGETHER else nodeid
+
+    return OneByOne(config, log)
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -297,9 +297,9 @@ _spaces = itertools.count()
 
 
 def _disk_full(
-    server: OwnServer, disk: Path, folder: Path, log: Path, without: tuple[str, ...] = ()
+    server: OwnServer, disk: Path, folder: Path, log: Path, runs: int, without: tuple[str, ...] = ()
 ) -> list[str]:
-    """Sync while there is no room for payloads, then again with room."""
+    """Sync while there is no room for the payloads of these runs, then again with room."""
     problems = []
     url, name = server.fresh(), f"small_{next(_spaces)}"
     location = disk / "space" / name
@@ -310,7 +310,8 @@ def _disk_full(
     for table in ("inputs", "outputs"):
         query(url, f"ALTER TABLE orchestra.{table} SET TABLESPACE {name}")
     ballast = disk / "ballast"
-    with world(url, folder, log, variables={"ORCHESTRA_ETL_DATABASE__PATIENCE": "2s"}) as found:
+    patience = {"ORCHESTRA_ETL_DATABASE__PATIENCE": "2s"}
+    with world(url, folder, log, runs_per_workflow=runs, variables=patience) as found:
         ballast.write_bytes(bytes(shutil.disk_usage(disk).free - (200 << 10)))
         before = len(log.read_text())
         status = found.sync(without=without)
@@ -338,11 +339,11 @@ def test_a_full_disk(
     fault: Fault, server: OwnServer, small_disk: Path, tmp_path: Path, log: Path
 ) -> None:
     """A sync without room for payloads ends with 4 and one line; with room nothing is missing."""
-    assert _disk_full(server, small_disk, tmp_path, log) == []
+    assert _disk_full(server, small_disk, tmp_path, log, 40) == []
     fault.injected()
-    fault.control(
-        _disk_full(server, small_disk, tmp_path, log, (f"{GUARDS}:every_error_is_permanent",))
-    )
+    # Without the guard every single step is tried on the full disk.
+    permanent = f"{GUARDS}:every_error_is_permanent"
+    fault.control(_disk_full(server, small_disk, tmp_path, log, 10, (permanent,)))
 
 
 # Fault 11: eight writers

@@ -24,7 +24,7 @@ PostgreSQL ends a stopped worker's transaction, whose locks others wait for, aft
 """
 
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["tests.faults.preloaded"])
+_CONTEXT.set_forkserver_preload(["tests.preloaded"])
 
 
 def _work(

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from docs import reference
 from etl.errors import ConfigurationError
 from etl.settings import load, sources
-from etl.settings.alerts import NotifySettings
+from etl.settings.alerts import CONDITIONS, AlertSettings, NotifySettings
 from etl.settings.values import Duration
 from tests.conftest import ROOT
+from tests.examples import examples
 
 SCHEMA: dict[str, Any] = json.loads(reference.SETTINGS_SCHEMA.read_text())
 EXAMPLE = (ROOT / "etl" / "settings" / "etl.toml").read_text()
@@ -302,49 +303,45 @@ def _nearly(draw: st.DrawFn) -> str:
     return text
 
 
-_VALUES: dict[str, st.SearchStrategy[Any]] = {
-    "string": _nearly(),
-    "integer": st.integers(-2, 70_000) | st.integers(),
-    "number": st.integers() | st.floats(),
-    "boolean": st.booleans(),
-}
 _REQUIRED: dict[str, dict[str, Any]] = {
     "WorkflowSettings": {"id": "a"},
     "PriceSettings": {"model": "a", "input": 1, "output": 1},
     "AlertSettings": {"name": "a", "metric": "runs"},
     "RedactionRuleSettings": {"path": "$.a", "action": "drop"},
 }
-_SETTINGS = [
-    (model, key, rule)
-    for model, part in SCHEMA["$defs"].items()
-    for key, rule in part["properties"].items()
-]
 
 
-@given(st.sampled_from(_SETTINGS), st.data())
-def test_the_program_refuses_what_the_schema_refuses(
-    setting: tuple[str, str, dict[str, Any]], data: st.DataObject
-) -> None:
-    """No value of the right type is a mistake only in an editor; words are in lower case."""
+@functools.cache
+def _rules() -> list[tuple[type[BaseModel], str, set[str], Any]]:
+    """Return each setting: its section and name, and its types and validator in the schema."""
     import jsonschema
 
-    name, key, rule = setting
-    kinds = [one["type"] for one in rule.get("anyOf", [rule])]
-    kind = data.draw(st.sampled_from(kinds[0] if isinstance(kinds[0], list) else kinds))
-    if kind in {"array", "object"}:
-        return
-    value = data.draw(_VALUES[kind])
-    if "enum" in rule and isinstance(value, str):
-        value = value.lower()
-    if jsonschema.Draft7Validator(rule).is_valid(value):
-        return
-    others = dict(_REQUIRED.get(name, {}))
-    if name == "AlertSettings" and key not in {"above", "below", "above_usual"}:
-        others["above"] = 1
     sections: list[type[BaseModel]] = [*sources._SECTIONS.values(), NotifySettings]
-    (model,) = (section for section in sections if section.__name__ == name)
-    with pytest.raises(ValidationError):
-        model.model_validate({**others, key: value})
+    found = []
+    for section in sections:
+        for key, rule in (
+            SCHEMA["$defs"].get(section.__name__, {"properties": {}})["properties"].items()
+        ):
+            kinds = [one["type"] for one in rule.get("anyOf", [rule])]
+            kinds = kinds[0] if isinstance(kinds[0], list) else kinds
+            found.append((section, key, set(kinds), jsonschema.Draft7Validator(rule)))
+    return found
+
+
+@settings(max_examples=examples(400))
+@given(_nearly() | st.integers(-2, 70_000) | st.integers() | st.floats())
+def test_the_program_refuses_what_the_schema_refuses(value: str | float) -> None:
+    """No value of a setting's type is a mistake only in an editor; words are in lower case."""
+    kinds = {"string"} if isinstance(value, str) else {"number"}
+    kinds |= {"integer"} if isinstance(value, int) else set()
+    for section, key, types, validator in _rules():
+        one = value.lower() if isinstance(value, str) and "enum" in validator.schema else value
+        if types & kinds and not validator.is_valid(one):
+            others = dict(_REQUIRED.get(section.__name__, {}))
+            if section is AlertSettings and key not in CONDITIONS:
+                others["above"] = 1
+            with pytest.raises(ValidationError):
+                section.model_validate({**others, key: one})
 
 
 @given(
@@ -356,7 +353,7 @@ def test_every_duration_of_the_program_fits_the_schema(text: str) -> None:
         found = TypeAdapter(Duration).validate_python(text)
     except ValidationError:
         return
-    settings = SCHEMA["$defs"]["PollingSettings"]["properties"]
-    assert re.search(settings["settle_after"]["pattern"], text)
+    polling = SCHEMA["$defs"]["PollingSettings"]["properties"]
+    assert re.search(polling["settle_after"]["pattern"], text)
     if found:
-        assert re.search(settings["lease"]["pattern"], text)
+        assert re.search(polling["lease"]["pattern"], text)

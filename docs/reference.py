@@ -40,6 +40,7 @@ from etl.settings.models import Settings
 from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
 from etl.settings.values import Duration, _duration_text
 from etl.tables import ANALYTICS, PRIVATE
+from etl.usage import CONTEXT_TIERS
 
 REFERENCE = Path(__file__).parent / "reference"
 SETTINGS_SCHEMA = REFERENCE.parents[1] / "etl" / "settings" / "etl.schema.json"
@@ -211,7 +212,8 @@ def settings_schema() -> str:
     """Return the JSON Schema of the configuration file, for editors.
 
     It accepts every valid file whose values are written as in the reference. Only the program
-    checks rules that need more than one value, such as a key that is set twice.
+    checks what a pattern cannot say, such as a JSONPath, and rules between values that a variable
+    can also set. `tests/unit/test_settings_schema.py` lists them.
     """
     found = Settings.model_json_schema(schema_generator=_TomlSchema)
     sections: tuple[type[BaseModel], ...] = (Settings, NotifySettings, *_SECTIONS.values())
@@ -225,7 +227,10 @@ def settings_schema() -> str:
                 value["description"] = texts[key]
     for section, key in _ENVIRONMENT_ONLY:
         del found["$defs"][_SECTIONS[section].__name__]["properties"][key]
+    # From modules that the settings import only when they check a value.
     found["properties"]["states"]["additionalProperties"]["enum"] = list(get_args(State))
+    tiers = found["$defs"]["PriceSettings"]["properties"]["above_input_tokens"]
+    tiers["enum"] = [0, *CONTEXT_TIERS]
     found["title"] = "Configuration of orchestra-etl"
     ordered = {"$schema": _TomlSchema.schema_dialect, **found}
     return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"

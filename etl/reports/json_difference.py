@@ -19,6 +19,10 @@ LONGEST_VALUE = 200
 LONGEST_PATH = 500
 """The most characters of a path that are shown."""
 
+# Each level reads the rest of the value once more. Python 3.11 cannot read more levels; newer
+# versions read as many as fit on the stack.
+_DEEPEST = 1000
+
 # Characters before the first differing one, if a long string is cut.
 _BEFORE = 40
 
@@ -76,7 +80,7 @@ def first_difference(
         own_ids: the id of each value's run; empty: none.
 
     Raises:
-        RecursionError: a value is nested too deeply.
+        RecursionError: the values differ in more than 1,000 levels, or one is nested too deeply.
     """
     minor: JsonDifference | None = None
     # One iterator for each level that is open, so that only the way to a difference is kept.
@@ -87,6 +91,8 @@ def first_difference(
                 continue
             members = None if one is None or other is None else _members(place, one, other)
             if members is not None:
+                if len(levels) == _DEEPEST:
+                    raise RecursionError
                 levels.append(members)
                 break
             if _are_equal_numbers(one, other):

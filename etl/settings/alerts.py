@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import (
     AfterValidator,
     BeforeValidator,
+    ConfigDict,
     Field,
     WithJsonSchema,
     field_validator,
@@ -16,11 +17,13 @@ from pydantic import (
 from etl.settings.section import Section
 from etl.settings.values import (
     WRITTEN_DURATION,
+    WRITTEN_POSITIVE,
     Duration,
     Identifier,
     Name,
     PositiveDuration,
     SecretFile,
+    at_most,
     seconds,
 )
 
@@ -43,6 +46,8 @@ WHOLE_RUNS = frozenset({"runs", "overdue_runs", "lag"})
 """The metrics that a node or model does not have."""
 WITHOUT_WINDOW = frozenset({"overdue_runs", "lag"})
 """The metrics of the present state, which have no window."""
+CONDITIONS = ("above", "below", "above_usual")
+"""The settings of which a rule has exactly one."""
 
 MINUTE, DAY = 60.0, 86400.0
 LONGEST_WINDOW, LONGEST_USUAL = 31 * DAY, 7 * DAY
@@ -55,7 +60,7 @@ def _short(text: str) -> str:
     return text
 
 
-ShortName = Annotated[Name, AfterValidator(_short)]
+ShortName = Annotated[Name, AfterValidator(_short), at_most(_LONGEST_NAME)]
 
 
 def _limit(value: object) -> object:
@@ -89,6 +94,13 @@ class AlertSettings(Section):
     The window is UTC, and rolls by the minute.
     """
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "oneOf": [{"required": [condition]} for condition in CONDITIONS],
+            "dependencies": {"repeat": ["notify"]},
+        }
+    )
+
     name: ShortName
     """A name, by which messages and commands refer to the rule."""
     workflow: Identifier | None = None
@@ -100,7 +112,9 @@ class AlertSettings(Section):
     then."""
     organisation: ShortName | None = None
     """Only the runs or steps of this organisation, by its id."""
-    label: ShortName | None = Field(default=None, json_schema_extra={"pattern": "^[^=]+="})
+    label: ShortName | None = Field(
+        default=None, json_schema_extra={"allOf": [{"pattern": "^[^=]+="}]}
+    )
     """Only workflows with this label: `team=support`."""
     metric: Metric
     """What is compared: `failure_rate`, `soft_failure_rate` (shares of what ended: 0.2),
@@ -109,7 +123,15 @@ class AlertSettings(Section):
     (how far behind the API the data is)."""
     above: Limit | None = None
     """The rule is breached above this number; for durations and lag, a duration: `30s`."""
-    below: Limit | None = None
+    below: Limit | None = Field(
+        default=None,
+        json_schema_extra={
+            "anyOf": [
+                {"type": "number", "exclusiveMinimum": 0},
+                {"type": "string", "pattern": WRITTEN_POSITIVE},
+            ]
+        },
+    )
     """The rule is breached below this number or duration."""
     above_usual: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """The rule is breached above this many times the median of the same hours (UTC) of the last
@@ -122,7 +144,7 @@ class AlertSettings(Section):
     those that ended), the rule is not breached."""
     hold: Duration = Field(default=0.0, alias="for")
     """How long the breach must last before the rule fires."""
-    notify: tuple[str, ...] = ()
+    notify: tuple[str, ...] = Field(default=(), json_schema_extra={"uniqueItems": True})
     """The channels that get messages: names of `[notify.NAME]`; none: only commands, metrics and
     dashboards show the alert."""
     repeat: PositiveDuration | None = None
@@ -152,9 +174,7 @@ class AlertSettings(Section):
 
     @model_validator(mode="after")
     def _one_condition(self) -> AlertSettings:
-        given = [
-            name for name in ("above", "below", "above_usual") if getattr(self, name) is not None
-        ]
+        given = [name for name in CONDITIONS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError("needs exactly one of above, below and above_usual")
         if self.above_usual is not None:

@@ -9,9 +9,12 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from etl.settings.section import Section
-from etl.settings.values import PositiveDuration, expand_home
+from etl.settings.values import CONTROL, PositiveDuration, expand_home
 
 _STORES = ("s3", "gs", "abfss")
+_OBJECTS = "[0-9A-Za-z_.@=/-]+"
+_STORE = f"(?:{'|'.join(_STORES)})://{_OBJECTS}"
+_FOLDER = rf"(?!.*://)[^\s{CONTROL}][^{CONTROL}]*"
 _NAMESPACE = "[a-z][a-z0-9_]{0,62}"
 
 
@@ -20,7 +23,7 @@ class ExportSettings(Section):
 
     location: str | None = Field(
         default=None,
-        json_schema_extra={"pattern": rf"^\s*(?:(?:{'|'.join(_STORES)})://|(?!.*://)\S)"},
+        json_schema_extra={"pattern": rf"^\s*(?:{_STORE}|{_FOLDER})\s*$"},
     )
     """The lake: a folder, or a URL such as `s3://bucket/lake`; none: there is no export. The
     credentials of a store come from the environment or the platform."""
@@ -47,7 +50,7 @@ class ExportSettings(Section):
             raise ValueError(
                 f"must be a folder, or begin with {', '.join(f'{one}://' for one in _STORES)}"
             )
-        if not re.fullmatch(r"[\w.@=/-]+", rest, re.ASCII):
+        if not re.fullmatch(_OBJECTS, rest):
             raise ValueError(
                 "must hold only letters, digits and the characters . _ - = / @ after its scheme"
             )

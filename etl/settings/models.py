@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
+    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -46,6 +47,9 @@ from etl.settings.values import (
     mask_url,
 )
 
+_CRON_FIELD = "[0-9A-Za-z*,/-]+"
+_CRON_LINE = rf"^\s*(?:@[A-Za-z]+|{_CRON_FIELD}(?:\s+{_CRON_FIELD}){{4}})\s*$"
+"""The JSON Schema's pattern of cron lines; the program checks each field."""
 _HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
 
@@ -139,15 +143,15 @@ class DatabaseSettings(Section):
 class WorkflowSettings(Section):
     """One workflow whose runs are stored."""
 
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["interval", "cron"]}})
+
     id: Identifier
     """The workflow's id in the API."""
     name: str | None = None
     """A display name; none: the API's name."""
     interval: PositiveDuration = 60.0
     """Time between two sweeps; ignored if `cron` is set."""
-    cron: str | None = Field(
-        default=None, json_schema_extra={"pattern": r"^\s*(?:@[A-Za-z]+|\S+(?:\s+\S+){4})\s*$"}
-    )
+    cron: str | None = Field(default=None, json_schema_extra={"pattern": _CRON_LINE})
     """When to sweep, in UTC: five cron fields, or a name such as `@daily`. Weekdays count from 0 or
     `sun`. If both day fields are set, a day needs to match only one of them."""
     discover: bool = True

@@ -18,9 +18,10 @@ from pydantic import (
 )
 
 from etl.settings.section import Section
-from etl.settings.values import Name
+from etl.settings.values import Name, at_most
 
 _LONGEST_NAME = 500
+_LONGEST_TIER = 50
 _LARGEST_AMOUNT = 1_000_000_000
 _STANDARD = "standard"
 
@@ -44,8 +45,8 @@ def _day(value: object) -> object:
 
 def _tier(text: str) -> str:
     lower = text.lower()
-    if len(lower) > 50:
-        raise ValueError("must be a name of at most 50 characters")
+    if len(lower) > _LONGEST_TIER:
+        raise ValueError(f"must be a name of at most {_LONGEST_TIER} characters")
     return _STANDARD if lower in ("default", "auto", "on_demand") else lower
 
 
@@ -59,6 +60,10 @@ def _length(tokens: int) -> int:
     return tokens
 
 
+# Accepts what `Decimal` accepts: underscores, and a sign before zero.
+_WRITTEN_AMOUNT = (
+    r"^\s*(?:\+|-(?![^Ee]*[1-9]))?_*(?:\d[\d_]*\.?[\d_]*|\._*\d[\d_]*)(?:[Ee][+-]?[\d_]+)?\s*$"
+)
 Amount = Annotated[
     Decimal,
     BeforeValidator(_number),
@@ -68,12 +73,12 @@ Amount = Annotated[
             "type": ["number", "string"],
             "minimum": 0,
             "maximum": _LARGEST_AMOUNT,
-            "pattern": r"^\s*\+?[\d._]+(?:[Ee][+-]?\d+)?\s*$",
+            "pattern": _WRITTEN_AMOUNT,
         }
     ),
 ]
 """A price per million tokens, per thousand uses, or per hour."""
-LongName = Annotated[Name, Field(max_length=_LONGEST_NAME)]
+LongName = Annotated[Name, Field(max_length=_LONGEST_NAME), at_most(_LONGEST_NAME)]
 
 
 class PriceSettings(Section):
@@ -143,7 +148,7 @@ class PriceSettings(Section):
     """A thousand quantities of usage that cannot be read; none: unknown."""
     calls: Amount | None = None
     """A thousand calls, in addition to what they use; none: free."""
-    service_tier: Annotated[LongName, AfterValidator(_tier)] = _STANDARD
+    service_tier: Annotated[Name, AfterValidator(_tier), at_most(_LONGEST_TIER)] = _STANDARD
     """The provider's service tier: standard, batch, flex, priority, fast, or another name."""
     above_input_tokens: Annotated[int, AfterValidator(_length)] = 0
     """Only for calls with more input tokens than this; 0: all calls that no other table covers."""

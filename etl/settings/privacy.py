@@ -22,7 +22,7 @@ class RedactionRuleSettings(Section):
     """Only this workflow; none: every workflow."""
     node: str | None = Field(default=None, min_length=1)
     """Only steps of this node; none: the steps of every node, and the run's own row."""
-    path: str = Field(json_schema_extra={"pattern": r"^\$."})
+    path: str = Field(json_schema_extra={"pattern": r"^\$[\s\S]"})
     """A JSONPath (RFC 9535) on the step or run as the API returns it."""
     action: Literal["drop", "mask", "hash"]
     """`drop` the member, `mask` its value, or `hash` it with the key: equal values stay equal."""

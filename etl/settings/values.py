@@ -68,7 +68,7 @@ def _positive(seconds: float) -> float:
 WRITTEN_DURATION = (
     r"^\s*(?:(?:\d[\d\s]*(?:\.\s*\d[\d\s]*)?|\.\s*\d[\d\s]*)(?:[Mm]\s*[Ss]|[SsMmHhDd])\s*)+$"
 )
-_WRITTEN_POSITIVE = WRITTEN_DURATION.replace("^", r"^(?![0.\sSsMmHhDd]*$)", 1)
+WRITTEN_POSITIVE = WRITTEN_DURATION.replace("^", r"^(?![0.\sSsMmHhDd]*$)", 1)
 Duration = Annotated[
     float,
     BeforeValidator(seconds),
@@ -79,7 +79,7 @@ Duration = Annotated[
 PositiveDuration = Annotated[
     Duration,
     AfterValidator(_positive),
-    WithJsonSchema({"type": "string", "pattern": _WRITTEN_POSITIVE}),
+    WithJsonSchema({"type": "string", "pattern": WRITTEN_POSITIVE}),
 ]
 """A duration in seconds, longer than zero."""
 
@@ -90,9 +90,16 @@ def _name(text: str) -> str:
     return text
 
 
-_SPACED = r"^\S(?:.*\S)?$"
-"""The JSON Schema's pattern of texts without outer spaces; the program checks more."""
-Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _SPACED})]
+CONTROL = r"\x00-\x1f\x7f-\x9f"
+"""The characters without a shape, in a pattern; the program refuses more: what is not printable."""
+_ONE_LINE = {"type": "string", "pattern": rf"^(?!\s)(?!.*\s$)[^{CONTROL}]+$"}
+"""The JSON Schema of texts without line breaks and outer spaces."""
+Name = Annotated[str, AfterValidator(_name), WithJsonSchema(_ONE_LINE)]
+
+
+def at_most(characters: int) -> WithJsonSchema:
+    """Return the JSON Schema of a name with a limit, for a type whose validator checks it."""
+    return WithJsonSchema({**_ONE_LINE, "maxLength": characters})
 
 
 def refuse_json(id: str) -> str:
@@ -133,9 +140,16 @@ def clean_id(id: str) -> str:
     return id
 
 
-Identifier = Annotated[
-    str, AfterValidator(clean_id), WithJsonSchema({"type": "string", "pattern": _SPACED})
-]
+class _IdentifierSchema:
+    """The JSON Schema of ids; the settings import their limit only when they check an id."""
+
+    def __get_pydantic_json_schema__(self, _schema: object, _handler: object) -> dict[str, Any]:
+        from etl.records import MAX_ID_BYTES
+
+        return {**_ONE_LINE, "maxLength": MAX_ID_BYTES}
+
+
+Identifier = Annotated[str, AfterValidator(clean_id), _IdentifierSchema()]
 
 
 def expand_home(path: Path) -> Path:
@@ -235,7 +249,10 @@ def clean_database_url(text: str) -> str:
     raise ValueError(f"must begin with postgresql:// or postgres://, or be the word {EMBEDDED}")
 
 
-DATABASE_URL = r"^\s*(?:[Ee][Mm][Bb][Ee][Dd][Dd][Ee][Dd]|postgres(?:ql(?:\+psycopg)?)?://\S*)\s*$"
+DATABASE_URL = (
+    r"^\s*(?:[Ee][Mm][Bb][Ee][Dd][Dd][Ee][Dd]"
+    rf"|postgres(?:ql(?:\+psycopg)?)?://[^\s{CONTROL}]*)\s*$"
+)
 """The JSON Schema's pattern of what `clean_database_url` accepts."""
 
 
@@ -277,7 +294,10 @@ def clean_http_url(text: str, no_password: str) -> str:
     return url
 
 
-HTTP_URL = r"^\s*[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@]+(?:/[^\s?#]*)?\s*$"
+HTTP_URL = (
+    r"^\s*(?=[!-~]+\s*$)[Hh][Tt][Tt][Pp][Ss]?://"
+    r"(?:\[[^\s/?#@\[\]]+\]|[^\s/?#@:\[\]])[^\s/?#@:\[\]]*(?::\d*)?(?:/[^\s?#]*)?\s*$"
+)
 """The JSON Schema's pattern of what `clean_http_url` accepts; the program checks more."""
 
 

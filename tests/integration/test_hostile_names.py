@@ -227,7 +227,8 @@ def test_the_service_shows_no_control_characters(
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as response:
                 return str(response.read().decode())
         except urllib.error.HTTPError as error:
-            return str(error.read().decode())
+            with error:
+                return str(error.read().decode())
 
     with started("--config", str(config), "serve", variables=variables) as process:
         wait_until(

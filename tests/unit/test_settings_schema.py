@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from docs import reference
 from etl.errors import ConfigurationError
 from etl.settings import load, sources
+from etl.settings.alerts import CONDITIONS, AlertSettings, NotifySettings
 from etl.settings.values import Duration
 from tests.conftest import ROOT
+from tests.examples import examples
 
 SCHEMA: dict[str, Any] = json.loads(reference.SETTINGS_SCHEMA.read_text())
 EXAMPLE = (ROOT / "etl" / "settings" / "etl.toml").read_text()
@@ -130,7 +132,30 @@ def test_documented_settings_fit_the_schema(block: str, tmp_path: Path) -> None:
         '[[alerts]]\nname = " a"\nmetric = "runs"\nabove = 1',
         '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nlabel = "team"',
         '[[alerts]]\nname = "a"\nmetric = "runs"\nabove_usual = true',
+        '[api]\nbase_url = "https://host:port/"',
+        '[api]\nbase_url = "https://münchen.example/"',
+        '[api]\nbase_url = "https://:443"',
+        '[database]\nurl = "postgresql://host/a\\u0007"',
+        '[[workflows]]\nid = "a\\tb"',
+        f'[[workflows]]\nid = "{"a" * 513}"',
+        '[[workflows]]\nid = "a"\ncron = "? * * * *"',
+        '[[workflows]]\nid = "a"\ncron = "@daily"\ninterval = "1m"',
+        f'[[prices]]\nmodel = "{"a" * 501}"\ncalls = 1',
+        f'[[prices]]\nmodel = "a"\ncalls = 1\nservice_tier = "{"a" * 51}"',
+        '[[prices]]\nmodel = "a"\ncalls = 1\nabove_input_tokens = 1000',
+        '[[prices]]\nmodel = "a"\ncalls = "1.2.3"',
+        f'[[alerts]]\nname = "{"a" * 257}"\nmetric = "runs"\nabove = 1',
+        '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nlabel = " a=b"',
+        '[[alerts]]\nname = "a"\nmetric = "runs"',
+        '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nbelow = 2',
+        '[[alerts]]\nname = "a"\nmetric = "runs"\nbelow = 0',
+        '[[alerts]]\nname = "a"\nmetric = "lag"\nbelow = "0s"',
+        '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nrepeat = "1h"',
+        '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nnotify = ["ops", "ops"]\n'
+        '[notify.ops]\nurl_file = "ops"',
         '[export]\nlocation = "https://bucket/lake"',
+        '[export]\nlocation = "s3://bucket/a lake"',
+        '[export]\nlocation = "the\\nlake"',
         '[export]\nnamespace = "Lake"',
         *(name.replace(".", " = { ") + ' = "secret" }' for name in sorted(SECRETS)),
     ],
@@ -157,6 +182,10 @@ def test_the_schema_refuses_what_the_program_refuses(text: str, tmp_path: Path) 
         '[[workflows]]\nid = "a b"\ncron = "@Daily"',
         '[[workflows]]\nid = "ä"\ncron = " */5 9-17 * jan,feb mon "\nname = ""',
         '[[redaction.rules]]\npath = "$..[*]"\naction = "mask"',
+        '[[redaction.rules]]\npath = """$\n.a"""\naction = "mask"',
+        '[api]\nbase_url = "https://host:/"',
+        '[[prices]]\nmodel = "a"\ncalls = " 1_000.5e-0 "\nabove_input_tokens = 200_000',
+        '[[alerts]]\nname = "a"\nmetric = "runs"\nbelow = 0.5\nlabel = "a=" ',
         '[[alerts]]\nname = "a b"\nmetric = "runs"\nabove = 1\nlabel = "team=a=b"',
         '[export]\nlocation = "s3://bucket/lake"\nnamespace = "lake_2"',
         '[export]\nlocation = "~/the lake"',
@@ -169,6 +198,152 @@ def test_the_schema_accepts_what_the_program_accepts(text: str, tmp_path: Path) 
     assert _problems(text) == []
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param('[[workflows]]\nid = "a\\u200Bb"', id="a character that is not printable"),
+        pytest.param('[service]\nhost = "a\\u0000"', id="NUL in a text"),
+        pytest.param(f'[[workflows]]\nid = "{"ä" * 257}"', id="a text that is too long in bytes"),
+        pytest.param('[[workflows]]\nid = "a/../b"', id="an id with a dot segment"),
+        pytest.param('[[workflows]]\nid = "null"', id="an id that is JSON or in quotes"),
+        pytest.param('[polling]\nlease = "36526d"', id="a duration that is too long"),
+        pytest.param(
+            '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nover = "90s"',
+            id="a duration that is not whole minutes",
+        ),
+        pytest.param("[api]\nrequests_per_second = inf", id="a number that is not finite"),
+        pytest.param(
+            "[polling]\nreconcile_pages = 1e300", id="a whole number beyond 64 bits as a float"
+        ),
+        pytest.param(
+            '[[prices]]\nmodel = "a"\ncalls = 0.0000000000001', id="a price with too many digits"
+        ),
+        pytest.param('[[prices]]\nmodel = "a"\ncalls = "1e10"', id="a price in quotes, too high"),
+        pytest.param(
+            '[[prices]]\nmodel = "a"\ncalls = 1\nvalid_from = "2026-02-30"',
+            id="a day that does not exist, if the editor ignores `format`",
+        ),
+        pytest.param("[[workflows]]\nid = 2026-01-31", id="a day without quotes as a text"),
+        pytest.param('[api]\nbase_url = "https://host:65536"', id="a port that is too high"),
+        pytest.param(
+            '[[workflows]]\nid = "a"\ncron = "60 * * * *"', id="a cron field out of its range"
+        ),
+        pytest.param(
+            '[[workflows]]\nid = "a"\ncron = "0 0 30 2 *"', id="a cron line that never comes due"
+        ),
+        pytest.param(
+            '[[redaction.rules]]\npath = "$.a["\naction = "drop"', id="a JSONPath's grammar"
+        ),
+        pytest.param('[api]\napi_key_file = "~no-such-user/key"', id="a user without a home"),
+        pytest.param('[export]\nlocation = "s3://user@bucket"', id="a user in a store's URL"),
+        pytest.param(
+            '[[prices]]\nmodel = "a"\ninput = 1', id="prices of tokens without input or output"
+        ),
+        pytest.param(
+            '[database]\nurl = "embedded"\nurl_file = "url"',
+            id="two alternatives, which a variable can replace",
+        ),
+        pytest.param('[export]\nevery = "1h"', id="a setting that needs another section or value"),
+        pytest.param(
+            '[polling]\nopen_interval_min = "2h"\nopen_interval_max = "1h"',
+            id="two values in the wrong order",
+        ),
+        pytest.param(
+            '[[alerts]]\nname = "a"\nmetric = "lag"\nabove = 1', id="a value that fits no metric"
+        ),
+        pytest.param(
+            '[[alerts]]\nname = "a"\nmetric = "lag"\nabove = "1s"\nnode = "a"',
+            id="a setting that the metric does not have",
+        ),
+        pytest.param(
+            '[[alerts]]\nname = "a"\nmetric = "runs"\nabove = 1\nnotify = ["ops"]',
+            id="a name that is defined nowhere",
+        ),
+        pytest.param(
+            '[[workflows]]\nid = "a"\n[[workflows]]\nid = "a"\nname = "b"',
+            id="a name that two tables share",
+        ),
+    ],
+)
+def test_only_the_program_refuses(text: str, tmp_path: Path) -> None:
+    """These mistakes pass the schema, because a pattern cannot say them simply, or at all."""
+    assert _problems(text) == []
+    assert not _program_accepts(tmp_path / "etl.toml", text)
+
+
+_TEXTS = (
+    *(
+        "1h30m",
+        ".5 s",
+        "0ms",
+        "name",
+        "a b",
+        "X-Key",
+        "lake_2",
+        "USD",
+        "2026-01-31",
+        "1_0.5e-3",
+        "-0",
+    ),
+    *("https://[::1]:8443/a@b/", "http://host", "postgresql://u@h/n", "Embedded", "s3://b/lake"),
+    *("~/the lake", "*/5 9-17 * jan,feb mon", "@daily", "team=a=b", "$.inputs[*]", "$['a']"),
+)
+_CHARACTERS = (
+    st.sampled_from(" \t\n\0.:/=@*,-_0123456789eEsmhdaA[]'\"\u00a0ä\x7f") | st.characters()
+)
+
+
+@st.composite
+def _nearly(draw: st.DrawFn) -> str:
+    """Draw a text that some setting accepts, with up to two characters too many or replaced."""
+    text = draw(st.sampled_from(_TEXTS))
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(_CHARACTERS) + text[at + draw(st.integers(0, 2)) :]
+    return text
+
+
+_REQUIRED: dict[str, dict[str, Any]] = {
+    "WorkflowSettings": {"id": "a"},
+    "PriceSettings": {"model": "a", "input": 1, "output": 1},
+    "AlertSettings": {"name": "a", "metric": "runs"},
+    "RedactionRuleSettings": {"path": "$.a", "action": "drop"},
+}
+
+
+@functools.cache
+def _rules() -> list[tuple[type[BaseModel], str, set[str], Any]]:
+    """Return each setting: its section and name, and its types and validator in the schema."""
+    import jsonschema
+
+    sections: list[type[BaseModel]] = [*sources._SECTIONS.values(), NotifySettings]
+    found = []
+    for section in sections:
+        for key, rule in (
+            SCHEMA["$defs"].get(section.__name__, {"properties": {}})["properties"].items()
+        ):
+            kinds = [one["type"] for one in rule.get("anyOf", [rule])]
+            kinds = kinds[0] if isinstance(kinds[0], list) else kinds
+            found.append((section, key, set(kinds), jsonschema.Draft7Validator(rule)))
+    return found
+
+
+@settings(max_examples=examples(400))
+@given(_nearly() | st.integers(-2, 70_000) | st.integers() | st.floats())
+def test_the_program_refuses_what_the_schema_refuses(value: str | float) -> None:
+    """No value of a setting's type is a mistake only in an editor; words are in lower case."""
+    kinds = {"string"} if isinstance(value, str) else {"number"}
+    kinds |= {"integer"} if isinstance(value, int) else set()
+    for section, key, types, validator in _rules():
+        one = value.lower() if isinstance(value, str) and "enum" in validator.schema else value
+        if types & kinds and not validator.is_valid(one):
+            others = dict(_REQUIRED.get(section.__name__, {}))
+            if section is AlertSettings and key not in CONDITIONS:
+                others["above"] = 1
+            with pytest.raises(ValidationError):
+                section.model_validate({**others, key: one})
+
+
 @given(
     st.text(alphabet=" .0159٣dhmsDHMS\t", max_size=12) | st.from_regex(r"(\d+ ?(ms|s|M|h|d) ?)+")
 )
@@ -178,7 +353,7 @@ def test_every_duration_of_the_program_fits_the_schema(text: str) -> None:
         found = TypeAdapter(Duration).validate_python(text)
     except ValidationError:
         return
-    settings = SCHEMA["$defs"]["PollingSettings"]["properties"]
-    assert re.search(settings["settle_after"]["pattern"], text)
+    polling = SCHEMA["$defs"]["PollingSettings"]["properties"]
+    assert re.search(polling["settle_after"]["pattern"], text)
     if found:
-        assert re.search(settings["lease"]["pattern"], text)
+        assert re.search(polling["lease"]["pattern"], text)

@@ -203,18 +203,17 @@ lock: $(VENV)/installed
 # Environments. A stamp file marks a complete installation. The next call completes an installation
 # that was interrupted, and updates one from an older lock file.
 
-# pip compiles only the program. Compiling all of the tools takes up to half of an installation's
-# time, and most of their modules are never imported; an import compiles a module if needed.
-PIP_INSTALL = -m pip install --quiet --disable-pip-version-check
+# uv takes a tenth of pip's CPU time, but knows no setting of pip's: an index that is set for pip is
+# passed on.
+UV_INSTALL = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$${PIP_INDEX_URL-$$($(BIN)/python -m pip config \
+	get global.index-url 2>/dev/null)}}" $(BIN)/python -m uv pip install --quiet
 # Two parallel calls of make install one environment one after the other (if `flock` exists). The
 # lock is on a file of the environment, so that different environments are installed in parallel.
 ALONE = exec 9<$(1); ! command -v flock >/dev/null || flock 9;
 
-# $(call INSTALL,FOLDER,PYTHON) OPTIONS: the pip of $(VENV) installs into another environment, which
-# has no pip of its own.
+# $(call INSTALL,FOLDER,PYTHON) OPTIONS: the uv of $(VENV) installs into another environment.
 INSTALL = { $(1)/bin/python --version >/dev/null 2>&1 || \
-	$(2) -m venv --clear --without-pip $(1); } && $(BIN)/python -m pip --python $(1)/bin/python \
-	install --quiet --disable-pip-version-check --no-compile
+	$(2) -m venv --clear --without-pip $(1); } && $(UV_INSTALL) --python $(1)/bin/python
 
 $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -227,19 +226,20 @@ $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 		echo "$(PYTHON) has no venv: install it (Debian: apt install python3-venv)," \
 			"or say make PYTHON=..."; exit 1; }
 	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
-# `pip --version` also fails if the Python behind the environment no longer exists. The first lock
-# brings a pip that needs half the time of the one that an older Python comes with.
+# `pip --version` also fails if the Python behind the environment no longer exists. Only the program
+# is compiled: most modules of the tools are never imported, and an import compiles a module.
 	@$(call ALONE,requirements.lock) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(VENV); } && \
-		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-build.lock && \
-		$(BIN)/python $(PIP_INSTALL) --require-hashes -r requirements-run.lock && \
-		$(BIN)/python $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+			--require-hashes -r requirements-build.lock && \
+		$(UV_INSTALL) --python $(BIN)/python --compile-bytecode --require-hashes -r requirements-run.lock && \
+		$(UV_INSTALL) --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/installed: $(VENV)/running requirements.lock
 	@echo "installing the tools of development into $(VENV) (450 MB more, one to two minutes) ..."
-	@$(call ALONE,requirements.lock) \
-		$(BIN)/python $(PIP_INSTALL) --no-compile --require-hashes -r requirements.lock
+	@$(call ALONE,requirements.lock) $(UV_INSTALL) \
+		--python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
 # The environment of Superset, which needs Python 3.11.

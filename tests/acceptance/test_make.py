@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,15 +16,20 @@ import pytest
 from tests.conftest import ROOT
 
 
-def _make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # If make runs this test, its variables must not reach the make under test.
+def _make(
+    *arguments: str, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    # If make runs this test, its variables must not reach the make under test. An index of this
+    # machine must not reach it either.
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("MAKE", "MFLAGS", "UV_", "PIP_INDEX"))
     }
     return subprocess.run(
         ["make", *arguments],
         cwd=ROOT,
-        env=kept,
+        env={**kept, **(variables or {})},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -151,7 +156,7 @@ def test_the_locks_hold_what_the_project_names() -> None:
 
 
 def test_simultaneous_calls_install_in_turn(tmp_path: Path) -> None:
-    """Two simultaneous calls of make run pip in turn; the next call repeats a failed one."""
+    """Two simultaneous calls of make install in turn; the next call repeats a failed one."""
     venv = tmp_path / "venv"
     log = tmp_path / "log"
     (venv / "bin").mkdir(parents=True)
@@ -178,19 +183,46 @@ test -e {tmp_path}/broken && exit 1; exit 0""",
 
 def test_different_environments_install_in_parallel(tmp_path: Path) -> None:
     """Two calls of make install different environments at the same time."""
-    for name, other in (("BENCH", "LAKE"), ("LAKE", "BENCH")):
+    venv = tmp_path / "venv"
+    for name in ("venv", "BENCH", "LAKE"):
         (tmp_path / name / "bin").mkdir(parents=True)
-        _script(
-            tmp_path / name / "bin" / "python",
-            f"""case "$*" in *--version) exit 0;; esac
-touch {tmp_path}/{name}/begun
-for _ in $(seq 300); do test -e {tmp_path}/{other}/begun && exit 0; sleep 0.1; done; exit 1""",
-        )
+        _script(tmp_path / name / "bin" / "python", "exit 0")
+    # Each installation waits for the begin of the other.
+    _script(
+        venv / "bin" / "python",
+        f"""case "$*" in
+*{tmp_path}/BENCH/*) own=BENCH; other=LAKE;;
+*{tmp_path}/LAKE/*) own=LAKE; other=BENCH;;
+*) exit 1;; esac
+touch {tmp_path}/$own/begun
+for _ in $(seq 300); do test -e {tmp_path}/$other/begun && exit 0; sleep 0.1; done; exit 1""",
+    )
+    (venv / "running").touch()
     with ThreadPoolExecutor() as pool:
         done = list(
             pool.map(
-                lambda name: _make(f"{name}={tmp_path / name}", f"{tmp_path / name}/installed"),
+                lambda name: _make(
+                    f"VENV={venv}", f"{name}={tmp_path / name}", f"{tmp_path / name}/installed"
+                ),
                 ("BENCH", "LAKE"),
             )
         )
     assert [one.returncode for one in done] == [0, 0], done
+
+
+def test_the_index_of_pip_is_the_index_of_uv(tmp_path: Path) -> None:
+    """An index that is set for pip, by a variable or in its file, is the one that uv reads."""
+    venv = tmp_path / "venv"
+    (venv / "bin").mkdir(parents=True)
+    _script(
+        venv / "bin" / "python",
+        f"""case "$*" in
+*"pip config get global.index-url"*) echo from-the-file;;
+*"uv pip install"*) echo "$UV_DEFAULT_INDEX" >> {tmp_path}/used;; esac""",
+    )
+    (venv / "running").touch()
+    for name, value in (("OTHER", ""), ("PIP_INDEX_URL", "pips"), ("UV_DEFAULT_INDEX", "uvs")):
+        (venv / "installed").unlink(missing_ok=True)
+        done = _make(f"VENV={venv}", str(venv / "installed"), variables={name: value})
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "used").read_text().split() == ["from-the-file", "pips", "uvs"]

@@ -232,7 +232,8 @@ $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 		$(PYTHON) -m venv --clear $(VENV); } && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
 			--require-hashes -r requirements-build.lock && \
-		$(UV_INSTALL) --python $(BIN)/python --compile-bytecode --require-hashes -r requirements-run.lock && \
+		$(UV_INSTALL) --python $(BIN)/python --compile-bytecode \
+			--require-hashes -r requirements-run.lock && \
 		$(UV_INSTALL) --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -233,17 +233,17 @@ def choose(page: Page, filter_: str, option: str) -> None:
 
 
 def apply(page: Page) -> None:
-    """Apply the chosen filters to the charts."""
+    """Apply the chosen filters, and wait until a chart requests its data."""
     button = page.locator("[data-test='filter-bar__apply-button']")
-    # The bar may be drawn again while a filter's options arrive, and then lose a click. It disables
-    # the button when nothing is left to apply.
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    button.click()
-    while not (idle := button.is_disabled()) and time.monotonic() < deadline:
-        page.wait_for_timeout(2_000)
-        if not (idle := button.is_disabled()):
-            button.click()
-    assert idle, "the filters are not applied"
+    while True:
+        # The bar may be drawn again while a filter's options arrive, and then lose the click.
+        try:
+            with page.expect_request(lambda request: _chart_of(request.url) > 0, timeout=20_000):
+                button.click()
+            return
+        except TimeoutError:
+            assert time.monotonic() < deadline, "no chart follows the filters"
 
 
 class Shown(msgspec.Struct, frozen=True):

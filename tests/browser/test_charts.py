@@ -121,6 +121,7 @@ CHOICES = {
     "models": {"Workflow": "weather jokes", "Organisation": "second", "Grain": "Day"},
     "run": {"Workflow": "weather jokes", "Organisation": "second"},
 }
+OTHER_WORKFLOW = "support triage"
 FAILURE_KINDS = "Kinds of failure: click one to see its failures below"
 
 
@@ -676,17 +677,21 @@ def shown(page: Page, superset: Superset, failed_run: str) -> Callable[[str], Sh
 
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_every_chart_follows_every_filter(
-    page: Page, superset: Superset, shown: Callable[[str], Shown], failed_run: str, name: str
+    page: Page, superset: Superset, shown: Callable[[str], Shown], name: str
 ) -> None:
     """The viewer sees each dashboard, plain and with a choice in each filter, without a refusal."""
     opened = shown(name)
-    if f"/orchestra-{name}/" not in page.url:
-        opened = open_dashboard(page, superset, name, run=failed_run if name == "run" else None)
+    # The address of the run dashboard has a run, and `shown` may have opened it earlier.
+    if name == "run" or f"/orchestra-{name}/" not in page.url:
+        opened = open_dashboard(page, superset, name)
     assert opened.errors == []
+    choices = CHOICES[name]
+    # The newest run is shown; a choice that leaves it the newest would change nothing.
+    if name == "run" and opened.rows["The run"][0]["workflow_shown"] == choices["Workflow"]:
+        choices = {**choices, "Workflow": OTHER_WORKFLOW}
 
     def filter_() -> None:
-        # On the run dashboard, this chooses the newest of these runs, which has not failed.
-        for label, option in CHOICES[name].items():
+        for label, option in choices.items():
             choose(page, label, option)
         apply(page)
 

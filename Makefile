@@ -203,7 +203,7 @@ lock: $(VENV)/installed
 # Environments. A stamp file marks a complete installation. The next call completes an installation
 # that was interrupted, and updates one from an older lock file.
 
-# uv takes a tenth of pip's CPU time, but knows no setting of pip's: an index that is set for pip is
+# uv takes a seventh of pip's CPU time, but knows no setting of pip's: an index that is set for pip is
 # passed on.
 UV_INSTALL = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$${PIP_INDEX_URL-$$($(BIN)/python -m pip config \
 	get global.index-url 2>/dev/null)}}" $(BIN)/python -m uv pip install --quiet

@@ -55,11 +55,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         _fault_of(item)
 
-    def place(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> int:
         names = (item.path.stem, item.name)
-        return next((at for at, name in enumerate(FIRST) if name in names), len(FIRST))
+        return next((number for number, name in enumerate(FIRST) if name in names), len(FIRST))
 
-    items.sort(key=place)
+    items.sort(key=rank)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,4 +1,4 @@
-# The program without the tools of building and testing. Both stages use the same Python, because
+# The program without build and test tools. Both stages use the same Python, because
 # the virtual environment points to it.
 FROM python:3.13-slim AS build
 WORKDIR /build

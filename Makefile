@@ -50,14 +50,14 @@ Measure
   make bench-export      export to a lake beside dlt (5 minutes)
   make bench-growth      time, memory and disk by size of history (10 minutes)
   make bench-search      search with and without its index (20 minutes)
-  make bench-alerts      1,000 rules of alerts for 100 workflows (4 minutes)
+  make bench-alerts      1,000 alert rules for 100 workflows (4 minutes)
   make bench-tiny        all benchmarks and the soak on tiny data (2 minutes)
 
 Maintain
   make docs              write the references and schemas from the code
   make lock              upgrade the pinned dependencies
   make dist              build wheel and sdist, install and try them
-  make clean             remove everything that was installed or built here
+  make clean             remove everything that make installed or built here
 endef
 export HELP
 
@@ -100,7 +100,7 @@ test-browser: $(VENV)/installed $(SUPERSET)/installed .chromium
 		echo "there is no Chromium: install it (Debian: apt install chromium)," \
 			"or name the program in CHROMIUM"; exit 1; }
 
-# tests/faults/conftest.py distributes them.
+# tests/faults/conftest.py distributes the faults over the processes.
 faults: $(VENV)/installed
 	$(BIN)/python -m pytest tests/faults --numprocesses $(or $(WORKERS),4) --dist loadscope \
 		--no-loadscope-reorder $(ARGS)
@@ -140,7 +140,7 @@ bench-search: $(VENV)/installed
 bench-alerts: $(VENV)/installed
 	$(BIN)/python -m tests.benchmarks.alerts $(ARGS)
 
-# The first test is the longest.
+# The first test takes longest.
 bench-tiny: $(VENV)/installed $(BENCH)/installed $(SINGER)/installed $(SUPERSET)/installed .chromium
 	$(BIN)/python -m pytest tests/benchmarks --numprocesses $(or $(WORKERS),3) --dist worksteal $(ARGS)
 
@@ -203,8 +203,8 @@ lock: $(VENV)/installed
 # Environments. A stamp file marks a complete installation. The next call completes an installation
 # that was interrupted, and updates one from an older lock file.
 
-# uv takes a seventh of pip's CPU time, but knows no setting of pip's: an index that is set for pip is
-# passed on.
+# uv takes a seventh of pip's CPU time, but reads no setting of pip, so the index that is set for pip
+# is passed on to uv.
 UV_INSTALL = UV_DEFAULT_INDEX="$${UV_DEFAULT_INDEX-$${PIP_INDEX_URL-$$($(BIN)/python -m pip config \
 	get global.index-url 2>/dev/null)}}" $(BIN)/python -m uv pip install --quiet
 # Two parallel calls of make install one environment one after the other (if `flock` exists). The
@@ -227,7 +227,7 @@ $(VENV)/running: requirements-run.lock requirements-build.lock pyproject.toml
 			"or say make PYTHON=..."; exit 1; }
 	@echo "installing what the program needs into $(VENV) (180 MB, half a minute) ..."
 # `pip --version` also fails if the Python behind the environment no longer exists. Only the program
-# is compiled: most modules of the tools are never imported, and an import compiles a module.
+# is compiled: most modules of the tools are never imported, and an import compiles the module.
 	@$(call ALONE,requirements.lock) { $(BIN)/python -m pip --version >/dev/null 2>&1 || \
 		$(PYTHON) -m venv --clear $(VENV); } && \
 		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \

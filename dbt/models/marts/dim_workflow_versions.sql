@@ -1,8 +1,8 @@
 {{ config(materialized='table') }}
 
--- A version begins when it was first seen or, if the API sends a date, at the last change of the
--- workflow before that, unless the version before it was seen since that date. A later version can
--- move the end of the one before it, so the few rows are built as a whole.
+-- A version begins when it was first seen. If the API dates the workflow's last change earlier, and
+-- the previous version was not seen since that date, the version begins at the date. A later version
+-- can move the end of the one before it, so the few rows are built as a whole.
 WITH begun AS (
     SELECT workflow_id, version, first_seen_at, api_updated_at,
            CASE WHEN api_updated_at < first_seen_at

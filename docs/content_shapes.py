@@ -185,17 +185,17 @@ listed below.
   events (`data: {{…}}`), or a JSON object a line.
 - **First API**: if a request or response has places of several APIs, those of the API that is
   listed first count.
-- **Prompt**: the text of the only message; of several messages, each as `role: text`, with a blank
-  line between. Parts of a message are joined with a line break. System and developer messages are
-  in `system`. A message with nothing but results of tools has the role `tool`, even if the API
-  sends it as the user's.
-- **Answer**: the visible text. Reasoning is left out, also if the answer starts with it as
+- **Prompt**: the text of the only message. If there are several, each is written as `role: text`,
+  with a blank line between them. Parts of a message are joined with a line break. System and
+  developer messages are in `system`. A message with nothing but results of tools has the role
+  `tool`, even if the API sends it as the user's.
+- **Answer**: the visible text. Reasoning is left out, even if the answer starts with it as
   `<think>…</think>` or `<thinking>…</thinking>`. A generated object is JSON. Of a state with
-  messages, the last message is the answer. Parts of a message and events of a stream are
-  joined without anything between, several choices with a blank line. If a stream also reports the
-  whole answer, that is used.
-- **Bounds**: more than 10,000 messages or events, and a JSON text of more than 2^20 characters or
-  100 levels, give null, never a part.
+  messages, the last message is the answer. Parts of a message and events of a stream are joined
+  without a separator, several choices with a blank line. If a stream also reports the whole answer,
+  the view shows that one.
+- **Limits**: with more than 10,000 messages or events, or a JSON text of more than 2^20 characters
+  or 100 levels, the result is null, never a part of the text.
 - **Unknown shapes** give null. The load counts them as drift: `unknown_prompt` if the inputs of a
   call have no member of a known request, `unknown_answer` if its outputs have no member of a known
   response. Calls that failed need no answer. What redaction removes does not count. `orchestra-etl

@@ -9,7 +9,7 @@ from etl.settings.values import PositiveDuration
 
 
 class RetentionSettings(Section):
-    """What `prune` removes, by the time since a run's end; none: nothing, it is kept for ever."""
+    """What `prune` removes, by the time since a run's end. Without a time, it removes nothing."""
 
     payloads: PositiveDuration | None = None
     """When to remove inputs, outputs, metadata and unknown fields; states, times, errors, models

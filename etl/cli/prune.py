@@ -41,7 +41,7 @@ def prune(
         bool,
         typer.Option(
             "--exported",
-            help="Remove only what the lake holds: the days before the horizon are verified first.",
+            help="Remove only what the lake holds. The days to prune are verified first.",
         ),
     ] = False,
     yes: Yes = False,
@@ -52,8 +52,8 @@ def prune(
     Reports what would be removed; --yes removes it, and that cannot be undone. The options replace
     the settings of [retention]. Open runs are kept. It works in small transactions beside a running
     service, and can be stopped and repeated at any time. In cron, use --yes. PostgreSQL reuses the
-    space; only VACUUM FULL shrinks the files. With --exported, the horizons are at most the first
-    day that waits for an export, and dead letters are kept.
+    space; only VACUUM FULL shrinks the files. With --exported, it stops before the first day that
+    waits for an export, and keeps dead letters.
     """
     import asyncio
 

@@ -155,6 +155,7 @@ def test_the_locks_hold_what_the_project_names() -> None:
         assert "://" not in lock.read_text()
 
 
+@pytest.mark.slow
 def test_simultaneous_calls_install_in_turn(tmp_path: Path) -> None:
     """Two simultaneous calls of make install in turn; the next call repeats a failed one."""
     venv = tmp_path / "venv"

@@ -108,6 +108,7 @@ def test_upgrading_the_schema_first(
     assert differences(url, history) == []
 
 
+@pytest.mark.slow
 def test_the_newest_revision_runs_while_a_service_does(
     this: Program, variables: dict[str, str], history: History
 ) -> None:

@@ -26,6 +26,9 @@ from tests.oracle import differences
 from tests.postgres_fixture import new_home
 from tests.support import environment
 
+pytestmark = pytest.mark.slow
+"""They build, install and start what developers seldom change."""
+
 
 class Distributions(NamedTuple):
     """The files that `python -m build` creates."""
@@ -136,7 +139,6 @@ def test_the_wheel_of_a_checkout_is_the_same(distributions: Distributions, tmp_p
     assert wheel.read_bytes() == distributions.wheel.read_bytes()
 
 
-@pytest.mark.slow
 def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
     """The bill of materials lists each pinned package with hashes, and is reproducible.
 
@@ -165,7 +167,6 @@ def test_the_bill_of_materials_lists_what_runs(tmp_path: Path) -> None:
     assert reached == needs.keys()
 
 
-@pytest.mark.slow
 def test_the_installed_wheel_does_the_main_job(
     installed: Path, distributions: Distributions, empty_database_url: str, tmp_path: Path
 ) -> None:
@@ -192,7 +193,6 @@ def test_the_installed_wheel_does_the_main_job(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
 def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None:
     """Neither a wheel nor an editable install reads or names files of its own installation.
 
@@ -254,7 +254,6 @@ def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None
         assert found.stdout.startswith(f"# {own.stdout.split()[1].removesuffix(':')}\n")
 
 
-@pytest.mark.slow
 def test_the_installed_wheel_shows_the_demo(installed: Path, home: Path, tmp_path: Path) -> None:
     """The demo runs from the wheel alone, and leaves no file in the current folder."""
     done = _run(installed, "demo", "--exit", folder=tmp_path, ORCHESTRA_ETL_HOME=str(home))

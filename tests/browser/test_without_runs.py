@@ -82,7 +82,7 @@ def etl(url: str, folder: Path, *arguments: str) -> None:
 
 def opened(page: Page, superset: Superset, name: str) -> Shown:
     """Open the dashboard, and check that it shows only empty charts and no misformatted value."""
-    shown = open_dashboard(page, superset, name)
+    shown = open_dashboard(page, superset, name, reload=False)
     assert [error for error in shown.errors if "No results" not in error] == []
     assert LEAKS.findall(page.locator("#app").inner_text()) == []
     return shown

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from etl.admin.erase import Selection, erase
 from tests import lake_reader as lake
 from tests.exported_world import TABLES, ExportedWorld
@@ -29,6 +31,7 @@ def test_pruned_runs_stay_in_the_lake(world: ExportedWorld) -> None:
     assert row["n"] == 3
 
 
+@pytest.mark.slow
 def test_pruned_payloads_stay_in_the_lake(world: ExportedWorld) -> None:
     """Payloads that were pruned stay in the lake when other values of their run change."""
     before = world.rows()

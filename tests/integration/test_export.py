@@ -347,6 +347,7 @@ def test_days_written_without_payloads_stay_queued(world: World) -> None:
     assert world.export(without_payloads=True).waiting_for_payloads == 0
 
 
+@pytest.mark.slow
 def test_the_number_of_manifests_stays_small(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many exports there are, a reader opens few manifests, and finds every row."""
     monkeypatch.setattr(replacement, "MOST", 3)

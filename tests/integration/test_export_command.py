@@ -179,6 +179,7 @@ def test_a_schema_without_the_export(command: Command, database_url: str) -> Non
     assert "orchestra-etl db upgrade" in printed.err
 
 
+@pytest.mark.slow
 def test_the_service_exports_on_schedule(tmp_path: Path, database_url: str) -> None:
     """With `[export] every`, `serve` exports what it has loaded, and ends within its time."""
     history = History(seed=5, workflows=1, runs_per_workflow=5, live=0, arrivals_per_minute=0)

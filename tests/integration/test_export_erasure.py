@@ -120,6 +120,7 @@ def test_an_erasure_that_was_interrupted_is_completed_by_an_export(world: Export
     assert world.export().days == 0
 
 
+@pytest.mark.slow
 def test_an_erasure_can_be_repeated(world: ExportedWorld, command: Command) -> None:
     """A second erasure finds nothing more to remove, and changes nothing."""
     assert command("erase", "--user", USER, "--yes").status == 0

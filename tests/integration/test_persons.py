@@ -72,7 +72,7 @@ COUNTED = "SELECT COALESCE(sum(runs), 0)::int FROM orchestra.run_rollup"
 
 
 @pytest.mark.parametrize("pruned", ["5d", *slow("1h", None)])
-@pytest.mark.parametrize("hashed", [False, True], ids=["plain", "hashed"])
+@pytest.mark.parametrize("hashed", [False, *slow(True)], ids=["plain", "hashed"])
 def test_an_organisation_leaves_the_rollups(world: World, pruned: str | None, hashed: bool) -> None:
     """No column names an erased organisation, however many of its runs were pruned.
 

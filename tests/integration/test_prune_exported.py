@@ -40,6 +40,7 @@ def _stored(world: ExportedWorld) -> set[str]:
     return {row["id"] for row in query(world.url, "SELECT id FROM orchestra.runs")}
 
 
+@pytest.mark.slow
 def test_what_is_exported_is_pruned_and_stays_in_the_lake(world: ExportedWorld) -> None:
     """Exported runs leave PostgreSQL, several batches of one day too, and stay in the lake."""
     before = world.rows()

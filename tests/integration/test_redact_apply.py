@@ -415,7 +415,7 @@ SETS: dict[str, tuple[tuple[str, str], ...]] = {
         ("$.outputs.choices[*].finish_reason", "drop"),
     ),
 }
-FINER = ("errors", "payloads")
+FINER = ("errors", "payloads", "usage")
 """Sets whose kinds of rules are also in the others; they are slow."""
 
 

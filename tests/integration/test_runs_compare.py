@@ -388,6 +388,7 @@ def test_hostile_names_on_a_narrow_terminal(
         assert max(map(cell_len, lines)) <= max(int(width), len("first  ") + len(A))
 
 
+@pytest.mark.slow
 def test_a_run_of_many_steps(command: Command, database_url: str) -> None:
     """Two runs of 2,000 steps with payloads are compared with a few statements each."""
     store_run(database_url, A)

@@ -22,6 +22,7 @@ from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from tests import processes
 from tests.command_line import Command
+from tests.examples import examples
 from tests.stored_text import columns_with
 from tests.support import query, slow, wait_until
 
@@ -204,6 +205,7 @@ def test_a_phrase_is_found_in_any_script(database_url: str) -> None:
     assert used(database_url) >= len(SCRIPTS) - len(unserved)
 
 
+@pytest.mark.slow
 def test_a_locale_of_ascii_changes_nothing(ascii_database_url: str, database_url: str) -> None:
     """The hits do not depend on the database's locale, with or without the index."""
     for url in (ascii_database_url, database_url):
@@ -261,7 +263,7 @@ def test_no_hit_is_ruled_out(database_url: str, collation: str) -> None:
     hits = 0
     with psycopg.connect(database_url, autocommit=True) as connection:
 
-        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=examples(100), suppress_health_check=list(HealthCheck))
         @given(st.lists(stored_and_phrases(), min_size=10, max_size=20))
         def rules_out(cases: list[tuple[Any, str]]) -> None:
             nonlocal hits
@@ -283,7 +285,7 @@ def test_no_hit_is_ruled_out(database_url: str, collation: str) -> None:
             assert [row for row in rows if not row[2]] == []
 
         rules_out()
-    assert hits > 200
+    assert hits > examples(400)
 
 
 def test_what_a_phrase_is_not_in_is_ruled_out(read_only_database_url: str) -> None:

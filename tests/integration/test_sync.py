@@ -442,6 +442,7 @@ def test_bad_steps_are_the_only_dead_letters(world: World) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_payload_of_50_megabytes_is_stored(world: World) -> None:
     """A step with an output of 50 MB is stored with its size."""
     run_id = world.history.run_ids(world.history.workflow_ids[0])[0]

@@ -7,27 +7,23 @@ through its leases, so a missed or doubled tick costs only a query.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import structlog
-from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
 from etl import cron
 from etl.analytics.rollups import RefreshReport
-from etl.errors import ApiUnavailable, DatabaseError, EtlError, KeyRefused, SchemaMismatch
+from etl.errors import EtlError
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.sync import Syncer
 from etl.reports.status import Status
 from etl.service.health import Health
+from etl.service.job_runner import JobRunner
 from etl.signals import Stop
 
 if TYPE_CHECKING:
@@ -36,18 +32,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-# Seconds. After a larger jump of this machine's clock, all jobs start at once.
-CLOCK_STEP = 2.0
-# Seconds that running jobs get at the end, of the ten within which the service promises to end.
-END_PATIENCE = 8.0
-# Seconds of `END_PATIENCE` for which an unavailable database is retried: a thread that keeps
-# retrying would keep the process from ending.
+# Seconds of `job_runner.END_PATIENCE` for which an unavailable database is retried: a thread that
+# keeps retrying would keep the process from ending.
 DATABASE_END_PATIENCE = 4.0
-
-
-# The scheduler would warn about each skipped tick. A busy poll skips ticks by design, because it
-# looks for due runs by itself.
-logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 
 
 class Schedule(msgspec.Struct, frozen=True):
@@ -133,105 +120,63 @@ class Daemon:
         self._export = export
         self._export_every = export_every
         self._pace = pace or PACE
-        self._active: set[asyncio.Task[None]] = set()
-        self._paused_until = 0.0
         self._prepared = False
         self._stop = Stop()
-        self._scheduler = AsyncIOScheduler(
-            timezone="UTC",
-            # Without a limit on lateness: a nightly sweep that was missed during a long suspension
-            # must not wait for the next night.
-            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
+        self._jobs = JobRunner(
+            health, key_pause=self._pace.key_pause, clock_look=self._pace.clock_look
         )
 
     async def run(self, stop: Stop) -> None:
         """Run the jobs until `stop` is set, then finish those that are running."""
         self._stop = stop
-        self._add("prepare", self._prepare, IntervalTrigger(seconds=self._pace.prepare), now=True)
-        self._add("poll", self._poll, IntervalTrigger(seconds=self._pace.tick), now=True)
-        self._add("requests", self._requests, IntervalTrigger(seconds=self._pace.tick), now=True)
+        pace, add = self._pace, self._jobs.add
+        # While the API refuses the key, rollups, alerts and messages still go on.
+        add_without_api = partial(add, uses_api=False)
+        add("prepare", self._prepare, IntervalTrigger(seconds=pace.prepare), now=True)
+        # A poll is not cancelled: it loads what it has read.
+        add("poll", self._poll, IntervalTrigger(seconds=pace.tick), now=True, is_cancelled=False)
+        add("requests", self._requests, IntervalTrigger(seconds=pace.tick), now=True)
         if self._refresh is not None:
-            self._add(
-                "rollups",
-                partial(self._refresh_rollups, self._refresh),
-                IntervalTrigger(seconds=self._pace.refresh),
-                now=True,
-                uses_api=False,
-            )
+            refresh = partial(self._refresh_rollups, self._refresh)
+            add_without_api("rollups", refresh, IntervalTrigger(seconds=pace.refresh), now=True)
         if self._evaluate is not None:
-            self._add(
-                "alerts",
-                partial(self._evaluate_alerts, self._evaluate),
-                IntervalTrigger(seconds=self._pace.evaluate),
-                now=False,
-                uses_api=False,
-            )
+            every = IntervalTrigger(seconds=pace.evaluate)
+            add_without_api("alerts", self._evaluate, every, now=False)
         if self._status is not None:
-            self._add(
-                "observe",
-                partial(self._observe, self._status),
-                IntervalTrigger(seconds=self._pace.observe),
-                now=True,
-                uses_api=False,
-            )
+            observe = partial(self._observe, self._status)
+            add_without_api("observe", observe, IntervalTrigger(seconds=pace.observe), now=True)
         if self._courier is not None:
             # A job for each channel, so that a slow one delays only its own messages.
             for channel in self._courier.channels:
-                self._add(
+                add_without_api(
                     f"notify {channel}",
                     partial(self._notify, self._courier, channel),
-                    IntervalTrigger(seconds=self._pace.notify),
+                    IntervalTrigger(seconds=pace.notify),
                     now=True,
-                    uses_api=False,
+                    # A delivery ends by itself, and releases its claim.
+                    is_cancelled=False,
                 )
         if self._export is not None:
-            self._add(
+            add_without_api(
                 "export",
                 partial(self._export_changes, self._export),
                 IntervalTrigger(seconds=self._export_every, jitter=self._export_every / 10),
                 now=True,
-                uses_api=False,
             )
-        # `beat` is not guarded, because it must also run while the API refuses the key.
-        self._scheduler.add_job(
-            self._health.beat, IntervalTrigger(seconds=self._pace.tick), id="beat"
-        )
         self._schedule_sweeps()
-        self._scheduler.start()
+        self._jobs.start(stop, beat=pace.tick)
         log.info("service_started", workflows=len(self._schedules))
-        await self._watch_clock(stop)
+        await self._jobs.watch_clock()
         log.info("service_stop_requested")
-        self._scheduler.pause()
         self._syncer.poller.end_within(DATABASE_END_PATIENCE)
-        for task in self._active:
-            if not task.get_name().startswith(("poll", "notify")):
-                # A cancelled sweep leaves its watermark unchanged. A poll is not cancelled: it
-                # loads what it has read. A delivery ends by itself, and releases its claim.
-                task.cancel()
-        if self._active:
-            await asyncio.wait(self._active, timeout=END_PATIENCE)
-        self._scheduler.shutdown(wait=False)
+        # A cancelled sweep leaves its watermark unchanged.
+        await self._jobs.end()
         log.info("service_stopped")
-
-    async def _watch_clock(self, stop: Stop) -> None:
-        """Wait for the stop; if the machine's clock is set in the meantime, start all jobs now.
-
-        The scheduler uses that clock: if it were set back by a day, no job would start for a day.
-        """
-        ahead = time.time() - time.monotonic()
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._pace.clock_look)
-            before, ahead = ahead, time.time() - time.monotonic()
-            if abs(ahead - before) > CLOCK_STEP and not stop.is_set():
-                log.warning("clock_changed", seconds=round(ahead - before, 1))
-                for job in self._scheduler.get_jobs():
-                    job.modify(next_run_time=datetime.now(UTC))
 
     def _schedule_sweeps(self) -> None:
         for workflow_id in self._syncer.workflow_ids:
             name = f"sweep {workflow_id}"
-            if self._scheduler.get_job(name) is not None:
+            if self._jobs.has(name):
                 continue
             schedule = self._schedules.get(workflow_id) or Schedule(
                 workflow_id, self._default_interval
@@ -242,7 +187,7 @@ class Daemon:
             else:
                 # A tenth of jitter keeps replicas and workflows from sending requests all at once.
                 trigger = IntervalTrigger(seconds=schedule.interval, jitter=schedule.interval / 10)
-            self._add(
+            self._jobs.add(
                 name,
                 partial(self._sweep, workflow_id),
                 trigger,
@@ -250,66 +195,6 @@ class Daemon:
                 workflow_id=workflow_id,
             )
         self._health.watch(self._syncer.workflow_ids)
-
-    def _add(
-        self,
-        name: str,
-        work: Callable[[], Awaitable[None]],
-        trigger: BaseTrigger,
-        *,
-        now: bool,
-        workflow_id: str | None = None,
-        uses_api: bool = True,
-    ) -> None:
-        async def guarded() -> None:
-            task = asyncio.current_task()
-            if task is None or self._stop.is_set():
-                return
-            # While the API refuses the key, rollups, alerts and messages still go on.
-            if uses_api and time.monotonic() < self._paused_until:
-                return
-            task.set_name(name)
-            self._active.add(task)
-            try:
-                await self._guard(name, work, workflow_id)
-            finally:
-                self._active.discard(task)
-
-        first: dict[str, Any] = {"next_run_time": datetime.now(UTC)} if now else {}
-        self._scheduler.add_job(guarded, trigger, id=name, name=name, **first)
-
-    async def _guard(
-        self, name: str, work: Callable[[], Awaitable[None]], workflow_id: str | None
-    ) -> None:
-        """Run a job, and report its failure in the log and in /readyz.
-
-        The job is retried at its next tick. /readyz shows the problem until the job succeeds.
-        """
-        try:
-            await work()
-        except asyncio.CancelledError:
-            pass
-        except KeyRefused as error:
-            self._paused_until = time.monotonic() + self._pace.key_pause
-            if self._health.fail("api key", str(error)):
-                log.error("key_refused", problem=str(error), pause_seconds=self._pace.key_pause)
-        except EtlError as error:
-            if isinstance(error, DatabaseError) and "database" in self._health.problems:
-                # Health and the log report the database's problem once for all jobs.
-                return
-            part = "schema" if isinstance(error, SchemaMismatch) else name
-            own = None if isinstance(error, DatabaseError) else workflow_id
-            if self._health.fail(
-                part, str(error), workflow_id=own, no_response=isinstance(error, ApiUnavailable)
-            ):
-                log.error("job_failed", job=name, problem=str(error))
-        except Exception as error:
-            if self._health.fail(
-                name, f"unexpected {type(error).__name__}", workflow_id=workflow_id
-            ):
-                log.error("job_failed", job=name, problem=type(error).__name__, exc_info=error)
-        else:
-            self._health.recover(name)
 
     async def _prepare(self) -> None:
         try:
@@ -331,9 +216,6 @@ class Daemon:
         self._health.metrics.set_waiting(done.waiting + done.stuck)
         if done.groups:
             log.debug("rollups_refreshed", groups=done.groups, waiting=done.waiting)
-
-    async def _evaluate_alerts(self, evaluate: Callable[[], Awaitable[object]]) -> None:
-        await evaluate()
 
     async def _notify(self, courier: Courier, channel: str) -> None:
         for one in await courier.deliver(channel, self._stop):

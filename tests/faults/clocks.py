@@ -24,7 +24,7 @@ from etl.records import ApiResponse
 MODULES = (
     "etl.ledger.clock",
     "etl.extract.http_dates",
-    "etl.service.daemon",
+    "etl.service.job_runner",
     "apscheduler.schedulers.base",
     "apscheduler.executors.base",
     "apscheduler.triggers.interval",

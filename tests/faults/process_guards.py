@@ -15,9 +15,8 @@ from etl.load import upsert
 from etl.load.batch import RunWrite, WriteReport
 from etl.pipeline import loading, sweep
 from etl.pipeline.loading import Loader, LoadReport
-from etl.service import daemon
-from etl.service.daemon import Daemon
-from etl.signals import Stop
+from etl.service import daemon, job_runner
+from etl.service.job_runner import JobRunner
 
 
 def _replaced(statement: TextClause, old: str, new: str) -> TextClause:
@@ -55,7 +54,7 @@ def given_back_as_done() -> None:
 
 def no_end_of_patience() -> None:
     """Let a stopping service wait for its jobs and its database without a limit."""
-    daemon.END_PATIENCE = daemon.DATABASE_END_PATIENCE = 3600.0
+    job_runner.END_PATIENCE = daemon.DATABASE_END_PATIENCE = 3600.0
 
 
 def consumed_first() -> None:
@@ -118,7 +117,7 @@ def dated_as_told() -> None:
 def no_look_at_the_clock() -> None:
     """Keep the service from noticing that its clock was set."""
 
-    async def wait(self: Daemon, stop: Stop) -> None:
-        await stop.wait()
+    async def wait(self: JobRunner) -> None:
+        await self._stop.wait()
 
-    Daemon._watch_clock = wait  # type: ignore[method-assign]
+    JobRunner.watch_clock = wait  # type: ignore[method-assign]

@@ -19,7 +19,7 @@ from etl import cron
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import PollReport
 from etl.pipeline.sync import PrepareReport
-from etl.service import daemon
+from etl.service import job_runner
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
 from etl.signals import Stop
@@ -88,7 +88,7 @@ def swept(
         while Clock.shown < start + length:
             Clock.shown += MINUTE
             if not blocked(Clock.shown):
-                found._scheduler.wakeup()
+                found._jobs._scheduler.wakeup()
                 for _ in range(4):  # Four turns: the wake-up, the job and what it calls.
                     await asyncio.sleep(0)
         stop.set()
@@ -130,7 +130,7 @@ def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         apscheduler.schedulers.base,
         apscheduler.executors.base,
         apscheduler.triggers.interval,
-        daemon,
+        job_runner,
     ):
         monkeypatch.setattr(module, "datetime", Clock)
     yield
@@ -175,5 +175,5 @@ def test_missed_ticks(fault: Fault, monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, *, timezone: str, job_defaults: dict[str, Any]) -> None:
             super().__init__(timezone=timezone, job_defaults={**job_defaults, "coalesce": False})
 
-    monkeypatch.setattr(daemon, "AsyncIOScheduler", Eager)
+    monkeypatch.setattr(job_runner, "AsyncIOScheduler", Eager)
     fault.control(crowded(starts[0]))

@@ -149,7 +149,7 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
         swept = "SELECT fencing_token AS n FROM orchestra_etl.sweeps WHERE workflow_id = %s"
         await _until(lambda: [row for row in query(world.url, swept, often) if row["n"] >= 3])
         assert query(world.url, swept, nightly) == []
-        job = found._scheduler.get_job(f"sweep {nightly}")
+        job = found._jobs._scheduler.get_job(f"sweep {nightly}")
         assert (
             job.next_run_time.hour,
             job.next_run_time.minute,
@@ -493,10 +493,10 @@ def test_a_dead_scheduler_is_not_alive(world: World) -> None:
                 await asyncio.sleep(0.05)
             else:
                 pytest.fail("/livez does not return 200")
-            found._scheduler.pause()
+            found._jobs._scheduler.pause()
             await asyncio.sleep(1.2 * limit)
             assert await livez() == 503
-            found._scheduler.resume()
+            found._jobs._scheduler.resume()
 
     world.serve(scenario, beat_limit=limit)
 

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
-from msgspec.structs import replace
 
 from etl.database import Database
 from etl.errors import ApiUnavailable, DatabaseError, EtlError, WorkflowRefused
-from etl.ledger import claims
 from etl.ledger.claims import Claim, DueFilter
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.batches import BATCH_WAIT, Lane, is_loaded_alone
 from etl.pipeline.concurrent_reads import ConcurrentReads
+from etl.pipeline.due_runs import DueRuns, Listing
 from etl.pipeline.heartbeat import heartbeat
 from etl.pipeline.loading import Loader, LoadReport
 from etl.pipeline.reading import Reader, Reading
@@ -32,31 +30,9 @@ log = structlog.get_logger(__name__)
 # not wait for them.
 WAITING_BYTES = 64 << 20
 WAITING_ALONE_BYTES = 256 << 20
-# Seconds after which newly due runs are claimed while reads go on, so that one slow read does not
-# delay all other runs.
-CLAIM_EVERY = 1.0
-# The same while run lists are walked: each of their pages may bring more due runs.
-CLAIM_EVERY_WHILE_LISTING = 0.05
-# One claim takes as many runs as were last read in this many seconds, and at least and at most so
-# many times the number of concurrent reads. Larger claims cost less, but other replicas cannot read
-# what this one has claimed: at the end of a backfill, they would all wait for one replica.
-CLAIM_SECONDS = 0.2
-CLAIM_LEAST, CLAIM_MOST = 2, 16
 # This many consecutive reads without a response mean that the API is down, not that single runs
 # fail.
 GIVE_UP_AFTER = 5
-
-
-def claim_size(claimed: int, seconds: float, concurrency: int) -> int:
-    """Return how many runs to claim.
-
-    Args:
-        claimed: how many runs the last claim took.
-        seconds: how long their reads took.
-        concurrency: the number of concurrent reads.
-    """
-    read_meanwhile = round(CLAIM_SECONDS * claimed / max(seconds, 0.001))
-    return max(CLAIM_LEAST * concurrency, min(read_meanwhile, CLAIM_MOST * concurrency))
 
 
 class PollReport(msgspec.Struct):
@@ -65,22 +41,6 @@ class PollReport(msgspec.Struct):
     load: LoadReport
     refused: list[WorkflowRefused] = []
     """One error for each workflow that the key may not read."""
-
-
-class Listing(NamedTuple):
-    """Walks of run lists that go on during a drain."""
-
-    begun_at: datetime
-    """Database time at which the walks began.
-
-    While they go on, the drain reads only runs that they have listed. They may still correct what
-    the ledger says about other runs, such as the workflow that a run belongs to.
-    """
-    cutoff: asyncio.Future[datetime]
-    """The database time up to which due runs are read; known when the walks have ended.
-
-    If the future holds an exception, the drain raises it.
-    """
 
 
 class Poller:
@@ -143,11 +103,27 @@ class Poller:
         chosen = DueFilter(
             workflows=None if workflows is None else tuple(workflows), since=since, until=until
         )
-        drain = _Drain(poller=self, stop=stop, on_load=on_load, cutoff=cutoff, chosen=chosen)
+        due_runs = DueRuns(
+            self._database,
+            self._clock,
+            chosen=chosen,
+            cutoff=cutoff,
+            concurrency=self._concurrency,
+            lease=self._lease,
+        )
+        drain = _Drain(
+            due_runs,
+            self._reader,
+            self._loader,
+            self._clock,
+            concurrency=self._concurrency,
+            stop=stop,
+            on_load=on_load,
+        )
         async with heartbeat(drain.renew, lease=self._lease), drain.settling():
             while True:
                 await drain.work()
-                if stop.is_set() or not wait_for_others or not await drain.others():
+                if stop.is_set() or not wait_for_others or not await due_runs.others(stop):
                     break
         return PollReport(drain.report, list(drain.refused.values()))
 
@@ -157,57 +133,35 @@ class _Drain:
 
     def __init__(
         self,
-        poller: Poller,
+        due_runs: DueRuns,
+        reader: Reader,
+        loader: Loader,
+        clock: DatabaseClock,
+        *,
+        concurrency: int,
         stop: asyncio.Event,
         on_load: Callable[[LoadReport, float], None],
-        cutoff: datetime | Listing | None,
-        chosen: DueFilter,
     ) -> None:
-        self._p = poller
-        self._run = poller._database.in_thread
+        self._due_runs = due_runs
+        self._clock = clock
         self._stop = stop
         self._on_load = on_load
-        self._cutoff = cutoff
-        self._chosen = chosen
         self.report = LoadReport()
         self.refused: dict[str, WorkflowRefused] = {}
-        self._skipped_workflows: set[str] = set()
-        """Refused workflows, whose runs are not claimed.
-
-        Without a cutoff, the drain retries these workflows when it finds nothing else due.
-        """
-        self._claimed, self._claimed_at = 0, time.monotonic()
         self._reads = ConcurrentReads(
-            poller._reader,
-            concurrency=poller._concurrency,
-            may_begin=self._may_read,
-            wake=self._wake,
+            reader, concurrency=concurrency, may_begin=self._may_read, wake=self._wake
         )
         self._woken = asyncio.Event()
-        self._batches = Lane(poller._loader, self._wake, alone=False)
-        self._alone = Lane(poller._loader, self._wake, alone=True)
+        self._batches = Lane(loader, self._wake, alone=False)
+        self._alone = Lane(loader, self._wake, alone=True)
         self._lanes = (self._batches, self._alone)
-
-    @property
-    def _is_listing(self) -> bool:
-        """Whether the walks that provide the cutoff still go on."""
-        return isinstance(self._cutoff, Listing) and not self._cutoff.cutoff.done()
-
-    def _due(self, *, except_workflows: Iterable[str]) -> DueFilter:
-        """Return a filter for the runs to claim now; raise the exception of failed walks."""
-        chosen = replace(self._chosen, except_workflows=tuple(sorted(except_workflows)))
-        if not isinstance(self._cutoff, Listing):
-            return replace(chosen, cutoff=self._cutoff)
-        if self._is_listing:
-            return replace(chosen, listed_since=self._cutoff.begun_at)
-        return replace(chosen, cutoff=self._cutoff.cutoff.result())
 
     async def work(self) -> None:
         """Claim, read and load until nothing claimable is left."""
         stopping = asyncio.create_task(self._stop.wait())
         waited_for: list[asyncio.Future[Any]] = [stopping]
-        if isinstance(self._cutoff, Listing):
-            waited_for.append(self._cutoff.cutoff)
+        if self._due_runs.walks is not None:
+            waited_for.append(self._due_runs.walks)
         for one in waited_for:
             one.add_done_callback(self._wake)
         try:
@@ -219,26 +173,19 @@ class _Drain:
 
     async def _work(self) -> None:
         claim_at = 0.0
-        listing = self._is_listing
+        listing = self._due_runs.is_listing
         while True:
-            if listing and not self._is_listing:
+            if listing and not self._due_runs.is_listing:
                 # The runs on the last pages of the walks have not been claimed yet.
                 listing, claim_at = False, 0.0
-            # With a fixed cutoff, no further run becomes due.
-            claim_every = (
-                CLAIM_EVERY_WHILE_LISTING
-                if listing
-                else CLAIM_EVERY
-                if self._cutoff is None
-                else math.inf
-            )
+            claim_every = self._due_runs.claim_every
             exhausted = time.monotonic() < claim_at
             if not exhausted and not self._stop.is_set() and self._reads.needs_claims:
-                exhausted = not await self._claim()
+                taken = await self._due_runs.claim()
+                self._reads.add(*taken)
+                exhausted = not taken
                 if exhausted:
                     claim_at = time.monotonic() + claim_every
-                    if self._cutoff is None:
-                        self._skipped_workflows.clear()
             self._reads.begin()
             loads = self._start_loads(idle=not self._reads.is_reading)
             if not self._reads.is_reading and not loads:
@@ -260,28 +207,11 @@ class _Drain:
             if self._stop.is_set():
                 await self._release()
 
-    async def others(self) -> bool:
-        """Wait up to 1 s for due runs that could not be claimed; return False if there are none."""
-        due = self._due(except_workflows=self.refused)
-        pending = await self._run(lambda c: claims.pending(c, due))
-        if not pending.due:
-            return False
-        # If a due run has no lease but was not claimed, a transaction has locked it, and usually
-        # ends soon.
-        pause = (
-            min(max(pending.next_expiry or 0.0, 0.05), 1.0)
-            if pending.leased == pending.due
-            else 0.05
-        )
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), pause)
-        return True
-
     async def renew(self) -> None:
         """Renew the leases of all claims that are not loaded yet."""
         held = [*self._reads.claims(), *self._batches.claims(), *self._alone.claims()]
         if held:
-            await self._run(lambda c: claims.renew(c, held, lease=self._p._lease))
+            await self._due_runs.renew(held)
 
     @contextlib.asynccontextmanager
     async def settling(self) -> AsyncIterator[None]:
@@ -310,19 +240,6 @@ class _Drain:
         if loads := {lane.load for lane in self._lanes if lane.load is not None}:
             await asyncio.wait(loads)
             self._collect_loads()
-
-    async def _claim(self) -> bool:
-        due = self._due(except_workflows=self._skipped_workflows)
-        now = time.monotonic()
-        limit = claim_size(self._claimed, now - self._claimed_at, self._p._concurrency)
-        taken = await self._run(
-            lambda c: claims.claim(c, limit=limit, lease=self._p._lease, among=due)
-        )
-        self._claimed, self._claimed_at = len(taken), now
-        if taken:
-            self._p._clock.anchor(taken[0].claimed_at)
-        self._reads.add(*taken)
-        return bool(taken)
 
     def _may_read(self) -> bool:
         return (
@@ -358,9 +275,8 @@ class _Drain:
                 reading = task.result()
                 self._reads.failures = 0
             except WorkflowRefused as error:
-                if claim.workflow_id not in self._skipped_workflows:
+                if self._due_runs.refuse(claim.workflow_id):
                     log.error("workflow_refused", workflow=claim.workflow_id, problem=str(error))
-                self._skipped_workflows.add(claim.workflow_id)
                 self.refused[claim.workflow_id] = error
                 reading = self._failed(claim, str(error))
             except ApiUnavailable as error:
@@ -389,7 +305,7 @@ class _Drain:
         return failure
 
     def _failed(self, claim: Claim, problem: str) -> Reading:
-        return Reading(claim, self._p._clock.now(), problem=problem)
+        return Reading(claim, self._clock.now(), problem=problem)
 
     def _collect_loads(self) -> None:
         """Add the reports of all ended loads, then raise the first error."""
@@ -409,4 +325,4 @@ class _Drain:
 
     async def _release(self) -> None:
         if unread := await self._reads.cancel():
-            await self._run(lambda c: claims.release(c, unread))
+            await self._due_runs.release(unread)

@@ -37,8 +37,9 @@ from etl.ledger import (
 )
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
+from etl.pipeline.due_runs import Listing
 from etl.pipeline.loading import LoadReport
-from etl.pipeline.poll import Listing, Poller
+from etl.pipeline.poll import Poller
 from etl.pipeline.sweep import Sweeper, SweepReport
 from etl.records import Workflow
 from etl.transform.redact import Redaction

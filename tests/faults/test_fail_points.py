@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.pipeline.poll import _Drain
+from etl.pipeline.due_runs import DueRuns
 from etl.pipeline.sweep import Sweeper
 from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.fail_points import passed
@@ -35,7 +35,7 @@ EMPTY = """
 """
 # A page and a read that take so long that both heartbeats run.
 SLOW = [Misbehaviour(delay=0.12, endpoints=(one,), count=1) for one in ("runs", "steps")]
-BEATS = (_Drain.renew.__qualname__, Sweeper._hold.__qualname__)
+BEATS = (DueRuns.renew.__qualname__, Sweeper._hold.__qualname__)
 Sync = Callable[..., int]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from etl.pipeline.poll import claim_size
+from etl.pipeline.due_runs import claim_size
 
 
 @pytest.mark.parametrize(

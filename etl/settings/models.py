@@ -1,4 +1,4 @@
-"""The settings as frozen models, with their defaults and rules.
+"""All settings as one frozen model of sections, with their defaults and rules.
 
 Durations have a unit in the file and the environment (`90s`, `1m30s`, `500ms`, `7d`) and are
 seconds (float) in the program. While the program runs it re-reads only files with secrets: the API
@@ -7,37 +7,27 @@ key's for every request, the database URL's for every new connection.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from etl.errors import ConfigurationError
 from etl.settings.alerts import AlertSettings, NotifySettings
+from etl.settings.api import ApiSettings
+from etl.settings.database import DatabaseSettings
 from etl.settings.export import ExportSettings
 from etl.settings.prices import PriceSettings
 from etl.settings.privacy import RedactionSettings, clean_redaction_key
 from etl.settings.retention import RetentionSettings
 from etl.settings.section import Section
 from etl.settings.values import (
-    DATABASE_URL,
     EMBEDDED,
     HTTP_URL,
     MASK,
     Duration,
-    Identifier,
     PositiveDuration,
-    SecretFile,
     clean_channel_url,
     clean_database_url,
     clean_http_url,
@@ -46,148 +36,9 @@ from etl.settings.values import (
     libpq_understands,
     mask_url,
 )
+from etl.settings.workflows import WorkflowSettings
 
-_CRON_FIELD = "[0-9A-Za-z*,/-]+"
-_CRON_LINE = rf"^\s*(?:@[A-Za-z]+|{_CRON_FIELD}(?:\s+{_CRON_FIELD}){{4}})\s*$"
-"""The JSON Schema's pattern of cron lines; the program checks each field."""
-_HEADER = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 NO_FILE = "no configuration file; run `orchestra-etl config init` to write one"
-
-
-class ApiSettings(Section):
-    """The Orchestra API, and the limits on requests to it."""
-
-    base_url: str = Field(
-        default="https://orchestra.arcee.ai/api/v1/workflow",
-        json_schema_extra={"pattern": HTTP_URL},
-    )
-    """The URL that all requests start with; no request goes to another host."""
-    api_key: SecretStr | None = None
-    """The API key; set it in the environment only."""
-    api_key_file: SecretFile | None = None
-    """A file that contains the key; the program re-reads it for every request."""
-    header_name: str = Field(default="Authorization", json_schema_extra={"pattern": f"^{_HEADER}$"})
-    """The header that carries `Bearer <key>`."""
-    all_workflows: bool = False
-    """Whether to sweep every workflow that the key can see, not only the configured ones."""
-    requests_per_second: float = Field(default=50.0, ge=0, allow_inf_nan=False)
-    """Limit for all replicas together; 0: no limit."""
-    concurrency: int = Field(default=16, ge=1, le=1000)
-    """Concurrent requests of one process."""
-    deadline: PositiveDuration = 60.0
-    """Time limit of one request, from connecting to the last byte."""
-    attempts: int = Field(default=5, ge=1, le=100)
-    """How often a request is sent before it counts as failed."""
-    max_response_bytes: int = Field(default=256 * 1024 * 1024, ge=1024)
-    """Largest response body, after decompression; a larger one becomes a dead letter."""
-    page_size: int = Field(default=100, ge=1, le=10_000)
-    """Rows of the run list per request."""
-    trust_env: bool = False
-    """Whether to use HTTPS_PROXY, SSL_CERT_FILE and the like from the environment."""
-
-    @field_validator("base_url")
-    @classmethod
-    def _usable_base_url(cls, url: str) -> str:
-        return clean_http_url(url, "the key goes into ORCHESTRA_API_KEY")
-
-    @field_validator("header_name")
-    @classmethod
-    def _usable_header(cls, name: str) -> str:
-        if not re.fullmatch(_HEADER, name):
-            raise ValueError("is not a valid HTTP header name")
-        return name
-
-    @field_validator("api_key")
-    @classmethod
-    def _usable_key(cls, key: SecretStr | None) -> SecretStr | None:
-        return None if key is None else SecretStr(clean_key(key.get_secret_value()))
-
-    @model_validator(mode="after")
-    def _one_key(self) -> ApiSettings:
-        if self.api_key is not None and self.api_key_file is not None:
-            raise ValueError("the key is given twice: keep api_key or api_key_file, not both")
-        return self
-
-
-class DatabaseSettings(Section):
-    """The PostgreSQL database, and the time limits of statements."""
-
-    url: SecretStr | None = Field(default=None, json_schema_extra={"pattern": DATABASE_URL})
-    """`postgresql://user@host/name`, or `embedded` for the PostgreSQL that comes with the program;
-    `embedded` if neither this nor `url_file` is set."""
-    url_file: SecretFile | None = None
-    """A file that contains the URL; the program re-reads it for every connection."""
-    migrate_on_start: bool = False
-    """Whether each start upgrades the schema; with `embedded` it always does."""
-    statement_timeout: Duration = Field(default=40.0, le=2_000_000)
-    """Time limit of a statement; 0: no limit. The program gives up a connection that is silent for
-    10 s longer."""
-    lock_timeout: Duration = Field(default=30.0, le=2_000_000)
-    """How long a statement waits for a lock; 0: no limit."""
-    patience: Duration = 120.0
-    """How long a unit of work is retried. `sync`, `backfill` and `serve` wait this long for a
-    database that cannot be reached; other commands wait at most 5 s."""
-
-    @field_validator("url")
-    @classmethod
-    def _usable_url(cls, url: SecretStr | None) -> SecretStr | None:
-        return None if url is None else SecretStr(clean_database_url(url.get_secret_value()))
-
-    @model_validator(mode="after")
-    def _one_url(self) -> DatabaseSettings:
-        if self.url is not None and self.url_file is not None:
-            raise ValueError("the database is named twice: keep url or url_file, not both")
-        return self
-
-
-class WorkflowSettings(Section):
-    """One workflow whose runs are stored."""
-
-    model_config = ConfigDict(json_schema_extra={"not": {"required": ["interval", "cron"]}})
-
-    id: Identifier
-    """The workflow's id in the API."""
-    name: str | None = None
-    """A display name; none: the API's name."""
-    interval: PositiveDuration = 60.0
-    """Time between two sweeps; ignored if `cron` is set."""
-    cron: str | None = Field(default=None, json_schema_extra={"pattern": _CRON_LINE})
-    """When to sweep, in UTC: five cron fields, or a name such as `@daily`. Weekdays count from 0 or
-    `sun`. If both day fields are set, a day needs to match only one of them."""
-    discover: bool = True
-    """Whether to sweep its run list; false: only `runs` and tracked runs are read."""
-    runs: tuple[Identifier, ...] = ()
-    """Ids of runs to read without a list."""
-    labels: Mapping[str, str] = Field(default_factory=dict)
-    """Labels that are stored with the workflow, for analysts."""
-
-    @field_validator("cron")
-    @classmethod
-    def _usable_cron(cls, line: str | None) -> str | None:
-        if line is not None:
-            from etl import cron  # takes 100 ms, and most configurations have no cron line
-
-            cron.parse(line)
-        return line
-
-    @model_validator(mode="after")
-    def _one_schedule(self) -> WorkflowSettings:
-        if self.cron is not None and "interval" in self.model_fields_set:
-            raise ValueError("has both interval and cron; keep one of them")
-        return self
-
-    @property
-    def longest_interval(self) -> float:
-        """The longest time between two sweeps, in seconds."""
-        if self.cron is None:
-            return self.interval
-        from etl import cron  # takes 100 ms, and most configurations have no cron line
-
-        return cron.parse(self.cron).longest_interval(datetime.now(UTC).date())
-
-
-DEFAULT_INTERVAL: float = WorkflowSettings.model_fields["interval"].default
-"""Seconds between sweeps of a workflow that is not configured (`api.all_workflows`)."""
 
 
 class PollingSettings(Section):

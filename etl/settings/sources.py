@@ -19,21 +19,21 @@ from pydantic import BaseModel, ValidationError
 
 from etl.errors import ConfigurationError
 from etl.settings.alerts import AlertSettings
+from etl.settings.api import ApiSettings
+from etl.settings.database import DatabaseSettings
 from etl.settings.export import ExportSettings
 from etl.settings.models import (
-    ApiSettings,
     DashboardSettings,
-    DatabaseSettings,
     LogSettings,
     PollingSettings,
     ServiceSettings,
     Settings,
-    WorkflowSettings,
 )
 from etl.settings.prices import PriceSettings
 from etl.settings.privacy import RedactionRuleSettings, RedactionSettings
 from etl.settings.retention import RetentionSettings
 from etl.settings.values import EMBEDDED, decode, expand_home, parse_json, read_bytes
+from etl.settings.workflows import WorkflowSettings
 
 PREFIX = "ORCHESTRA_ETL_"
 WORKING_FOLDER = Path("config/etl.toml")

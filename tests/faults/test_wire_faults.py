@@ -21,7 +21,7 @@ import pytest
 from etl.errors import ApiError, ApiUnavailable, RequestRefused
 from etl.extract import client as client_module
 from etl.extract.client import OrchestraClient
-from etl.settings.models import ApiSettings
+from etl.settings.api import ApiSettings
 from etl.simulator.history import History
 from etl.transform import decode as decode_module
 from etl.transform.decode import decode_steps

@@ -37,7 +37,8 @@ from etl.records import State
 from etl.schema import upgrade
 from etl.settings.alerts import NotifySettings
 from etl.settings.models import Settings
-from etl.settings.sources import _LISTS, _NAMED, _SECTIONS, PREFIX
+from etl.settings.names import LISTS, SECTIONS
+from etl.settings.sources import _NAMED, PREFIX
 from etl.settings.values import Duration, _duration_text
 from etl.tables import ANALYTICS, PRIVATE
 from etl.usage import CONTEXT_TIERS
@@ -105,7 +106,7 @@ def configuration() -> str:
         _HEAD.format(source="etl/settings"),
         _CONFIGURATION,
     ]
-    for name, model in _SECTIONS.items():
+    for name, model in SECTIONS.items():
         parts.append(
             f"\n## {_title(name)}\n\n{_sentences(inspect.getdoc(model))}\n\n"
             f"{''.join(_fields(name, model))}"
@@ -123,7 +124,7 @@ def configuration() -> str:
 
 
 def _title(section: str) -> str:
-    return f"`[[{section}]]`" if section in _LISTS or "." in section else f"`[{section}]`"
+    return f"`[[{section}]]`" if section in LISTS or "." in section else f"`[{section}]`"
 
 
 def _sentences(text: str | None) -> str:
@@ -132,7 +133,7 @@ def _sentences(text: str | None) -> str:
 
 def _fields(section: str, model: type[BaseModel]) -> Iterator[str]:
     texts = _docstrings(model)
-    listed = section in _LISTS or "." in section
+    listed = section in LISTS or "." in section
     if listed:
         variable = PREFIX + section.upper().replace(".", "__")
         yield f"One table per entry. `{variable}` takes all of them, as a JSON list.\n\n"
@@ -216,7 +217,7 @@ def settings_schema() -> str:
     can also set. `tests/unit/test_settings_schema.py` lists them.
     """
     found = Settings.model_json_schema(schema_generator=_TomlSchema)
-    sections: tuple[type[BaseModel], ...] = (Settings, NotifySettings, *_SECTIONS.values())
+    sections: tuple[type[BaseModel], ...] = (Settings, NotifySettings, *SECTIONS.values())
     models = {model.__name__: model for model in sections}
     for name, part in ((Settings.__name__, found), *found["$defs"].items()):
         texts = _docstrings(models[name])
@@ -226,7 +227,7 @@ def settings_schema() -> str:
             if key in texts:
                 value["description"] = texts[key]
     for section, key in _ENVIRONMENT_ONLY:
-        del found["$defs"][_SECTIONS[section].__name__]["properties"][key]
+        del found["$defs"][SECTIONS[section].__name__]["properties"][key]
     # From modules that the settings import only when they check a value.
     found["properties"]["states"]["additionalProperties"]["enum"] = list(get_args(State))
     tiers = found["$defs"]["PriceSettings"]["properties"]["above_input_tokens"]

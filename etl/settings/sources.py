@@ -8,32 +8,19 @@ wrong value came from, and takes a third longer to import.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from etl.errors import ConfigurationError
-from etl.settings.alerts import AlertSettings
-from etl.settings.api import ApiSettings
-from etl.settings.database import DatabaseSettings
-from etl.settings.export import ExportSettings
-from etl.settings.models import (
-    DashboardSettings,
-    LogSettings,
-    PollingSettings,
-    ServiceSettings,
-    Settings,
-)
-from etl.settings.prices import PriceSettings
-from etl.settings.privacy import RedactionRuleSettings, RedactionSettings
-from etl.settings.retention import RetentionSettings
+from etl.settings.models import Settings
+from etl.settings.names import KNOWN, LISTS, SECTIONS, nearest
+from etl.settings.problems import describe
 from etl.settings.values import EMBEDDED, decode, expand_home, parse_json, read_bytes
-from etl.settings.workflows import WorkflowSettings
 
 PREFIX = "ORCHESTRA_ETL_"
 WORKING_FOLDER = Path("config/etl.toml")
@@ -50,27 +37,6 @@ _NAMED = {
     "ORCHESTRA_REDACTION_KEY_FILE": ("redaction", "key_file"),
 }
 _NO_SETTINGS = {"ORCHESTRA_ETL_CONFIG", "ORCHESTRA_ETL_HOME"}
-_SECTIONS: Mapping[str, type[BaseModel]] = {
-    "api": ApiSettings,
-    "database": DatabaseSettings,
-    "workflows": WorkflowSettings,
-    "polling": PollingSettings,
-    "redaction": RedactionSettings,
-    "redaction.rules": RedactionRuleSettings,
-    "retention": RetentionSettings,
-    "prices": PriceSettings,
-    "alerts": AlertSettings,
-    "dashboards": DashboardSettings,
-    "export": ExportSettings,
-    "service": ServiceSettings,
-    "logs": LogSettings,
-}
-_LISTS = ("workflows", "prices", "alerts")
-_KNOWN = [*Settings.model_fields] + [
-    f"{name}.{field.alias or key}"
-    for name, model in _SECTIONS.items()
-    for key, field in model.model_fields.items()
-]
 # Two settings for one thing: a value of either from the environment replaces both in the file.
 _ALTERNATIVES = [
     ("api", "api_key", "api_key_file"),
@@ -102,7 +68,7 @@ def load(config: Path | None = None, environment: Mapping[str, str] = os.environ
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigurationError(_describe(problems[0], path, values, origins) + more) from None
+        raise ConfigurationError(describe(problems[0], path, values, origins) + more) from None
     settings._config_file = path
     return settings
 
@@ -231,7 +197,7 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
     for name, path in [*others, *named]:
         _check_variable(name, path)
         value = environment[name] if len(path) == 2 else _section(name, path[0], environment[name])
-        if path[0] in _LISTS:
+        if path[0] in LISTS:
             given = {path: value}
             overlay[path[0]] = value
         else:
@@ -255,7 +221,7 @@ def _overlay(values: dict[str, Any], environment: Mapping[str, str]) -> dict[tup
         under = values.get(section, {})
         if isinstance(over, dict) and isinstance(under, dict):
             values[section] = {**under, **over}
-        elif section in _LISTS:
+        elif section in LISTS:
             values[section] = over
     return origins
 
@@ -265,11 +231,11 @@ def _section(name: str, section: str, text: str) -> Any:
     example = f"{PREFIX}{section.upper()}__KEY"
     try:
         value = parse_json(
-            text, "a JSON list" if section in _LISTS else f"JSON; or set single values as {example}"
+            text, "a JSON list" if section in LISTS else f"JSON; or set single values as {example}"
         )
     except ValueError as error:
         raise ConfigurationError(f"{name}: {error}") from None
-    if section not in _LISTS and not isinstance(value, dict):
+    if section not in LISTS and not isinstance(value, dict):
         raise ConfigurationError(
             f"{name}: must be a table in JSON; or set single values as {example}"
         )
@@ -302,125 +268,19 @@ def _is_given(values: Mapping[str, Any], section: str, key: str) -> bool:
         ({one, other} for of, one, other in _ALTERNATIVES if of == section and key in (one, other)),
         {key},
     )
-    defaults = {None, EMBEDDED, _SECTIONS[section].model_fields[key].default}
+    defaults = {None, EMBEDDED, SECTIONS[section].model_fields[key].default}
     return isinstance(table, dict) and any(table.get(one) not in defaults for one in keys)
 
 
 def _check_variable(name: str, path: tuple[str, ...]) -> None:
-    if path[0] in _LISTS and len(path) > 1:
+    if path[0] in LISTS and len(path) > 1:
         raise ConfigurationError(
             f"{name}: set {PREFIX}{path[0].upper()} to a JSON list of {path[0]} instead"
         )
-    if path[0] != "states" and ".".join(path) not in _KNOWN:
-        nearest = _nearest(".".join(path))
-        variable = PREFIX + nearest.replace(".", "__").upper() if nearest else None
+    if path[0] != "states" and ".".join(path) not in KNOWN:
+        close = nearest(".".join(path))
+        variable = PREFIX + close.replace(".", "__").upper() if close else None
         raise ConfigurationError(
             f"{name}: there is no such setting"
             + (f"; did you mean {variable}?" if variable else "")
         )
-
-
-def _nearest(key: str) -> str | None:
-    """Return the known key closest to this one: as a whole, else by its last part anywhere."""
-    alike = [known for known in _KNOWN if known.count(".") == key.count(".")]
-    # Keys of redaction rules are compared by their last part only: the first two parts are most of
-    # the text, so that any two such keys would look alike.
-    if key.count(".") < 2 and (close := get_close_matches(key, alike, 1, 0.75)):
-        return close[0]
-    leaves = {
-        known.rpartition(".")[2]: known for known in reversed(alike if "." in key else _KNOWN)
-    }
-    close = get_close_matches(key.rpartition(".")[2], leaves, 1, 0.75)
-    return leaves[close[0]] if close else None
-
-
-def _describe(
-    problem: Any,
-    path: Path | None,
-    values: Mapping[str, Any],
-    origins: Mapping[tuple[str, ...], str],
-) -> str:
-    """Return one line: where the value is set, and what is wrong with it."""
-    location = tuple(problem["loc"])
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    if not location:
-        # An error of all settings begins with the section that it concerns.
-        section, _, message = message.partition(": ")
-        location = (section,)
-    origin = next(
-        (origins[location[:n]] for n in range(len(location), 0, -1) if location[:n] in origins),
-        None,
-    )
-    if table := _table(values, location):
-        whole = origins.get(location) if path is None else None
-        origin = _blamed(table, location, message=message, path=path, origins=origins) or whole
-    where = _dotted(location)
-    if origin is None:
-        place = f"{path}: {where}" if where else f"{path}"
-    else:
-        inner = location[1:] if origin == origins.get((location[0],)) else ()
-        place = f"{origin}: {_dotted(inner)}" if inner else origin
-    match problem["type"]:
-        case "extra_forbidden":
-            nearest = _nearest(
-                ".".join(str(part) for part in location if not isinstance(part, int))
-            )
-            what = "there is no such setting" + (
-                f"; did you mean {nearest}?" if nearest else _choices(location)
-            )
-        case "string_too_short":
-            what = "must not be empty"
-        case "missing":
-            what = "is missing"
-        case "model_type" | "model_attributes_type" | "dict_type" | "mapping_type":
-            what = "must be a table"
-        case "tuple_type":
-            what = (
-                f"must be a list of tables: [[{where}]]" if where in _SECTIONS else "must be a list"
-            )
-        case _:
-            what = message.replace("Input should be", "must be")
-    return f"{place}: {what}"
-
-
-def _table(values: Mapping[str, Any], location: tuple[str | int, ...]) -> Mapping[str, Any] | None:
-    """Return the section's values if the error concerns the whole section, else None."""
-    table = values.get(str(location[0])) if len(location) == 1 else None
-    return table if isinstance(table, dict) else None
-
-
-def _blamed(
-    table: Mapping[str, Any],
-    location: tuple[str | int, ...],
-    message: str,
-    path: Path | None,
-    origins: Mapping[tuple[str, ...], str],
-) -> str | None:
-    """Return where the values are set that an error of a whole section names.
-
-    These are variables, and the file if it sets any of them. None: only the file sets them.
-    """
-    section = str(location[0])
-    found = {
-        origins.get((section, key)) for key in table if re.search(rf"\b{re.escape(key)}\b", message)
-    }
-    variables = sorted(name for name in found if name is not None)
-    if not variables:
-        return None
-    return " and ".join([f"{path}: {section}"] * (None in found and path is not None) + variables)
-
-
-def _choices(location: tuple[str | int, ...]) -> str:
-    table = ".".join(part for part in location[:-1] if isinstance(part, str))
-    model: type[BaseModel] | None = _SECTIONS.get(table) if table else Settings
-    if model is None:
-        return ""
-    return f"; known here: {', '.join(one.alias or key for key, one in model.model_fields.items())}"
-
-
-def _dotted(location: tuple[str | int, ...]) -> str:
-    """Return the dotted name, such as `polling.lease`; members of a list are counted from 1."""
-    text = ""
-    for part in location:
-        text += f" no. {part + 1}" if isinstance(part, int) else f".{part}"
-    return text.strip(" .")

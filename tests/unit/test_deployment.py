@@ -19,7 +19,8 @@ import yaml
 
 from etl.cli.commands import app
 from etl.settings.models import ServiceSettings
-from etl.settings.sources import _KNOWN, _NAMED, _NO_SETTINGS, PREFIX
+from etl.settings.names import KNOWN
+from etl.settings.sources import _NAMED, _NO_SETTINGS, PREFIX
 from tests import dockerfile
 from tests.conftest import ROOT
 
@@ -56,7 +57,7 @@ def _assert_is_known(variable: str) -> None:
     if variable in _NAMED or variable in _NO_SETTINGS or variable.startswith("POSTGRES_"):
         return
     assert variable.startswith(PREFIX), variable
-    assert variable.removeprefix(PREFIX).lower().replace("__", ".", 1) in _KNOWN, variable
+    assert variable.removeprefix(PREFIX).lower().replace("__", ".", 1) in KNOWN, variable
 
 
 # Containers

@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from docs import reference
 from etl.errors import ConfigurationError
-from etl.settings import load, sources
+from etl.settings import load, names
 from etl.settings.alerts import CONDITIONS, AlertSettings, NotifySettings
 from etl.settings.values import Duration
 from tests.conftest import ROOT
@@ -61,7 +61,7 @@ def _program_accepts(path: Path, text: str) -> bool:
 def _names() -> Iterator[str]:
     """Yield every setting that the schema knows, by the program's names."""
     yield from SCHEMA["properties"]
-    models = {model.__name__: section for section, model in sources._SECTIONS.items()}
+    models = {model.__name__: section for section, model in names.SECTIONS.items()}
     models["NotifySettings"] = "notify.NAME"
     for model, part in SCHEMA["$defs"].items():
         yield from (f"{models[model]}.{key}" for key in part["properties"])
@@ -70,7 +70,7 @@ def _names() -> Iterator[str]:
 def test_the_schema_has_every_setting() -> None:
     """The schema is valid, and knows each setting with its description, and no secret."""
     _validator().check_schema(SCHEMA)
-    assert {*_names()} == {*sources._KNOWN, "notify.NAME.url_file"} - SECRETS
+    assert {*_names()} == {*names.KNOWN, "notify.NAME.url_file"} - SECRETS
     for part in SCHEMA["$defs"].values():
         assert all(value["description"] for value in part["properties"].values())
         assert part["additionalProperties"] is False
@@ -316,7 +316,7 @@ def _rules() -> list[tuple[type[BaseModel], str, set[str], Any]]:
     """Return each setting: its section and name, and its types and validator in the schema."""
     import jsonschema
 
-    sections: list[type[BaseModel]] = [*sources._SECTIONS.values(), NotifySettings]
+    sections: list[type[BaseModel]] = [*names.SECTIONS.values(), NotifySettings]
     found = []
     for section in sections:
         for key, rule in (

@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.analytics import price_publication
 from etl.analytics.amounts import PARTS
 from etl.analytics.default_prices import ADDED
-from etl.analytics.default_prices import version as version_of_defaults
 from etl.analytics.price_lists import Price, PriceRule, price_list
 from etl.usage import CALLS, KINDS, STANDARD
 
@@ -188,7 +188,8 @@ def _amounts(values: Sequence[Decimal | None]) -> dict[str, Decimal]:
 def _fingerprint(
     configured: Iterable[PriceRule], ordered: Iterable[PriceRule], models: Sequence[str]
 ) -> bytes:
-    known = (_VERSION, list(configured), list(ordered), models, version_of_defaults(), ADDED)
+    published = price_publication.version()
+    known = (_VERSION, list(configured), list(ordered), models, published, ADDED)
     return blake2b(msgspec.json.encode(known), digest_size=16).digest()
 
 

@@ -200,7 +200,7 @@ def _settings_finding(settings: Settings) -> Finding:
 
 def _old_prices() -> list[Finding]:
     """Return a finding if the published prices are old; a newer package contains newer prices."""
-    from etl.analytics.default_prices import publication
+    from etl.analytics.price_publication import publication
 
     published = publication(datetime.now(UTC).date())
     return [Finding("published prices", True, published.text)] if published.is_old else []

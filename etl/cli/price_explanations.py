@@ -75,7 +75,7 @@ def _head(found: CostExplanation) -> list[tuple[str, str | Text]]:
 
 
 def _price(price: Price) -> str:
-    from etl.analytics.default_prices import publication
+    from etl.analytics.price_publication import publication
 
     published = publication(datetime.now(UTC).date())
     source = {

@@ -17,8 +17,8 @@ from etl.terminal import first_plain, plain
 from etl.usage import STANDARD
 
 if TYPE_CHECKING:
-    from etl.analytics.default_prices import Publication
     from etl.analytics.price_lists import Price, PriceRule
+    from etl.analytics.price_publication import Publication
     from etl.analytics.priced_calls import ModelUsage, UnpricedReason
 
 
@@ -41,7 +41,7 @@ def list_prices(context: typer.Context, as_json: AsJson = False) -> None:
     changes during the day, the price at noon (UTC) is used.
     """
     from etl.analytics import priced_calls, prices
-    from etl.analytics.default_prices import publication
+    from etl.analytics.price_publication import publication
 
     with invocation(context).database() as database:
         rules, stored, usage, (more, calls) = database.transaction(

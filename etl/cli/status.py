@@ -141,7 +141,7 @@ def _print_lake(found: LakeProgress | None) -> None:
 
 
 def _print_old_prices() -> None:
-    from etl.analytics.default_prices import publication
+    from etl.analytics.price_publication import publication
 
     published = publication(datetime.now(UTC).date())
     if published.is_old:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from etl.analytics import default_prices, priced_calls, prices, rollups
+from etl.analytics import price_publication, priced_calls, prices, rollups
 from etl.analytics.amounts import PARTS
 from etl.analytics.price_lists import PriceRule, price_list
 from etl.analytics.priced_calls import ModelUsage, UnpricedReason
@@ -290,7 +290,7 @@ def test_the_list_shows_sources_and_missing_prices(
     call(database_url, "4", "own/\x1b[31mmodel:free", input_tokens=10)
     resolve(database)
     printed = " ".join(command("prices", "list").out.split())
-    source = f"openai, genai-prices {default_prices.version()}"
+    source = f"openai, genai-prices {price_publication.version()}"
     assert (
         "input 2.5, cached_input 1.25, output 10, web_searches 10,"
         f" file_searches 2.5 USD ({source})" in printed
@@ -307,12 +307,12 @@ def test_the_list_shows_sources_and_missing_prices(
     assert (
         "no price (openai sells it by input_mchars, which is not counted): set one with" in printed
     )
-    assert f"free (openrouter, genai-prices {default_prices.version()})" in printed
+    assert f"free (openrouter, genai-prices {price_publication.version()})" in printed
     assert "\x1b" not in printed
-    published = default_prices.publication(date.today())
+    published = price_publication.publication(date.today())
     assert f"published prices: {published.text}" in printed
     found = command("prices", "list", "--json").json
-    assert found["published"]["version"] == default_prices.version()
+    assert found["published"]["version"] == price_publication.version()
     assert found["models"][0]["unpriced_reasons"] == [{"reason": "output_audio", "calls": 1}]
     assert found["models"][0]["prices"][0]["source"] == "default"
 
@@ -328,9 +328,11 @@ def test_old_prices_are_reported(
     resolve(database)
     commands = [("prices", "list"), ("status",), ("config", "check")]
     assert not any("old, so update genai-prices" in command(*one).out for one in commands)
-    published = default_prices.publication
+    published = price_publication.publication
     monkeypatch.setattr(
-        default_prices, "publication", lambda today: published(today.replace(year=today.year + 1))
+        price_publication,
+        "publication",
+        lambda today: published(today.replace(year=today.year + 1)),
     )
     for one in commands:
         assert "old, so update genai-prices" in " ".join(command(*one).out.split()), one

@@ -21,7 +21,7 @@ from genai_prices.types import (
 )
 from genai_prices.units import _get_registry
 
-from etl.analytics import default_prices, model_names
+from etl.analytics import default_prices, model_names, price_publication
 from etl.analytics.amounts import PARTS, complete, own
 from etl.analytics.default_prices import DefaultPrice, why_none
 from etl.usage import CONTEXT_TIERS, KINDS, STANDARD
@@ -326,13 +326,16 @@ def test_a_future_change_has_its_day(publish: Any) -> None:
 
 def test_old_data_is_reported_as_old() -> None:
     """The newest price that is not in the future dates the data; a year later they are old."""
-    now, later = default_prices.publication(TODAY), default_prices.publication(date(2027, 11, 28))
+    now, later = (
+        price_publication.publication(TODAY),
+        price_publication.publication(date(2027, 11, 28)),
+    )
     assert (now.is_old, later.is_old) == (False, True)
     assert now.newest_price is not None
     assert now.newest_price <= TODAY
     assert "old" in later.text
     assert "old" not in now.text
-    assert now.source == f"genai-prices {default_prices.version()}"
+    assert now.source == f"genai-prices {price_publication.version()}"
 
 
 def test_the_age_is_read_off_the_data() -> None:
@@ -343,7 +346,7 @@ def test_the_age_is_read_off_the_data() -> None:
         for model in provider.models
         for one in default_prices._starts(model)
     }
-    assert set(default_prices._days()) == starts
+    assert set(price_publication._days()) == starts
 
 
 def test_parts_that_follow_from_others() -> None:

@@ -23,15 +23,13 @@ from etl.transform.redact import NotRedactable, Policy
 from etl.transform.scanner import (
     ALWAYS_READ,
     Element,
-    Malformed,
-    Members,
     elements,
     has_too_many_members,
-    is_json,
     is_strict_json,
 )
 from etl.transform.states import StateMap
 from etl.transform.step_columns import StepColumns, read_columns, read_usual
+from etl.transform.tolerant_json import Malformed, Members, is_json
 
 TRANSFORM_VERSION = 2
 """The version of the decoding. Raise it whenever the same bytes give different records.

@@ -17,7 +17,8 @@ from msgspec import Raw
 from etl.dead_letter_buffer import DeadLetterBuffer
 from etl.records import MAX_ID_BYTES, Drift, DriftKind, Payload, Rejected, RejectionReason
 from etl.transform.payloads import payload, storable
-from etl.transform.scanner import REFUSALS, Members
+from etl.transform.scanner import REFUSALS
+from etl.transform.tolerant_json import Members
 
 MAX_TEXT_CHARACTERS = 512
 """The longest text in a plain text column, which may be indexed: at most 2,048 bytes."""

@@ -23,7 +23,8 @@ from etl.transform.exact_json import kind_of, parse, written
 from etl.transform.fields import text_of
 from etl.transform.generation import REMOVED_ERROR, is_error
 from etl.transform.payloads import may_be_refused
-from etl.transform.scanner import Members, split
+from etl.transform.scanner import split
+from etl.transform.tolerant_json import Members
 
 if TYPE_CHECKING:
     from jsonpath_rfc9535 import JSONPathQuery

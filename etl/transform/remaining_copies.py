@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from etl.transform.fields import text_of
 from etl.transform.redact import UNTOUCHED, NotRedactable, Policy
-from etl.transform.scanner import Members
+from etl.transform.tolerant_json import Members
 
 LEAST_CHARACTERS = 4
 """The shortest removed text to search for: shorter texts occur everywhere by chance."""

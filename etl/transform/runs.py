@@ -20,17 +20,10 @@ from etl.transform.fields import (
 )
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import (
-    ALWAYS_READ,
-    REFUSALS,
-    Malformed,
-    Members,
-    check_utf8,
-    elements,
-    members_of,
-)
+from etl.transform.scanner import ALWAYS_READ, REFUSALS, check_utf8, elements, members_of
 from etl.transform.states import StateMap
 from etl.transform.step_columns import Usual, json_of, payload_of
+from etl.transform.tolerant_json import Malformed, Members
 
 _USUAL = Decoder(Usual)
 _KNOWN = frozenset(Usual.__struct_fields__)

@@ -2,8 +2,8 @@
 
 Two methods have the same result. The fast one uses the decoder, which accepts a response as a whole
 or not at all. If it refuses (lone surrogates, bytes that are not UTF-8, NaN, deep nesting, one
-malformed element), the tolerant one finds the parts itself, without recursion. One bad element then
-does not block the others.
+malformed element), the tolerant one finds the parts by `tolerant_json`. One bad element then does
+not block the others.
 
 Elements are yielded one by one. The fast method holds a view (64 bytes) of each element. Texts with
 an element every few bytes are therefore split by the tolerant method, which holds none: memory
@@ -13,8 +13,6 @@ stays proportional to the text.
 from __future__ import annotations
 
 import codecs
-import json
-import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
@@ -22,8 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Raw
 
-Members = dict[str, Raw]
-"""An object's members in their order, byte for byte; a duplicate name has its last value."""
+from etl.transform.tolerant_json import SPACES, Malformed, Members, parts, split_object
 
 REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """The errors that the decoder raises for text that it does not accept."""
@@ -32,35 +29,7 @@ _ELEMENTS = msgspec.json.Decoder(list[Raw])
 _MEMBERS = msgspec.json.Decoder(Members)
 _RAW = msgspec.json.Decoder(Raw)
 
-# Python before 3.11.5 (Debian 12 has 3.11.2) does not return to the start of the last, failed
-# iteration of a possessive repetition. The last alternative in each repetition is therefore one
-# that consumes nothing if it fails.
-_SPACE = rb"[ \t\n\r]*+"
-_STRING = rb'"(?:\\(?:["\\/bfnrt]|u[0-9A-Fa-f]{4})|[^"\\]++)*+"'
-_NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-_VALUE = re.compile(
-    _SPACE + rb"(?:([\[{])|" + _STRING + rb"|-?Infinity|" + _NUMBER + rb"|true|false|null|NaN)"
-)
-_KEY = re.compile(_SPACE + rb"(" + _STRING + rb")" + _SPACE + rb":" + _SPACE)
-_EMPTY = {ord("["): re.compile(_SPACE + rb"\]"), ord("{"): re.compile(_SPACE + rb"\}")}
-_AFTER_VALUE = re.compile(_SPACE + rb"([,\]}])")
-# The next separator, outside strings. A quotation mark as the separator opens a string that never
-# ends.
-_SEPARATOR = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{},"]++)*+([\[\]{},"])', re.DOTALL)
-# The same inside an element, where commas are not separators.
-_BRACKET = re.compile(rb'(?:"(?:\\.|[^"\\]++)*+"|[^\[\]{}"]++)*+([\[\]{}"])', re.DOTALL)
-# Elements without brackets, escapes and inner commas, each with the comma after it.
-_PLAIN = re.compile(rb'(?:[^\[\]{}",]*+(?:"[^"\\,]*+"[^\[\]{}",]*+)?,)+')
-
-_SPACES = b" \t\n\r"
-_CLOSER = {ord("["): ord("]"), ord("{"): ord("}")}
-_OBJECT_CLOSER = ord("}")
 _OBJECT = ord("{")
-_COMMA = ord(",")
-
-
-class Malformed(ValueError):
-    """The text is not JSON, even if it is read tolerantly."""
 
 
 class Element(msgspec.Struct, frozen=True):
@@ -88,10 +57,8 @@ _LEAST_BYTES = len(b'"":0,')
 ALWAYS_READ = 20_000
 """The number of elements of an array that are always examined, even if they are tiny."""
 
-# The first `_SINGLY` elements without brackets are yielded one by one. Later ones are yielded in
-# groups of at most `_RUN_BYTES`, because the pattern takes 270 bytes of memory for each element.
+# So many elements without brackets are yielded one by one, and later ones in groups.
 _SINGLY = 1_000
-_RUN_BYTES = 1 << 15
 # The most unexamined elements that are counted, which takes a second for the smallest elements.
 _COUNTED = 1_000_000
 # An array with more than one comma for this many bytes is not split by the fast method.
@@ -174,26 +141,26 @@ def split_tolerant(body: bytes, most: int = ALWAYS_READ) -> Iterator[Element]:
     Raises:
         Malformed: as in `elements`.
     """
-    text = body.removeprefix(codecs.BOM_UTF8).strip(_SPACES)
+    text = body.removeprefix(codecs.BOM_UTF8).strip(SPACES)
     if text == b"null":
         return
     if not text.startswith(b"["):
         raise Malformed
     singly = _SINGLY
     examined = 0
-    parts = _parts(text)
-    for start, end, number in parts:
+    found = parts(text)
+    for start, end, number in found:
         if number == 1 and examined == most:
-            yield _unread(text, start, 1 + sum(part[2] for part in islice(parts, _COUNTED)))
+            yield _unread(text, start, 1 + sum(part[2] for part in islice(found, _COUNTED)))
             return
-        own = text[start:end].strip(_SPACES)
+        own = text[start:end].strip(SPACES)
         if number == 1:
             examined += 1
             yield Element(Raw(own), _members(own))
         elif singly > 0:
             singly -= number
             for one in own.split(b","):
-                yield Element(Raw(one.strip(_SPACES)), None)
+                yield Element(Raw(one.strip(SPACES)), None)
         else:
             yield Element(Raw(own), None, number=number)
 
@@ -206,7 +173,7 @@ def _unread(text: bytes, start: int, number: int) -> Element:
     """
     if not text.endswith(b"]"):
         raise Malformed
-    return Element(Raw(text[start:-1].strip(_SPACES)), None, number=number, unread=True)
+    return Element(Raw(text[start:-1].strip(SPACES)), None, number=number, unread=True)
 
 
 class Split(NamedTuple):
@@ -243,14 +210,6 @@ def members_of(text: bytes) -> tuple[Members, bool] | None:
         return split_object(text), False
     except Malformed:
         return None
-
-
-def is_json(text: bytes) -> bool:
-    """Return whether the text is one JSON value, read tolerantly."""
-    try:
-        return not text[_value_end(text, 0) :].strip(_SPACES)
-    except Malformed:
-        return False
 
 
 def is_strict_json(text: bytes) -> bool:
@@ -298,120 +257,12 @@ def has_too_many_members(own: bytes | Raw) -> bool:
     text = bytes(own)
     if text.count(b",") < MAX_MEMBERS or not text.startswith(b"{"):
         return False
-    parts = 0
+    members = 0
     try:
-        for _, _, number in _parts(text):
-            parts += number
-            if parts > MAX_MEMBERS:
+        for _, _, number in parts(text):
+            members += number
+            if members > MAX_MEMBERS:
                 return True
     except Malformed:
         pass
     return False
-
-
-def _parts(text: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the parts of an array or object: start, end and number of elements or members.
-
-    Neighbours without brackets are yielded together. The text must start with its bracket.
-
-    Raises:
-        Malformed: the text is not exactly one array or object.
-    """
-    closers = bytearray((_CLOSER[text[0]],))
-    position = start = 1
-    while True:
-        if position == start and (run := _PLAIN.match(text, start, start + _RUN_BYTES)):
-            yield start, run.end() - 1, text.count(b",", start, run.end())
-            position = start = run.end()
-        match = (_SEPARATOR if len(closers) == 1 else _BRACKET).match(text, position)
-        if match is None:
-            raise Malformed
-        position = match.end()
-        separator = text[position - 1]
-        if closer := _CLOSER.get(separator):
-            closers.append(closer)
-        elif separator == _COMMA:
-            yield start, position - 1, 1
-            start = position
-        elif separator != closers.pop():
-            raise Malformed
-        elif not closers:
-            if position != len(text):
-                raise Malformed
-            if start > 1 or text[start : position - 1].strip(_SPACES):
-                yield start, position - 1, 1
-            return
-
-
-def split_object(text: bytes) -> Members:
-    """Split an object with the tolerant method.
-
-    Raises:
-        Malformed: the text is not exactly one object.
-    """
-    if not text.startswith(b"{"):
-        raise Malformed
-    if match := _EMPTY[ord("{")].match(text, 1):
-        members: Members = {}
-    else:
-        members, position, separator = {}, 1, b","
-        while separator == b",":
-            key, position = _key(text, position)
-            end = _value_end(text, position)
-            members[_name(key)] = Raw(text[position:end])
-            match = _AFTER_VALUE.match(text, end)
-            if match is None or match[1] == b"]":
-                raise Malformed
-            separator, position = match[1], match.end()
-    if match is None or match.end() != len(text):
-        raise Malformed
-    return members
-
-
-def _key(text: bytes, position: int) -> tuple[bytes, int]:
-    match = _KEY.match(text, position)
-    if match is None:
-        raise Malformed
-    return match[1], match.end()
-
-
-def _name(key: bytes) -> str:
-    """Return a member's name; it may contain lone surrogates, also in place of invalid UTF-8."""
-    name: str = json.loads(key.decode("utf-8", "surrogateescape"), strict=False)
-    return name
-
-
-def _value_end(text: bytes, position: int) -> int:
-    """Return the end of the value that starts at `position`.
-
-    Raises:
-        Malformed: no well-formed value starts there.
-    """
-    closers = bytearray()  # The closing brackets of the open containers, the innermost last.
-    while True:
-        match = _VALUE.match(text, position)
-        if match is None:
-            raise Malformed
-        position = match.end()
-        if match[1]:
-            opener = text[position - 1]
-            if empty := _EMPTY[opener].match(text, position):
-                position = empty.end()
-            else:
-                closers.append(_CLOSER[opener])
-                if closers[-1] == _OBJECT_CLOSER:
-                    _, position = _key(text, position)
-                continue
-        while closers:
-            match = _AFTER_VALUE.match(text, position)
-            if match is None:
-                raise Malformed
-            position = match.end()
-            if match[1] == b",":
-                if closers[-1] == _OBJECT_CLOSER:
-                    _, position = _key(text, position)
-                break
-            if match[1][0] != closers.pop():
-                raise Malformed
-        else:
-            return position

@@ -26,7 +26,8 @@ from etl.transform.generation import MAX_ERROR_CHARACTERS, REMOVED_ERROR
 from etl.transform.placeholders import columns_left, placeholder
 from etl.transform.redact import NotRedactable, Policy, RedactedElement
 from etl.transform.runs import decode_page
-from etl.transform.scanner import Members, members_of, split
+from etl.transform.scanner import members_of, split
+from etl.transform.tolerant_json import Members
 from etl.transform.usage_names import MODELS, REQUEST_MODELS
 from etl.usage import NO_USAGE, Usage, kinds_of
 

@@ -10,7 +10,8 @@ from etl.identifiers import is_path_segment
 from etl.records import MAX_ID_BYTES, DecodedWorkflows, Rejected, Workflow
 from etl.transform.fields import time_of, usable_id
 from etl.transform.payloads import storable
-from etl.transform.scanner import ALWAYS_READ, REFUSALS, Malformed, Members, elements
+from etl.transform.scanner import ALWAYS_READ, REFUSALS, elements
+from etl.transform.tolerant_json import Malformed, Members
 
 _ANY = msgspec.json.Decoder()
 _UNUSABLE = (

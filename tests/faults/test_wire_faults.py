@@ -26,8 +26,9 @@ from etl.simulator.history import History
 from etl.transform import decode as decode_module
 from etl.transform.decode import decode_steps
 from etl.transform.runs import decode_page
-from etl.transform.scanner import Element, Malformed, elements
+from etl.transform.scanner import Element, elements
 from etl.transform.states import StateMap
+from etl.transform.tolerant_json import Malformed
 from tests.faults.loopback import BODY, answering, client_of, failed, message, run, serving
 from tests.faults.suite import Fault
 

@@ -16,8 +16,9 @@ from etl.transform import scanner
 from etl.transform.decode import decode_steps
 from etl.transform.redact import Redaction, RedactionRule
 from etl.transform.runs import decode_page
-from etl.transform.scanner import Malformed, elements, split_tolerant
+from etl.transform.scanner import elements, split_tolerant
 from etl.transform.states import StateMap
+from etl.transform.tolerant_json import Malformed
 from tests.support import slow
 
 STATES = StateMap()

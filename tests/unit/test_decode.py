@@ -16,8 +16,9 @@ from msgspec import Raw
 from etl.records import DecodedSteps, Step
 from etl.transform import decode
 from etl.transform.decode import decode_steps
-from etl.transform.scanner import Malformed, split_fast, split_object, split_tolerant
+from etl.transform.scanner import split_fast, split_tolerant
 from etl.transform.states import StateMap
+from etl.transform.tolerant_json import Malformed, split_object
 from tests.examples import examples
 from tests.hostile import (
     CLEAN_VALUES,

@@ -23,8 +23,9 @@ from etl.transform.decode import decode_steps
 from etl.transform.generation import REMOVED_ERROR, is_error
 from etl.transform.redact import UNTOUCHED, Action, NotRedactable, Policy, Redaction, RedactionRule
 from etl.transform.runs import decode_page, decode_run, decode_single_run
-from etl.transform.scanner import Members, split
+from etl.transform.scanner import split
 from etl.transform.states import StateMap
+from etl.transform.tolerant_json import Members
 from tests.hostile import CLEAN_VALUES, REFUSED_VALUES, step_with
 
 KEY = "0123456789abcdef0123456789abcdef"

@@ -20,7 +20,7 @@ from etl.settings.export import ExportSettings
 
 # Imported where they are used: they would delay the start of other commands.
 if TYPE_CHECKING:
-    from etl.admin.retention import Horizons
+    from etl.admin.expired import Horizons
     from etl.export.destination import Destination
     from etl.export.exported_runs import ExportedRuns
     from etl.export.exporter import ExportReport
@@ -217,7 +217,7 @@ def exported_before(
     """
     destination = lake(settings)
     schema.require(database, "0003")
-    from etl.admin.retention import Horizons
+    from etl.admin.expired import Horizons
     from etl.export import exported_runs
 
     horizon = max(one for one in (wanted.runs, wanted.payloads) if one is not None)

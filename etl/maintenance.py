@@ -14,9 +14,10 @@ from etl.settings.prices import PriceSettings
 
 # Only some commands use what these import. Imported here, they would delay the start of all.
 if TYPE_CHECKING:
+    from etl.admin.expired import Horizons
     from etl.admin.rebuild import RebuildReport
     from etl.admin.redaction import RedactionReport
-    from etl.admin.retention import Horizons, PruneReport
+    from etl.admin.retention import PruneReport
     from etl.export.exported_runs import ExportedRuns
     from etl.transform.redact import Redaction
 

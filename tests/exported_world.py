@@ -13,7 +13,7 @@ from typing import Any
 
 from psycopg.conninfo import conninfo_to_dict
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import exporter
@@ -54,7 +54,7 @@ class ExportedWorld:
     def prune(self, *, payloads: float | None = None, runs: float | None = None) -> None:
         """Prune what is older than these days."""
         wanted = self.database.transaction(
-            lambda c: retention.horizons(
+            lambda c: expired.horizons(
                 c, payloads=payloads and payloads * 86400, runs=runs and runs * 86400
             )
         )

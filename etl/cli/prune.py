@@ -12,7 +12,8 @@ from etl.cli.display import counted, instant, say
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from etl.admin.retention import ExpiredRuns, Horizons, PrunePreview, PruneReport
+    from etl.admin.expired import ExpiredRuns, Horizons, PrunePreview
+    from etl.admin.retention import PruneReport
     from etl.database import Database
     from etl.export.exported_runs import ExportedRuns
     from etl.settings import Settings
@@ -58,20 +59,20 @@ def prune(
     import asyncio
 
     from etl import app, exporting
-    from etl.admin import retention
+    from etl.admin import expired
 
     settings = invocation(context).settings()
     ages = _ages(settings.retention, payloads_older_than, runs_older_than)
     with app.open_database(settings) as database:
         wanted = database.transaction(
-            lambda c: retention.horizons(c, payloads=ages.payloads, runs=ages.runs)
+            lambda c: expired.horizons(c, payloads=ages.payloads, runs=ages.runs)
         )
         may_remove = None
         if exported:
             wanted, may_remove = exporting.exported_before(settings, database, wanted)
         if not yes:
             _print_preview(
-                database.transaction(lambda c: retention.preview(c, wanted)), as_json=as_json
+                database.transaction(lambda c: expired.preview(c, wanted)), as_json=as_json
             )
             return 0
         done, interrupted = asyncio.run(_prune(settings, database, wanted, may_remove))

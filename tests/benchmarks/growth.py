@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.schema import upgrade
@@ -184,7 +184,7 @@ def _prune(url: str, runs: int) -> float:
     """Return the seconds to prune all runs, and check their number."""
     database = Database(url)
     try:
-        wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=1.0))
+        wanted = database.transaction(lambda c: expired.horizons(c, payloads=None, runs=1.0))
         begun = time.perf_counter()
         pruned = retention.prune(database, wanted).runs
         seconds = time.perf_counter() - begun

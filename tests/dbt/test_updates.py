@@ -9,7 +9,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.admin.erase import Selection, erase
 from etl.database import Database
 from tests.conftest import ROOT
@@ -112,7 +112,7 @@ def changed(world: World) -> World:
         )
     ]
     erase(database, Selection(runs=(*whole_day, history.run_ids(second)[30])))
-    wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=9 * 86_400))
+    wanted = database.transaction(lambda c: expired.horizons(c, payloads=None, runs=9 * 86_400))
     assert retention.prune(database, wanted).runs > 0
     execute("DELETE FROM orchestra.runs WHERE id = 'withdrawn later'")
     database.close()

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
-from etl.admin import retention
-from etl.admin.retention import Horizons
+from etl.admin import expired, retention
+from etl.admin.expired import Horizons
 from etl.alerts import evaluation, knowledge, states
 from etl.alerts.channels import Channels
 from etl.alerts.delivery import Courier
@@ -262,7 +262,7 @@ def test_a_pause_of_the_api_ends(database: Database, database_url: str, seconds:
 def test_horizons_that_lie_ahead_do_not_count(database: Database, database_url: str) -> None:
     """A horizon later than now removes no run or payload, and the next prune replaces it."""
     ages = {"payloads": 3600.0, "runs": 7200.0}
-    wanted = database.transaction(lambda c: retention.horizons(c, **ages))
+    wanted = database.transaction(lambda c: expired.horizons(c, **ages))
     retention.prune(database, wanted)
     known = Pauses({"w": 60.0})
     workflows_row = "INSERT INTO orchestra.workflows (id) VALUES ('w')"

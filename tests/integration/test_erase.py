@@ -13,7 +13,7 @@ from sqlalchemy import Column, MetaData, Table, Text
 
 from etl import app
 from etl.admin import erase as erasing
-from etl.admin import removal, retention
+from etl.admin import expired, removal, retention
 from etl.admin.erase import Selection
 from etl.database import Database
 from etl.ledger import claims, dead_letters, requests
@@ -73,7 +73,7 @@ class World:
             )
             query(self.url, aged, run_id)
         wanted = self.database.transaction(
-            lambda c: retention.horizons(c, payloads=None, runs=20 * 365 * 86400.0)
+            lambda c: expired.horizons(c, payloads=None, runs=20 * 365 * 86400.0)
         )
         assert retention.prune(self.database, wanted).runs == 1
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.alerts.content import Content
 from etl.alerts.evidence import evidence_for
 from etl.analytics import rollups
@@ -194,7 +194,7 @@ def test_late_and_pruned_runs(database: Database, database_url: str) -> None:
     assert (found.before, found.difference) == (Decimal("0.024"), Decimal("0.006"))
     assert _sums(found).keys() == {"version", "usage"}
     wanted = database.transaction(
-        lambda c: retention.horizons(
+        lambda c: expired.horizons(
             c, payloads=None, runs=(datetime.now(UTC) - CHANGED).total_seconds()
         )
     )

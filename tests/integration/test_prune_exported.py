@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.export import exported_runs
 from etl.export.destination import Destination
 from tests import lake_reader
@@ -48,7 +48,7 @@ def test_what_is_exported_is_pruned_and_stays_in_the_lake(world: ExportedWorld) 
     query(world.url, "UPDATE orchestra.steps SET start_time = '2026-01-01Z', end_time = NULL")
     world.export()
     wanted = world.database.transaction(
-        lambda c: retention.horizons(c, payloads=None, runs=3 * 86400.0)
+        lambda c: expired.horizons(c, payloads=None, runs=3 * 86400.0)
     )
     destination = Destination(str(world.location), payloads=True)
     assert wanted.runs is not None

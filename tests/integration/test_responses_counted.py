@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.analytics import changed_groups, rollups, uncounted, verification
 from etl.database import Database
 from etl.schema import upgrade
@@ -78,7 +78,7 @@ def verify(database: Database) -> tuple[list[str], int]:
 
 def prune(database: Database) -> int:
     """Prune all but the young runs, and return their number."""
-    wanted = database.transaction(lambda c: retention.horizons(c, payloads=None, runs=86400.0))
+    wanted = database.transaction(lambda c: expired.horizons(c, payloads=None, runs=86400.0))
     return retention.prune(database, wanted).runs
 
 

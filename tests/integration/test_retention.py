@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from etl.admin import removal, retention
+from etl.admin import expired, removal, retention
 from etl.admin.erase import Selection, erase
 from etl.analytics import rollups
 from etl.database import Database
@@ -49,7 +49,7 @@ class World:
     ) -> retention.PruneReport:
         """Prune by these ages, in days."""
         wanted = self.database.transaction(
-            lambda c: retention.horizons(
+            lambda c: expired.horizons(
                 c, payloads=payloads and payloads * DAY, runs=runs and runs * DAY
             )
         )

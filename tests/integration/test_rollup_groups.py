@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, text
 
-from etl.admin import retention
+from etl.admin import expired, retention
 from etl.analytics import rollups, verification
 from etl.database import Database
 from tests.rollup_oracle import counted_rows, stored
@@ -90,13 +90,13 @@ def prune(database: Database, before: datetime) -> int:
     The horizon is this time, however long the test takes.
     """
 
-    def horizons(connection: Connection) -> retention.Horizons:
+    def horizons(connection: Connection) -> expired.Horizons:
         age = text(
             "SELECT CAST(extract(epoch FROM now() - CAST(:before AS timestamptz)) AS double"
             " precision)"
         )
         seconds = connection.execute(age, {"before": before}).scalar_one()
-        return retention.horizons(connection, payloads=None, runs=seconds)
+        return expired.horizons(connection, payloads=None, runs=seconds)
 
     return retention.prune(database, database.transaction(horizons)).runs
 

@@ -15,7 +15,7 @@ from sqlalchemy import TextClause
 from sqlalchemy.dialects import postgresql
 from structlog.testing import capture_logs
 
-from etl.admin import erase, retention
+from etl.admin import erase, expired, retention
 from etl.admin.erase import Selection
 from etl.analytics import changed_groups, rollups, verification
 from etl.analytics.verification import Difference
@@ -447,7 +447,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
     rollups.drain(database)
     before = stored(database_url)
     wanted = database.transaction(
-        lambda c: retention.horizons(c, payloads=None, runs=5.1 * 6 * 86400)
+        lambda c: expired.horizons(c, payloads=None, runs=5.1 * 6 * 86400)
     )
     assert retention.prune(database, wanted).runs == 5
     young = set(history.run_ids(history.workflow_ids[0])[:5])

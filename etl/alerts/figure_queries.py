@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import text
 
-from etl.analytics import changed_groups, rollup_queries
+from etl.analytics import changed_groups, judged_rows
 from etl.usage import KINDS
 
 _OUTCOMES = ("succeeded", "soft_failed", "failed", "unfinished")
@@ -158,7 +158,7 @@ RUNS = text(
         f"""
         SELECT g.number, organization_id, NULL, NULL, 1, {_NUMBERS}, NULL, NULL, 0, 0, 0,
                {_DURATION}
-        FROM ({rollup_queries.judged_runs(rollup_queries.runs_of(_GROUPS, _TIME))}) AS j
+        FROM ({judged_rows.judged_runs(judged_rows.runs_of(_GROUPS, _TIME))}) AS j
         {_OF_PIECES}""",
     )
 )
@@ -198,7 +198,7 @@ STEPS = text(
         SELECT g.number, organization_id, node_id, j.model, 1, {_NUMBERS}, k.currency, k.cost,
                CAST(CASE WHEN k.cost IS NULL THEN is_call ELSE is_unmetered END AS int),
                total_tokens, CAST(is_untotalled AS int), {_DURATION}
-        FROM ({rollup_queries.judged_steps(rollup_queries.steps_of(_GROUPS, _TIME))}) AS j
+        FROM ({judged_rows.judged_steps(judged_rows.steps_of(_GROUPS, _TIME))}) AS j
         {_OF_PIECES}
         {_cost(_USED, "CAST(j.is_call AND NOT j.is_unmetered AS int)", "j.time")}""",
     )

@@ -26,10 +26,11 @@ import msgspec
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import changed_groups, rollup_queries, uncounted
+from etl.analytics import changed_groups, judged_rows, rollup_queries, uncounted
 from etl.analytics.changed_groups import Group
 from etl.database import Database, allow_long
 from etl.database_errors import is_database_error, is_transient, sqlstate
+from etl.tables.rollups import HISTOGRAMS, NODE, RESPONSES
 
 log = structlog.get_logger(__name__)
 
@@ -47,12 +48,12 @@ _GROUPS = (
 _DAYS = "unnest(CAST(:workflow_ids AS text[]), CAST(:days AS date[])) AS g (workflow_id, day)"
 
 
-_RUNS_OF_GROUPS = rollup_queries.runs_of(_GROUPS)
-_STEPS_OF_GROUPS = rollup_queries.steps_of(_GROUPS)
+_RUNS_OF_GROUPS = judged_rows.runs_of(_GROUPS)
+_STEPS_OF_GROUPS = judged_rows.steps_of(_GROUPS)
 
 _REMOVED_RUNS = "(SELECT * FROM orchestra.runs WHERE id = ANY (CAST(:run_ids AS text[])))"
 _REMOVED_STEPS = (
-    rollup_queries.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
+    judged_rows.EVERY_STEP.rstrip(")") + " WHERE r.id = ANY (CAST(:run_ids AS text[])))"
 )
 
 # LATERAL and OFFSET, here and below: each day reads its rows by an index. A join on a range of time
@@ -88,7 +89,7 @@ class _Rollup(msgspec.Struct, frozen=True):
 def _rollup(
     name: str, when: str, names: tuple[str, ...], everything: str, groups: str, some: str
 ) -> _Rollup:
-    columns = ("workflow_id", when, "ordinal", *names, *rollup_queries.HISTOGRAMS)
+    columns = ("workflow_id", when, "ordinal", *names, *HISTOGRAMS)
     return _Rollup(
         when=when,
         columns=columns,
@@ -127,7 +128,7 @@ def _keeping(
     """)
 
 
-_STEP_NAMES = (*rollup_queries.NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS)
+_STEP_NAMES = (*NODE, *rollup_queries.STEP_COUNTS, *rollup_queries.USAGE_SUMS)
 
 
 class _Steps(msgspec.Struct, frozen=True):
@@ -144,7 +145,7 @@ def _steps(responses: tuple[str, ...]) -> _Steps:
         "step_rollup",
         when="hour",
         names=(*_STEP_NAMES, *responses),
-        everything=rollup_queries.step_rollup(rollup_queries.EVERY_STEP),
+        everything=rollup_queries.step_rollup(judged_rows.EVERY_STEP),
         groups=_GROUPS,
         some=rollup_queries.step_rollup(_STEPS_OF_GROUPS),
     )
@@ -157,7 +158,7 @@ def _steps(responses: tuple[str, ...]) -> _Steps:
     return _Steps(rollup, keep)
 
 
-STEPS = {True: _steps(rollup_queries.RESPONSES), False: _steps(())}
+STEPS = {True: _steps(RESPONSES), False: _steps(())}
 """By whether the schema has the columns of responses (see `uncounted.exist`)."""
 RUNS = _rollup(
     "run_rollup",
@@ -208,17 +209,17 @@ _DROP_FAILURES = text(f"""
 # queued too. FOR KEY SHARE waits for a transaction that is deleting the step, and then leaves the
 # step out. The steps are locked in key order.
 _COMPUTE_FAILURES = text(f"""
-    INSERT INTO orchestra.step_failures ({", ".join(rollup_queries.FAILURE)})
-    SELECT {", ".join("f." + name for name in rollup_queries.FAILURE)}
+    INSERT INTO orchestra.step_failures ({", ".join(judged_rows.FAILURE)})
+    SELECT {", ".join("f." + name for name in judged_rows.FAILURE)}
     FROM (
-        SELECT * FROM ({rollup_queries.step_failures(_STEPS_OF_GROUPS)}) AS computed
+        SELECT * FROM ({judged_rows.step_failures(_STEPS_OF_GROUPS)}) AS computed
         ORDER BY step_id OFFSET 0
     ) AS f
     CROSS JOIN LATERAL (
         SELECT FROM orchestra.steps AS s WHERE s.id = f.step_id FOR KEY SHARE
     ) AS locked
     ON CONFLICT (step_id) DO UPDATE
-    SET {", ".join(f"{name} = excluded.{name}" for name in rollup_queries.FAILURE[1:])}
+    SET {", ".join(f"{name} = excluded.{name}" for name in judged_rows.FAILURE[1:])}
 """)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, TextClause, text
 
-from etl.analytics import changed_groups, rollup_queries, uncounted
+from etl.analytics import changed_groups, judged_rows, uncounted
 from etl.analytics.changed_groups import Stuck
 from etl.analytics.rollups import DAILY, RUNS, STEPS
 from etl.database import allow_long
@@ -34,8 +34,8 @@ _OTHER_HOURLY_DIFFERENCES = " UNION ALL ".join(
         _differing(
             "step_failures",
             "time",
-            rollup_queries.FAILURE,
-            rollup_queries.step_failures(rollup_queries.EVERY_STEP),
+            judged_rows.FAILURE,
+            judged_rows.step_failures(judged_rows.EVERY_STEP),
         ),
     )
 )

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from etl.analytics import rollup_queries
+from etl.analytics import judged_rows
 from etl.tables import PRIVATE, inputs, lake, outputs, prices, rollups, run_payloads, runs, steps
 from etl.tables.analytics import workflow_versions, workflows
 
@@ -281,9 +281,9 @@ STEP_FAILURES = LakeTable(
     name="step_failures",
     columns=(
         _RUN_DAY_COLUMN,
-        *_copied(rollups.step_failures, "f", rollup_queries.FAILURE),
+        *_copied(rollups.step_failures, "f", judged_rows.FAILURE),
     ),
-    source=f"({rollup_queries.step_failures(_FAILED, known=True)}) AS f",
+    source=f"({judged_rows.step_failures(_FAILED, known=True)}) AS f",
     order="f.workflow_id, f.time, f.step_id",
     comment=rollups.step_failures.comment or "",
 )

@@ -17,7 +17,7 @@ import pyarrow as pa
 from pyarrow import compute
 from sqlalchemy import Connection, text
 
-from etl.analytics import rollup_queries
+from etl.analytics import judged_rows
 from etl.database import allow_long
 from etl.export import changes
 from etl.export.destination import Destination
@@ -82,7 +82,7 @@ _COMPUTED = {
 }
 
 _FAILURES = text(
-    rollup_queries.step_failures("""(
+    judged_rows.step_failures("""(
         SELECT id, NULL AS run_id, NULL AS counted_in, NULL AS node_id, organization_id,
                NULL AS time, state, CAST(error AS jsonb) AS error, reported_error,
                CAST(NULL AS timestamptz) AS absent_since

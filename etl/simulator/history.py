@@ -8,7 +8,6 @@ everywhere. Only manual changes are stored.
 from __future__ import annotations
 
 import threading
-import uuid
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -17,7 +16,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from etl.simulator.arrivals import Arrivals
 from etl.simulator.model_calls import Expected
+from etl.simulator.run_keys import ADDED, id_of, key_of, key_of_id, parts_of
 from etl.simulator.runs import (
     ORGANIZATION_ID,
     SECOND,
@@ -40,15 +41,6 @@ RUNS_PER_VERSION = 180
 
 # The newest runs start this far apart (times the pace), so that each is in another phase.
 _LIVE_GAP_SECONDS = 4
-
-# A run's key is (workflow << 36) + number. Numbers from _ADDED on are runs that were added
-# manually. Keys are below 2**48, so that they fit into the first two groups of a UUID. An id is a
-# key that is scrambled to look random.
-_NUMBER_BITS = 36
-_ADDED = 1 << 35
-_KEY_MASK = (1 << 48) - 1
-_SCRAMBLE = 0x9E3779B97F4B
-_UNSCRAMBLE = pow(_SCRAMBLE, -1, 1 << 48)
 
 
 class _Added(NamedTuple):
@@ -128,7 +120,7 @@ class History:
         """
         if not 1 <= workflows <= 4000:
             raise ValueError("workflows must be between 1 and 4000")
-        if not 0 <= live <= runs_per_workflow < _ADDED:
+        if not 0 <= live <= runs_per_workflow < ADDED:
             raise ValueError("live must be between 0 and runs_per_workflow")
         if steps_per_run is not None and steps_per_run < 1:
             raise ValueError("steps_per_run must be at least 1")
@@ -146,22 +138,27 @@ class History:
             make_workflow(self._seed, index, steps_per_run) for index in range(workflows)
         ]
         self._index = {workflow.id: index for index, workflow in enumerate(self._workflows)}
-        self._past = runs_per_workflow
-        self._live = live
-        self._spacing = spacing // timedelta(microseconds=1)
-        self._live_gap = int(_LIVE_GAP_SECONDS * pace * SECOND)
-        self._arrival_gap = int(60 * SECOND / arrivals_per_minute) if arrivals_per_minute else None
         self._epoch = microseconds(epoch or now())
+        live_gap = int(_LIVE_GAP_SECONDS * pace * SECOND)
+        longest = max(longest_run(workflow, pace) for workflow in self._workflows)
+        self._arrivals = Arrivals(
+            seed=self._seed,
+            epoch=self._epoch,
+            past=runs_per_workflow,
+            live=live,
+            # The finished runs start so early that even the slowest has ended when the first live
+            # run starts.
+            settled=self._epoch - live * live_gap - longest,
+            spacing=spacing // timedelta(microseconds=1),
+            live_gap=live_gap,
+            arrival_gap=int(60 * SECOND / arrivals_per_minute) if arrivals_per_minute else None,
+        )
         self._burst = burst
         self._in_burst = (
             self._profile
             if burst is None
             else msgspec.structs.replace(self._profile, failure_rate=burst.failure_rate)
         )
-        # The finished runs start so early that even the slowest has ended when the first live run
-        # starts.
-        longest = max(longest_run(workflow, pace) for workflow in self._workflows)
-        self._settled = self._epoch - live * self._live_gap - longest
         self._lock = threading.Lock()
         self._added: list[list[_Added]] = [[] for _ in self._workflows]
         self._unlisted: list[list[int]] = [[] for _ in self._workflows]
@@ -191,7 +188,9 @@ class History:
         Raises:
             KeyError: there is no such workflow.
         """
-        return [self._id_of(key) for key in self._listed(self._index[workflow_id], limit, offset)]
+        return [
+            id_of(key, self._seed) for key in self._listed(self._index[workflow_id], limit, offset)
+        ]
 
     def runs(self, workflow_id: str, limit: int | None = None, offset: int = 0) -> list[Json]:
         """Return the rows of the run list, newest first. Raises KeyError for an unknown workflow.
@@ -232,7 +231,7 @@ class History:
 
     def workflow_of(self, run_id: str) -> str:
         """Return the id of the run's workflow. Raises KeyError for an unknown run."""
-        return self._workflows[self._key_of(run_id) >> _NUMBER_BITS].id
+        return self._workflows[parts_of(self._key_of(run_id))[0]].id
 
     # Manual changes
 
@@ -261,18 +260,18 @@ class History:
         with self._lock:
             added = self._added[index]
             for _ in range(count):
-                place = self._arrived(index, now) + len(added)
+                place = self._arrivals.arrived(index, now) + len(added)
                 if added:  # the places must keep their order, even if the clock was set back
                     place = max(place, added[-1].place + 1)
-                keys.append((index << _NUMBER_BITS) + _ADDED + len(added))
+                keys.append(key_of(index, ADDED + len(added)))
                 added.append(_Added(now, place, inputs))
-        return [self._id_of(key) for key in keys]
+        return [id_of(key, self._seed) for key in keys]
 
     def unlist(self, run_id: str) -> None:
         """Remove a run from the list only. Raises KeyError for an unknown run."""
         key = self._key_of(run_id)
         with self._lock:
-            index = key >> _NUMBER_BITS
+            index, _ = parts_of(key)
             self._unlisted[index] = sorted({*self._unlisted[index], self._place_of(key)})
 
     def delete(self, run_id: str) -> None:
@@ -304,33 +303,9 @@ class History:
     def _now(self) -> int:
         return microseconds(self._clock())
 
-    def _start(self, index: int, number: int) -> int:
-        """Return when a computed run starts.
-
-        It grows with the number: the jitter is less than the distance to the next run.
-        """
-        jitter = (
-            ((number * 0x9E3779B1 + index * 0x85EBCA77 + self._seed) * 0xC2B2AE3D >> 12 & 0xFFFF)
-            / 0x10000
-            * 0.8
-        )
-        since_epoch = number - self._past
-        if since_epoch < -self._live:
-            return self._settled + int((since_epoch + self._live + jitter) * self._spacing)
-        if since_epoch < 0 or self._arrival_gap is None:
-            return self._epoch + int((since_epoch + jitter) * self._live_gap)
-        return self._epoch + int((since_epoch + jitter) * self._arrival_gap)
-
-    def _arrived(self, index: int, now: int) -> int:
-        """Return how many computed runs have started."""
-        upper = self._past
-        if self._arrival_gap is not None and now >= self._epoch:
-            upper += (now - self._epoch) // self._arrival_gap + 1
-        return bisect_right(range(upper), now, key=lambda number: self._start(index, number))
-
     def _listed(self, index: int, limit: int | None, offset: int) -> list[int]:
         """Return the keys of the listed runs, newest first."""
-        arrived = self._arrived(index, self._now())
+        arrived = self._arrivals.arrived(index, self._now())
         # An added run at place p comes after p runs, computed and earlier added ones.
         places = [added.place for added in self._added[index]]
         total = arrived + sum(place - earlier <= arrived for earlier, place in enumerate(places))
@@ -346,61 +321,49 @@ class History:
             earlier = bisect_right(places, place)
             number = place - earlier
             if earlier and places[earlier - 1] == place:
-                number = _ADDED + earlier - 1
-            keys.append((index << _NUMBER_BITS) + number)
+                number = ADDED + earlier - 1
+            keys.append(key_of(index, number))
         return keys
 
     def _place_of(self, key: int) -> int:
         """Return a run's place, counted from the oldest; runs added later do not change it."""
-        added, number = self._added[key >> _NUMBER_BITS], _number(key)
-        if number >= _ADDED:
-            return added[number - _ADDED].place
+        index, number = parts_of(key)
+        added = self._added[index]
+        if number >= ADDED:
+            return added[number - ADDED].place
         return number + sum(run.place - earlier <= number for earlier, run in enumerate(added))
 
-    def _id_of(self, key: int) -> str:
-        value = (key ^ self._seed & _KEY_MASK) * _SCRAMBLE & _KEY_MASK
-        value ^= value >> 24
-        value = value * _SCRAMBLE & _KEY_MASK
-        tail = value * 0xD6E8FEB86659FD93 & (1 << 80) - 1
-        return str(uuid.UUID(int=value << 80 | tail, version=4))
-
     def _key_of(self, run_id: str) -> int:
-        try:
-            value = int(run_id.replace("-", "")[:12], 16)
-        except ValueError:
-            raise KeyError(run_id) from None
-        value = value * _UNSCRAMBLE & _KEY_MASK
-        value ^= value >> 24
-        key = value * _UNSCRAMBLE & _KEY_MASK ^ self._seed & _KEY_MASK
-        index, number = key >> _NUMBER_BITS, _number(key)
-        if index >= len(self._workflows) or key in self._deleted or self._id_of(key) != run_id:
-            raise KeyError(run_id)
-        if number >= _ADDED:
-            exists = number - _ADDED < len(self._added[index])
-        else:
-            computed = number < self._past or self._arrival_gap is not None
-            exists = computed and self._start(index, number) <= self._now()
-        if not exists:
+        key = key_of_id(run_id, self._seed)
+        if key is None or key in self._deleted or not self._exists(key):
             raise KeyError(run_id)
         return key
+
+    def _exists(self, key: int) -> bool:
+        index, number = parts_of(key)
+        if index >= len(self._workflows):
+            return False
+        if number >= ADDED:
+            return number - ADDED < len(self._added[index])
+        return self._arrivals.has_started(index, number, self._now())
 
     # What runs look like
 
     def _plan(self, key: int) -> RunPlan:
-        index, number = key >> _NUMBER_BITS, _number(key)
+        index, number = parts_of(key)
         inputs = None
         # An added run has the version of the computed run before it.
         before = number
-        if number >= _ADDED:
-            created, place, inputs = self._added[index][number - _ADDED]
-            before = max(place - (number - _ADDED) - 1, 0)
+        if number >= ADDED:
+            created, place, inputs = self._added[index][number - ADDED]
+            before = max(place - (number - ADDED) - 1, 0)
         else:
-            created = self._start(index, number)
+            created = self._arrivals.start(index, number)
         return plan_run(
             self._workflows[index],
             self._in_burst if self._is_in_burst(index, created) else self._profile,
             Random((self._seed << 48) + key),
-            run_id=self._id_of(key),
+            run_id=id_of(key, self._seed),
             created=created,
             version=1 + before // RUNS_PER_VERSION,
             inputs=inputs,
@@ -420,21 +383,19 @@ class History:
 
     def _workflow_row(self, index: int) -> Json:
         workflow = self._workflows[index]
-        version = 1 + max(self._arrived(index, self._now()) - 1, 0) // RUNS_PER_VERSION
+        version = 1 + max(self._arrivals.arrived(index, self._now()) - 1, 0) // RUNS_PER_VERSION
         return {
             "workflow_id": workflow.id,
             "name": workflow.name,
             "description": workflow.template.description,
             "status": "active",
             "version": version,
-            "created_at": iso_with_space(self._start(index, 0)),
-            "updated_at": iso_with_space(self._start(index, (version - 1) * RUNS_PER_VERSION)),
+            "created_at": iso_with_space(self._arrivals.start(index, 0)),
+            "updated_at": iso_with_space(
+                self._arrivals.start(index, (version - 1) * RUNS_PER_VERSION)
+            ),
             "user_id": USER_ID,
             "organization_id": ORGANIZATION_ID,
             "graph": graph(workflow, version),
             "public": False,
         }
-
-
-def _number(key: int) -> int:
-    return key & (1 << _NUMBER_BITS) - 1

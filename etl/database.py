@@ -101,7 +101,7 @@ class Database:
                 as `patience`.
             pool_size: the most connections kept open.
         """
-        self._url = url
+        self._url: Callable[[], str] = (lambda: url) if isinstance(url, str) else url
         self._limit = statement_timeout + SILENCE if statement_timeout else None
         self._patience = patience
         self._outage_patience = (
@@ -159,13 +159,13 @@ class Database:
 
     def _connect(self) -> Session:
         try:
-            url = self._url if isinstance(self._url, str) else self._url()
+            url = self._url()
         except ConfigurationError as error:
             # The file with the URL was readable at the start. The error is therefore a database
             # problem, after which a service retries, and not a configuration error.
             raise self._unusable(str(error)) from None
         with self._watchdog.waiting(None):
-            made = self._open(url, "orchestra-etl", self._connect_seconds(url))
+            made = Session.open(url, "orchestra-etl", self._connect_seconds(url))
         encoding = made.info.parameter_status("server_encoding")
         if encoding not in ("UTF8", None):  # None: a pooler that does not report the encoding
             made.close()
@@ -188,30 +188,7 @@ class Database:
         return min(10.0, self._outage_patience / conninfo.attempts(url))
 
     def _connect_to_look(self) -> Session:
-        url = self._url if isinstance(self._url, str) else self._url()
-        return self._open(url, "orchestra-etl watchdog", ANSWER)
-
-    def _open(self, url: str, application_name: str, connect_seconds: float) -> Session:
-        made = Session.connect(
-            url,
-            application_name=application_name,
-            connect_timeout=max(2, int(connect_seconds)),
-            # A server that vanishes silently is noticed after 10 + 3 * 5 seconds on an idle
-            # connection, and after 25 seconds by a write.
-            keepalives=1,
-            keepalives_idle=10,
-            keepalives_interval=5,
-            keepalives_count=3,
-            tcp_user_timeout=25_000,
-            # Server-side prepared statements break behind PgBouncer in transaction mode.
-            prepare_threshold=None,
-            # Overrides PGCLIENTENCODING and the database's own setting.
-            client_encoding="UTF8",
-        )
-        # Overrides default_transaction_isolation: a statement that waited for a lock must see what
-        # the lock's previous holder wrote.
-        made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
-        return made
+        return Session.open(self._url(), "orchestra-etl watchdog", ANSWER)
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction and return its result.
@@ -353,7 +330,7 @@ class Database:
     def _known_url(self) -> str:
         """Return the URL; empty if its file cannot be read now."""
         try:
-            return self._url if isinstance(self._url, str) else self._url()
+            return self._url()
         except ConfigurationError:
             return ""
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import msgspec
 import psycopg
@@ -119,6 +119,30 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
     the connection was opened to."""
     is_cut = False
     """Whether `cut` was called."""
+
+    @classmethod
+    def open(cls, url: str, application_name: str, connect_seconds: float) -> Self:
+        """Connect; `connect_seconds` is the limit for each of the URL's addresses, at least 2 s."""
+        made = cls.connect(
+            url,
+            application_name=application_name,
+            connect_timeout=max(2, int(connect_seconds)),
+            # A server that vanishes silently is noticed after 10 + 3 * 5 seconds on an idle
+            # connection, and after 25 seconds by a write.
+            keepalives=1,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+            tcp_user_timeout=25_000,
+            # Server-side prepared statements break behind PgBouncer in transaction mode.
+            prepare_threshold=None,
+            # Overrides PGCLIENTENCODING and the database's own setting.
+            client_encoding="UTF8",
+        )
+        # Overrides default_transaction_isolation: a statement that waited for a lock must see what
+        # the lock's previous holder wrote.
+        made.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        return made
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Wait for the server. psycopg calls this for every wait.

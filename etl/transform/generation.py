@@ -16,8 +16,8 @@ from etl.transform.content_drift import UNKNOWN_SHAPES, unknown_shapes
 from etl.transform.fields import MAX_TEXT_CHARACTERS
 from etl.transform.model_responses import Completion, may_hold_usage
 from etl.transform.scanner import REFUSALS
-from etl.transform.usage_names import FLAGS, MONEY, WORDS
 from etl.transform.usage_parts import usage_of
+from etl.transform.usage_quantities import FLAGS, MONEY, WORDS
 from etl.transform.usage_reading import OUTPUTS, UNREAD, Deviation
 from etl.transform.usual_usage import usual_usage
 from etl.usage import NO_USAGE, Usage

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etl.transform.shape import Part, Shape, rows
-from etl.transform.usage_names import (
+from etl.transform.provider_pages import (
     AI_SDK,
     ANTHROPIC,
     COHERE,
@@ -16,6 +15,7 @@ from etl.transform.usage_names import (
     OLLAMA,
     OPENAI,
 )
+from etl.transform.shape import Part, Shape, rows
 
 _OCR = f"{MISTRAL}/endpoint/ocr"
 _INTERACTIONS = "https://ai.google.dev/gemini-api/docs/function-calling"

@@ -17,7 +17,7 @@ from etl.transform.content_shapes import CONTAINERS, MAX_DEPTH
 from etl.transform.fields import MAX_TEXT_CHARACTERS, text_of
 from etl.transform.scanner import REFUSALS
 from etl.transform.text_streams import events_of
-from etl.transform.usage_names import FINISH_REASONS, MODELS, NameTree
+from etl.transform.usage_names import FINISH_REASONS, MODELS
 from etl.transform.usage_reading import (
     NAMES,
     OUTPUTS,
@@ -28,6 +28,7 @@ from etl.transform.usage_reading import (
     looks_like_usage,
     note_unknown,
 )
+from etl.transform.usage_tree import NameTree
 
 _MAX_USAGE_BYTES = 1 << 18
 _MAX_ARRAY_BYTES = 8 << 20

@@ -13,7 +13,7 @@ from typing import Any
 
 from etl.transform.usage_names import FINISH_REASONS, MODELS, NAMES, REQUEST_MODELS
 
-# The columns by the quantities of `usage_names`.
+# The columns by `usage_quantities`.
 _COLUMNS = {
     "prompt": "input_tokens", "input": "input_tokens", "billed_input": "input_tokens",
     "output": "output_tokens", "billed_output": "output_tokens", "total": "total_tokens",

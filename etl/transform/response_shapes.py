@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from etl.transform.shape import Shape, rows
-from etl.transform.usage_names import (
+from etl.transform.provider_pages import (
     AI_SDK,
     ANTHROPIC,
     GEMINI,
@@ -15,6 +14,7 @@ from etl.transform.usage_names import (
     OLLAMA,
     OPENAI,
 )
+from etl.transform.shape import Shape, rows
 
 _CHAT = f"{OPENAI}/chat"
 _RESPONSES = f"{OPENAI}/responses"

@@ -7,75 +7,28 @@ elements are added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
-OPENAI = "https://platform.openai.com/docs/api-reference"
-ANTHROPIC = "https://docs.claude.com/en/api/messages"
-GEMINI = "https://ai.google.dev/api/generate-content"
-VERTEX = (
-    "https://cloud.google.com/vertex-ai/generative-ai/docs/reference/rest/v1/"
-    "GenerateContentResponse"
+from etl.transform.provider_pages import (
+    AI_SDK,
+    ANTHROPIC,
+    COHERE,
+    CONVERSE,
+    DEEPSEEK,
+    GATEWAY,
+    GEMINI,
+    INVOKE,
+    LANGCHAIN,
+    LITELLM,
+    MISTRAL,
+    OLLAMA,
+    OPENAI,
+    OPENROUTER,
+    PERPLEXITY,
+    VERTEX,
+    XAI,
 )
-CONVERSE = "https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_TokenUsage.html"
-INVOKE = "https://docs.aws.amazon.com/bedrock/latest/userguide"
-MISTRAL = "https://docs.mistral.ai/api"
-COHERE = "https://docs.cohere.com/v2/reference/chat"
-DEEPSEEK = "https://api-docs.deepseek.com/api/create-chat-completion"
-XAI = "https://docs.x.ai/docs/api-reference"
-OPENROUTER = "https://openrouter.ai/docs/use-cases/usage-accounting"
-PERPLEXITY = "https://docs.perplexity.ai/api-reference/chat-completions-post"
-OLLAMA = "https://github.com/ollama/ollama/blob/main/docs/api.md"
-LITELLM = "https://docs.litellm.ai/docs/completion/usage"
-AI_SDK = "https://ai-sdk.dev/docs/reference/ai-sdk-core/generate-text"
-LANGCHAIN = (
-    "https://reference.langchain.com/python/langchain_core/messages/"
-    "#langchain_core.messages.ai.UsageMetadata"
-)
-GATEWAY = "https://ai.pydantic.dev/gateway"
-
-WHOLE = frozenset(
-    {
-        *("prompt", "input", "tool_input", "output", "total", "uncached", "other"),
-        *("cached", "cached_beside", "written", "written_beside", "written_5m", "written_1h"),
-        *("reasoning", "reasoning_beside", "citation"),
-        *("input_audio", "input_image", "input_video", "tool_audio", "tool_image", "tool_video"),
-        *(
-            "cached_audio",
-            "cached_image",
-            "cached_video",
-            "output_audio",
-            "output_image",
-            "output_video",
-        ),
-        *("billed_input", "billed_output", "billed_image"),
-        *("web_searches", "file_searches", "tool_uses", "executed_tools", "sources", "tools"),
-        *("document_pages", "search_units", "cost_ticks"),
-    }
-)
-"""Quantities in whole numbers.
-
-`prompt` and `input` both report the input. `cached_beside` and `written_beside` are added to
-`input`; they are added to `prompt` only if the total or their size shows that it does not include
-them. `reasoning` is part of the output, unless the total or its size shows that the output does not
-include it. `reasoning_beside` and `citation` are always added to the output.
-"""
-ZERO = WHOLE - {name for name in WHOLE if name.endswith(("_audio", "_image", "_video"))}
-"""Quantities whose 0 is kept.
-
-Many providers report 0 audio, image or video tokens for every call, even of models that have none.
-"""
-SECONDS = frozenset({"audio_seconds"})
-MONEY = frozenset({"cost", "upstream_cost", "gateway_cost"})
-"""Amounts in US dollars. `upstream_cost` is added to `cost` if the customer uses an `own_key`."""
-WORDS = frozenset({"tier", "traffic", "geo", "speed"})
-FLAGS = frozenset({"own_key"})
-SUMMED = frozenset({"other", "tool_uses", "file_searches"})
-"""Quantities of which several names report parts; the parts are added.
-
-If several names report any other quantity, they report the same number, and the largest counts.
-"""
-ALL = WHOLE | SECONDS | MONEY | WORDS | FLAGS
 
 
 class Name(NamedTuple):
@@ -83,7 +36,10 @@ class Name(NamedTuple):
 
     path: str
     quantity: str | None
-    """One of `ALL`; None if nothing is charged for it, or another name includes it."""
+    """One of `usage_quantities.ALL`.
+
+    None if nothing is charged for it, or another name includes it.
+    """
     source: str
     """The public page that documents the name."""
 
@@ -289,14 +245,11 @@ def _others() -> Iterator[Name]:
     yield from _of(MISTRAL, "cached", "usage.num_cached_tokens")
     yield from _of(MISTRAL, "audio_seconds", "usage.prompt_audio_seconds")
     yield from _of(MISTRAL, "document_pages", "usage_info.pages_processed")
-    yield from _of(f"{MISTRAL}/endpoint/beta/conversations", "other", "usage.connector_tokens")
-    yield from _of(
-        f"{MISTRAL}/endpoint/beta/conversations", "web_searches", "usage.connectors.web_search"
-    )
+    conversations = f"{MISTRAL}/endpoint/beta/conversations"
+    yield from _of(conversations, "other", "usage.connector_tokens")
+    yield from _of(conversations, "web_searches", "usage.connectors.web_search")
     for tool in ("web_search_premium", "code_interpreter", "image_generation", "document_library"):
-        yield from _of(
-            f"{MISTRAL}/endpoint/beta/conversations", "tool_uses", f"usage.connectors.{tool}"
-        )
+        yield from _of(conversations, "tool_uses", f"usage.connectors.{tool}")
 
     yield from _of(DEEPSEEK, "cached", "usage.prompt_cache_hit_tokens")
     yield from _of(DEEPSEEK, "uncached", "usage.prompt_cache_miss_tokens")
@@ -308,23 +261,17 @@ def _others() -> Iterator[Name]:
     yield from _of("https://docs.x.ai/docs/guides/live-search", "sources", "usage.num_sources_used")
     yield from _of(XAI, "tools", "usage.num_server_side_tools_used")
     yield from _of(f"{XAI}#chat-completions", "cost_ticks", "usage.cost_in_usd_ticks")
-    tools = "usage.server_side_tool_usage_details"
-    yield from _of(
-        "https://docs.x.ai/docs/guides/tools/overview", "web_searches", f"{tools}.web_search_calls"
-    )
+    guide, tools = "https://docs.x.ai/docs/guides/tools/overview", "server_side_tool_usage_details"
+    yield from _of(guide, "web_searches", f"usage.{tools}.web_search_calls")
     for tool in (
         "x_search_calls",
         "code_interpreter_calls",
         "view_image_calls",
         "view_x_video_calls",
     ):
-        yield from _of(
-            "https://docs.x.ai/docs/guides/tools/overview", "tool_uses", f"{tools}.{tool}"
-        )
+        yield from _of(guide, "tool_uses", f"usage.{tools}.{tool}")
     for tool in ("file_search_calls", "document_search_calls", "collections_search_calls"):
-        yield from _of(
-            "https://docs.x.ai/docs/guides/tools/overview", "file_searches", f"{tools}.{tool}"
-        )
+        yield from _of(guide, "file_searches", f"usage.{tools}.{tool}")
     yield from _of(
         "https://docs.x.ai/docs/guides/voice", "audio_seconds", "usage.billable_audio_seconds"
     )
@@ -423,42 +370,3 @@ MODELS = ("model", "modelVersion", "model_version", "modelId")
 
 REQUEST_MODELS = ("model", "modelId", "model_id", "model_name")
 """The members of a step's inputs that name the requested model."""
-
-
-class NameTree:
-    """A node in the tree of all paths: the quantity here, and the nodes below."""
-
-    __slots__ = ("by", "elements", "members", "quantity")
-
-    def __init__(self) -> None:
-        self.quantity: str | None = None
-        self.members: dict[str, NameTree] = {}
-        """The members of an object, by name."""
-        self.by: str | None = None
-        """The member that distinguishes the elements of an array; None if all are alike."""
-        self.elements: dict[str | None, NameTree] = {}
-        """The elements of an array, by the value of that member."""
-
-
-def tree(names: Iterable[Name] = NAMES) -> NameTree:
-    """Return the names as a tree of the members of a response body.
-
-    Raises:
-        ValueError: a path has two quantities, or a quantity is not in `ALL`.
-    """
-    root = NameTree()
-    for path, quantity, _ in names:
-        node = root
-        for part in path.split("."):
-            name, bracket, condition = part.partition("[")
-            node = node.members.setdefault(name, NameTree())
-            if bracket:
-                by, _, value = condition.removesuffix("]").partition("=")
-                node.by = by or None
-                node = node.elements.setdefault(value or None, NameTree())
-        if quantity is not None and quantity not in ALL:
-            raise ValueError(f"{path}: {quantity} is not a quantity")
-        if node.quantity not in (None, quantity):
-            raise ValueError(f"{path} has two quantities")
-        node.quantity = quantity
-    return root

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from etl.records import DriftKind
 from etl.transform.fields import MAX_TOKENS
-from etl.transform.usage_names import (
+from etl.transform.usage_quantities import (
     FLAGS,
     MONEY,
     SECONDS,
@@ -21,9 +21,8 @@ from etl.transform.usage_names import (
     WHOLE,
     WORDS,
     ZERO,
-    NameTree,
-    tree,
 )
+from etl.transform.usage_tree import NameTree, tree
 
 MAX_COST = 10**6
 """The largest plausible cost of a call, in US dollars."""

@@ -16,7 +16,9 @@ from msgspec import Raw
 
 from etl.transform.content_shapes import CONTAINERS
 from etl.transform.generation import Generation, read_generation
-from etl.transform.usage_names import ALL, FINISH_REASONS, NAMES, Name, tree
+from etl.transform.usage_names import FINISH_REASONS, NAMES, Name
+from etl.transform.usage_quantities import ALL
+from etl.transform.usage_tree import tree
 from etl.usage import BITS, KINDS, Usage, charged
 from tests.provider_bodies import SAMPLES, ProviderBody
 

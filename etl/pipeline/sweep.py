@@ -24,7 +24,7 @@ from etl.errors import (
 )
 from etl.extract.client import OrchestraClient
 from etl.extract.run_list import RunListWalker
-from etl.ledger import dead_letters, sweeps
+from etl.ledger import dead_letters, listed_pages, sweeps
 from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.pipeline.heartbeat import heartbeat
@@ -300,7 +300,7 @@ class Sweeper:
                     f"the run list ended after {report.listed} rows without reaching a known run: "
                     "between two sweeps, more runs were added than it lists"
                 )
-            completion = sweeps.SweepResult(
+            completion = listed_pages.SweepResult(
                 # An empty list shows neither how many runs the list can hold, nor whether the known
                 # runs have changed.
                 whole_list=(report.whole_list or walker.outcome != "met") and gap is not EMPTIED,
@@ -315,7 +315,7 @@ class Sweeper:
         # In a first sweep, the runs on the first page are live, and all other runs are backfill.
         priority = 1 if backfill or (begun.last_complete is None and report.pages > 1) else 0
         written = await self._run(
-            lambda c: sweeps.write_page(
+            lambda c: listed_pages.write_page(
                 c,
                 begun,
                 page.runs,

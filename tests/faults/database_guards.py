@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from etl import database, database_errors, schema
 from etl.database import Database
-from etl.ledger import claims, requests, sweeps
+from etl.ledger import claims, listed_pages, requests
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ def claims_not_consumed() -> None:
 
 def completion_not_fenced() -> None:
     """Let the last page of a sweep be written again."""
-    replaced(sweeps, "_COMPLETE", "leased_until = NULL,", "")
+    replaced(listed_pages, "_COMPLETE", "leased_until = NULL,", "")
 
 
 def no_key_order() -> None:

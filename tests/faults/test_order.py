@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sqlalchemy import text
 
 from etl.database import Database
-from etl.ledger import claims, sweeps
+from etl.ledger import claims, listed_pages, sweeps
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.decoding import DecodingGroup
 from etl.pipeline.loading import Loader
@@ -54,11 +54,11 @@ def no_token() -> None:
 
 def no_page_time() -> None:
     """Date a page by its write instead of its request."""
-    statement = str(sweeps._WRITE)
+    statement = str(listed_pages._WRITE)
     assert "CAST(:requested_at AS timestamptz)" in statement
     # The statement still gets the parameter, so the parameter must still appear in it.
     now = "COALESCE(now(), CAST(:requested_at AS timestamptz))"
-    sweeps._WRITE = text(statement.replace("CAST(:requested_at AS timestamptz)", now))
+    listed_pages._WRITE = text(statement.replace("CAST(:requested_at AS timestamptz)", now))
 
 
 def no_run_time() -> None:
@@ -308,10 +308,10 @@ class Orders:
         return begun, decode_page(json.dumps([source.row()]).encode()).runs, begun.begun_at
 
     def _write(self, begun: sweeps.Sweep, listed: tuple[ListedRun, ...], at: datetime) -> None:
-        done = sweeps.SweepResult(whole_list=True, to_the_end=True, listed=1, new_runs=0)
+        done = listed_pages.SweepResult(whole_list=True, to_the_end=True, listed=1, new_runs=0)
         with contextlib.suppress(sweeps.SweepSuperseded):
             self._database.transaction(
-                lambda c: sweeps.write_page(
+                lambda c: listed_pages.write_page(
                     c, begun, listed, requested_at=at, lease=60, priority=0, completion=done
                 )
             )

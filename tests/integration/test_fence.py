@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from structlog.testing import capture_logs
 
 from etl.database import Database
-from etl.ledger import claims, requests, sweeps
+from etl.ledger import claims, listed_pages, requests, sweeps
 from etl.ledger.claims import Claim
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
@@ -93,10 +93,10 @@ def _sweep(database: Database) -> sweeps.Sweep:
 def _write(
     database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], at: datetime | None = None
 ) -> None:
-    done = sweeps.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+    done = listed_pages.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
 
     def work(connection: Connection) -> None:
-        sweeps.write_page(
+        listed_pages.write_page(
             connection,
             sweep,
             _listed(*rows),

@@ -18,7 +18,17 @@ from etl.alerts import knowledge
 from etl.alerts.knowledge import Pauses
 from etl.database import Database
 from etl.errors import DatabaseError, EtlError
-from etl.ledger import budget, claims, clock, dead_letters, requests, state_map, sweeps, workflows
+from etl.ledger import (
+    budget,
+    claims,
+    clock,
+    dead_letters,
+    listed_pages,
+    requests,
+    state_map,
+    sweeps,
+    workflows,
+)
 from etl.ledger.claims import Claim, DueFilter
 from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import DAILY, PollingPolicy
@@ -104,14 +114,14 @@ def _begin(database: Database, workflow: str = W) -> sweeps.Sweep:
 
 def _page(
     database: Database, sweep: sweeps.Sweep, *rows: dict[str, Any], last: bool = True
-) -> sweeps.PageReport:
+) -> listed_pages.PageReport:
     done = (
-        sweeps.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
+        listed_pages.SweepResult(whole_list=True, to_the_end=True, listed=len(rows), new_runs=0)
         if last
         else None
     )
     return database.transaction(
-        lambda c: sweeps.write_page(
+        lambda c: listed_pages.write_page(
             c,
             sweep,
             _listed(*rows),

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection
 
 from etl.database import Database
-from etl.ledger import claims, dead_letters, repairs, requests, state_map, sweeps
+from etl.ledger import claims, dead_letters, listed_pages, repairs, requests, state_map, sweeps
 from etl.ledger.dead_letters import DeadLetter
 from etl.ledger.lifecycle import PollingPolicy
 from etl.pipeline.loading import Loader
@@ -37,7 +37,7 @@ def _page() -> dict[str, ListedRun]:
 def _list(connection: Connection) -> None:
     sweep = sweeps.begin(connection, W, lease=60, count_to=25)
     assert sweep is not None
-    sweeps.write_page(
+    listed_pages.write_page(
         connection,
         sweep,
         list(_page().values()),

@@ -17,7 +17,7 @@ from etl.admin.erase import Selection, erase
 from etl.analytics import rollups
 from etl.database import Database
 from etl.errors import ConfigurationError
-from etl.ledger import clock, dead_letters, sweeps
+from etl.ledger import clock, dead_letters, listed_pages, sweeps
 from etl.ledger.dead_letters import DeadLetter
 from etl.records import Rejected
 from etl.simulator.history import History
@@ -218,7 +218,7 @@ def test_runs_that_may_be_young_are_read(
     )
     assert sweep is not None
     world.database.transaction(
-        lambda c: sweeps.write_page(
+        lambda c: listed_pages.write_page(
             c,
             sweep,
             decode_page(json.dumps([row]).encode()).runs,

@@ -23,8 +23,8 @@ from etl.analytics.explanation import Period
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.export import changes, completeness
-from etl.ledger import claims, clock_set_back, dead_letters, lookup, requests, sweeps
-from etl.ledger.sweeps import SweepResult
+from etl.ledger import claims, clock_set_back, dead_letters, listed_pages, lookup, requests, sweeps
+from etl.ledger.listed_pages import SweepResult
 from etl.load import upsert
 from etl.load.batch import RunWrite
 from etl.records import ListedRun
@@ -215,7 +215,7 @@ def _sweep(connection: Connection) -> None:
     ]
     ids = [run.id for run in page]
     assert sweeps.members(connection, sweep, ids) == set(ids)
-    sweeps.write_page(
+    listed_pages.write_page(
         connection, sweep, page, requested_at=NOW, lease=60.0, priority=0, reconcile=True,
         completion=SweepResult(False, False, len(page), 0),
     )  # fmt: skip

@@ -22,16 +22,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from etl import conninfo, privileges, session
-from etl.database_errors import (
-    LOCK_NOT_AVAILABLE,
-    READ_ONLY,
-    SILENT,
-    Diagnosis,
-    diagnose,
-    is_transient,
-    message,
-    sqlstate,
-)
+from etl.database_diagnosis import READ_ONLY, SILENT, Diagnosis, diagnose
+from etl.database_errors import LOCK_NOT_AVAILABLE, is_transient, message, sqlstate
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
 from etl.outage import Outage
 from etl.watchdog import ANSWER, Session, Watchdog, holders_text

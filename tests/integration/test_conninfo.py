@@ -13,7 +13,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from etl import conninfo, database_errors
+from etl import conninfo, database_diagnosis
 from etl.database import Database
 from etl.errors import ConnectionRefused
 from tests.command_line import command_line
@@ -174,9 +174,9 @@ def test_a_name_with_a_line_break_is_reported_as_unknown(database_url: str, name
 
 def test_an_unknown_error_of_libpq_is_not_retried() -> None:
     """An unknown libpq error is permanent, unless it comes from an attempt to connect."""
-    found = database_errors.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
+    found = database_diagnosis.diagnose(psycopg.OperationalError("connection is bad: unheard of"))
     assert (found.permanent, "refuses a setting" in found.problem) == (True, True)
-    assert not database_errors.diagnose(
+    assert not database_diagnosis.diagnose(
         psycopg.OperationalError("connection failed: unheard of")
     ).permanent
 

@@ -26,7 +26,8 @@ from structlog.testing import capture_logs
 from etl import database as database_module
 from etl import schema
 from etl.database import Database, allow_long
-from etl.database_errors import diagnose, is_transient, sqlstate
+from etl.database_diagnosis import diagnose
+from etl.database_errors import is_transient, sqlstate
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError, DatabaseUnavailable, SchemaMismatch
 from etl.schema import check_drift, upgrade

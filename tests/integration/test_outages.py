@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 
-from etl import database_errors, outage
+from etl import database_diagnosis, outage
 from etl.database import Database
 from etl.errors import DatabaseError, DatabaseUnavailable
 from tests.command_line import Command, command_line
@@ -377,7 +377,7 @@ BEFORE = 'connection failed: connection to server at "h", port 5432 failed: '
 )  # fmt: skip
 def test_a_connection_error_is_diagnosed(message: str, problem: str, permanent: bool) -> None:
     """The reason and its permanence are found, even if a quoted name reads like another reason."""
-    found = database_errors.diagnose(psycopg.OperationalError(message))
+    found = database_diagnosis.diagnose(psycopg.OperationalError(message))
     assert problem in found.problem
     assert (found.permanent, found.unavailable) == (permanent, True)
 

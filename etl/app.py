@@ -96,9 +96,9 @@ def open_database(settings: Settings, *, patient: bool = False) -> Iterator[Data
             may_migrate = embedded or settings.database.migrate_on_start
             # If a newer version has migrated the schema, its grants must not be changed here.
             if may_migrate and not schema.read(database).is_current and schema.upgrade(url):
-                from etl.admin import roles
+                from etl.admin import grants
 
-                roles.refresh(database)
+                grants.refresh(database)
                 if (due := database.transaction(rebuilds.due)) is not None:
                     log.warning("rebuild_required", problem=due.advice)
             schema.check(database)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from etl.admin import roles
+from etl import privileges
 from etl.errors import DatabaseError
 
 STATEMENT_SECONDS = 55
@@ -24,10 +24,10 @@ class Login(NamedTuple):
     purpose: str
 
 
-ANALYST = Login("orchestra_dashboards", roles.ANALYST, "the login of the dashboards")
+ANALYST = Login("orchestra_dashboards", privileges.ANALYST, "the login of the dashboards")
 PAYLOAD_ANALYST = Login(
     "orchestra_dashboards_payloads",
-    roles.PAYLOAD_ANALYST,
+    privileges.PAYLOAD_ANALYST,
     "the login of the dashboards for prompts and answers",
 )
 """Exists only while the dashboards show prompts and answers."""

@@ -17,6 +17,7 @@ from etl.admin import roles
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import DatabaseError
+from etl.privileges import ANALYST, PAYLOAD_ANALYST
 
 NO_CONFIG = Path(os.devnull)
 """The configuration file of the commands called here: the user's own is not for the demo."""
@@ -110,7 +111,7 @@ def _check(url: str) -> None:
             )
         with psycopg.connect(url) as connection:
             found = connection.execute(
-                "SELECT FROM pg_roles WHERE rolname = %s", [roles.ANALYST]
+                "SELECT FROM pg_roles WHERE rolname = %s", [ANALYST]
             ).fetchone()
     except psycopg.Error as error:
         raise DatabaseError(
@@ -131,7 +132,7 @@ def check_model_calls(url: str) -> None:
     with psycopg.connect(url) as connection:
         [readable] = connection.execute(
             "SELECT has_table_privilege(%s, to_regclass('orchestra.model_calls'), 'SELECT')",
-            [roles.PAYLOAD_ANALYST],
+            [PAYLOAD_ANALYST],
         ).fetchone() or [None]
     if readable is None:
         raise DatabaseError(
@@ -140,6 +141,6 @@ def check_model_calls(url: str) -> None:
         )
     if not readable:
         raise DatabaseError(
-            f"{roles.PAYLOAD_ANALYST} may not read orchestra.model_calls: run `orchestra-etl db "
+            f"{PAYLOAD_ANALYST} may not read orchestra.model_calls: run `orchestra-etl db "
             "roles` first"
         )

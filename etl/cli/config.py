@@ -293,7 +293,7 @@ async def _try(subject: str, trial: Callable[[], Awaitable[str]]) -> Finding:
 
 def _try_database(settings: Settings) -> Finding:
     from etl import app, database, schema
-    from etl.admin import roles
+    from etl.admin import grants
     from etl.ledger import rebuilds
     from etl.settings import EMBEDDED
 
@@ -311,7 +311,7 @@ def _try_database(settings: Settings) -> Finding:
                     )
                 found.check()
                 if found.is_current:
-                    roles.check_loader(own)
+                    grants.check_loader(own)
                 due = own.transaction(rebuilds.due)
             finally:
                 own.close()

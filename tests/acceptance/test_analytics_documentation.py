@@ -17,9 +17,9 @@ from psycopg.rows import dict_row
 
 from etl import app, maintenance
 from etl.admin import roles
-from etl.admin.roles import ANALYST
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
+from etl.privileges import ANALYST
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from etl.usage import CALLS, KINDS

@@ -18,6 +18,7 @@ from playwright.sync_api import Page, Response
 
 from etl.admin import roles
 from etl.database import Database
+from etl.privileges import ANALYST
 from tests.benchmarks.analytics import DAYS, Question, arguments, ask, history, show
 from tests.browser.dashboards import DASHBOARDS, Superset, chromium, open_dashboard, served, sign_in
 from tests.postgres_fixture import new_home
@@ -97,7 +98,7 @@ def login_url(url: str) -> str:
     [login] = query(
         url,
         f"""SELECT rolname FROM pg_roles
-            WHERE rolcanlogin AND NOT rolsuper AND pg_has_role(oid, '{roles.ANALYST}', 'USAGE')""",
+            WHERE rolcanlogin AND NOT rolsuper AND pg_has_role(oid, '{ANALYST}', 'USAGE')""",
     )
     return psycopg.conninfo.make_conninfo(url, user=login["rolname"])
 

@@ -10,6 +10,7 @@ import pytest
 
 from config.superset import logins, serve, shown_database
 from config.superset.progress import step
+from etl import privileges
 from etl.admin import roles
 from etl.database import Database
 from etl.errors import DatabaseError
@@ -45,7 +46,7 @@ def test_a_demo_without_runs_is_loaded(database_url: str, empty_database_url: st
     assert not shown_database._has_recent_runs(database_url)
 
 
-PROBE = logins.Login("orchestra_dashboards_probe", roles.ANALYST, "a test")
+PROBE = logins.Login("orchestra_dashboards_probe", privileges.ANALYST, "a test")
 
 
 @pytest.fixture

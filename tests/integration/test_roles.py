@@ -14,12 +14,13 @@ import pytest
 from psycopg import sql
 
 from etl import app, schema
-from etl.admin import roles
-from etl.admin.roles import ANALYST, LOADED, LOADER, MIGRATOR, PAYLOAD_ANALYST
+from etl.admin import grants, roles
+from etl.admin.grants import LOADED
 from etl.analytics import rollups
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import DatabaseError
+from etl.privileges import ANALYST, LOADER, MIGRATOR, PAYLOAD_ANALYST
 from etl.schema import check_drift, upgrade
 from etl.service.daemon import Daemon, Pace, Schedule
 from etl.service.health import Health
@@ -505,7 +506,7 @@ def test_a_view_that_shows_payloads_is_for_payload_analysts(url: str) -> None:
     )
     assert code(as_user(url, "test_analyst"), "SELECT * FROM orchestra.plain") == DENIED
     upgraded = Database(migrator)
-    assert roles.refresh(upgraded)
+    assert grants.refresh(upgraded)
     upgraded.close()
     analyst = as_user(url, "test_analyst")
     assert code(analyst, "SELECT * FROM orchestra.plain") is None
@@ -706,7 +707,7 @@ def test_names_may_hold_any_character(
         assert apply(url).created == tuple(roles.PURPOSES)
         check_drift(url)
         upgraded = Database(url)
-        assert roles.refresh(upgraded)
+        assert grants.refresh(upgraded)
         with pytest.raises(DatabaseError, match="lacks"):
             upgraded.transaction(lambda c: c.exec_driver_sql("DELETE FROM pg_authid"))
         upgraded.close()
@@ -854,7 +855,7 @@ def test_a_migrators_login_upgrades_for_all_roles(
     upgrade(migrator)
     upgraded = Database(migrator)
     schema.check(upgraded)
-    assert roles.refresh(upgraded)
+    assert grants.refresh(upgraded)
     upgraded.close()
     check_drift(migrator)
     owners = query(
@@ -877,7 +878,7 @@ def test_an_upgrade_by_the_loader_changes_no_privileges(url: str) -> None:
     opened = Database(as_user(url, "test_loader"))
     schema.check(opened)
     assert schema.read(opened).is_current
-    assert not roles.refresh(opened)
+    assert not grants.refresh(opened)
     opened.close()
 
 

@@ -20,6 +20,7 @@ from etl import schema
 from etl.admin import roles, search_index
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
+from etl.privileges import ANALYST, LOADER, PAYLOAD_ANALYST
 from tests import processes
 from tests.command_line import Command
 from tests.examples import examples
@@ -498,7 +499,7 @@ def test_only_payload_analysts_search(postgres_server: EmbeddedPostgres, databas
         always_indexed(database_url)
         with psycopg.connect(database_url, autocommit=True) as connection:
             for role, allowed in (
-                (roles.ANALYST, False), (roles.PAYLOAD_ANALYST, True), (roles.LOADER, True),
+                (ANALYST, False), (PAYLOAD_ANALYST, True), (LOADER, True),
             ):  # fmt: skip
                 connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
                 statement = "SELECT place FROM orchestra.search('alpha')"

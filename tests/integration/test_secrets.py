@@ -21,6 +21,7 @@ from etl.admin import roles
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres
 from etl.errors import ConfigurationError, DatabaseError
+from etl.privileges import LOADER
 from etl.schema import upgrade
 from etl.service.daemon import Daemon, Pace, Schedule
 from etl.service.health import Health
@@ -69,7 +70,8 @@ def scram_server() -> Iterator[EmbeddedPostgres]:
             roles.apply(database)
             database.close()
             query(
-                server.url, f"CREATE ROLE service LOGIN PASSWORD 'anything' IN ROLE {roles.LOADER}"
+                server.url,
+                f"CREATE ROLE service LOGIN PASSWORD 'anything' IN ROLE {LOADER}",
             )
             access = server.data / "pg_hba.conf"
             access.write_text(f"local all service scram-sha-256\n{access.read_text()}")

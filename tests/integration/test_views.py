@@ -15,9 +15,9 @@ import psycopg
 import pytest
 
 from etl.admin import roles
-from etl.admin.roles import ANALYST, LOADER, PAYLOAD_ANALYST
 from etl.analytics import rollups
 from etl.database import Database
+from etl.privileges import ANALYST, LOADER, PAYLOAD_ANALYST
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests import view_oracle

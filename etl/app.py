@@ -25,8 +25,9 @@ from etl.transform.states import StateMap
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient
     from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.known_workflows import WorkflowPlan
     from etl.pipeline.poll import Poller
-    from etl.pipeline.sync import Syncer, WorkflowPlan
+    from etl.pipeline.sync import Syncer
     from etl.reports.status import Status
 
 log = structlog.get_logger(__name__)
@@ -178,6 +179,7 @@ async def open_jobs(
     from etl.ledger.clock import DatabaseClock
     from etl.ledger.lifecycle import PollingPolicy
     from etl.pipeline.budget import RequestBudget
+    from etl.pipeline.known_workflows import KnownWorkflows
     from etl.pipeline.loading import Loader
     from etl.pipeline.poll import Poller
     from etl.pipeline.reading import Reader
@@ -218,18 +220,18 @@ async def open_jobs(
             concurrency=settings.api.concurrency,
             lease=polling.lease,
         )
-        syncer = Syncer(
-            database=database,
-            client=client,
-            sweeper=sweeper,
-            poller=poller,
-            clock=clock,
-            plans=plans(settings),
+        workflows = KnownWorkflows(
+            database,
+            client,
+            plans(settings),
             all_workflows=settings.api.all_workflows,
             metadata_every=polling.reconcile,
             node_types=node_types,
             states=states,
             redaction=rules,
+        )
+        syncer = Syncer(
+            database=database, sweeper=sweeper, poller=poller, clock=clock, workflows=workflows
         )
         yield Jobs(client=client, syncer=syncer, poller=poller)
 
@@ -320,7 +322,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
 
 def plans(settings: Settings) -> list[WorkflowPlan]:
     """Return what the configuration says about each workflow."""
-    from etl.pipeline.sync import WorkflowPlan
+    from etl.pipeline.known_workflows import WorkflowPlan
 
     return [
         WorkflowPlan(

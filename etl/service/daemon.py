@@ -94,7 +94,7 @@ class Daemon:
         """Prepare the service; `run` creates its jobs and starts them.
 
         Args:
-            syncer: prepares, sweeps and polls.
+            syncer: knows the workflows, sweeps and polls.
             health: receives problems and metrics.
             schedules: when each configured workflow is swept.
             default_interval: seconds between sweeps of a workflow that is not configured.
@@ -174,7 +174,7 @@ class Daemon:
         log.info("service_stopped")
 
     def _schedule_sweeps(self) -> None:
-        for workflow_id in self._syncer.workflow_ids:
+        for workflow_id in self._syncer.workflows.plans:
             name = f"sweep {workflow_id}"
             if self._jobs.has(name):
                 continue
@@ -194,11 +194,11 @@ class Daemon:
                 now=schedule.cron is None,
                 workflow_id=workflow_id,
             )
-        self._health.watch(self._syncer.workflow_ids)
+        self._health.watch(self._syncer.workflows.plans)
 
     async def _prepare(self) -> None:
         try:
-            prepared = await self._syncer.prepare()
+            prepared = await self._syncer.workflows.prepare()
             self._schedule_sweeps()
         finally:
             self._prepared = True

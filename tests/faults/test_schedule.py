@@ -16,9 +16,9 @@ import pytest
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from etl import cron
+from etl.pipeline.known_workflows import PrepareReport
 from etl.pipeline.loading import LoadReport
 from etl.pipeline.poll import PollReport
-from etl.pipeline.sync import PrepareReport
 from etl.service import job_runner
 from etl.service.daemon import Daemon, Schedule
 from etl.service.health import Health
@@ -46,12 +46,13 @@ class Clock(datetime):
 class Sweeps:
     """A substitute for the syncer that records the times at which each workflow was swept."""
 
-    workflow_ids = LINES
+    plans = LINES
     poller: Any = None
+    workflows: Any = None
 
     def __init__(self) -> None:
         self.at: dict[str, list[datetime]] = {line: [] for line in LINES}
-        self.poller = self
+        self.poller = self.workflows = self
 
     async def prepare(self) -> PrepareReport:
         """Prepare nothing."""

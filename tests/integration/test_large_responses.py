@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from etl.pipeline import reading, sweep
-from etl.pipeline import sync as pipeline_sync
+from etl.pipeline import known_workflows, reading, sweep
 from etl.pipeline.decoding import LARGE, decoded
 from etl.simulator.history import History
 from etl.simulator.misbehaviour import Misbehaviour
@@ -98,7 +97,7 @@ def test_more_workflows_than_the_limit(
     tmp_path: Path, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of more workflows than the limit, the configured one and the first others are stored."""
-    monkeypatch.setattr(pipeline_sync, "MAX_WORKFLOWS", 3)
+    monkeypatch.setattr(known_workflows, "MAX_WORKFLOWS", 3)
     history = History(seed=5, workflows=1, runs_per_workflow=1, live=0, arrivals_per_minute=0)
     (own,) = history.workflow_ids
     described = [{"workflow_id": f"w{number}", "name": "n"} for number in range(9)] + [

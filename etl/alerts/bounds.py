@@ -12,9 +12,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from etl.alert_metrics import OF_CALLS, QUANTILES, Metric
 from etl.alerts.knowledge import Known
 from etl.alerts.measures import Figures, Measures, Window
-from etl.alerts.rules import OF_CALLS, QUANTILES, Metric, Part
+from etl.alerts.rules import Part
 
 _PENDING = "some of its runs are not read yet"
 _LOST = "some of its records were set aside as dead letters"

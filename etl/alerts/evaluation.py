@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from etl.alert_metrics import OF_CALLS, QUANTILES, WITHOUT_WINDOW
 from etl.alerts import definitions, knowledge, states
 from etl.alerts.knowledge import Known, Pauses
 from etl.alerts.measures import Measures, WantedWindows
 from etl.alerts.overdue import overdue
-from etl.alerts.rules import OF_CALLS, QUANTILES, WEEKS, WITHOUT_WINDOW, Rule
+from etl.alerts.rules import WEEKS, Rule
 from etl.alerts.states import Change
 from etl.alerts.transitions import Alert, Notice, Transition, end, follow, keep
 from etl.alerts.verdicts import Judge, Question, Verdict, Windows, is_complete

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.alert_metrics import WITHOUT_WINDOW
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import WITHOUT_WINDOW, Rule
+from etl.alerts.rules import Rule
 
 _WEEK = 7 * 86400.0
 

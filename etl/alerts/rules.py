@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
-Metric = Literal[
-    "failure_rate",
-    "soft_failure_rate",
-    "failures",
-    "runs",
-    "duration_p50",
-    "duration_p95",
-    "cost",
-    "tokens",
-    "overdue_runs",
-    "lag",
-    "unpriced_calls",
-]
-Comparison = Literal["above", "below", "above_usual"]
+from etl.alert_metrics import DURATIONS, SHARES, Comparison, Metric
 
-OF_CALLS = frozenset({"cost", "tokens", "unpriced_calls"})
-"""The metrics that are measured in steps, also for whole workflows."""
-SUMS = frozenset({"runs", "failures", *OF_CALLS})
-"""The metrics that grow with every run or step of the window."""
-QUANTILES: Mapping[str, float] = {"duration_p50": 0.5, "duration_p95": 0.95}
-WITHOUT_WINDOW = frozenset({"overdue_runs", "lag"})
-"""The metrics of the present state, which have no window."""
 WEEKS = 4
 """The weeks before the window whose median is usual."""
 
@@ -70,12 +49,12 @@ class Rule(msgspec.Struct, frozen=True):
     @property
     def is_duration(self) -> bool:
         """Whether the metric is in seconds."""
-        return self.metric in QUANTILES or self.metric == "lag"
+        return self.metric in DURATIONS
 
     @property
     def is_share(self) -> bool:
         """Whether the metric is a share of the runs or steps that ended."""
-        return self.metric in ("failure_rate", "soft_failure_rate")
+        return self.metric in SHARES
 
     def covers(self, workflow_id: str, labels: Mapping[str, str]) -> bool:
         """Return whether the rule is about this workflow with these labels."""

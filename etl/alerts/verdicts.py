@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from etl.alert_metrics import OF_CALLS, SUMS, Comparison
 from etl.alerts.bounds import Bounds, Doubt, bounds, doubt
 from etl.alerts.knowledge import Known
 from etl.alerts.measures import Measures, Window
-from etl.alerts.rules import OF_CALLS, SUMS, WEEKS, Comparison, Part, Rule
+from etl.alerts.rules import WEEKS, Part, Rule
 
 LEAST_WEEKS = 2
 """The weeks that must be known for a usual value."""

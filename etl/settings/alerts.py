@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,15 @@ from pydantic import (
     model_validator,
 )
 
+from etl.alert_metrics import (
+    CONDITIONS,
+    DURATIONS,
+    SHARES,
+    WHOLE_RUNS,
+    WITHOUT_WINDOW,
+    Comparison,
+    Metric,
+)
 from etl.settings.section import Section
 from etl.settings.values import (
     WRITTEN_DURATION,
@@ -26,28 +35,6 @@ from etl.settings.values import (
     at_most,
     seconds,
 )
-
-Metric = Literal[
-    "failure_rate",
-    "soft_failure_rate",
-    "failures",
-    "runs",
-    "duration_p50",
-    "duration_p95",
-    "cost",
-    "tokens",
-    "overdue_runs",
-    "lag",
-    "unpriced_calls",
-]
-SHARES = frozenset({"failure_rate", "soft_failure_rate"})
-DURATIONS = frozenset({"duration_p50", "duration_p95", "lag"})
-WHOLE_RUNS = frozenset({"runs", "overdue_runs", "lag"})
-"""The metrics that a node or model does not have."""
-WITHOUT_WINDOW = frozenset({"overdue_runs", "lag"})
-"""The metrics of the present state, which have no window."""
-CONDITIONS = ("above", "below", "above_usual")
-"""The settings of which a rule has exactly one."""
 
 MINUTE, DAY = 60.0, 86400.0
 LONGEST_WINDOW, LONGEST_USUAL = 31 * DAY, 7 * DAY
@@ -210,7 +197,7 @@ class AlertSettings(Section):
         return self
 
     @property
-    def comparison(self) -> Literal["above", "below", "above_usual"]:
+    def comparison(self) -> Comparison:
         """The condition that is set."""
         if self.above_usual is not None:
             return "above_usual"

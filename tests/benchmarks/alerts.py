@@ -22,10 +22,11 @@ from typing import NamedTuple
 import psycopg
 from sqlalchemy import text
 
+from etl.alert_metrics import OF_CALLS, Comparison, Metric
 from etl.alerts import evaluation
 from etl.alerts.evaluation import EvaluationReport
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import OF_CALLS, Comparison, Metric, Part, Rule
+from etl.alerts.rules import Part, Rule
 from etl.analytics import rollups
 from etl.database import Database
 from etl.embedded.postgres import EmbeddedPostgres

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from etl.alert_metrics import Metric
 from etl.alerts import evaluation, knowledge
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import Metric, Part, Rule
+from etl.alerts.rules import Part, Rule
 from etl.alerts.verdicts import Verdict
 from etl.analytics import rollups
 from etl.database import Database

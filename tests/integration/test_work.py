@@ -14,10 +14,11 @@ import pytest
 from sqlalchemy import Connection, text
 
 from etl.admin import erase, retention
+from etl.alert_metrics import Metric
 from etl.alerts import evaluation, evidence
 from etl.alerts.content import Content
 from etl.alerts.knowledge import Pauses
-from etl.alerts.rules import Metric, Part, Rule
+from etl.alerts.rules import Part, Rule
 from etl.analytics import explanation, rollups
 from etl.analytics.explanation import Period
 from etl.database import Database

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import get_args
+from datetime import UTC, datetime
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from etl.alert_metrics import Metric
 from etl.alerts.bounds import Bounds, Doubt, bounds
 from etl.alerts.measures import Figures, Window
-from etl.alerts.rules import Metric, Part, Rule
+from etl.alerts.rules import Part, Rule
 from etl.alerts.verdicts import Answer, compared
 from tests.examples import examples
 
@@ -138,11 +137,3 @@ def test_a_gap_can_hide_any_number(metric: Metric, known: list[Run], limit: floa
         above is False and metric.endswith("rate") and limit >= 1
     )
     assert below is not True or metric.endswith("rate")
-
-
-def test_every_metric_is_known() -> None:
-    """The metrics of rules are those of the settings."""
-    from etl.settings import alerts
-
-    assert get_args(Metric) == get_args(alerts.Metric)
-    assert math.isclose(timedelta(days=1).total_seconds(), alerts.DAY)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from docs import reference
+from etl.alert_metrics import CONDITIONS
 from etl.errors import ConfigurationError
 from etl.settings import load, names
-from etl.settings.alerts import CONDITIONS, AlertSettings, NotifySettings
+from etl.settings.alerts import AlertSettings, NotifySettings
 from etl.settings.values import Duration
 from tests.conftest import ROOT
 from tests.examples import examples

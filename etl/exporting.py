@@ -63,6 +63,18 @@ def lake(settings: Settings) -> Destination:
     )
 
 
+def _lake_of(settings: Settings, database: Database) -> Destination:
+    """Return where the lake of this database is.
+
+    Raises:
+        ConfigurationError: as `lake`.
+        DatabaseError: the database cannot be used, or its schema has no tables for the export.
+    """
+    destination = lake(settings)
+    schema.require(database, "0003")
+    return destination
+
+
 def new_lake(folder: str) -> str:
     """Return the location of a lake in a local folder, in which there is none yet.
 
@@ -102,8 +114,7 @@ async def export(
         DatabaseError: the database cannot be used, or its schema has no tables for the export.
         LakeError: the lake cannot be read or written.
     """
-    destination = lake(settings)
-    schema.require(database, "0003")
+    destination = _lake_of(settings, database)
     from etl.export import exporter
 
     return await asyncio.to_thread(
@@ -142,8 +153,7 @@ async def verify(
         DatabaseError: the database cannot be used, or its schema has no tables for the export.
         LakeError: the lake cannot be read.
     """
-    destination = lake(settings)
-    schema.require(database, "0003")
+    destination = _lake_of(settings, database)
     from etl.export import verify
 
     compare = partial(
@@ -160,8 +170,7 @@ def collect_garbage(settings: Settings, database: Database) -> Garbage | None:
         DatabaseError: the database cannot be used, or its schema has no tables for the export.
         LakeError: the lake cannot be read or written.
     """
-    destination = lake(settings)
-    schema.require(database, "0003")
+    destination = _lake_of(settings, database)
     from etl.export import garbage
 
     return garbage.run(database, destination)
@@ -215,8 +224,7 @@ def exported_before(
         DatabaseError: the database cannot be used, or its schema has no tables for the export.
         LakeError: the lake cannot be read, or differs from the history.
     """
-    destination = lake(settings)
-    schema.require(database, "0003")
+    destination = _lake_of(settings, database)
     from etl.admin.expired import Horizons
     from etl.export import exported_runs
 

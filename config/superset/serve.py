@@ -60,12 +60,12 @@ def main() -> int:
         "--port", type=int, default=8088, help="the port (%(default)s); 0: any free one"
     )
     parser.add_argument(
-        "--exit", action="store_true", help="end as soon as the dashboards are served"
+        "--exit", action="store_true", help="exit as soon as the dashboards are served"
     )
     parser.add_argument(
         "--only",
         choices=["import", "serve"],
-        help="bring the dashboards up to date and end; or serve what was imported before",
+        help="update the dashboards and exit, or serve those that were imported before",
     )
     parser.add_argument(
         "--payloads",
@@ -250,7 +250,7 @@ def _check(url: str) -> None:
     try:
         if not _has_schema(url):
             raise DatabaseError(
-                "the database has no schema that fits: run `orchestra-etl db upgrade` first"
+                "the database has no suitable schema: run `orchestra-etl db upgrade` first"
             )
         with psycopg.connect(url) as connection:
             found = connection.execute(
@@ -409,7 +409,7 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
                 _say("Ctrl-C ends it")
                 if server.wait() != 0:
                     raise ConfigurationError(
-                        f"Superset has ended by itself: see {home / 'superset.log'}"
+                        f"Superset has stopped unexpectedly: see {home / 'superset.log'}"
                     )
         finally:
             server.terminate()

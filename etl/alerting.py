@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-# Without rules, only states of removed rules have to end. A table that has never had a row has no
-# size, and a schema without it returns null.
+# Without rules, an evaluation only ends the states of removed rules. A table that has never had a
+# row has no size; a schema without the table returns null.
 _MAY_HAVE_STATES = text("SELECT pg_relation_size(to_regclass('orchestra_etl.alerts')) > 0")
 
 

@@ -91,7 +91,7 @@ class Database:
                 `DatabaseUnavailable` is raised.
             outage_patience: the same while the whole database is unavailable or read-only; None:
                 as `patience`.
-            pool_size: the most connections kept open.
+            pool_size: maximum number of open connections.
         """
         self._url: Callable[[], str] = (lambda: url) if isinstance(url, str) else url
         self._limit = statement_timeout + SILENCE if statement_timeout else None

@@ -15,10 +15,10 @@ import msgspec
 from etl.records import Rejected, RejectionReason
 
 MAX_LETTERS = 100
-"""The most dead letters kept one by one; the repetitions of each add one more."""
+"""Maximum number of dead letters kept one by one; the repetitions of each add one more."""
 
 MAX_BYTES = 32 * 1024 * 1024
-"""The most bytes kept of one response's dead letters; all other bytes only enter the hashes."""
+"""Maximum bytes kept of one response's dead letters; all other bytes only enter the hashes."""
 
 
 class DeadLetterBuffer:

@@ -32,6 +32,6 @@ class ExitStatus(IntEnum):
     LAKE_DIFFERS = 11, "`export verify`: the lake differs from the history"
     ALERT_FIRES = 12, "`alerts check`: an alert fires"
     NOT_ACCEPTED = 13, "`alerts test`: the channel did not accept the message"
-    HUNG_UP = 129, "ended by SIGHUP, as of a closed terminal, before the work was done"
+    HUNG_UP = 129, "ended by SIGHUP (a closed terminal) before the work was done"
     INTERRUPTED = 130, "interrupted by Ctrl-C before the work was done"
     TERMINATED = 143, "ended by SIGTERM before the work was done"

@@ -216,8 +216,8 @@ def exported_before(
     """Return how far back data may be removed, because a verified export holds what is older.
 
     Returns:
-        The horizons, at most the beginning of the first day that waits for an export; and what
-        tells which runs may be removed.
+        The horizons, at most the beginning of the first day that waits for an export; and a
+        function that returns which runs may be removed.
 
     Raises:
         ConfigurationError: no lake is configured, or it does not hold payloads.

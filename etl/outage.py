@@ -12,8 +12,8 @@ log = structlog.get_logger(__name__)
 
 # Seconds between two log lines while the outage lasts.
 EVERY = 60.0
-# The most new outages that are logged within `EVERY` seconds, so that a flapping database does not
-# fill the log.
+# Maximum number of new outages that are logged within `EVERY` seconds, so that a flapping database
+# does not fill the log.
 MOST = 3
 
 

@@ -45,7 +45,7 @@ _UNBROKEN = re.compile(r"(?:`[^`]+`|\S)+")
 NARROWEST = 20
 """The fewest columns that are used, even if the terminal reports fewer."""
 LONGEST_LINE = 4000
-"""The most characters of a line about an error. An id has at most 512, a URL a few thousand."""
+"""Maximum characters of a line about an error. An id has at most 512, a URL a few thousand."""
 
 
 def visible(text: str) -> str:

@@ -37,7 +37,7 @@ ANSWER = 2.0
 MISSED = 3
 # Seconds between two log lines about waiting for locks.
 SAID_EVERY = 60.0
-# The most sessions that a log line or an error names.
+# Maximum number of sessions that a log line or an error names.
 _MOST_NAMED = 3
 _LONGEST_NAME = 63
 
@@ -151,6 +151,10 @@ class Session(psycopg.Connection[tuple[Any, ...]]):
             gen: psycopg's generator of the operation.
             interval: seconds between two checks for signals.
             timeout: seconds; None: the session's `limit`.
+
+        Raises:
+            psycopg.errors.ConnectionTimeout: `cut` was called.
+            psycopg.OperationalError: the connection broke, or there was no response in time.
         """
         limit = self.limit if timeout is None else timeout
         try:

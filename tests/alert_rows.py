@@ -21,7 +21,7 @@ def workflow(url: str, id: str, *, swept_at: datetime, labels: str = "{}") -> No
 
 
 def swept(url: str, id: str, at: datetime) -> None:
-    """Say that a sweep of the workflow began and completed at this time."""
+    """Record that a sweep of the workflow began and completed at this time."""
     query(
         url,
         "INSERT INTO orchestra_etl.sweeps AS s (workflow_id, fencing_token, watermark, started_at,"
@@ -56,7 +56,7 @@ def run(
         columns: further columns of `orchestra.runs`.
     """
     read_at = None
-    if is_read:  # A run that still runs has just been read.
+    if is_read:  # An open run has just been read.
         read_at = start if _is_over(state) else datetime.now(UTC)
     query(
         url,

@@ -521,7 +521,7 @@ SAMPLES = (
         _told(26, 298, 324), "llama3.2", "length",
     ),
     ProviderBody(
-        "LiteLLM: the prompt holds what the cache did",
+        "LiteLLM: the prompt includes cached tokens",
         "https://docs.litellm.ai/docs/completion/prompt_caching",
         _chat("claude-sonnet-4-5", {"prompt_tokens": 2_000, "completion_tokens": 30,
                                     "total_tokens": 2_030,
@@ -533,7 +533,8 @@ SAMPLES = (
         "claude-sonnet-4-5", "stop",
     ),
     ProviderBody(
-        "LiteLLM: it does not", "https://docs.litellm.ai/docs/completion/prompt_caching",
+        "LiteLLM: the prompt excludes cached tokens",
+        "https://docs.litellm.ai/docs/completion/prompt_caching",
         _chat("claude-sonnet-4-5", {"prompt_tokens": 2_000, "completion_tokens": 30,
                                     "total_tokens": 3_530,
                                     "cache_read_input_tokens": 500,
@@ -560,7 +561,7 @@ SAMPLES = (
               reasoning_tokens=200),
     ),
     *(
-        ProviderBody(name, "the API's own envelope around what an integration gives", body,
+        ProviderBody(name, "the API's own envelope around an integration's result", body,
                _told(20, 8, 28), "m-1", "stop")
         for name, body in (
             ("A completion in a result", {"result": _COMPLETION}),

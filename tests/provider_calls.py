@@ -559,7 +559,7 @@ CALLS = (
          {"messages": [{"role": "user", "content": "Rain?"}, {"role": "tool", "content": [
              {"type": "tool-result", "toolCallId": "t", "toolName": "look_up", "result": "wet"}]}]},
          {"text": "Rain."}, "user: Rain?\n\ntool: wet", None, "Rain.", parameters={}),
-    Call("A response as text", "the API's own envelope around what an integration gives",
+    Call("A response as text", "the API's own envelope around an integration's result",
          json.dumps(_asked(_user("Rain?"), temperature=1)),
          {"result": {"data": json.dumps(_COMPLETION)}}, "Rain?", None, "Rain.",
          parameters={"temperature": 1}),

@@ -893,7 +893,7 @@ EXCHANGES = (
     ),
     Call(
         "Chunks as text",
-        "the API's own envelope around what an integration gives",
+        "the API's own envelope around an integration's result",
         inputs={"body": {"data": '{"messages": [{"role": "user", "content": "Tea?"}]}'}},
         outputs={"result": {"data": '[{"choices": [{"delta": {"content": "H"}}]}, '
                             '{"choices": [{"delta": {"content": "i"}}]}]'}},

@@ -109,7 +109,7 @@ def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
 
 
 def _session(url: str) -> _Session:
-    """Return an idle session that still lives, or a new one."""
+    """Return an idle session that is still open, or a new one."""
     with suppress(KeyError, IndexError):
         while session := _idle_sessions[url].pop():
             # The server writes to an idle session only when it ends it.
@@ -143,7 +143,7 @@ def writes(url: str) -> dict[str, tuple[int, int, int]]:
 
 
 def slow(*values: Any) -> list[Any]:
-    """Return parameters that `make test` leaves out: more of what the others show."""
+    """Return parameters that `make test` leaves out: more variants of the same test."""
     return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 

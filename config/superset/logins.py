@@ -67,7 +67,7 @@ def make(url: str, login: Login, password: str) -> None:
                 connection.execute(statement)
     except psycopg.Error as error:
         raise DatabaseError(
-            f"this user of the database cannot make the login {login.name} "
+            f"this user of the database cannot create the login {login.name} "
             f"(SQLSTATE {error.sqlstate}): it needs CREATEROLE, and the right to grant "
             f"{login.role}"
         ) from None
@@ -86,7 +86,7 @@ def drop(url: str, login: Login) -> None:
     except psycopg.Error as error:
         raise DatabaseError(
             f"this user of the database cannot drop the login {login.name} "
-            f"(SQLSTATE {error.sqlstate}): let the user who made it run DROP ROLE {login.name}"
+            f"(SQLSTATE {error.sqlstate}): let the user who created it run DROP ROLE {login.name}"
         ) from None
 
 

@@ -103,14 +103,14 @@ def _make_administrator(app, password: str) -> None:
 
     if security_manager.find_user(ADMINISTRATOR) is not None:
         return
-    _tell("making Superset's permissions and roles (once)")
+    _tell("creating Superset's permissions and roles (once)")
     appbuilder.add_permissions(update_perms=True)
     security_manager.sync_role_definitions()
     role = security_manager.find_role("Admin")
     if not security_manager.add_user(
         ADMINISTRATOR, "Dashboards", "Admin", "admin@localhost", role, password
     ):
-        raise RuntimeError("Superset refuses to make its administrator")
+        raise RuntimeError("Superset refuses to create its administrator")
 
 
 def _grant(name: str, assets: Path, permissions: tuple[tuple[str, str], ...] = ()):
@@ -146,7 +146,7 @@ def _make_user(name: str, roles: list, passwords: dict[str, str]) -> None:
     if security_manager.find_user(name) is None and not security_manager.add_user(
         name, "Dashboards", name.capitalize(), f"{name}@localhost", roles, passwords[name]
     ):
-        raise RuntimeError(f"Superset refuses to make the user {name}")
+        raise RuntimeError(f"Superset refuses to create the user {name}")
 
 
 def _remove_payloads() -> None:
@@ -173,7 +173,7 @@ def _remove_payloads() -> None:
         db.session.delete(permission)
     db.session.flush()
     db.session.expire_all()
-    # Its datasets go with it.
+    # Superset also deletes its datasets.
     db.session.delete(database)
     db.session.commit()
 

@@ -53,12 +53,12 @@ def main() -> int:
         "--port", type=int, default=8088, help="the port (%(default)s); 0: any free one"
     )
     parser.add_argument(
-        "--exit", action="store_true", help="end as soon as the dashboards are served"
+        "--exit", action="store_true", help="exit as soon as the dashboards are served"
     )
     parser.add_argument(
         "--only",
         choices=["import", "serve"],
-        help="bring the dashboards up to date and end; or serve what was imported before",
+        help="update the dashboards and exit, or serve those that were imported before",
     )
     parser.add_argument(
         "--payloads",
@@ -254,7 +254,7 @@ def _serve(home: Path, host: str, port: int, *, end: bool) -> None:
                 say("Ctrl-C ends it")
                 if server.wait() != 0:
                     raise ConfigurationError(
-                        f"Superset has ended by itself: see {home / 'superset.log'}"
+                        f"Superset has stopped unexpectedly: see {home / 'superset.log'}"
                     )
         finally:
             server.terminate()

@@ -107,7 +107,7 @@ def _check(url: str) -> None:
     try:
         if not _has_schema(url):
             raise DatabaseError(
-                "the database has no schema that fits: run `orchestra-etl db upgrade` first"
+                "the database has no suitable schema: run `orchestra-etl db upgrade` first"
             )
         with psycopg.connect(url) as connection:
             found = connection.execute(

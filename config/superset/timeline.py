@@ -18,7 +18,7 @@ RULES = {"PT1H": "1h", "P1D": "1D", "P1W": "W-MON", "P1M": "MS", "P3M": "QS", "P
 """Pandas' interval for each grain, the finest first. Weeks begin on Monday, as in PostgreSQL."""
 SHORTEST = {"1h": pd.Timedelta(hours=1), "1D": pd.Timedelta(days=1)}
 MAX_ROWS = 20_000
-"""The most rows of a filled series: two years of hours.
+"""Maximum number of rows of a filled series: two years of hours.
 
 One run with a wrong year must not use all memory.
 """

@@ -228,7 +228,7 @@ def _newest(known: rebuilds.Rebuild | None) -> rebuilds.Rebuild:
         )
     if known.version > TRANSFORM_VERSION:
         raise SchemaMismatch(
-            "a later version of this program brings newer rules: run `rebuild` with that version, "
+            "a later version of this program has newer rules: run `rebuild` with that version, "
             "or upgrade orchestra-etl"
         )
     return known

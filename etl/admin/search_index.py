@@ -73,8 +73,8 @@ _PROGRESS = text("""
     SELECT phase, blocks_done, blocks_total FROM pg_stat_progress_create_index WHERE pid = :pid
 """)
 
-# An ANALYZE between the build and the statement that excludes the column keeps content in the
-# statistics; they go with the index.
+# An ANALYZE between the build and `SET STATISTICS 0` leaves content in the statistics, which only
+# DROP INDEX removes.
 _SAMPLED = b"""
     SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = 'orchestra' AND tablename = %s)
 """
@@ -96,7 +96,7 @@ class Index(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What building the indexes that are missing would cost."""
+    """The estimated cost of building the missing indexes."""
 
     rows: int
     bytes: int
@@ -149,7 +149,7 @@ def check_extension(connection: Connection) -> None:
     """Check that the server has the extension.
 
     Raises:
-        DatabaseError: it does not have it.
+        DatabaseError: the server does not have the extension.
     """
     found = connection.execute(_EXTENSION).one()
     if found.schema is None and not found.is_available:
@@ -261,7 +261,7 @@ def _create(
         f" USING gin ({keys}){rows}"
     )
     failures: list[psycopg.Error] = []
-    # Ctrl-C during Thread.join makes Python 3.11 take the thread for one that has ended.
+    # After Ctrl-C during Thread.join, Python 3.11 wrongly regards the thread as ended.
     ended = threading.Event()
 
     def work() -> None:

@@ -1,6 +1,6 @@
 """The value of a metric, and the least and the most that it can be if data is missing.
 
-A count is of what has happened so far: a run that has not ended has not failed. A share is of the
+A count covers what has happened so far: a run that has not ended has not failed. A share covers the
 runs that have ended, so each run that has not ended yet can move it in either direction. Durations
 are those of the runs that succeeded.
 """
@@ -100,7 +100,7 @@ def bounds(
     Args:
         metric: a metric with a window.
         part: the part.
-        measures: have read the window.
+        measures: the figures, which include those of the window.
         window: the window; everything before its end is known, except for `doubts`.
         doubts: what is not known about the window's runs (False) and steps (True).
         min_runs: with fewer runs or steps, the metric has no value, and the rule is not breached.
@@ -171,7 +171,7 @@ def _of_calls(metric: Metric, calls: Figures, missing: Doubt, counted: int) -> B
 def _quantile(
     durations: Mapping[int, int], q: float, seconds: Mapping[int, float], missing: Doubt
 ) -> Bounds:
-    """Return a quantile of a histogram; of missing runs, each can be the shortest or the longest.
+    """Return the bounds of a quantile: each missing run can be the shortest or the longest.
 
     As `orchestra.duration_quantile`: the first bucket up to which there are enough durations.
     """

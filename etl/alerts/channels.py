@@ -196,7 +196,7 @@ def _apprise_service(name: str, url: str) -> Any:
 
 async def _post(url: httpx.URL, message: Message, *, trust_env: bool) -> None:
     """Post a message as JSON; any 2xx means that it was accepted, and no body is read."""
-    # Imported here, because of all commands only a delivery needs it.
+    # Imported here, because only a delivery needs it.
     import aiohttp
 
     from etl.extract.http_dates import http_date, retry_after

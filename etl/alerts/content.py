@@ -10,7 +10,7 @@ import msgspec
 Periods = tuple[tuple[datetime, datetime], tuple[datetime, datetime]]
 WEEK = timedelta(days=7)
 EXAMPLES = 3
-"""The most run ids in a message."""
+"""Maximum number of run ids in a message."""
 
 _UNITS = {
     "failure_rate": "share",
@@ -33,7 +33,7 @@ class Content(msgspec.Struct, frozen=True):
     value: float | None = None
     threshold: float | None = None
     currency: str | None = None
-    """Of a cost."""
+    """The currency, if the metric is a cost."""
     comparison: str = "above"
     """`above`, `below`, or `above_usual`: the threshold is then `limit` times the usual value."""
     limit: float | None = None

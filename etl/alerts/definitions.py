@@ -46,7 +46,7 @@ class Definitions(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """The same for processes with the same definitions."""
+        """A hash that is equal in processes with the same definitions."""
         return _hash(sorted(self.own.items()))
 
     @property

@@ -28,13 +28,13 @@ from etl.errors import ConfigurationError
 _Row = Row[tuple[object, ...]]
 log = structlog.get_logger(__name__)
 
-# Seconds. Longer than a message can take: its evidence, and the channel's deadline.
+# Seconds. Longer than a message can take: its evidence, and the deadline for sending it.
 LEASE = 3 * DEADLINE
 # Seconds that a message being sent gets when the process is to stop. Then its claim is released.
 STOP_PATIENCE = 2.0
 # Seconds until the first retry. The pause doubles with each attempt, up to the longest one.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
-# Seconds for which a receiver may at most ask to wait.
+# The longest pause in seconds that a receiver can request.
 LONGEST_REQUESTED_PAUSE = 3600.0
 # Seconds for which the outbox keeps what was delivered or given up.
 KEPT = 30 * 86400.0
@@ -178,7 +178,7 @@ class Courier:
             try:
                 finished = await _finished(attempt, stop)
             finally:
-                # Without effect if it is finished.
+                # No effect on a finished attempt.
                 attempt.cancel()
                 await asyncio.wait({attempt})
             if not finished:

@@ -124,7 +124,7 @@ def evidence_for(connection: Connection, content: Content) -> Evidence:
 
     Args:
         connection: in a transaction.
-        content: what the evaluation knows. Some metrics have no window.
+        content: what the evaluation knows.
     """
     statement = _RUNS.get(content.metric)
     if content.workflow_id is None or (content.window_begin is None and statement is not _OLDEST):

@@ -1,9 +1,8 @@
 """What is known about each workflow, and up to when.
 
 Everything before a certain minute is known: the minute in which the last complete sweep began, or
-in which the oldest unread run of the last five minutes started. Windows end there.
-The exceptions are named by this module: gaps, runs that cannot be read, dead letters, and rollups
-that wait.
+in which the oldest unread run of the last five minutes started. Windows end there. This module also
+reports the exceptions: gaps, runs that cannot be read, dead letters, and rollups that wait.
 """
 
 from __future__ import annotations
@@ -21,7 +20,8 @@ from etl.analytics import changed_groups
 
 # Seconds after its time at which a sweep or a read counts as late.
 PATIENCE = 300.0
-# Hours of a workflow that may wait in the queue of the rollups: they are computed from the runs.
+# With more hours of a workflow in the queue of the rollups, its figures count as unknown. Fewer are
+# counted from the runs and steps.
 MOST_QUEUED = 48
 
 # `complete_until` exists since revision 0004, and is null until the first sweep after it. Before,
@@ -128,7 +128,7 @@ class Pauses(msgspec.Struct, frozen=True):
 
 
 class Counted(msgspec.Struct, frozen=True):
-    """How many of some runs or steps have a time before a given one."""
+    """Cumulative counts of runs or steps by minute."""
 
     minutes: tuple[datetime, ...] = ()
     sums: tuple[int, ...] = ()

@@ -22,7 +22,7 @@ _BUCKETS = text("""
 
 
 class Window(msgspec.Struct, frozen=True, eq=False):
-    """A time of a workflow, from `begun` to before `ended`: whole minutes in UTC."""
+    """A period of a workflow, from `begun` to before `ended`: whole minutes in UTC."""
 
     workflow_id: str
     begun: datetime

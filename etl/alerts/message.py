@@ -1,4 +1,4 @@
-"""The messages about alerts: what changed, in numbers and names, and how to go on.
+"""The messages about alerts: what changed, in numbers and names, and what to do next.
 
 A message contains no payload and no secret. Names come from users and servers: every name is cut,
 and its control characters are made visible. In a text that a service formats, mentions, links and
@@ -50,7 +50,7 @@ class Message(msgspec.Struct, frozen=True):
     """A message, complete and independent of the channel that sends it."""
 
     key: str
-    """The same for every attempt to deliver it, so that a receiver can drop repetitions."""
+    """Equal in every attempt to deliver the message, so that a receiver can drop repetitions."""
     kind: Kind
     rule: str
     title: str
@@ -102,7 +102,7 @@ def compose(
     link = next_steps.dashboard(content, dashboards) if dashboards else None
     title, lines = _text(kind, rule, content, evidence, safe=str)
     marked_title, marked = _text(kind, rule, content, evidence, safe=_escaped)
-    look, address = f"Look: {command}", [f"Dashboard: {link}"] if link else []
+    look, address = f"Command: {command}", [f"Dashboard: {link}"] if link else []
     document = {
         "version": 1,
         "key": key,

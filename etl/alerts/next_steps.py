@@ -13,7 +13,7 @@ from etl.terminal import plain
 
 LONGEST_NAME = 120
 LONGEST_KEY = 1000
-"""The most characters of a key or a command in a text; an id has at most 512 bytes."""
+"""Maximum characters of a key or a command in a text; an id has at most 512 bytes."""
 
 _DASHBOARDS = {
     "failure_rate": "failures",
@@ -28,11 +28,11 @@ _DASHBOARDS = {
 """The dashboard for each metric; `overview` for the others."""
 
 _EXPLAINED = {"cost": "cost", "duration_p50": "duration", "duration_p95": "duration"}
-"""What `explain` is called for, by metric."""
+"""The command of `explain` for each metric."""
 
 
 def command(content: Content, runs: Sequence[str]) -> str:
-    """Return the command that shows more, with only such ids as can be copied."""
+    """Return the command that shows more; `alerts list` if a name in it cannot be copied."""
     explained = _EXPLAINED.get(content.metric)
     if explained and content.workflow_id is not None and content.periods is not None:
         (begin, end), (earlier, _) = (
@@ -69,7 +69,7 @@ def dashboard(content: Content, dashboards: str) -> str:
             f"filterState:(value:'{begin} : {end}'),id:NATIVE_FILTER-time,ownState:())"
         )
     shown = content.workflow_name or content.workflow_id
-    # A filter offers other names in a changed form.
+    # Superset's filter lists other names with some characters replaced.
     if (
         shown is not None
         and len(shown) <= LONGEST_NAME

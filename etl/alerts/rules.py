@@ -36,7 +36,7 @@ class Rule(msgspec.Struct, frozen=True):
     over: float = 3600.0
     """The length of the window, a number of whole minutes."""
     workflow: str | None = None
-    """Only this workflow; None: every workflow by itself."""
+    """Only this workflow; None: each workflow separately."""
     label: str | None = None
     """Only workflows with this label: `key=value`."""
     part: Part = Part()

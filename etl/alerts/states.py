@@ -135,7 +135,7 @@ def mutes(connection: Connection, at: datetime) -> dict[str, datetime]:
 
 def mute(connection: Connection, rule: str, seconds: float) -> datetime:
     """Mute a rule from now on; return until when."""
-    unmute(connection, rule)  # so that the new row's default records the time
+    unmute(connection, rule)  # the default of a new row records the time
     found: datetime = connection.execute(_MUTE, {"rule": rule, "seconds": seconds}).scalar_one()
     return found
 

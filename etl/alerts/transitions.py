@@ -1,9 +1,9 @@
 """What follows from a verdict: the next state of a rule and subject, and the messages to send.
 
 An alert that fires is resolved only by a verdict that the rule is not breached. While the verdict
-is unknown, the alert keeps firing, and its `reason` says why. A breach lasts from the first of
-several consecutive verdicts; an unknown verdict in between starts the time again. While processes
-evaluate different definitions of a rule (`definitions`), its alerts can begin but not end.
+is unknown, the alert keeps firing, and its `reason` says why. The time of a breach counts from the
+first of consecutive verdicts; an unknown verdict between them restarts it. While processes evaluate
+different definitions of a rule (`definitions`), its alerts can begin but not end.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Alert(msgspec.Struct, frozen=True):
     threshold: float | None = None
     reason: str | None = None
     channels: tuple[str, ...] = ()
-    """The channels that got the message that it fires."""
+    """The channels that received the message that the alert fires."""
     notified_at: datetime | None = None
     reminders: int = 0
     sequence: int = 0
@@ -53,11 +53,11 @@ class Notice(msgspec.Struct, frozen=True):
     kind: Kind
     channel: str
     alert: Alert
-    """The state that it is about; for `resolved`, the new one."""
+    """The state that the message is about; for `resolved`, the new one."""
 
     @property
     def key(self) -> str:
-        """The same for the same message, 32 hexadecimal digits."""
+        """Identifies the message, also in a repetition: 32 hexadecimal digits."""
         one = self.alert
         number = one.reminders if self.kind == "reminder" else 0
         parts = (one.rule, one.subject, str(one.sequence), self.kind, str(number), self.channel)
@@ -157,7 +157,7 @@ def _breached(
         found = msgspec.structs.replace(found, notified_at=at)
     if is_muted:
         return Transition(found)
-    # Channels without a message so far: all at first, later added ones, and all after a mute.
+    # Channels without a message: all at first and after a mute, then those that were added.
     new = tuple(channel for channel in rule.notify if channel not in found.channels)
     told = tuple(channel for channel in rule.notify if channel in found.channels)
     is_due = (

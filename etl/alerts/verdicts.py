@@ -21,7 +21,7 @@ LEAST_WEEKS = 2
 
 
 class Question(NamedTuple):
-    """What rules with the same answer have in common."""
+    """The part of a rule that decides its value: rules with equal questions have one answer."""
 
     metric: str
     part: Part
@@ -75,7 +75,7 @@ class Windows:
             week: how many weeks earlier.
 
         Returns:
-            Equal windows are one object. None: nothing is known about this moment.
+            Equal windows are one object. None: the present state of the workflow is not known.
         """
         if known.until is None or known.problem is not None:
             return None
@@ -212,7 +212,7 @@ def compared(rule: Rule, answer: Answer) -> Verdict:
     limit = rule.limit if usual is None else rule.limit * usual
     breached: bool | None
     if found.value is None:
-        # Too little ran to say anything, unless more may have.
+        # Too few runs for a breach, unless some may be missing.
         breached = None if found.reason is not None else False
     elif rule.comparison == "below":
         breached = True if found.high < limit else False if found.low >= limit else None

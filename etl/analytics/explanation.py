@@ -38,7 +38,7 @@ DURATION_PARTS = ("nodes", "executions", "time", "waiting", "waiting_at_end")
 FAILURE_PARTS = ("runs", "new", "grown", "shrunk", "gone", "pruned")
 _ORDERS = {"cost": COST_PARTS, "duration": DURATION_PARTS, "failures": FAILURE_PARTS}
 
-# The most characters of a name and of a failure's pattern in a line.
+# Maximum characters of a name and of a failure's pattern in a line.
 _NAME, _PATTERN = 60, 120
 
 _EXISTS = text("""
@@ -206,7 +206,7 @@ def first_lines(
         window: begin and end of the period to explain.
         baseline: begin and end of the period to compare it with.
         calls: only these calls count.
-        limit: the most lines.
+        limit: maximum number of lines.
 
     Raises:
         SchemaMismatch: the schema is older than this feature.
@@ -365,7 +365,7 @@ def _change(before: Decimal | int | None, after: Decimal | int | None) -> str:
 
 
 def _number(number: Decimal, digits: int) -> str:
-    """Return a number with so many significant digits, or with all those before its point."""
+    """Return a number with `digits` significant digits, or with all digits before its point."""
     places = max(digits - 1 - number.adjusted(), 0) if number else 0
     text = f"{number:,.{places}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

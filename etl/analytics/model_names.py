@@ -2,20 +2,20 @@
 
 The rules are tried in this order. The first that applies decides, whether it finds an entry or not:
 
-1. A Google path (`models/…`, `…/publishers/…/models/…`) or a Vertex AI name (`…@20250929`): what
-   Google sells.
+1. A Google path (`models/…`, `…/publishers/…/models/…`) or a Vertex AI name (`…@20250929`): an
+   entry of Google.
 2. A fine-tuned model (`ft:…`, `….ft-…`): only an entry for fine-tuned models, which cost more than
    their base model.
-3. A Bedrock name (an ARN, `us.anthropic.…`, `amazon.…`): what AWS sells. Prices differ by region.
-4. A gateway before a slash (`azure/…`, `groq/…`, `openrouter/…`, as LiteLLM writes them): what that
-   provider sells.
+3. A Bedrock name (an ARN, `us.anthropic.…`, `amazon.…`): an entry of AWS. Prices differ by region.
+4. A gateway before a slash (`azure/…`, `groq/…`, `openrouter/…`, as LiteLLM writes them): an entry
+   of that provider.
 5. The host of the API that is read, if its list has the exact name.
 6. A maker before a slash, as LiteLLM writes it (`deepseek/…`), if the maker's list has the exact
    name after it. OpenRouter uses some of these names too, but reports the cost of each call itself.
 7. The exact name in a list: the maker's, then OpenRouter's for `maker/model`, then the list of any
    provider that sells the model; none if several sell it at different prices. A name with the same
    upper and lower case wins over other spellings.
-8. What the maker sells by the patterns of its list: for `maker/model`, and for names like those of
+8. The maker's entry by the patterns of its list: for `maker/model`, and for names like those of
    its models. At the same price, the maker's entry wins over another provider's exact name, because
    the maker lists the prices of more kinds of usage.
 9. The name without the date at its end, by rules 5 to 8.

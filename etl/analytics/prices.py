@@ -21,7 +21,7 @@ from etl.analytics.price_lists import Price, PriceRule, price_list
 from etl.usage import CALLS, KINDS, STANDARD
 
 MODELS = 5_000
-"""The most models that have prices. The number is limited, because a server can invent names."""
+"""Maximum number of models with prices: a server can invent any number of names."""
 # Raise this number when a new release computes other prices from the same rules and data.
 _VERSION = 2
 

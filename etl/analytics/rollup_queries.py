@@ -202,7 +202,7 @@ def _added_up(
         names: the columns that identify a row in its group.
         counts: columns that are never null.
         sums: columns that are null if no call reports the value.
-        responses: columns that are null if the calls are not counted in it.
+        responses: columns that are null if the responses are not counted.
     """
     timed = "r.*" if time == f"r.{when}" else f"r.*, {time} AS {when}"
     return _gathered(

@@ -34,9 +34,9 @@ from etl.tables.rollups import HISTOGRAMS, NODE, RESPONSES
 
 log = structlog.get_logger(__name__)
 
-# The most groups in one transaction. An erasure waits for such a transaction: two seconds with 463
-# steps an hour and workflow, as in ten million steps over 90 days. Batches of 100 took 1.5 times as
-# long in total, because each batch adds up its days; batches of 1,000 saved nothing.
+# Maximum number of groups in one transaction. An erasure waits for such a transaction: two seconds
+# with 463 steps an hour and workflow, as in ten million steps over 90 days. Batches of 100 took 1.5
+# times as long in total, because each batch adds up its days; batches of 1,000 saved nothing.
 BATCH = 300
 # Seconds between two log lines of progress. After an upgrade that changes what is counted, all
 # hours are in the queue.
@@ -233,7 +233,7 @@ class RefreshReport(msgspec.Struct):
     failures: int = 0
     """Rows of `step_failures` written."""
     waiting: int = 0
-    """Rows left in the queue, and groups whose responses are not counted: to be computed."""
+    """Rows left in the queue, plus groups whose responses are not counted yet."""
     stuck: int = 0
     """Groups that cannot be computed; they stay in the queue for a retry."""
     busy: bool = False
@@ -253,7 +253,7 @@ def refresh(connection: Connection, limit: int = BATCH, settled: float = 0.0) ->
 
     Args:
         connection: in a READ COMMITTED transaction.
-        limit: the most groups to recompute.
+        limit: maximum number of groups to recompute.
         settled: leave out days that have changed in this many seconds.
 
     Raises:
@@ -341,8 +341,14 @@ def drain(
     """Refresh until the queue is empty, another process is refreshing, or `stopped` returns True.
 
     Each batch is one transaction. If a batch cannot be computed, smaller batches isolate the group
-    that is the cause. With `settled`, days that have changed in this many seconds stay queued: they
-    would soon have to be computed again.
+    that is the cause.
+
+    Args:
+        database: with the current schema.
+        batch: maximum number of groups in a transaction.
+        settled: days that have changed in this many seconds stay queued, because they would soon
+            have to be computed again.
+        stopped: called between two batches; True ends the refresh.
 
     Raises:
         DatabaseError: the database cannot be used; committed batches stay.

@@ -13,8 +13,8 @@ import sys
 def main() -> None:
     """Run the command and exit with its status."""
     _open_standard_streams()
-    # Imports create hundreds of thousands of objects that stay. To look for garbage among them
-    # after every 700 new ones takes a tenth of the start.
+    # Imports create hundreds of thousands of objects that stay. Searching them for garbage after
+    # every 700 new ones takes a tenth of the start.
     gc.set_threshold(200_000, 20, 100)
     try:
         from etl.cli.commands import flushed, run

@@ -1,4 +1,4 @@
-"""`alerts`: what fires, what would be sent now, mutes, and a test of a channel."""
+"""`alerts`: lists, checks and mutes the alerts on runs, and tests a channel."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def register(app: typer.Typer) -> None:
 def list_alerts(context: typer.Context, as_json: AsJson = False) -> None:
     """List the alerts as last evaluated.
 
-    `serve` evaluates every minute, and `sync` at its end. A workflow that was never in breach of a
-    rule is not listed.
+    `serve` evaluates them every minute, `sync` and `backfill` at their end. A workflow that never
+    breached a rule is not listed.
     """
     settings = invocation(context).settings()
     rules = {one.name: one for one in _rules(settings)}
@@ -190,7 +190,7 @@ def _rules(settings: Settings) -> list[Rule]:
     """Return the rules.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: no rule is configured.
     """
     from etl import alerting
 
@@ -203,7 +203,7 @@ def _check_name(settings: Settings, name: str) -> None:
     """Check that there is a rule with this name.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: no rule has this name.
     """
     if name not in {one.name for one in settings.alerts}:
         raise ConfigurationError(f"there is no rule {plain(name, 200)!r} in {settings.source}")
@@ -214,7 +214,7 @@ def _database(settings: Settings) -> Iterator[Database]:
     """Open the database.
 
     Raises:
-        DatabaseError: it cannot be used, or has no tables of alerts.
+        DatabaseError: it cannot be used, or has no tables for alerts.
     """
     from etl import app
     from etl.alerts import states

@@ -65,7 +65,7 @@ _MODULES = {
 class _Commands(Mapping[str, Any]):
     """The commands by name; looking one up imports its module.
 
-    To import and build all commands takes as long as the start of Python itself.
+    Importing and building all commands takes as long as the start of Python itself.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class _Commands(Mapping[str, Any]):
 
 
 def _prepare(command: Any) -> None:
-    """Let a command, and those in it, refuse empty values, and their help show names, not types."""
+    """Make a command and its subcommands refuse empty values, and leave types out of their help."""
     for parameter in command.params:
         _refuse_empty(parameter)
         if parameter.param_type_name == "argument":
@@ -98,7 +98,7 @@ def _prepare(command: Any) -> None:
 
 
 def _refuse_empty(parameter: Any) -> None:
-    """Let a parameter refuse an empty value, such as an unset variable of a shell.
+    """Make a parameter refuse an empty value, such as an unset variable of a shell.
 
     An empty host would mean every address, an empty path this folder, and an empty name nothing.
     """
@@ -224,7 +224,7 @@ def flushed(status: int) -> int:
 
 
 def _unwritten(error: OSError) -> int:
-    """Say that the output cannot be written, and let nothing try again; return the exit status."""
+    """Report that the output cannot be written, and drop all more; return the exit status."""
     sys.stdout = None
     with suppress(OSError, AttributeError):
         sys.stderr.write(f"orchestra-etl: the output cannot be written: {system_reason(error)}\n")

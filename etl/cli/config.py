@@ -53,7 +53,8 @@ def init(
     user: Annotated[
         bool,
         typer.Option(
-            "--user", help="Write to your configuration folder, for all folders without a file."
+            "--user",
+            help="Write to your configuration folder, for every folder without config/etl.toml.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -326,7 +327,7 @@ def _try_database(settings: Settings) -> Finding:
 
 
 def _try_alerts(settings: Settings, *, with_history: bool) -> list[Finding]:
-    """Return the rules that can never fire; with a database, also by the names in its history."""
+    """Return the rules that can never fire; with history, also those with unknown names."""
     from etl import alerting, app, database, schema
     from etl.alerts import mistakes
 

@@ -27,7 +27,7 @@ LARGEST_NUMBER = 2**63 - 1
 
 
 def numbered(value: Any) -> Any:
-    """Return the numbers of rows unchanged.
+    """Check the numbers of rows, and return them unchanged.
 
     Raises:
         typer.BadParameter: a number is out of range.
@@ -58,7 +58,10 @@ RunId = Annotated[
     str,
     typer.Argument(metavar="RUN", help="The run's id, or a unique prefix of it.", callback=bare_id),
 ]
-Yes = Annotated[bool, typer.Option("--yes", help="Remove it. Without this, only report it.")]
+Yes = Annotated[
+    bool,
+    typer.Option("--yes", help="Remove the data. Without --yes, only report what it would remove."),
+]
 
 
 def examples(*lines: str) -> str:

@@ -65,8 +65,8 @@ def erase(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write to this new file, as JSON, what was removed in each place, and what"
-            " cannot be reached. Needs --yes.",
+            help="Write a receipt to this new file, as JSON: what was removed in each place, and"
+            " which places cannot be reached. Needs --yes.",
         ),
     ] = None,
     yes: Yes = False,
@@ -79,8 +79,8 @@ def erase(
     that start later are stored as before. If the history is exported to a lake, the runs are also
     removed there, even those that only the lake has, and the lake's former files are deleted.
     Backups are not changed. Exit status 9: some stored runs could not be searched, because
-    redaction rules or the API hide their user. Exit status 10: the lake could not be reached, so
-    repeat the command when it can.
+    redaction rules or the API hide their user. Exit status 10: the lake could not be reached;
+    repeat the command once it is reachable.
     """
     from importlib.metadata import version
 
@@ -127,7 +127,7 @@ def erase(
     else:
         _print(found, erased=yes)
         if archived and not yes:
-            say(f"{counted(len(archived), 'run')} more only in the lake")
+            say(f"{counted(len(archived), 'more run')} only in the lake")
         lake_cleaning.say_cleaned(in_lake)
         if not yes and problem is not None:
             say(f"NOT SEARCHED: the lake: {problem}")
@@ -172,7 +172,7 @@ def _print(found: EraseReport, *, erased: bool) -> None:
             " known: repeat this after the next sync"
         )
     for runs, why in (
-        (found.hidden.masked, "stored with a masked name that this name fits"),
+        (found.hidden.masked, "stored with a masked name that may be this one"),
         (found.hidden.dropped, "stored without the name, because of a `drop` rule"),
         (
             found.hidden.hashed,
@@ -184,4 +184,4 @@ def _print(found: EraseReport, *, erased: bool) -> None:
     if found.hidden.masked or found.hidden.dropped:
         say("the database cannot show whose runs these are: erase them by id with --run")
     if not erased:
-        say("nothing was removed: --yes removes it for good")
+        say("nothing was removed; to remove it permanently, add --yes")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from etl.analytics.explanation import Calls, Explanation, Figure, FigureChange, Part, Period
 
 DETAILS = 5
-"""The most lines below a part."""
+"""Maximum number of lines below a part."""
 
 Workflow = Annotated[
     str,
@@ -48,8 +48,8 @@ Against = Annotated[
     str | None,
     typer.Option(
         metavar="WHEN",
-        help="What to compare it with: 7d for the 7 days before it, or the time (UTC) at which an"
-        " equally long period begins. Default: the same length before it.",
+        help="The period to compare with: 7d for the 7 days before the period, or the time (UTC)"
+        " at which an equally long one begins. Default: as long as the period, directly before it.",
     ),
 ]
 
@@ -107,7 +107,8 @@ def cost(
 
     The difference is split into the number of runs, the workflow's version, the nodes and their
     calls per run, the models, the tokens per call by kind, and the prices. Calls without a known
-    cost are parts of their own. The parts add up to the difference; each currency has its own.
+    cost are separate parts. The parts add up to the difference. Each currency is explained
+    separately.
     --organisation, --node and --model explain the cost of a part of the workflow's calls.
     """
     from etl.analytics.explanation import Calls

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from etl.settings import Settings
 
 
-_BUSY = "another process is exporting, so nothing was done; the next export writes what waits"
+_BUSY = "another process is exporting, so nothing was done; the next export writes the queued days"
 
 
 def register(app: typer.Typer) -> None:
@@ -58,8 +58,8 @@ def run(
         bool,
         typer.Option(
             "--without-payloads",
-            help="Leave run_payloads and step_payloads as they are; the days wait for a later"
-            " export, which writes them whole.",
+            help="Do not write run_payloads and step_payloads. The days stay queued, and a later"
+            " export writes all their tables.",
         ),
     ] = False,
     as_json: AsJson = False,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from etl.export.verify import VerifyReport
     from etl.settings import Settings
 
-# The most differences that are printed without --json.
+# Maximum number of differences that are printed without --json.
 SHOWN = 20
 
 
@@ -77,7 +77,7 @@ def _print(found: VerifyReport) -> None:
     listed = ", ".join(f"{name} {number:,}" for name, number in found.rows.items() if number)
     say(f"{counted(found.days, 'day')} compared: {listed or 'no rows'}")
     if found.waiting:
-        say(f"not compared, waiting for an export: {counted(found.waiting, 'day')} (or table)")
+        say(f"days and tables that wait for an export, not compared: {found.waiting:,}")
     if not found.complete:
         say("interrupted before all days were compared")
     elif found.ok:

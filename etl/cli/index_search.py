@@ -33,7 +33,7 @@ def register(group: typer.Typer) -> None:
 def index_search(
     context: typer.Context,
     yes: Annotated[
-        bool, typer.Option("--yes", help="Build it. Without this, only report the cost.")
+        bool, typer.Option("--yes", help="Build the index. Without --yes, only report the cost.")
     ] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Drop the index.")] = False,
     as_json: AsJson = False,

@@ -344,7 +344,7 @@ def _print(report: SyncReport, *, as_json: bool) -> None:
                 f"the run list of workflow {plain(sweep.workflow_id)}: {plain(sweep.problem, 1000)}"
             )
         if sweep.warning:
-            say(f"a gap is near in workflow {plain(sweep.workflow_id)}: {plain(sweep.warning)}")
+            say(f"workflow {plain(sweep.workflow_id)} is close to a gap: {plain(sweep.warning)}")
         if sweep.repaired:
             say(
                 f"{counted(sweep.repaired, 'run')} of workflow {plain(sweep.workflow_id)} had no"

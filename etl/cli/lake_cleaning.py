@@ -21,9 +21,9 @@ class LakeReceipt(msgspec.Struct, frozen=True):
 
     location: str
     removed: LakeErasure | None
-    """None: it could not be reached."""
+    """None: the lake could not be reached."""
     problem: str | None = None
-    """Why it could not be reached, in one line."""
+    """Why the lake could not be reached, in one line."""
 
 
 def clean(database: Database, lake: ExportedLake, problem: str | None = None) -> LakeReceipt:

@@ -31,7 +31,9 @@ ServiceTier = Annotated[
 Above = Annotated[
     str | None,
     typer.Option(
-        "--above", metavar="TOKENS", help="Only for calls with more input tokens, such as 200000."
+        "--above",
+        metavar="TOKENS",
+        help="Only for calls with more input tokens than this, such as 200000.",
     ),
 ]
 
@@ -67,28 +69,34 @@ def set_price(
     model: Model,
     input: Annotated[
         str | None,
-        typer.Option("--input", metavar="AMOUNT", help="For a million input tokens, such as 0.15."),
+        typer.Option(
+            "--input", metavar="AMOUNT", help="Price of a million input tokens, such as 0.15."
+        ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", metavar="AMOUNT", help="For a million output tokens.")
+        str | None,
+        typer.Option("--output", metavar="AMOUNT", help="Price of a million output tokens."),
     ] = None,
     cached_input: Annotated[
         str | None,
         typer.Option(
-            metavar="AMOUNT", help="For a million input tokens from a cache. Default: as --input."
+            metavar="AMOUNT",
+            help="Price of a million input tokens from a cache. Default: as --input.",
         ),
     ] = None,
     part: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=AMOUNT",
-            help="For another part, such as cache_write=3.75 or output_audio=80 (a million tokens),"
-            " web_searches=10 (a thousand) or audio=0.36 (an hour). Repeatable.",
+            help="Price of another part, such as cache_write=3.75 or output_audio=80 (a million"
+            " tokens), web_searches=10 (a thousand) or audio=0.36 (an hour). Repeatable.",
         ),
     ] = None,
     service_tier: ServiceTier = None,
     above: Above = None,
-    currency: Annotated[str, typer.Option(metavar="CODE", help="Three letters.")] = "USD",
+    currency: Annotated[
+        str, typer.Option(metavar="CODE", help="The currency, in three letters.")
+    ] = "USD",
     provider: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The provider that is paid. Default: as published."),
@@ -136,7 +144,7 @@ def unset_price(
     model: Model,
     valid_from: Annotated[
         str | None,
-        typer.Option("--from", metavar="DATE", help="Only the price from this day on."),
+        typer.Option("--from", metavar="DATE", help="Only the price with this first day (UTC)."),
     ] = None,
     service_tier: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only the price for this service tier.")
@@ -144,7 +152,9 @@ def unset_price(
     above: Annotated[
         str | None,
         typer.Option(
-            "--above", metavar="TOKENS", help="Only the price for calls with more input tokens."
+            "--above",
+            metavar="TOKENS",
+            help="Only the price for calls with more input tokens than this.",
         ),
     ] = None,
     as_json: AsJson = False,

@@ -31,12 +31,15 @@ def prune(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Remove payloads of runs that ended longer ago, such as 90d; metrics stay.",
+            help="Remove payloads of runs that ended longer ago than this, such as 90d; metrics"
+            " stay.",
         ),
     ] = None,
     runs_older_than: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Remove runs that ended longer ago, such as 730d."),
+        typer.Option(
+            metavar="DURATION", help="Remove runs that ended longer ago than this, such as 730d."
+        ),
     ] = None,
     exported: Annotated[
         bool,
@@ -129,7 +132,7 @@ def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
     if found.payloads is not None:
         say(f"payloads to remove: {_aged(found.payloads)}")
         say(f"  and the bytes of {counted(found.dead_letters, 'dead letter')}")
-    say("nothing was removed: --yes removes it for good")
+    say("nothing was removed; to remove it permanently, add --yes")
 
 
 def _aged(aged: ExpiredRuns) -> str:

@@ -57,7 +57,7 @@ def step(connection: Connection, typed: str) -> str:
 
 
 def whole_id_notes(connection: Connection, typed: Sequence[str]) -> list[str]:
-    """Return a note for each id that is not a known run's, but a prefix of one.
+    """Return a note for each id that is only a prefix of a known run's id.
 
     For commands that take only whole ids of runs.
     """
@@ -76,7 +76,7 @@ def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[st
     """Return the ids of the stored workflows that `typed` names; None if it names none.
 
     Raises:
-        ConfigurationError: nothing is stored of a named workflow, or a name is ambiguous.
+        ConfigurationError: nothing is stored for a named workflow, or a name is ambiguous.
     """
     from etl.admin import redaction
 
@@ -92,7 +92,7 @@ def stored_workflows(database: Database, typed: Sequence[str] | None) -> list[st
     for one, meant in zip(typed, found, strict=True):
         if meant is None:
             raise ConfigurationError(
-                f"nothing is stored of workflow {one[:80]!r}: see `orchestra-etl status`"
+                f"nothing is stored for workflow {one[:80]!r}: see `orchestra-etl status`"
             )
     return [meant for meant in found if meant is not None]
 

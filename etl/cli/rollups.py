@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from etl.database import Database
     from etl.settings import Settings
 
-# The most groups of each kind that are printed without --json.
+# Maximum number of groups of each kind that are printed without --json.
 SHOWN = 20
 
 

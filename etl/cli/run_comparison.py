@@ -49,10 +49,10 @@ def compare(
 
     Shows outcomes, durations, tokens and costs, and where inputs and outputs first differ.
 
-    Steps are matched by their node, and by which of the node's steps they are in the order of their
-    starts. What is unknown stays unknown, and costs in different currencies are not subtracted.
+    Steps are matched by their node; the steps of one node, in the order of their starts. What is
+    unknown stays unknown, and costs in different currencies are not subtracted.
 
-    The first difference is shown as its JSON path with both values, cut short. Ids and times differ
+    The first difference is shown as its JSON path with both values, shortened. Ids and times differ
     in every run, so such a difference counts only if there is no other: between two UUIDs, two
     times, two values that contain their own run's id, or in a member whose name ends in a word such
     as id, created, at, time, timestamp or duration.
@@ -70,7 +70,7 @@ def compare(
         found = database.transaction(work)
     if isinstance(found, str):
         raise ConfigurationError(
-            f"nothing is stored of run {plain(found, 80)!r}: `orchestra-etl runs show` says why"
+            f"nothing is stored for run {plain(found, 80)!r}: `orchestra-etl runs show` says why"
         )
     if as_json:
         print_json(found)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from etl.reports.runs import RunDetail, StepDetail
 
 LONGEST_ON_A_TERMINAL = 4000
-"""The most characters of a text that a terminal shows: about a screen of 50 lines."""
+"""Maximum number of characters of a text that a terminal shows: about a screen of 50 lines."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _TOOLS = msgspec.json.Decoder(list[dict[str, msgspec.Raw]])
@@ -50,7 +50,7 @@ def _inputs(step: StepDetail) -> Iterator[tuple[str, str]]:
 
 
 def _outputs(step: StepDetail) -> Iterator[tuple[str, str]]:
-    """Yield what the model answered; nothing if the step's outputs are not understood."""
+    """Yield the model's answer; nothing if the step's outputs are not understood."""
     if step.answer is not None:
         yield "answer", step.answer
     if step.tools is not None:

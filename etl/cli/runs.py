@@ -76,7 +76,7 @@ def list_runs(
         ),
     ] = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=100_000, metavar="NUMBER", help="The most runs to list.")
+        int, typer.Option(min=1, max=100_000, metavar="NUMBER", help="Maximum number of runs.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:

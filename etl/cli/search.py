@@ -35,9 +35,9 @@ class Found(msgspec.Struct):
     """The result of a search."""
 
     since: datetime
-    """The search has read the runs that started from here ..."""
+    """The search has read the runs that started at or after this time."""
     until: datetime | None
-    """... until here; None: until now."""
+    """Only runs that started before this time were searched; None: no limit."""
     complete: bool
     """Whether the whole window was read: neither the limit nor the user ended the search."""
     next_until: datetime | None
@@ -83,12 +83,12 @@ def search(
         typer.Option(
             "--in",
             metavar="PLACE",
-            help="prompts (what models were asked), answers, errors, or all: these and every other"
-            " string of inputs and outputs.",
+            help="prompts (the texts sent to models), answers, errors, or all: these and every"
+            " other string in inputs and outputs.",
         ),
     ] = "all",
     limit: Annotated[
-        int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="The most hits to show.")
+        int, typer.Option(min=1, max=10_000, metavar="NUMBER", help="Maximum number of hits.")
     ] = 20,
     as_json: AsJson = False,
 ) -> int:

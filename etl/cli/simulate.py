@@ -36,7 +36,7 @@ def simulate(
         ),
     ] = 8765,
     key: Annotated[
-        str, typer.Option(metavar="KEY", help="The API key that it accepts.")
+        str, typer.Option(metavar="KEY", help="The API key that the server accepts.")
     ] = "simulated-key",
     seed: Annotated[
         int, typer.Option(metavar="NUMBER", help="The same seed gives the same history.")

@@ -131,7 +131,7 @@ def _print_alerts(found: AlertsStatus) -> None:
 def _print_lake(found: LakeProgress | None) -> None:
     if found is None:
         return
-    exported = "never whole" if found.exported_at is None else instant(found.exported_at)
+    exported = "never complete" if found.exported_at is None else instant(found.exported_at)
     waiting = f"; {counted(found.waiting, 'day')} waiting" if found.waiting else ""
     since = (
         "" if found.waiting_since is None else f", the first since {instant(found.waiting_since)}"

@@ -37,8 +37,8 @@ WorkflowId = Annotated[
     ),
 ]
 
-# The most runs that are requested if the API does not list the workflow: a run that exists proves
-# that the workflow exists.
+# Maximum number of runs that are requested if the API does not list the workflow: a run that exists
+# proves that the workflow exists.
 PROBES = 5
 
 
@@ -196,7 +196,7 @@ def _confirm(settings: Settings, workflow: str, ids: Sequence[str]) -> None:
     """
     import asyncio
 
-    unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored of it"
+    unknown = f"workflow {plain(workflow, 80)} is not configured, and nothing is stored for it"
     try:
         confirmed = asyncio.run(_is_confirmed(settings, workflow, ids))
     except (ConfigurationError, ApiError) as error:

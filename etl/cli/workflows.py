@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 _LONGEST_NAME = 200
-"""The most characters of a name in the printed lines."""
+"""Maximum number of characters of a name in the printed lines."""
 
 
 class WorkflowEntry(msgspec.Struct, frozen=True):
@@ -82,7 +82,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
         say(f"\n# To store their runs, too, add this to {plain(_file(settings))}:")
         for one in missing:
             typer.echo(f"\n[[workflows]]\nid = {_toml(one.id)}")
-            # Without this line, the name follows the API's.
+            # Without this line, the API's name is shown.
             if one.name and one.name.strip() and len(one.name) <= _LONGEST_NAME:
                 typer.echo(f"name = {_toml(one.name)}")
 

@@ -118,8 +118,8 @@ def _system_account() -> Account:
             entry = pwd.getpwnam(name)
             return Account(entry.pw_uid, entry.pw_gid)
     raise ConfigurationError(
-        f"as root, PostgreSQL needs another user to run as, and there is none of "
-        f"{', '.join(SYSTEM_USERS)}: "
+        f"as root, PostgreSQL needs another user to run as, and none of "
+        f"{', '.join(SYSTEM_USERS)} exists: "
         f"create one (useradd --system {SYSTEM_USERS[0]}), or run as an ordinary user"
     )
 

@@ -35,6 +35,10 @@ def programs_for(account: Account, home: Path) -> Path:
     It is the wheel's folder. If that is closed to the user (root with a private virtual
     environment), it is a copy in `home`, made once for each version of the wheel. A lock of the
     caller must exclude concurrent calls.
+
+    Raises:
+        ConfigurationError: the wheel is not installed.
+        OSError: the programs cannot be copied.
     """
     installation = _installation()
     if account.can_enter(installation / "bin" / "postgres"):

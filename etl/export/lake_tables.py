@@ -34,7 +34,7 @@ from etl.tables import PRIVATE, inputs, lake, outputs, prices, rollups, run_payl
 from etl.tables.analytics import workflow_versions, workflows
 
 MEANING = 2
-"""Raise it when a column keeps its name and type, but is computed differently, or a digest is."""
+"""Raise it when a column of the same name and type, or a digest, is computed differently."""
 
 _TYPES: Mapping[type, str] = {
     Text: "string",
@@ -115,7 +115,7 @@ class LakeTable(msgspec.Struct, frozen=True):
     order: str
     comment: str
     has_content: bool = False
-    """Whether it contains what users and models said."""
+    """Whether the table contains what users and models wrote."""
     version: str | None = None
     """A hash of the row's id and version, over `source`; None: its rows follow from others."""
 
@@ -221,26 +221,26 @@ RUNS = LakeTable(
                     WHERE s.run_id = r.id AND (s.error IS NOT NULL OR s.reported_error IS NOT NULL)
                       AND s.absent_since IS NULL AND {_STEP_OUTCOME} = 'soft_failed')
                 THEN 'soft_failed' ELSE orchestra.outcome(r.state, r.error, NULL) END""",
-            "How it ended, as in the view run_summary: the state, or soft_failed.",
+            "How the run ended, as in the view run_summary: the state, or soft_failed.",
         ),
         Column(
             "error_message",
             "string",
             _error_message("r", "CAST(NULL AS text)"),
-            "The first 500 characters of its own error.",
+            "The first 500 characters of the run's own error.",
         ),
         Column(
             "error_pattern",
             "string",
             "CASE WHEN r.error IS NOT NULL"
             " THEN orchestra.failure_pattern(orchestra.error_message(r.error, NULL)) END",
-            "Its own error without the parts that differ within a kind.",
+            "The run's own error without the parts that differ within a kind.",
         ),
         Column(
             "archived_at",
             "timestamptz",
             "CAST(NULL AS timestamptz)",
-            "When retention removed it from PostgreSQL; null: it is still there.",
+            "When retention removed the run from PostgreSQL; null: it is still there.",
         ),
     ),
     source=f"{_RUNS} AS r",
@@ -254,12 +254,14 @@ STEPS = LakeTable(
     columns=(
         _RUN_DAY_COLUMN,
         *_copied(steps, "s", _public(steps)),
-        Column("outcome", "string", _STEP_OUTCOME, "How it ended: the state, or soft_failed."),
+        Column(
+            "outcome", "string", _STEP_OUTCOME, "How the step ended: the state, or soft_failed."
+        ),
         Column(
             "error_message",
             "string",
             _error_message("s", "s.reported_error"),
-            "The first 500 characters of its error.",
+            "The first 500 characters of the step's error.",
         ),
     ),
     source=_STEPS,

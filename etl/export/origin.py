@@ -54,9 +54,9 @@ def lost_since(connection: Connection) -> str | None:
     if row is None:
         return None
     if row.other_server:
-        return "this is another PostgreSQL cluster than the one that was exported"
+        return "this is not the PostgreSQL cluster that was exported"
     if row.other_database:
-        return "this is another database than the one that was exported"
+        return "this is not the database that was exported"
     if row.other_timeline:
         return "the PostgreSQL server was restored or promoted since the last export"
     if row.went_back:

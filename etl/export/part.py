@@ -75,7 +75,7 @@ def export(
         if payloads == destination.payloads:
             changes.forget(connection, list(written))
         else:
-            # Readers find every table.
+            # Create the tables of payloads, too, so that readers find every table.
             for table in day_tables(payloads=True):
                 lake.table(table)
         rows = Counter[str]()

@@ -57,7 +57,7 @@ _JSON_COLUMNS = {
     STEP_PAYLOADS: ("step_metadata", "extra", "inputs_data", "outputs_data"),
 }
 
-# As PostgreSQL writes what it stores.
+# Rewrites JSON as PostgreSQL prints its `jsonb`, so that it equals exported values.
 _AS_STORED = text("""
     SELECT CAST(CAST(v AS jsonb) AS text)
     FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (v, place) ORDER BY place

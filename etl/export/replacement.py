@@ -48,7 +48,7 @@ def find(table: Table, days: Collection[date | None]) -> Replaced:
 
     Args:
         table: as it is committed.
-        days: the days that are replaced; one of them is None: the whole table is.
+        days: the days that are replaced; if one of them is None, the whole table is.
     """
     if not days:
         return Replaced((), (), ())
@@ -89,7 +89,7 @@ def _may_list(manifest: ManifestFile, days: Collection[int] | None) -> bool:
 
 
 class Replacement(_OverwriteFiles):
-    """An overwrite that merges manifests: pyiceberg merges them for appends alone."""
+    """An overwrite that merges manifests, which pyiceberg does only for appends."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Replacement(_OverwriteFiles):
         )
         self._replaced = replaced
         self._added_data_files = list(added)
-        # The summary counts them.
+        # pyiceberg counts these in the snapshot's summary.
         self._deleted_data_files = {one.data_file for one in replaced.removed}
 
     def _manifests(self) -> list[ManifestFile]:
@@ -127,7 +127,7 @@ class Replacement(_OverwriteFiles):
             [self._entry(ManifestEntryStatus.EXISTING, one) for one in others]
             for others in self._replaced.left
         ]
-        # The merging expects the new files in the first manifest.
+        # The merge expects the new files in the first manifest.
         written = [self._write(entries) for entries in (changes, *rewritten) if entries]
         # Manifests that list only removed files are left out.
         living = [

@@ -97,7 +97,7 @@ class Store:
 
 @contextmanager
 def reported(location: str) -> Iterator[None]:
-    """Turn errors of the store, and of files that are not what they should be, into `LakeError`s.
+    """Turn errors of the store and of damaged files into `LakeError`s.
 
     Raises:
         LakeError: the lake cannot be read or written.

@@ -124,7 +124,7 @@ def verify(
             report.add(None, name, "the catalog does not have the table")
         return report
     with reported(destination.location):
-        # What the lake has written is compared, not what the next export would redact.
+        # The lake is compared as it was written, before the next export redacts it.
         lake = Lake(connection, msgspec.structs.replace(destination, redaction=None))
         day_reader.prepare(connection)
         _Verification(connection, lake, tables, report).run(days, on_days, stopped)

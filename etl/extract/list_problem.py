@@ -47,7 +47,7 @@ def leads_nowhere(responses: int, offset: int, *, too_large: bool) -> str:
         "the list has rows larger than api.max_response_bytes"
         if too_large
         else "the list grows or changes its order faster than it can be walked, does not follow "
-        "`offset`, or gives runs other ids in each response"
+        "`offset`, or returns other ids for the same runs in each response"
     )
     return (
         f"{responses} responses in a row, the last at offset {offset:,}, "
@@ -59,5 +59,5 @@ def outruns_walk(restarts: int) -> str:
     """Describe a list on which the walk had to begin again `restarts` times."""
     return (
         f"the walk had to begin again {restarts} times: the list grows faster than it can be "
-        "walked, or gives runs other ids in each response"
+        "walked, or returns other ids for the same runs in each response"
     )

@@ -53,7 +53,7 @@ class WriteReport(msgspec.Struct):
     """Workflow id, run id and the dead letter."""
 
 
-# The most refused rows that one load isolates: finding a row among 100,000 takes 35 savepoints.
+# Maximum refused rows that a load isolates: finding a row among 100,000 takes 35 savepoints.
 MAX_ISOLATED = 1_000
 
 

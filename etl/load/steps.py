@@ -31,7 +31,7 @@ _PAYLOAD_CONTENT = Payload.__struct_fields__
 _STAGED_STEPS = Staging("staged_steps", column_types(steps, _STEP_COLUMNS))
 _fields_of_step = attrgetter(*_STEP_FIELDS)
 
-# The most steps and bytes that one statement writes, which takes about a second.
+# Maximum number of steps and bytes that one statement writes, which takes about a second.
 _STATEMENT_STEPS = 10_000
 _STATEMENT_BYTES = 64 << 20
 

@@ -22,9 +22,10 @@ from etl.ledger.clock import DatabaseClock
 CLAIM_EVERY = 1.0
 # The same while run lists are walked: each of their pages may bring more due runs.
 CLAIM_EVERY_WHILE_LISTING = 0.05
-# One claim takes as many runs as were last read in this many seconds, and at least and at most so
-# many times the number of concurrent reads. Larger claims cost less, but other replicas cannot read
-# what this one has claimed: at the end of a backfill, they would all wait for one replica.
+# One claim takes as many runs as were last read in CLAIM_SECONDS: at least CLAIM_LEAST and at most
+# CLAIM_MOST times the number of concurrent reads. Larger claims cost less, but other replicas
+# cannot read what this one has claimed: at the end of a backfill, they would all wait for one
+# replica.
 CLAIM_SECONDS = 0.2
 CLAIM_LEAST, CLAIM_MOST = 2, 16
 

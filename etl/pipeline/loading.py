@@ -53,7 +53,7 @@ class LoadReport(msgspec.Struct):
     failed: int = 0
     """Runs that could not be read and will be retried."""
     newly_failing: int = 0
-    """Those of them whose previous read did not fail."""
+    """The runs of `failed` whose previous read did not fail."""
     superseded: int = 0
     """Readings that the fence refused, because a newer one was requested or has been loaded."""
     dead_letters: int = 0

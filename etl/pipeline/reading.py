@@ -111,7 +111,7 @@ class Reader:
         node_types: Mapping[str, Mapping[str, str]],
         redaction: Redaction,
     ) -> None:
-        """Create a reader; `node_types` (workflow to node id to type) may be filled later."""
+        """Create a reader; `node_types` (by node id, by workflow id) may be filled later."""
         self._client = client
         self._clock = clock
         self._states = states

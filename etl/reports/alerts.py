@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 EXAMPLES = 5
-"""The most firing subjects of a rule in a report."""
+"""Maximum number of firing subjects of a rule in a report."""
 
 
 class FiringAlert(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ class ChannelStatus(msgspec.Struct, frozen=True):
     undelivered: int
     """Messages that wait for another attempt."""
     failure: str | None
-    """The class of the last failed attempt's error; None: all attempts of these succeeded."""
+    """Why the last attempt failed, without the channel's URL; None: no attempt has failed."""
 
 
 class AlertsStatus(msgspec.Struct, frozen=True):

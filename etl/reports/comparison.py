@@ -197,8 +197,8 @@ _Pair = tuple[str | None, int, ComparedStep | None, ComparedStep | None]
 def compare(connection: Connection, a: str, b: str) -> Comparison | str:
     """Return two runs side by side; or the id of the one that is not stored.
 
-    Steps are matched by their node and by which of the node's steps they are. Steps that the API no
-    longer returns are left out, as in the views.
+    Steps are matched by their node; the steps of one node, in the order of their starts. Steps that
+    the API no longer returns are left out, as in the views.
 
     Args:
         connection: in a transaction.
@@ -303,7 +303,7 @@ def _notes(a: ComparedRun, b: ComparedRun, pairs: Sequence[_Pair]) -> Iterable[s
 def _payloads(
     connection: Connection, a: ComparedRun, b: ComparedRun, pairs: Sequence[_Pair]
 ) -> dict[tuple[int, str], ComparedPayload]:
-    """Return the payloads of the runs, as 0, and of each pair of two steps, by its number."""
+    """Return the payloads of each pair of two steps by its number; 0 is the pair of the runs."""
     both = [(number, x.id, y.id) for number, (_, _, x, y) in enumerate(pairs, 1) if x and y]
     numbers = [0, *(number for number, _, _ in both)]
 

@@ -15,9 +15,9 @@ import msgspec
 from msgspec import Raw
 
 LONGEST_VALUE = 200
-"""The most characters of a value that are shown."""
+"""Maximum number of characters of a value that are shown."""
 LONGEST_PATH = 500
-"""The most characters of a path that are shown."""
+"""Maximum number of characters of a path that are shown."""
 
 # Each level reads the rest of the value once more. Python 3.11 cannot read more levels; newer
 # versions read as many as fit on the stack.

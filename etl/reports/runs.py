@@ -170,8 +170,8 @@ class StepDetail(msgspec.Struct, frozen=True):
     payloads: dict[str, StepPayload] | None = None
     """The stored payloads, by `inputs` and `outputs`; None if they were not requested."""
     system: str | None = None
-    """For a call of a model, this and what follows are the texts of its payloads, as in the view
-    `model_calls`; None if they were not requested, or if the payload's shape is not known."""
+    """For a call of a model, this and the following fields are the texts of its payloads, as in the
+    view `model_calls`; None if they were not requested, or if the payload's shape is not known."""
     prompt: str | None = None
     answer: str | None = None
     tools: msgspec.Raw | None = None
@@ -266,8 +266,8 @@ def get(
         connection: in a transaction.
         run_id: the whole id.
         give_up_after: the polling setting, in seconds.
-        payloads: whether to include the inputs and outputs of the run and its steps, and for calls
-            of models, what these say.
+        payloads: whether to include the inputs and outputs of the run and its steps, and the texts
+            of calls of models.
     """
     row = connection.execute(_RUN, {"id": run_id}).one_or_none()
     if row is None:

@@ -15,7 +15,7 @@ from etl.errors import ConfigurationError, SchemaMismatch
 from etl.records import SearchPlace
 
 LONGEST_PHRASE = 1000
-"""The most characters of a phrase."""
+"""Maximum number of characters of a phrase."""
 
 # The first slice, and the seconds that a slice should take: hits are shown, and the search can be
 # stopped, between two slices.

@@ -21,10 +21,10 @@ class Freshness(msgspec.Struct, frozen=True):
     newest_run_start: datetime | None
     """Start of the newest stored run."""
     newest_run_age: float | None
-    """Seconds since then."""
+    """Seconds since `newest_run_start`."""
     swept_at: datetime | None
     swept_age: float | None
-    """Seconds since then."""
+    """Seconds since `swept_at`."""
 
 
 class Lag(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class Coverage(msgspec.Struct, frozen=True):
     reconciled_at: datetime | None
     """When the last full walk began, which compares the list with the ledger and the tables."""
     repaired_runs: int
-    """Runs that this walk found missing from the tables; they are read again."""
+    """Runs that the last full walk found missing from the tables; they are read again."""
     conflicting_runs: int
     """Runs that are not stored because another workflow has a run with the same id."""
 

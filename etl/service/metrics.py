@@ -39,7 +39,7 @@ class _Figure(NamedTuple):
 _STATUS = (
     _Figure("open_runs", "Runs that are polled until they are final"),
     _Figure("stale_runs", "Runs open for longer than polling.give_up_after"),
-    _Figure("due_runs", "Runs due to be read now, those being read included"),
+    _Figure("due_runs", "Runs due to be read now, including those being read"),
     _Figure(
         "lag_seconds",
         "Seconds that the oldest due live run has waited to be read; 0 if none is due",
@@ -52,7 +52,7 @@ _STATUS = (
     ),
     _Figure("gaps", "Gaps that are not acknowledged"),
     _Figure("drift", "Kinds of difference between the API's responses and its description"),
-    _Figure("listed_runs", "Runs that the list showed when it was last walked whole"),
+    _Figure("listed_runs", "Runs in the list at the last walk of the whole list"),
     _Figure(
         "list_headroom_ratio",
         "Share of the run list that was not new at the last sweep; 1 while the list is not full",
@@ -92,8 +92,8 @@ class Metrics:
         self._runs = self._counter("runs_read", "Reads of runs that were loaded, changed or not")
         self._steps = self._counter(
             "steps",
-            "Steps of these reads by what the load changed: `unchanged` includes those that the "
-            "database refused, `absent` are stored steps missing from the response",
+            "Steps of the loaded reads by what the load changed: `unchanged` includes those that "
+            "the database refused, `absent` are stored steps missing from the response",
             "change",
         )
         self._failed = self._counter(
@@ -143,7 +143,7 @@ class Metrics:
                 ("lake_days_waiting", "Days that wait for an export to the lake"),
                 (
                     "lake_oldest_wait_seconds",
-                    "Seconds for which the first of these days has waited; 0 if none waits",
+                    "Seconds that the first waiting day has waited for an export; 0 if none waits",
                 ),
                 (
                     "lake_exported_timestamp_seconds",

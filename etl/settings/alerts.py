@@ -76,9 +76,9 @@ Limit = Annotated[
 
 
 class AlertSettings(Section):
-    """A rule: the number of the runs to watch, its limit, and who gets a message.
+    """A rule: what to measure, its limit, and who gets a message.
 
-    The window is UTC, and rolls by the minute.
+    The window is in UTC, and moves every minute.
     """
 
     model_config = ConfigDict(
@@ -91,12 +91,12 @@ class AlertSettings(Section):
     name: ShortName
     """A name, by which messages and commands refer to the rule."""
     workflow: Identifier | None = None
-    """Only this workflow, by its id; none: each workflow by itself."""
+    """Only this workflow, by its id; none: each workflow separately."""
     node: ShortName | None = None
-    """Only the steps of this node; counts are of steps then."""
+    """Only the steps of this node; the rule then counts steps."""
     model: ShortName | None = None
-    """Only the calls of this model, as `orchestra.model_usage` names it; counts are of steps
-    then."""
+    """Only the calls of this model, as `orchestra.model_usage` names it; the rule then counts
+    steps."""
     organisation: ShortName | None = None
     """Only the runs or steps of this organisation, by its id."""
     label: ShortName | None = Field(

@@ -34,7 +34,7 @@ class ExportSettings(Section):
     namespace: str = Field(default="orchestra", json_schema_extra={"pattern": f"^{_NAMESPACE}$"})
     """The namespace of the tables, and the folder in `location` that contains them."""
     file_bytes: int = Field(default=128 * 1024 * 1024, ge=1024 * 1024)
-    """About how large a file of the lake becomes before a day's rows continue in another one."""
+    """Approximate maximum size of a file in bytes; the rows of a large day are in several files."""
 
     @field_validator("location")
     @classmethod

@@ -58,7 +58,7 @@ class PollingSettings(Section):
     reconcile: PositiveDuration = 3600.0
     """How often a full walk of the run list looks for late changes and missing runs."""
     reconcile_pages: int = Field(default=1000, ge=1)
-    """Most pages of the list that a full walk reads."""
+    """Maximum number of pages of the list that a full walk reads."""
 
     @model_validator(mode="after")
     def _ordered(self) -> PollingSettings:
@@ -125,7 +125,7 @@ class Settings(Section):
     service: ServiceSettings = ServiceSettings()
     logs: LogSettings = LogSettings()
     states: Mapping[str, str] = Field(default_factory=dict)
-    """The state of each API status whose spelling the program does not know."""
+    """The state of each API status that the program does not know."""
     _config_file: Path | None = PrivateAttr(default=None)
 
     @field_validator("workflows")

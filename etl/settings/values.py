@@ -16,7 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, PlainSerializer, WithJsonS
 from etl.errors import ConfigurationError
 
 EMBEDDED = "embedded"
-"""The database URL that stands for the PostgreSQL that comes with the package."""
+"""The database URL that selects the embedded PostgreSQL."""
 
 MASK = "********"
 
@@ -91,14 +91,14 @@ def _name(text: str) -> str:
 
 
 CONTROL = r"\x00-\x1f\x7f-\x9f"
-"""The characters without a shape, in a pattern; the program refuses more: what is not printable."""
+"""Control characters, for patterns; the program also refuses all other unprintable characters."""
 _ONE_LINE = {"type": "string", "pattern": rf"^(?!\s)(?!.*\s$)[^{CONTROL}]+$"}
 """The JSON Schema of texts without line breaks and outer spaces."""
 Name = Annotated[str, AfterValidator(_name), WithJsonSchema(_ONE_LINE)]
 
 
 def at_most(characters: int) -> WithJsonSchema:
-    """Return the JSON Schema of a name with a limit, for a type whose validator checks it."""
+    """Return the JSON Schema of a name with a length limit that the type's validator checks."""
     return WithJsonSchema({**_ONE_LINE, "maxLength": characters})
 
 

@@ -26,7 +26,7 @@ class Misbehaviour(msgspec.Struct, frozen=True, kw_only=True):
     probability: float = 1.0
     """Share of the matching requests that it hits."""
     count: int | None = None
-    """Most requests that it hits; None: no limit."""
+    """Maximum number of requests that it hits; None: no limit."""
 
     delay: float = 0.0
     """Seconds before anything is sent."""

@@ -32,11 +32,11 @@ class _Names:
     def __init__(self, parts: Iterable[Part], containers: Iterable[str]) -> None:
         self.containers = frozenset(containers)
         self.first: frozenset[str] = frozenset()
-        """Members that are enough."""
+        """Members each of which shows a known place."""
         self.second: dict[str, frozenset[str]] = {}
-        """Members that are containers as well, with the members that are enough in them."""
+        """Containers, with the members of each that show a known place."""
         self.texts: frozenset[str] = frozenset()
-        """Those containers that are enough if they are texts."""
+        """Containers that are a known place if they are texts."""
         for shape in SHAPES:
             if shape.part not in parts:
                 continue
@@ -52,7 +52,7 @@ class _Names:
 _PROMPTS = _Names(REQUEST, REQUEST_CONTAINERS)
 _ANSWERS = _Names(RESPONSE, CONTAINERS)
 ANSWER_MEMBERS = _ANSWERS.first
-"""Members that show at once that an object may hold an answer."""
+"""Members each of which shows that an object may hold an answer."""
 
 
 UNKNOWN_SHAPES = frozenset({"unknown_prompt", "unknown_answer"})

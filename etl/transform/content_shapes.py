@@ -46,6 +46,6 @@ REQUEST_CONTAINERS = (
 """Members of integrations, gateways and batches that may contain the request."""
 
 MAX_DEPTH = 5
-"""The most containers around a request or a response."""
+"""Maximum number of containers around a request or a response."""
 
 SHAPES: tuple[Shape, ...] = (*requests(), *answers(), *tools(), *media(), *parts())

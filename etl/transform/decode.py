@@ -38,8 +38,8 @@ It is part of `content_hash`, by which the load skips stored rows. With the old 
 newer version decodes differently would count as unchanged and would never be written.
 """
 
-# The most steps decoded from a response: one for each 256 bytes of it. A decoded step takes at most
-# five times as much memory.
+# Maximum number of steps decoded from a response: one for each 256 bytes of it. A decoded step
+# takes at most five times as much memory.
 _STEP_BYTES = 256
 # `_is_json` does not read an element of this many bytes tolerantly: that takes a microsecond for
 # each bracket.

@@ -188,9 +188,9 @@ def _is_call(read: Generation) -> bool:
 
 
 def _checked(read: Generation, inputs: Raw | None, outputs: Raw | None) -> Generation:
-    """Add the payloads of a call whose shape is unknown; None for one that is not to be checked.
+    """Add a deviation for each payload of a call that has an unknown shape; None is not checked.
 
-    A call that failed needs no answer.
+    The outputs of a call that failed are not checked: it needs no answer.
     """
     found = unknown_shapes(inputs, outputs if read.reported_error is None else None)
     if not found:

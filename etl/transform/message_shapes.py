@@ -214,7 +214,7 @@ def parts() -> Iterator[Shape]:
         LANGCHAIN,
         '$.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")',
     )
-    # A pair of role and content. `$[0]` of a message that is no list is the message itself.
+    # A pair of role and content. `$[0]` of a message that is not a list is the message itself.
     yield from rows("role", "LangChain", LANGCHAIN, f"$[0] ? (@ {_ROLE} && exists ($[1]))")
     yield from rows("content", "OpenAI chat", f"{_CHAT}/create", "$.content")
     yield from rows("content", "Gemini", GEMINI, "$.parts")
@@ -240,7 +240,7 @@ def parts() -> Iterator[Shape]:
         yield from rows("content", "Gemini", GEMINI, f"$ ? (exists (@.{name}))")
     yield from rows("content", "LangChain", LANGCHAIN, f"$[1] ? (exists ($[0] ? (@ {_ROLE})))")
 
-    # Reasoning is no text of an answer.
+    # Reasoning is not part of an answer.
     yield from rows("text", "OpenAI chat", f"{_CHAT}/create", "$" + _TEXT)
     yield from rows("text", "Gemini", GEMINI, f"$ ? (!(@.thought == true{_HIDDEN})).text" + _TEXT)
     yield from rows("text", "OpenAI chat", f"{_CHAT}/object", "$.refusal" + _TEXT)

@@ -34,7 +34,7 @@ _MAX_FRACTION_DIGITS = 16_383
 _ALWAYS_FITS_BYTES = 32 * 1024 * 1024
 _MAX_CONTAINER_BYTES = 2**28 - 1
 _MAX_ELEMENTS = 8_000_000
-# The most bytes that an element takes besides its text: entry, header of a number, alignment.
+# Maximum bytes that an element takes besides its text: entry, header of a number, alignment.
 _OVERHEAD_BYTES = 16
 
 # A number beyond the limits of `numeric` has an exponent of six digits (or a sign and five), or

@@ -38,7 +38,7 @@ UNTOUCHED = frozenset(
 """Members that the row depends on: no rule changes them, unless they are an array or an object."""
 
 IDENTIFIERS = ("user_id", "organization_id")
-"""Members that say whose a step or a run is."""
+"""Members that name the user and the organisation of a step or run."""
 
 Location = tuple[int | str, ...]
 Action = Literal["drop", "mask", "hash"]
@@ -97,8 +97,8 @@ def _stays(action: Action, location: Location, value: Any) -> bool:
     """Return whether a value stays although a rule matches it.
 
     An empty value stays: a mask would show content where there was none, such as an error. An
-    identifier that the API itself has masked (`2*****1`) is not hashed: the hash could not show
-    whose name it fits, so `erase` would report that there is none.
+    identifier that the API itself has masked (`2*****1`) is not hashed: `erase` could not compare
+    the hash with a name, and would not report the run as hidden.
     """
     if action == "drop":
         return False

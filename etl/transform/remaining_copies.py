@@ -29,7 +29,7 @@ Comparing this many takes at most a second.
 # A comparison costs at least as much as this many characters.
 _LEAST_WORK = 50
 MAX_FOUND = 100
-"""The most places that a search returns; the search then ends, and is not complete."""
+"""Maximum number of places that a search returns; the search then ends, and is not complete."""
 
 # Members whose values are words of the protocol, the same in every message.
 _NO_CONTENT = frozenset({"role", "type", "object", "finish_reason", "model", "status"})

@@ -45,7 +45,7 @@ _OWN_TOOLS = (
 _TEXT = ' ? (@.type() == "string")'
 # Events repeat in `text` what their deltas have reported, or hold reasoning in it.
 _NO_EVENT = '$ ? (!(@.type like_regex "^response[.]|-delta$"))'
-# The last message of a state is what the model said.
+# The last message of a state is the model's answer.
 _SAID = '$.messages[last] ? (@.type like_regex "^(ai|AIMessage)" || @.role == "assistant")'
 _SAID_DUMP = '$.messages[last] ? (@.id[last] like_regex "^AIMessage").kwargs'
 

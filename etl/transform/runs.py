@@ -28,8 +28,8 @@ from etl.transform.tolerant_json import Malformed, Members
 _USUAL = Decoder(Usual)
 _KNOWN = frozenset(Usual.__struct_fields__)
 
-# The most rows read from a page: one for each 64 bytes of it, and no more than one statement writes
-# to the ledger.
+# Maximum number of rows read from a page: one for each 64 bytes of it, and no more than one
+# statement writes to the ledger.
 _ROW_BYTES = 64
 _MAX_ROWS = 100_000
 

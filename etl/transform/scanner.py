@@ -50,7 +50,7 @@ class Element(msgspec.Struct, frozen=True):
 
 
 MAX_MEMBERS = 20_000
-"""The most members of an object that is split: each member takes about 200 bytes of memory."""
+"""Maximum members of an object that is split: each member takes about 200 bytes of memory."""
 # The bytes of the shortest member.
 _LEAST_BYTES = len(b'"":0,')
 
@@ -59,7 +59,7 @@ ALWAYS_READ = 20_000
 
 # So many elements without brackets are yielded one by one, and later ones in groups.
 _SINGLY = 1_000
-# The most unexamined elements that are counted, which takes a second for the smallest elements.
+# Maximum unexamined elements that are counted, which takes a second for the smallest elements.
 _COUNTED = 1_000_000
 # An array with more than one comma for this many bytes is not split by the fast method.
 _DENSE = 16

@@ -31,7 +31,7 @@ Part = Literal[
 PARTS: dict[Part, str] = {
     "prompt": "Messages of a request, or its prompt as text",
     "system": "The system text of a request, apart from its messages",
-    "parameter": "Settings of a request, beside all other numbers and booleans that are no ids",
+    "parameter": "Settings of a request, in addition to all numbers and booleans that are not ids",
     "settings": "Objects of settings of a request",
     "image_input": "Images of a request, apart from those in contents",
     "audio_input": "Audio of a request, apart from that in contents",
@@ -40,7 +40,7 @@ PARTS: dict[Part, str] = {
     "tool": "Tool calls of a response",
     "image": "Images of a response, apart from those in contents",
     "audio": "Audio of a response, apart from that in contents",
-    "other": "Results that are no text, such as embeddings",
+    "other": "Results that are not text, such as embeddings",
     "role": "In a message: who wrote it",
     "content": "In a message: its content, a text or a list of parts",
     "text": "In a part of a content: its text",
@@ -78,8 +78,8 @@ class Shape(NamedTuple):
     each: str = "$"
     """The path to the alternatives, such as the choices; the text of each is an answer."""
     kind: Kind = "whole"
-    """`delta`: a piece in an event of a stream; `either`: the same in events and in whole ones;
-    `json`: not a text, but a value that is shown as JSON.
+    """`delta`: a piece in an event of a stream; `either`: a piece in an event, or the whole in a
+    complete response; `json`: not a text, but a value that is shown as JSON.
     """
 
     @property

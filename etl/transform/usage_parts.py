@@ -83,7 +83,7 @@ def plain_usage(
     reasoning: int | None,
     service_tier: str | None = None,
 ) -> Usage:
-    """Return the usage of a call with text only, whose parts are known to fit."""
+    """Return the usage of a call with text only, in tokens; its parts are known to fit."""
     return Usage(
         input_tokens=read,
         cached_input_tokens=cached,

@@ -27,7 +27,7 @@ from etl.transform.usage_tree import NameTree, tree
 MAX_COST = 10**6
 """The largest plausible cost of a call, in US dollars."""
 MAX_DEVIATIONS = 20
-"""The most deviations of one body: each can become a row in the drift table."""
+"""Maximum number of deviations of one body: each can become a row in the drift table."""
 _MAX_DEPTH = 4
 _MAX_ELEMENTS = 1_000
 

@@ -18,10 +18,10 @@ _UNUSABLE = (
     "A workflow in GET /workflows has no id, or an id that does not fit in a request's path: "
     "its runs cannot be read."
 )
-# The most dead letters of one response: a long list of other things must not fill the table.
+# Maximum dead letters of one response: a long list of other things must not fill the table.
 _MAX_REJECTED = 100
 
-# The most workflows read from a response: one for each 64 bytes of it.
+# Maximum number of workflows read from a response: one for each 64 bytes of it.
 _WORKFLOW_BYTES = 64
 
 

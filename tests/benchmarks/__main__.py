@@ -144,7 +144,7 @@ def main() -> None:
         figures += found
         print(f"\n{shape}: {found[0].runs:,} runs, {given.repetitions} repetitions\n")
         print("\n".join(table(found)), flush=True)
-        # What is measured is kept, if a later shape fails.
+        # Write after each shape, so that a failure of a later one loses nothing.
         if given.json:
             given.json.write_text(_report(figures, {}))
         if given.plot:

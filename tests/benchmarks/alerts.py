@@ -186,7 +186,7 @@ def measure(url: str, wanted: list[Rule], workflows: int, repetitions: int) -> R
         server.append(server_cpu(url) - of_server)
         written = _writes(database) - before
     database.close()
-    # The time of the evaluation is one row.
+    # One row is the time of the evaluation.
     return Result(seconds, python, server, report.subjects, len(report.findings), written - 1)
 
 

@@ -47,7 +47,7 @@ def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) ->
     # A page that has loaded Superset opens the next dashboard faster.
     shown = open_dashboard(page, superset, dashboard, run=run, reload=run is not None)
     page.remove_listener("response", receive)
-    # A table may have more rows than it shows.
+    # A table may have more rows than its page shows.
     # A chart without rows has sent its query: a small history has no data for some charts.
     expected = (": a warning", "There is currently no information to display.")
     if errors := [error for error in shown.errors if not error.endswith(expected)]:

@@ -35,7 +35,7 @@ class Shape(NamedTuple):
     """Expected seconds for a run in all turns of a repetition, on two idle cores."""
 
     def corpus(self, runs: int) -> Corpus:
-        """Return the history: of 101 % of the runs, 1 % are new later; 0.5 % change then."""
+        """Return the history: 101 % of the runs; the last 1 % appear later, when 0.5 % change."""
         listed = max(2, round(runs * self.share))
         new = max(1, listed // 100)
         changing = max(1, listed // 200)
@@ -123,18 +123,18 @@ def compare(
 ) -> Iterator[Figure]:
     """Time each contender's first load, the load of new and changed runs, and of nothing new.
 
-    The contenders take turns; each repetition begins with another one. Only one of them has tables
-    at a time, so that no other's are vacuumed meanwhile.
+    The contenders take turns; each repetition begins with another one. Only one contender has
+    tables at a time, so that a turn does not include the vacuum of another one's tables.
 
     Args:
         runs: of the largest shape.
         name: of the shape.
         contenders: what is compared, this project first; the limit joins them.
         repetitions: the turns of each contender.
-        progress: is told of each turn.
+        progress: reports each turn.
 
     Raises:
-        SystemExit: if a contender fails or has stored something else than the others.
+        SystemExit: a contender fails, or has stored other data than the first one.
     """
     corpus = SHAPES[name].corpus(runs)
     each = expected(runs, [name], 1) / (len(contenders) + 1)

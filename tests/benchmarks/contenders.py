@@ -35,7 +35,7 @@ class Contender(NamedTuple):
     limits: str = ""
     """What the contender does not do."""
     sees_changes: bool = True
-    """Whether it reads a run again that was running when it was first read."""
+    """Whether it re-reads a run that was running when it was first read."""
 
     def clear(self, url: str) -> None:
         """Remove everything that it has stored."""
@@ -57,7 +57,7 @@ class Stored(NamedTuple):
 
 
 def stored(url: str, contender: Contender, changing: Sequence[str]) -> dict[bool, Stored]:
-    """Return what a contender has stored: under True of the runs in `changing`, else of others."""
+    """Return what a contender has stored; True: for the runs in `changing`; False: for others."""
     rows = query(
         url,
         f"""SELECT run = ANY (%s) AS changed, count(*) AS steps,

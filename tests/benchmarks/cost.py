@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
     seconds: float
     cpu_seconds: float
-    """Of the command and the processes that it started."""
+    """CPU time of the command and the processes that it started."""
     peak_mb: float
     """Peak memory of the largest of these processes."""
     server_seconds: float = 0.0

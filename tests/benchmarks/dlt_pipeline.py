@@ -3,7 +3,7 @@
 Run it as `python dlt_pipeline.py BASE_URL WORKFLOW_ID DATABASE_URL FOLDER MODE FORMAT`, in dlt's
 own virtual environment. With MODE `full` each run reads the whole list and every run's steps, and
 sees every change. With MODE `new` it uses dlt's cursor, by start time: it reads only runs that
-started since, and never re-reads a run that was running then.
+started since the last time, and never re-reads a run that was running then.
 """
 
 from __future__ import annotations

@@ -50,9 +50,9 @@ class ExportFigure(NamedTuple):
     """Rows that were written."""
     seconds: float
     cpu_seconds: float
-    """Of the command and of the server."""
+    """CPU time of the command and of the server."""
     server_seconds: float
-    """The server's part of them."""
+    """The server's part of `cpu_seconds`."""
     peak_mb: float
 
 

@@ -50,7 +50,7 @@ PHRASES = {
     "emoji": "🦓🚲",
     "no hit": "the quagga insurance of 1883",
 }
-"""What is searched for. Each rare phrase is in a few steps, the common one in one of eight."""
+"""The searched phrases. Each rare phrase is in a few steps, the common one in one of eight."""
 
 # Words of one to four syllables; the first are by far the most frequent, as in any language. A
 # Chinese "word" has one or two characters. Sentences are made once, because a word for each place
@@ -126,8 +126,7 @@ _STEPS = """
 """
 
 # A call has two paragraphs of three sentences, another step one sentence on each side. Each text
-# begins with a number of its own. One run of `every` has a
-# hidden phrase.
+# begins with a number of its own. One run of `every` has a hidden phrase.
 _INPUTS = """
     INSERT INTO orchestra.inputs (step_id, data, size_bytes)
     SELECT 'step-' || i || '-' || node, data, octet_length(CAST(data AS text))

@@ -624,7 +624,7 @@ def test_the_start_names_its_steps(superset: Superset) -> None:
     steps = (
         "loading Superset",
         "bringing Superset's tables up to date",
-        "making Superset's permissions and roles",
+        "creating Superset's permissions and roles",
         "importing the dashboards",
         "starting the server",
     )

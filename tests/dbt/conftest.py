@@ -40,7 +40,7 @@ def blocks(language: str) -> list[str]:
 
 
 def named_files() -> dict[str, list[Any]]:
-    """Return the YAML files of the page: the parsed blocks, by the file that is named before."""
+    """Return the YAML files of the page: the parsed blocks, by the file named before each."""
     found: dict[str, list[Any]] = {}
     name = ""
     for part in re.split(r"^(```\w+\n.*?^```)$", PAGE, flags=re.MULTILINE | re.DOTALL):

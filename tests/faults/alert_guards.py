@@ -13,13 +13,13 @@ from tests.faults.database_guards import replaced
 
 
 def quick_alerts() -> None:
-    """Shorten the intervals of the alerts' jobs; this is no guard."""
+    """Shorten the intervals of the alerts' jobs; this is not a guard."""
     daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0, evaluate=0.5, notify=0.1)
     evaluation.EVERY = 0.4
 
 
 def short_lease() -> None:
-    """Let a claim on a notification end soon; this is no guard."""
+    """Make a claim on a notification end soon; this is not a guard."""
     delivery.LEASE = 0.5
 
 

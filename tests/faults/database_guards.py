@@ -84,7 +84,7 @@ MIGRATIONS = "LATER_MIGRATIONS"
 
 
 def later_release() -> None:
-    """Upgrade the worker to the newest revision in the folder `MIGRATIONS`; this is no guard."""
+    """Upgrade the worker to the newest revision in `MIGRATIONS`; this is not a guard."""
     folder = Path(os.environ[MIGRATIONS])
     schema._migrations = lambda: folder
 

@@ -25,7 +25,7 @@ def _replaced(statement: TextClause, old: str, new: str) -> TextClause:
 
 
 def quick_ticks() -> None:
-    """Shorten the service's intervals so that a short-lived worker does work; this is no guard."""
+    """Shorten the service's intervals, so that a short-lived worker works; this is not a guard."""
     daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0)
 
 
@@ -44,7 +44,7 @@ def no_fence() -> None:
 
 
 def given_back_as_done() -> None:
-    """Mark runs as final that a stopping worker claimed and did not read."""
+    """Mark the runs that a stopping worker claimed but did not read as final."""
     claims._RELEASE = _replaced(
         claims._RELEASE,
         "SET leased_until = NULL",

@@ -151,7 +151,7 @@ def _at_rest(found: World, worker: Worker, heap: Path, *, seconds: float) -> Sam
 
     def wait(condition: Callable[[], bool]) -> None:
         wait_until(lambda: worker.status is not None or condition(), seconds=seconds)
-        assert worker.status is None, "the service ended by itself"
+        assert worker.status is None, "the service ended unexpectedly"
 
     listed = sum(len(found.history.run_ids(one)) for one in found.history.workflow_ids)
     final = "SELECT count(*) AS n FROM orchestra_etl.run_ledger WHERE tracking = 'final'"

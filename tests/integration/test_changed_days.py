@@ -248,9 +248,9 @@ def test_every_run_has_a_day(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("system_identifier = '1'", "another PostgreSQL cluster"),
+        ("system_identifier = '1'", "not the PostgreSQL cluster that was exported"),
         ("timeline = 77", "restored or promoted"),
-        ("database_oid = 1", "another database"),
+        ("database_oid = 1", "not the database that was exported"),
         ("snapshot = '9000000000:9000000000:'", "a time before the last export"),
         ("snapshot = pg_current_snapshot()", None),
     ],

@@ -498,7 +498,7 @@ def test_the_command(
     )
     preview = command("erase", "--run", run_id)
     assert (preview.status, preview.out.splitlines()[0]) == (0, "1 run found")
-    assert "nothing was removed: --yes removes it" in preview.out
+    assert "nothing was removed; to remove it permanently, add --yes" in preview.out
     assert world.stored(run_id) > 1
     prefix = command("erase", "--run", run_id[:8], "--workflow", world.workflow)
     assert (prefix.status, f"did you mean {run_id}?" in prefix.err) == (0, True)

@@ -168,7 +168,7 @@ def test_a_hashed_user_is_found(world: World) -> None:
 @pytest.mark.parametrize(
     ("action", "says"),
     [
-        ("mask", "10 runs stored with a masked name that this name fits"),
+        ("mask", "10 runs stored with a masked name that may be this one"),
         ("drop", "10 runs stored without the name, because of a `drop` rule"),
         ("hash", "10 runs stored with a hash, possibly by an earlier key"),
     ],

@@ -398,7 +398,7 @@ def test_usage(world: World) -> None:
     refused = world.command("redact", "apply", "--workflow", world.workflow)
     assert (refused.status, "no redaction rule applies" in refused.err) == (2, True)
     unknown = world.command("redact", "apply", "--workflow", "w")
-    assert (unknown.status, "nothing is stored of workflow 'w'" in unknown.err) == (2, True)
+    assert (unknown.status, "nothing is stored for workflow 'w'" in unknown.err) == (2, True)
 
 
 SETS: dict[str, tuple[tuple[str, str], ...]] = {

@@ -356,7 +356,7 @@ def test_runs_that_cannot_be_compared(command: Command, database_url: str) -> No
     for other, words in (
         ("nobody", "orchestra-etl track"),
         ("abcd", "it can mean abcd-1, abcd-2"),
-        ("unread", "nothing is stored of run 'unread': `orchestra-etl runs show` says why"),
+        ("unread", "nothing is stored for run 'unread': `orchestra-etl runs show` says why"),
     ):
         for arguments in ((A, other), (other, A)):
             printed = command("runs", "compare", *arguments)

@@ -235,7 +235,7 @@ def test_the_list_of_runs(command: Command, database_url: str) -> None:
     assert text[1] == "2026-11-23 20:03:00Z  run-3  failed   4.000 s"
     assert text[2] == f'  {WEATHER}, 2 steps, 1,234 tokens: {{"code": 503}}'
     nobody = command("runs", "list", "-w", "nobody")
-    assert (nobody.status, "nothing is stored of workflow 'nobody'" in nobody.err) == (2, True)
+    assert (nobody.status, "nothing is stored for workflow 'nobody'" in nobody.err) == (2, True)
     assert command("runs", "list", "--state", "skipped").out == "no runs found\n"
     wrong = command("runs", "list", "--state", "over")
     assert "Invalid value for '--state': 'over' is not one of 'pending'" in wrong.err

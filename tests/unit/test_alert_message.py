@@ -58,7 +58,7 @@ def test_the_text_says_what_how_much_and_how_to_go_on() -> None:
         "Firing since: 2026-03-01 09:55 UTC",
         "Most frequent failure (9 runs): status <n>",
         "Latest failed runs: a, b, c",
-        "Look: orchestra-etl runs show a",
+        "Command: orchestra-etl runs show a",
         f"Dashboard: {found.document['dashboard']}",
         "Key: k",
     ]

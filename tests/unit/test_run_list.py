@@ -531,4 +531,4 @@ def test_a_list_with_new_ids_in_each_response_is_given_up(most: int) -> None:
     while (page := walker.next_page()) is not None:
         walker.receive([f"{walker.pages}-{row}" for row in range(min(most, page.limit))], ())
     assert (walker.outcome, walker.pages < 50) == ("cut_off", True)
-    assert "other ids in each response" in (walker.problem or "")
+    assert "other ids for the same runs in each response" in (walker.problem or "")

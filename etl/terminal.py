@@ -45,7 +45,7 @@ _UNBROKEN = re.compile(r"(?:`[^`]+`|\S)+")
 NARROWEST = 20
 """The fewest columns that are used, even if the terminal reports fewer."""
 LONGEST_LINE = 4000
-"""Maximum characters of a line about an error. An id has at most 512, a URL a few thousand."""
+"""Maximum columns of a line about an error. An id has at most 512, a URL a few thousand."""
 
 
 def visible(text: str) -> str:
@@ -57,9 +57,18 @@ def visible(text: str) -> str:
 
 
 def plain(text: str, length: int | None = None) -> str:
-    """Return the text on one line, made visible, cut to `length` characters; None: not cut."""
+    """Return the text on one line, made visible, cut to `length` columns; None: not cut.
+
+    A wide character, such as a Chinese one or an emoji, takes two columns.
+    """
     line = visible(" ".join(text.split()))
-    return line if length is None or len(line) <= length else line[: length - 1] + "…"
+    if length is None or 2 * len(line) <= length:
+        return line
+    from rich.cells import cell_len, chop_cells
+
+    if len(line) <= length and cell_len(line) <= length:
+        return line
+    return chop_cells(line[: length - 1], length - 1)[0] + "…"
 
 
 def first_plain(*texts: str | None, length: int | None = None) -> str:
@@ -70,8 +79,8 @@ def first_plain(*texts: str | None, length: int | None = None) -> str:
 def wrapped(text: str, stream: TextIO) -> str:
     """Return prose with its lines wrapped between words, if the stream is a terminal.
 
-    Text in backticks, such as a command, stays on one line if it fits one. A longer word is not
-    broken, so that it can be copied. Elsewhere, such as in a log file, each line stays one line.
+    Text in backticks, such as a command, stays on one line if it fits one. `parts` says which words
+    are broken. Elsewhere, such as in a log file, each line stays one line.
     """
     if not stream.isatty():
         return text
@@ -90,7 +99,9 @@ def _wrapped_line(line: str, columns: int) -> str:
 def parts(line: str, columns: int, later: int | None = None) -> list[tuple[int, int]]:
     """Return the start and the end of each part of a line that is wrapped between words.
 
-    Text in backticks stays in one part if it fits one. A longer word is a part of its own.
+    Text in backticks stays in one part if it fits one. A longer word is a part of its own, so that
+    it can be copied; but Chinese or Japanese text, which has no spaces, is broken between its
+    characters.
 
     Args:
         line: one line of text.
@@ -104,17 +115,31 @@ def parts(line: str, columns: int, later: int | None = None) -> list[tuple[int, 
     found: list[tuple[int, int]] = []
     begin = end = 0
     for group in _UNBROKEN.finditer(line):
-        is_whole = cell_len(group.group()) <= others
-        spans = [group.span()] if is_whole else [
-            (group.start() + word.start(), group.start() + word.end())
-            for word in _WORD.finditer(group.group())
-        ]  # fmt: skip
-        for word_begin, word_end in spans:
-            if end and cell_len(line[begin:word_end]) > width:
+        for span_begin, span_end in _spans(line, group.span(), others):
+            if end and cell_len(line[begin:span_end]) > width:
                 found.append((begin, end))
-                begin, width = word_begin, others
-            end = word_end
+                begin, width = span_begin, others
+            end = span_end
     return [*found, (begin, end)]
+
+
+def _spans(line: str, group: tuple[int, int], columns: int) -> Iterator[tuple[int, int]]:
+    """Yield the spans of a group of words that are not broken."""
+    from rich.cells import cell_len, split_graphemes
+
+    if cell_len(line[slice(*group)]) <= columns:
+        yield group
+        return
+    for word in _WORD.finditer(line, *group):
+        begin, end = word.span()
+        if cell_len(word.group()) > columns:
+            before = 0
+            for at, _, width in split_graphemes(word.group())[0]:
+                if before and 2 in (before, width):
+                    yield begin, word.start() + at
+                    begin = word.start() + at
+                before = width
+        yield begin, end
 
 
 def paragraphs(text: str) -> str:

@@ -114,7 +114,7 @@ def listing(
         for cells, below in rows
     ]
     widths = [
-        max(len(heading), *(cells[column].cell_len for cells, _ in entries))
+        max(styled(heading).cell_len, *(cells[column].cell_len for cells, _ in entries))
         for column, heading in enumerate(headings)
     ]
 

@@ -39,12 +39,14 @@ def fifty_columns(monkeypatch: pytest.MonkeyPatch) -> None:
             "an `long long long long long long long long long",
             "  long long long ` end",
         ]),
-        ("日本" * 15, ["日本" * 15]),
+        ("日本" * 15, ["日本" * 12 + "日", "  本" + "日本" * 2]),
+        (f"id={'a' * 60}日本", [f"id={'a' * 60}", "  日本"]),
+        (f"{'❤️' * 30}", ["❤️" * 25, f"  {'❤️' * 5}"]),
         (f"{'日本' * 12} 日本", ["日本" * 12, "  日本"]),
     ],
 )  # fmt: skip
 def test_lines_break_between_words(text: str, lines: list[str]) -> None:
-    """A line breaks between words, and never inside a word or a command that fits one line."""
+    """A line breaks between words and wide characters, never inside what fits one line."""
     assert wrapped(text, Terminal()).split("\n") == lines
     assert wrapped(text, io.StringIO()) == text
 
@@ -53,5 +55,7 @@ def test_a_blank_name_is_replaced() -> None:
     """The first text that shows something is used: a name of spaces shows nothing."""
     assert first_plain(None, "", " \t\u2003\n", " the id ") == "the id"
     assert first_plain("long name", "id", length=5) == "long…"
+    assert first_plain("日本語", length=5) == "日本…"
+    assert first_plain("日本語", length=6) == "日本語"
     assert first_plain("\u200b", "id") == "\\u200b"
     assert first_plain(None, " ") == ""

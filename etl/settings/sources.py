@@ -8,6 +8,7 @@ wrong value came from, and takes a third longer to import.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -67,6 +68,8 @@ def load(config: Path | None = None, environment: Mapping[str, str] = os.environ
         settings = Settings.model_validate(values)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False)
+        # A misspelt key is often the reason why another one is missing.
+        problems.sort(key=lambda one: one["type"] != "extra_forbidden")
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise ConfigurationError(describe(problems[0], path, values, origins) + more) from None
     settings._config_file = path
@@ -130,6 +133,18 @@ def _shipped(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
+def _reworded(error: tomllib.TOMLDecodeError) -> str:
+    """Return the error; of a table or a key that is there twice, in words that say so.
+
+    `config init` writes every table, so that a table copied below it is there twice.
+    """
+    text = str(error)
+    if found := re.match(r"Cannot declare \((.*?),?\) twice", text):
+        table = ".".join(one.strip(" '\"") for one in found[1].split(","))
+        return f"the table [{table}] is there twice{text[found.end() :]}: put its keys into one"
+    return text.replace("Cannot overwrite a value", "a key is there twice")
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         text = decode(read_bytes(path, _LARGEST_FILE))
@@ -142,7 +157,7 @@ def _read_file(path: Path) -> dict[str, Any]:
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{path}: is not valid TOML: {error}") from None
+        raise ConfigurationError(f"{path}: is not valid TOML: {_reworded(error)}") from None
     except (ValueError, RecursionError):
         raise ConfigurationError(
             f"{path}: contains a number that is too long, or is nested too deeply"

@@ -223,6 +223,9 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
     ("toml", "words"),
     [
         ("[api", "is not valid TOML"),
+        ("[export]\n[logs]\n[export]\n", "the table [export] is there twice (at line 3, column 8)"),
+        ("[logs]\nlevel = 'info'\nlevel = 'info'\n", "a key is there twice (at line 3, column 15)"),
+        ("[notify.ops]\nurl = 'x'\n", "notify.ops.url: there is no such setting (and 1 more)"),
         ("[api]\nbase_url = nonsense", "(at line 2, column 12)"),
         ("api = 5", "api: must be a table"),
         ("[workflows]\nid = 'a'", "must be a list of tables: [[workflows]]"),

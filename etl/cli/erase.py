@@ -129,8 +129,8 @@ def erase(
         if archived and not yes:
             say(f"{counted(len(archived), 'more run')} only in the lake")
         lake_cleaning.say_cleaned(in_lake)
-        if not yes and problem is not None:
-            say(f"NOT SEARCHED: the lake: {problem}")
+        if not yes and lake is not None and problem is not None:
+            say(f"NOT SEARCHED: {lake_cleaning.about(lake.location, problem)}")
     if problem is not None or (in_lake is not None and in_lake.removed is None):
         return ExitStatus.LAKE
     return ExitStatus.NOT_SEARCHED if found.hidden.any else ExitStatus.DONE

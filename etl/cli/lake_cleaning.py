@@ -49,12 +49,18 @@ def say_cleaned(found: LakeReceipt | None) -> None:
     if found is None:
         return
     if found.removed is None:
-        say(f"NOT REACHED: the lake at {found.location}: {found.problem}")
+        say(f"NOT REACHED: {about(found.location, found.problem)}")
         return
     removed = found.removed
     listed = ", ".join(f"{name} {rows:,}" for name, rows in removed.rows.items() if rows)
     erased = f"{listed} of erased runs removed, " if listed else ""
     say(f"lake at {found.location}: {erased}{counted(removed.files, 'former file')} deleted")
+
+
+def about(location: str, problem: str | None) -> str:
+    """Return a problem of the lake there; many already begin with the lake's name."""
+    place = f"the lake at {location}"
+    return problem if problem and problem.startswith(place) else f"{place}: {problem}"
 
 
 def redact(database: Database, lake: ExportedLake) -> tuple[LakeReceipt, int]:

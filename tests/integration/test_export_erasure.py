@@ -8,6 +8,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from etl.cli.lake_cleaning import about
 from etl.export import erasure, exporter, state
 from etl.export.destination import Destination
 from etl.schema import upgrade
@@ -316,3 +317,9 @@ def test_before_the_upgrade_there_is_no_lake(
     assert command("erase", "--user", "u", "--yes", "--receipt", str(path)).status == 0
     made = json.loads(path.read_bytes())
     assert (made["runs"], made["lake"], made["complete"]) == (1, None, True)
+
+
+def test_a_problem_of_the_lake_names_it_once() -> None:
+    """A problem that begins with the lake's name is not printed behind that name once more."""
+    assert about("/srv/lake", "the lake at /srv/lake is full") == "the lake at /srv/lake is full"
+    assert about("/srv/lake", "repeat this") == "the lake at /srv/lake: repeat this"

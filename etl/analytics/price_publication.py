@@ -48,7 +48,7 @@ class Publication(msgspec.Struct, frozen=True):
             return f"{self.source}, of unknown age"
         text = (
             f"{self.source}, whose newest price is from {self.newest_price}, "
-            f"{self.age_days:,} days ago"
+            f"{self.age_days:,} day{'' if self.age_days == 1 else 's'} ago"
         )
         return (
             f"{text}: old, so update {self.package} (nothing is downloaded automatically)"

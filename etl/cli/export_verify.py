@@ -73,7 +73,7 @@ def _print(found: VerifyReport) -> None:
         place = " ".join(str(part) for part in (one.day, one.table) if part is not None)
         say(f"{place}: {one.what}" if place else one.what)
     if len(found.differences) > SHOWN:
-        say(f"and {len(found.differences) - SHOWN:,} more differences")
+        say(f"and {counted(len(found.differences) - SHOWN, 'more difference')}")
     listed = ", ".join(f"{name} {number:,}" for name, number in found.rows.items() if number)
     say(f"{counted(found.days, 'day')} compared: {listed or 'no rows'}")
     if found.waiting:

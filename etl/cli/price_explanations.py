@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import amount, fields, styled
+from etl.cli.display import amount, counted, fields, styled
 from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
 from etl.terminal import plain
@@ -60,7 +60,7 @@ def explain(
 
 
 def _head(found: CostExplanation) -> list[tuple[str, str | Text]]:
-    read = "" if found.input_tokens is None else f", {found.input_tokens:,} input tokens"
+    read = "" if found.input_tokens is None else f", {counted(found.input_tokens, 'input token')}"
     node = f" (node {plain(found.node_id, 60)})" if found.node_id else ""
     rows: list[tuple[str, str | Text]] = [
         ("step", f"{plain(found.step_id, 80)}{node} of run {plain(found.run_id, 80)}"),

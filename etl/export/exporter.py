@@ -194,8 +194,9 @@ def _begin_new(
     from etl.export import attachment
 
     if before is not None and before.archived_runs and not full:
+        runs = "1 run" if before.archived_runs == 1 else f"{before.archived_runs:,} runs"
         raise LakeError(
-            f"the lake at {before.location} holds {before.archived_runs:,} runs that retention has"
+            f"the lake at {before.location} holds {runs} that retention has"
             " removed from the database, which a new lake would lack: keep export.location, or"
             " begin the new lake without them by `export run --full`"
         )

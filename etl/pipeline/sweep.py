@@ -335,8 +335,8 @@ class Sweeper:
         if written.overrun is not None:
             new, listed = written.overrun
             report.warning = (
-                f"{new:,} runs were new, and the list shows only {listed:,}: "
-                "sweep more often, or runs will be missed"
+                f"{new:,} {'run was' if new == 1 else 'runs were'} new,"
+                f" and the list shows only {listed:,}: sweep more often, or runs will be missed"
             )
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)
         if written.problem_is_new:

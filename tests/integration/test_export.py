@@ -631,7 +631,7 @@ def test_a_new_place_gets_a_whole_lake(world: World, tmp_path: Path) -> None:
     assert world.rows("runs")
     query(world.url, "UPDATE orchestra_etl.export_days SET archived_runs = 1")
     world.location = tmp_path / "third"
-    with pytest.raises(LakeError, match="1 runs that retention has removed"):
+    with pytest.raises(LakeError, match="1 run that retention has removed"):
         world.export()
     assert world.export(full=True).days == 1
 

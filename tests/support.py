@@ -97,7 +97,7 @@ def query(url: str, sql: str, *parameters: object) -> list[dict[str, Any]]:
         # RESET ALL leaves the role and the user.
         session.execute("RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; SET TimeZone = 'UTC'")
         cursor = session.execute(sql, parameters or None)
-        rows = cursor.fetchall() if cursor.description else []
+        rows = [] if cursor.description is None else cursor.fetchall()
     except BaseException:
         session.close()
         raise

@@ -21,7 +21,7 @@ def main() -> None:
     except KeyboardInterrupt:
         # Nothing has begun, so a traceback would not help.
         sys.exit(130)
-    status = flushed(run(sys.argv[1:]))
+    status = flushed(run(sys.argv[1:]), sys.argv[1:])
     # The exiting interpreter would look through all objects for garbage several times, which takes
     # a quarter of a short command's time.
     gc.freeze()

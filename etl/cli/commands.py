@@ -198,10 +198,10 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout = None
         return 0
     except OSError as error:
-        return _unwritten(error)
+        return _unwritten(error, arguments)
 
 
-def flushed(status: int) -> int:
+def flushed(status: int, arguments: Sequence[str]) -> int:
     """Write what the standard streams still hold; return the exit status after that.
 
     Otherwise, the exiting interpreter would write it, and change the exit status to 120 if it
@@ -213,7 +213,7 @@ def flushed(status: int) -> int:
     except BrokenPipeError:
         sys.stdout = None
     except OSError as error:
-        unwritten = _unwritten(error)
+        unwritten = _unwritten(error, arguments)
         status = status or unwritten
     try:
         if sys.stderr is not None:
@@ -223,23 +223,30 @@ def flushed(status: int) -> int:
     return status
 
 
-def _unwritten(error: OSError) -> int:
+def _unwritten(error: OSError, arguments: Sequence[str]) -> int:
     """Report that the output cannot be written, and drop all more; return the exit status."""
     sys.stdout = None
+    message = f"the output cannot be written: {system_reason(error)}"
     with suppress(OSError, AttributeError):
-        sys.stderr.write(f"orchestra-etl: the output cannot be written: {system_reason(error)}\n")
+        if _wants_json(arguments):
+            print_json_error(message, ExitStatus.UNEXPECTED)
+        else:
+            sys.stderr.write(f"orchestra-etl: {message}\n")
     return ExitStatus.UNEXPECTED
+
+
+def _wants_json(arguments: Sequence[str]) -> bool:
+    return "--json" in itertools.takewhile(lambda one: one != "--", arguments)
 
 
 def _run(arguments: Sequence[str]) -> int:
     def fail(line: str, status: int) -> int:
-        if as_json:
+        if _wants_json(arguments):
             print_json_error(plain(line, LONGEST_LINE), status)
         else:
             say(f"orchestra-etl: {plain(line, LONGEST_LINE)}", err=True)
         return status
 
-    as_json = "--json" in itertools.takewhile(lambda one: one != "--", arguments)
     try:
         for number, argument in enumerate(arguments, 1):
             if not argument.isascii() and any("\ud800" <= one <= "\udfff" for one in argument):

@@ -132,7 +132,10 @@ def _print_preview(found: PrunePreview, *, as_json: bool) -> None:
     if found.payloads is not None:
         say(f"payloads to remove: {_aged(found.payloads)}")
         say(f"  and the bytes of {counted(found.dead_letters, 'dead letter')}")
-    say("nothing was removed; to remove it permanently, add --yes")
+    if found.dead_letters or any(one and one.runs for one in (found.runs, found.payloads)):
+        say("nothing was removed; to remove it permanently, add --yes")
+    else:
+        say("there is nothing to remove")
 
 
 def _aged(aged: ExpiredRuns) -> str:

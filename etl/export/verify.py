@@ -193,15 +193,15 @@ class _Verification:
         kept = archive.of_day(self._connection, self._lake, day)
         if len(kept.runs) != row.archived_runs:
             self._report.add(
-                day, "runs", f"the lake keeps {len(kept.runs):,} pruned runs,"
-                f" {row.archived_runs:,} are recorded",
+                day, "runs", f"pruned runs in the lake: {len(kept.runs):,}; recorded:"
+                f" {row.archived_runs:,}",
             )  # fmt: skip
         for table in self._tables:
             recorded = getattr(row, table.name)
             found = self._counted(day, table)
             if found is not None and found != recorded:
                 self._report.add(
-                    day, table.name, f"{found:,} rows are in the files, {recorded:,} are recorded"
+                    day, table.name, f"rows in the files: {found:,}; recorded: {recorded:,}"
                 )
             elif found is not None and self._report.deep:
                 self._compare_values(day, table, kept)

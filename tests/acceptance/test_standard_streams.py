@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -41,6 +42,18 @@ def test_output_that_cannot_be_written_is_one_line(arguments: tuple[str, ...]) -
     assert (done.returncode, done.stderr) == (
         1,
         "orchestra-etl: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_json_that_cannot_be_written_is_an_error_in_json(
+    read_only_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With --json, a command whose output cannot be written reports that as JSON."""
+    monkeypatch.setenv("DATABASE_URL", read_only_database_url)
+    done = run("runs", "list", "--json", full="stdout")
+    assert (done.returncode, json.loads(done.stderr)) == (
+        1,
+        {"error": "the output cannot be written: No space left on device", "exit_status": 1},
     )
 
 

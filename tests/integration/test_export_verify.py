@@ -127,7 +127,7 @@ def test_a_file_with_other_rows_is_found_by_counting(world: ExportedWorld) -> No
     [one] = _verify(world).differences
     assert (one.table, one.what) == (
         "steps",
-        f"{whole.num_rows - 1:,} rows are in the files, {whole.num_rows:,} are recorded",
+        f"rows in the files: {whole.num_rows - 1:,}; recorded: {whole.num_rows:,}",
     )
 
 

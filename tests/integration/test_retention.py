@@ -369,7 +369,11 @@ def test_the_command(
     assert (dry["runs"]["runs"], dry["payloads"]["runs"]) == (5, 2)
     oldest = datetime.fromisoformat(dry["runs"]["oldest"])
     assert 9.1 < (datetime.now(UTC) - oldest) / timedelta(days=1) < 10.5
-    assert "5 runs with " in command(settings, yes=False).out
+    preview = command(settings, yes=False).out
+    assert "5 runs with " in preview
+    assert "add --yes" in preview
+    nothing = command("", "--runs-older-than", "99d", yes=False).out
+    assert nothing.endswith("there is nothing to remove\n")
     assert query(world.url, "SELECT id FROM orchestra_etl.retention") == []
     for arguments in (
         ("--runs-older-than", "1d"),

@@ -102,7 +102,7 @@ def compose(
     link = next_steps.dashboard(content, dashboards) if dashboards else None
     title, lines = _text(kind, rule, content, evidence, safe=str)
     marked_title, marked = _text(kind, rule, content, evidence, safe=_escaped)
-    look, address = f"Command: {command}", [f"Dashboard: {link}"] if link else []
+    command_line, address = f"Command: {command}", [f"Dashboard: {link}"] if link else []
     document = {
         "version": 1,
         "key": key,
@@ -129,18 +129,18 @@ def compose(
         "command": command,
         "dashboard": link,
         "title": title,
-        "text": "\n".join([*lines, look, *address]),
+        "text": "\n".join([*lines, command_line, *address]),
     }
     return Message(
         key=key,
         kind=kind,
         rule=rule,
         title=title,
-        lines=(*lines, look, *address, f"Key: {plain(key, LONGEST_KEY)}"),
+        lines=(*lines, command_line, *address, f"Key: {plain(key, LONGEST_KEY)}"),
         marked_title=marked_title,
         marked_lines=(
             *marked,
-            _escaped(look),
+            _escaped(command_line),
             *address,
             f"Key: {_escaped(plain(key, LONGEST_KEY))}",
         ),

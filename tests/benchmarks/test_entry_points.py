@@ -20,7 +20,7 @@ from tests.conftest import ROOT
 TESTS = ROOT / "tests"
 TINY: Mapping[str, Sequence[str]] = {
     # The slowest module comes first, because other processes run the rest meanwhile.
-    "tests.benchmarks.charts": ["--runs=1000", "--repetitions=1", "--limit=600"],
+    "tests.benchmarks.charts": ["--runs=300", "--repetitions=1", "--limit=600"],
     "tests.benchmarks.growth": [
         "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg",
         "--json=growth.json",
@@ -31,7 +31,7 @@ TINY: Mapping[str, Sequence[str]] = {
     ],
     "tests.faults.soak": ["--runs=20", "--kills=2"],
     "tests.benchmarks.analytics": ["--runs=100", "--repetitions=1", "--limit=600"],
-    "tests.benchmarks.export": ["--runs=500", "--json=export.json"],
+    "tests.benchmarks.export": ["--runs=100", "--json=export.json"],
     "tests.benchmarks.search": ["--runs=200", "--loaded=5", "--json=search.json"],
     "tests.benchmarks.alerts": [
         "--rules=100", "--workflows=3", "--runs=100", "--repetitions=1", "--limit=600",

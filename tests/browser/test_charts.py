@@ -670,7 +670,9 @@ def shown(page: Page, superset: Superset, failed_run: str) -> Callable[[str], Sh
 
     @cache
     def shown(name: str) -> Shown:
-        return open_dashboard(page, superset, name, run=failed_run if name == "run" else None)
+        # A new page of the overview and of the run loads everything; the others follow a link.
+        run = failed_run if name == "run" else None
+        return open_dashboard(page, superset, name, run=run, reload=name in ("overview", "run"))
 
     return shown
 

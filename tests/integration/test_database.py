@@ -653,35 +653,6 @@ def _upgrading(url: str, migrations: Path = ROOT / "migrations") -> subprocess.P
     )
 
 
-@pytest.mark.slow
-def test_eight_upgrades_at_once(empty_database_url: str) -> None:
-    """One of eight upgrades creates the schema while seven wait; a killed one leaves no trace."""
-    query(
-        empty_database_url,
-        "CREATE SCHEMA orchestra_etl; CREATE TABLE orchestra_etl.upgrade_lock ()",
-    )
-    with psycopg.connect(empty_database_url) as gate:
-        gate.execute(LOCK)
-        processes = [_upgrading(empty_database_url) for _ in range(8)]
-        waiting = (
-            f"SELECT count(DISTINCT pid) AS n {_SESSIONS} AND application_name = 'orchestra-etl db'"
-        )
-        wait_until(lambda: query(empty_database_url, waiting)[0]["n"] >= 8)
-    holder = (
-        "SELECT pid FROM pg_locks"
-        " WHERE mode = 'ExclusiveLock' AND granted AND locktype = 'relation'"
-        " AND relation = to_regclass('orchestra_etl.upgrade_lock')"
-    )
-    wait_until(lambda: query(empty_database_url, holder) != [])
-    processes[0].kill()
-    endings = [process.communicate(timeout=240)[1] for process in processes]
-    assert [process.returncode for process in processes[1:]] == [0] * 7, endings
-    check_drift(empty_database_url)
-    opened = Database(empty_database_url)
-    schema.check(opened)
-    opened.close()
-
-
 def test_two_upgrades_that_create_the_schema_at_once(empty_database_url: str) -> None:
     """An upgrade continues if another process creates the schema at the same moment."""
     with psycopg.connect(empty_database_url) as other:

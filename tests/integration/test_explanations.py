@@ -196,7 +196,7 @@ def _close(found: dict[Any, Decimal], wanted: dict[Any, Fraction], unit: str) ->
 @given(
     st.lists(RUN, max_size=12), st.lists(VERSION, max_size=3, unique_by=lambda one: one[0]), PERIODS
 )
-@settings(max_examples=examples(60), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(30), suppress_health_check=list(HealthCheck))
 def test_every_explanation_equals_a_split_of_the_raw_steps(
     history_url: str, runs: list[dict[str, Any]], versions: list[Any], bounds: tuple[int, ...]
 ) -> None:
@@ -289,7 +289,7 @@ def test_the_critical_path(
 
 
 @given(st.lists(VERSION, max_size=5, unique_by=lambda one: one[0]))
-@settings(max_examples=examples(25), suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), suppress_health_check=list(HealthCheck))
 def test_versions_are_those_of_run_summary(history_url: str, versions: list[Any]) -> None:
     """A run belongs to the stretch of its version, as in `run_summary`."""
     step = {"workflow_id": "w", "started": True, "seconds": 1, "state": "succeeded", "steps": []}

@@ -58,7 +58,7 @@ def found(metric: Metric, runs: Sequence[Run], unfinished: int, doubt: Doubt, le
     return bounds(metric, Part(), counted, window=WINDOW, doubts=doubts, min_runs=least)  # type: ignore[arg-type]
 
 
-@settings(max_examples=examples(2000))
+@settings(max_examples=examples(1000))
 @given(
     metric=metrics,
     known=st.lists(endings, max_size=12),

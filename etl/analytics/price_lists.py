@@ -228,10 +228,10 @@ def _matches(pattern: str, model: str) -> bool:
     *middle, last = others
     if len(name) < len(first) + len(last) or not name.startswith(first) or not name.endswith(last):
         return False
-    place, end = len(first), len(name) - len(last)
+    at, end = len(first), len(name) - len(last)
     for part in middle:
-        place = name.find(part, place, end)
-        if place < 0:
+        at = name.find(part, at, end)
+        if at < 0:
             return False
-        place += len(part)
+        at += len(part)
     return True

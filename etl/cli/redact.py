@@ -289,10 +289,10 @@ def _apply(
             node=rule.node,
             path=rule.path,
             action=rule.action,
-            matches=matches[place],
-            removed=removed[place],
+            matches=matches[index],
+            removed=removed[index],
         )
-        for place, rule in enumerate(policy.rules)
+        for index, rule in enumerate(policy.rules)
     ]
     return RedactionPreview(
         run_id=run_id,

@@ -99,9 +99,9 @@ class Kept(msgspec.Struct, frozen=True):
 
     def _marked(self, kept: pa.Table) -> pa.Table:
         times = pa.array([self.runs[one] for one in kept["id"].to_pylist()])
-        place = kept.schema.get_field_index("archived_at")
-        field = kept.schema.field(place)
-        return kept.set_column(place, field, times.cast(field.type))
+        index = kept.schema.get_field_index("archived_at")
+        field = kept.schema.field(index)
+        return kept.set_column(index, field, times.cast(field.type))
 
     def _redaction(self, connection: Connection, lake: Lake) -> LakeRedaction | None:
         if lake.rules is None:

@@ -60,7 +60,7 @@ _JSON_COLUMNS = {
 # Rewrites JSON as PostgreSQL prints its `jsonb`, so that it equals exported values.
 _AS_STORED = text("""
     SELECT CAST(CAST(v AS jsonb) AS text)
-    FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (v, place) ORDER BY place
+    FROM unnest(CAST(:values AS text[])) WITH ORDINALITY AS u (v, ordinal) ORDER BY ordinal
 """)
 
 
@@ -69,10 +69,10 @@ def _computed(table: LakeTable, alias: str, names: Sequence[str]) -> str:
     sql = {one.name: one.sql for one in table.columns}
     return f"""
         SELECT {", ".join(f"{sql[name]} AS {name}" for name in names)}
-        FROM (SELECT CAST(e AS jsonb) AS error, reported_error, place
+        FROM (SELECT CAST(e AS jsonb) AS error, reported_error, ordinal
               FROM unnest(CAST(:errors AS text[]), CAST(:reported AS text[]))
-                  WITH ORDINALITY AS u (e, reported_error, place)) AS {alias}
-        ORDER BY {alias}.place
+                  WITH ORDINALITY AS u (e, reported_error, ordinal)) AS {alias}
+        ORDER BY {alias}.ordinal
     """
 
 

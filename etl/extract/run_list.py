@@ -431,8 +431,8 @@ class RunListWalker:
     @staticmethod
     def _is_out_of_order(usable: Sequence[str], known: Set[str], new: Set[Row]) -> bool:
         """Return whether a row that was not seen before is between two rows of the frontier."""
-        places = [place for place, id in enumerate(usable) if id in known]
-        return bool(places) and any(id in new for id in usable[places[0] : places[-1]])
+        seen = [index for index, id in enumerate(usable) if id in known]
+        return bool(seen) and any(id in new for id in usable[seen[0] : seen[-1]])
 
     def _step_back(self, offset: int) -> None:
         """Go back from a page that does not join the frontier.

@@ -178,11 +178,11 @@ def write_steps(
 def _parts(changed: Sequence[tuple[RunWrite, Step]]) -> Iterator[Sequence[tuple[RunWrite, Step]]]:
     """Yield parts small enough for one statement (`_STATEMENT_STEPS`, `_STATEMENT_BYTES`)."""
     first = size = 0
-    for place, (_, step) in enumerate(changed):
+    for index, (_, step) in enumerate(changed):
         size += memoryview(step.source).nbytes
-        if size >= _STATEMENT_BYTES or place - first >= _STATEMENT_STEPS - 1:
-            yield changed[first : place + 1]
-            first, size = place + 1, 0
+        if size >= _STATEMENT_BYTES or index - first >= _STATEMENT_STEPS - 1:
+            yield changed[first : index + 1]
+            first, size = index + 1, 0
     if first < len(changed):
         yield changed[first:]
 

@@ -47,7 +47,7 @@ class _Added(NamedTuple):
     """A run that was added manually."""
 
     start: int
-    place: int
+    ordinal: int
     """Index in the workflow's whole sequence of runs, from the oldest, which has 0."""
     inputs: Json | None
 
@@ -260,11 +260,11 @@ class History:
         with self._lock:
             added = self._added[index]
             for _ in range(count):
-                place = self._arrivals.arrived(index, now) + len(added)
-                if added:  # the places must keep their order, even if the clock was set back
-                    place = max(place, added[-1].place + 1)
+                ordinal = self._arrivals.arrived(index, now) + len(added)
+                if added:  # the ordinals must keep their order, even if the clock was set back
+                    ordinal = max(ordinal, added[-1].ordinal + 1)
                 keys.append(key_of(index, ADDED + len(added)))
-                added.append(_Added(now, place, inputs))
+                added.append(_Added(now, ordinal, inputs))
         return [id_of(key, self._seed) for key in keys]
 
     def unlist(self, run_id: str) -> None:
@@ -272,7 +272,7 @@ class History:
         key = self._key_of(run_id)
         with self._lock:
             index, _ = parts_of(key)
-            self._unlisted[index] = sorted({*self._unlisted[index], self._place_of(key)})
+            self._unlisted[index] = sorted({*self._unlisted[index], self._ordinal_of(key)})
 
     def delete(self, run_id: str) -> None:
         """Remove a run completely. Raises KeyError for an unknown run."""
@@ -306,32 +306,34 @@ class History:
     def _listed(self, index: int, limit: int | None, offset: int) -> list[int]:
         """Return the keys of the listed runs, newest first."""
         arrived = self._arrivals.arrived(index, self._now())
-        # An added run at place p comes after p runs, computed and earlier added ones.
-        places = [added.place for added in self._added[index]]
-        total = arrived + sum(place - earlier <= arrived for earlier, place in enumerate(places))
+        # An added run with the ordinal n comes after n runs, computed and earlier added ones.
+        ordinals = [added.ordinal for added in self._added[index]]
+        total = arrived + sum(
+            ordinal - earlier <= arrived for earlier, ordinal in enumerate(ordinals)
+        )
         unlisted = self._unlisted[index]
         end = total - bisect_left(unlisted, total) - offset
         start = 0 if limit is None else max(0, end - limit)
         keys = []
-        for place in range(end - 1, start - 1, -1):
+        for ordinal in range(end - 1, start - 1, -1):
             for gone in unlisted:
-                if gone > place:
+                if gone > ordinal:
                     break
-                place += 1
-            earlier = bisect_right(places, place)
-            number = place - earlier
-            if earlier and places[earlier - 1] == place:
+                ordinal += 1
+            earlier = bisect_right(ordinals, ordinal)
+            number = ordinal - earlier
+            if earlier and ordinals[earlier - 1] == ordinal:
                 number = ADDED + earlier - 1
             keys.append(key_of(index, number))
         return keys
 
-    def _place_of(self, key: int) -> int:
-        """Return a run's place, counted from the oldest; runs added later do not change it."""
+    def _ordinal_of(self, key: int) -> int:
+        """Return a run's ordinal, counted from the oldest; runs added later do not change it."""
         index, number = parts_of(key)
         added = self._added[index]
         if number >= ADDED:
-            return added[number - ADDED].place
-        return number + sum(run.place - earlier <= number for earlier, run in enumerate(added))
+            return added[number - ADDED].ordinal
+        return number + sum(run.ordinal - earlier <= number for earlier, run in enumerate(added))
 
     def _key_of(self, run_id: str) -> int:
         key = key_of_id(run_id, self._seed)
@@ -355,8 +357,8 @@ class History:
         # An added run has the version of the computed run before it.
         before = number
         if number >= ADDED:
-            created, place, inputs = self._added[index][number - ADDED]
-            before = max(place - (number - ADDED) - 1, 0)
+            created, ordinal, inputs = self._added[index][number - ADDED]
+            before = max(ordinal - (number - ADDED) - 1, 0)
         else:
             created = self._arrivals.start(index, number)
         return plan_run(

@@ -175,8 +175,8 @@ class Policy:
         self.rules = tuple(rules)
         self._key = key
         compiled = [
-            _Compiled(place, rule.node, rule.action, environment.compile(rule.path))
-            for place, rule in enumerate(rules)
+            _Compiled(index, rule.node, rule.action, environment.compile(rule.path))
+            for index, rule in enumerate(rules)
         ]
         self._everywhere = tuple(rule for rule in compiled if rule.node is None)
         self._of_node = {

@@ -153,5 +153,5 @@ def _places(value: Any, path: str) -> Iterator[tuple[str, str]]:
                 yield f"{path}['{quoted}']", name
             yield from _places(inner, f"{path}['{quoted}']")
     elif isinstance(value, list):
-        for place, inner in enumerate(value):
-            yield from _places(inner, f"{path}[{place}]")
+        for index, inner in enumerate(value):
+            yield from _places(inner, f"{path}[{index}]")

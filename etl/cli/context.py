@@ -60,7 +60,7 @@ RunId = Annotated[
 ]
 Yes = Annotated[
     bool,
-    typer.Option("--yes", help="Remove the data. Without --yes, only report what it would remove."),
+    typer.Option("--yes", help="Remove the data. Without --yes, only report the data to remove."),
 ]
 
 

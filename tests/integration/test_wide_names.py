@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from tests.command_line import WEATHER, Command, command_line
 from tests.support import environment
 
 COLUMNS = 80
+START = datetime.now(UTC) - timedelta(days=2)
+"""The start of both runs, in the window of the alert and of `explain`."""
 WIDE = "顧客からの請求書を読み取る📄" * 20
 RUN, OTHER = "5b69669f-975a-49af-a33a-61ff9ae5a20f", "7c9e6679-975a-49af-a33a-61ff9ae5a20f"
 
@@ -24,7 +27,7 @@ RUN, OTHER = "5b69669f-975a-49af-a33a-61ff9ae5a20f", "7c9e6679-975a-49af-a33a-61
 def _step(run: str, number: int, **more: Any) -> dict[str, Any]:
     return {
         "id": f"{run[:8]}-{number}", "node_id": WIDE, "status": "completed",
-        "start_time": "2026-11-27T10:00:00Z", "end_time": "2026-11-27T10:00:01Z",
+        "start_time": START.isoformat(), "end_time": (START + timedelta(seconds=1)).isoformat(),
         "elapsed_time": 1, "error": None, "inputs": {"model": WIDE}, "tokens": 3,
         "outputs": {
             "model": WIDE,
@@ -51,7 +54,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     for run, status, error in ((RUN, "completed", None), (OTHER, "failed", WIDE)):
         rows.append({
             "run_id": run, "id": run, "workflow_id": WEATHER, "status": status, "error": error,
-            "start_time": "2026-11-27T10:00:00Z", "end_time": "2026-11-27T10:00:05Z",
+            "start_time": START.isoformat(), "end_time": (START + timedelta(seconds=5)).isoformat(),
         })  # fmt: skip
         steps = [_step(run, 1), _step(run, 2, status=status, error=error), {"id": None, WIDE: 1}]
         write(steps, WEATHER, run, "steps.json")
@@ -96,7 +99,8 @@ def test_no_line_is_wider_than_the_terminal(
     for words in (
         ("workflows",), ("status",), ("runs", "list"), ("runs", "show", RUN),
         ("runs", "show", OTHER, "--payloads"), ("runs", "compare", RUN, OTHER),
-        ("runs", "search", WIDE[:5], "--since", "2026-11-01"), ("runs", "list", "-w", WIDE[:14]),
+        ("runs", "search", WIDE[:5], "--since", f"{START:%Y-%m-%d}"),
+        ("runs", "list", "-w", WIDE[:14]),
         ("dead-letters", "list"), ("dead-letters", "show", "1"), ("prices", "list"),
         ("prices", "explain", f"{RUN[:8]}-1"), ("redact", "preview", RUN), ("config", "check"),
         ("explain", "failures", WEATHER), ("alerts", "list"), ("alerts", "check"),

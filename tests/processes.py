@@ -56,8 +56,9 @@ def _work(
     os.environ.clear()
     os.environ.update(environment)
     time.tzset()
-    # The tests may run under `nohup`, which ignores this signal.
+    # The tests may run under `nohup`, which ignores SIGHUP, or with `&`, which ignores SIGINT.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["orchestra-etl", *arguments]
     importlib.import_module("etl.cli").main()
 

@@ -135,7 +135,7 @@ CREATE FUNCTION orchestra.answer_places() RETURNS TABLE(ordinal integer, api tex
         (216, 'AI SDK objects', 'object', jsonpath 'lax $',
             jsonpath 'lax $ ? (!exists (@.type)) ? (exists (@.finishReason) || @.object.type() == "object" || @.object.type() == "array").object', 'json')
 $_$;
-COMMENT ON FUNCTION orchestra.answer_places() IS 'The answers of a response (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.answer_places() IS 'The places in a model''s response that hold answers, as JSON paths by API (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -174,7 +174,7 @@ CREATE FUNCTION orchestra.answer_text(outputs jsonb) RETURNS text
     SELECT string_agg(orchestra.without_reasoning(a.text), E'\n\n' ORDER BY a.place, a.ordinal)
     FROM answers AS a
 $_$;
-COMMENT ON FUNCTION orchestra.answer_text(outputs jsonb) IS 'The visible answer in a step''s outputs, without reasoning: the parts of a message and the events of a stream joined without anything between, several choices with a blank line between; null for an unknown shape, for an answer without text, and for more than 10,000 events.';
+COMMENT ON FUNCTION orchestra.answer_text(outputs jsonb) IS 'The visible answer in a step''s outputs, without reasoning. The parts of a message and the events of a stream are joined without a separator; several choices are separated by a blank line. Null for an unknown shape, for an answer without text, and for more than 10,000 events.';
 
 CREATE FUNCTION orchestra.audio_count(payload jsonb) RETURNS integer
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -201,7 +201,7 @@ CREATE FUNCTION orchestra.audio_places() RETURNS TABLE(ordinal integer, api text
         (293, 'OpenAI transcription', 'file', jsonpath 'lax $',
             jsonpath 'lax $.file', 'whole')
 $_$;
-COMMENT ON FUNCTION orchestra.audio_places() IS 'Audio beside contents (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.audio_places() IS 'The places that hold audio outside the content of messages, as JSON paths by API (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.bounded(total numeric) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -209,7 +209,7 @@ CREATE FUNCTION orchestra.bounded(total numeric) RETURNS bigint
     SELECT CASE WHEN total > 1000000000000000000 THEN 1000000000000000000
                 ELSE CAST(total AS bigint) END
 $$;
-COMMENT ON FUNCTION orchestra.bounded(total numeric) IS 'A sum of quantities as a bigint, at most 10^18, so that an absurd number does no harm.';
+COMMENT ON FUNCTION orchestra.bounded(total numeric) IS 'A sum of quantities as a bigint, at most 10^18, so that an implausible number cannot overflow.';
 
 CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precision
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -218,7 +218,7 @@ CREATE FUNCTION orchestra.bucket_duration(bucket integer) RETURNS double precisi
            THEN exp((LEAST(bucket, 18096) - 0.5::double precision) * 0.03922071315328133)
            ELSE 0.5 END
 $$;
-COMMENT ON FUNCTION orchestra.bucket_duration(bucket integer) IS 'The geometric middle of a bucket in milliseconds: at most 2 % off every duration in it. Half a millisecond for bucket 0.';
+COMMENT ON FUNCTION orchestra.bucket_duration(bucket integer) IS 'The geometric mean of a bucket''s bounds in milliseconds. It differs by at most 2 % from every duration in the bucket. 0.5 for bucket 0.';
 
 CREATE TABLE orchestra.prices (
     model text NOT NULL COLLATE pg_catalog."C",
@@ -256,13 +256,13 @@ CREATE TABLE orchestra.prices (
     source text NOT NULL,
     CONSTRAINT prices_model_check CHECK ((length(model) <= 500))
 );
-COMMENT ON TABLE orchestra.prices IS 'Prices of every model seen, by service tier, length of the input and day. A model without a row has no known price.';
+COMMENT ON TABLE orchestra.prices IS 'Known prices of the models seen in calls, by service tier, length of the input and day. A model without a row has no known price.';
 COMMENT ON COLUMN orchestra.prices.model IS 'The model, as the rollups name it.';
 COMMENT ON COLUMN orchestra.prices.service_tier IS 'The service tier.';
 COMMENT ON COLUMN orchestra.prices.above_input_tokens IS 'For calls with more input tokens than this.';
 COMMENT ON COLUMN orchestra.prices.up_to_input_tokens IS 'For calls with at most this many input tokens; null: no limit.';
-COMMENT ON COLUMN orchestra.prices.valid_from IS 'First day (UTC) of the price; 0001-01-01: no earlier one.';
-COMMENT ON COLUMN orchestra.prices.valid_until IS 'First day on which it no longer applies; null: open-ended.';
+COMMENT ON COLUMN orchestra.prices.valid_from IS 'First day (UTC) of the price; 0001-01-01: the price has no known start and applies to every earlier day.';
+COMMENT ON COLUMN orchestra.prices.valid_until IS 'First day (UTC) on which the price no longer applies; null: no known end.';
 COMMENT ON COLUMN orchestra.prices.provider IS 'The provider; null: unknown.';
 COMMENT ON COLUMN orchestra.prices.currency IS 'Currency of the prices, such as USD.';
 COMMENT ON COLUMN orchestra.prices.input_per_million IS 'Price per million: input tokens; null: unknown.';
@@ -289,7 +289,7 @@ COMMENT ON COLUMN orchestra.prices.document_pages_per_thousand IS 'Price per tho
 COMMENT ON COLUMN orchestra.prices.search_units_per_thousand IS 'Price per thousand: search units of a reranking model; null: unknown.';
 COMMENT ON COLUMN orchestra.prices.unread_per_thousand IS 'Price per thousand: reported quantities of usage that could not be read; null: unknown.';
 COMMENT ON COLUMN orchestra.prices.calls_per_thousand IS 'Price per thousand: calls; null: unknown.';
-COMMENT ON COLUMN orchestra.prices.source IS 'Where the price is from: config, set (orchestra-etl prices set), added (by this program, from the provider''s page) or default (the package genai-prices).';
+COMMENT ON COLUMN orchestra.prices.source IS 'Where the price comes from: config, set (orchestra-etl prices set), added (this program''s own list, from the provider''s page) or default (the package genai-prices).';
 
 CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -363,7 +363,7 @@ CREATE FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices o
         END
     END
 $$;
-COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of usage and of this number of calls by these prices: each kind is charged at its own price (see charged), and each call at the price of a call. Null without prices, or if a used kind has no price; calls without usage cost nothing.';
+COMMENT ON FUNCTION orchestra.call_cost(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The cost of this usage and this number of calls at these prices: each kind is charged at its own price (see charged), and each call at the price of a call. Null without prices, or if a used kind has no price; calls without usage cost nothing.';
 
 CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -389,7 +389,7 @@ CREATE FUNCTION orchestra.call_parameters(inputs jsonb) RETURNS jsonb
     WHERE jsonb_typeof(e.value) <> 'null'
     HAVING count(*) > 0
 $_$;
-COMMENT ON FUNCTION orchestra.call_parameters(inputs jsonb) IS 'The settings in a step''s inputs, such as temperature and max_tokens: those of the known names (see parameter_names), and other numbers and booleans that are no ids; null for an unknown shape.';
+COMMENT ON FUNCTION orchestra.call_parameters(inputs jsonb) IS 'The settings in a step''s inputs, such as temperature and max_tokens: the fields with known names (see parameter_names), and other numbers and booleans, except ids; null for an unknown shape.';
 
 CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -433,7 +433,7 @@ CREATE FUNCTION orchestra.called_tools(outputs jsonb) RETURNS jsonb
                ORDER BY m.place, m.choice, m.ordinal, m.place_ordinal)
     FROM merged AS m WHERE m.name IS NOT NULL
 $_$;
-COMMENT ON FUNCTION orchestra.called_tools(outputs jsonb) IS 'The tools that a model calls in a step''s outputs, in their order, as objects with name and arguments; arguments that are a JSON text are parsed. Null if it calls none, or for an unknown shape.';
+COMMENT ON FUNCTION orchestra.called_tools(outputs jsonb) IS 'The tools that a model calls in a step''s outputs, in the order of the calls, as objects with name and arguments; arguments that are a JSON text are parsed. Null if it calls none, or for an unknown shape.';
 
 CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -474,7 +474,7 @@ CREATE FUNCTION orchestra.charged(used orchestra.usage) RETURNS orchestra.usage
         used.unread_quantities
     ) AS orchestra.usage)
 $$;
-COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'The quantity that is charged at the price of each kind of usage: without the parts that have prices of their own, never below 0. Nothing is counted twice.';
+COMMENT ON FUNCTION orchestra.charged(used orchestra.usage) IS 'For each kind of usage, the quantity charged at its price: the reported quantity minus the parts with prices of their own, at least 0. No token is charged twice.';
 
 CREATE FUNCTION orchestra.content_parts(body jsonb) RETURNS SETOF jsonb
     LANGUAGE sql IMMUTABLE COST 1000 ROWS 4 PARALLEL SAFE
@@ -500,7 +500,7 @@ CREATE FUNCTION orchestra.content_parts(body jsonb) RETURNS SETOF jsonb
     FROM parts AS p
     CROSS JOIN LATERAL jsonb_array_elements(orchestra.inner_parts(p.part)) AS i (part)
 $_$;
-COMMENT ON FUNCTION orchestra.content_parts(body jsonb) IS 'The parts that are objects in all contents of a model''s request or response.';
+COMMENT ON FUNCTION orchestra.content_parts(body jsonb) IS 'All parts that are objects, from every content in a model''s request or response.';
 
 CREATE FUNCTION orchestra.content_text(content jsonb, separator text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -508,7 +508,7 @@ CREATE FUNCTION orchestra.content_text(content jsonb, separator text) RETURNS te
     SELECT CASE jsonb_typeof(content) WHEN 'string' THEN NULLIF(content #>> '{}', '')
                                       ELSE orchestra.parts_text(content, separator) END
 $$;
-COMMENT ON FUNCTION orchestra.content_text(content jsonb, separator text) IS 'The text of a message''s content, be it a text or a list of parts, without reasoning; several texts joined with the separator; null if there is none.';
+COMMENT ON FUNCTION orchestra.content_text(content jsonb, separator text) IS 'The text of a message''s content, which is a text or a list of parts, without reasoning; several texts are joined with the separator; null if there is no text.';
 
 CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -525,7 +525,7 @@ CREATE FUNCTION orchestra.context_tier(input_tokens bigint) RETURNS integer
                 WHEN input_tokens > 524288 THEN 524288
            END
 $$;
-COMMENT ON FUNCTION orchestra.context_tier(input_tokens bigint) IS 'The highest threshold of input tokens that a call exceeds above which published prices change, or 0; null for null.';
+COMMENT ON FUNCTION orchestra.context_tier(input_tokens bigint) IS 'The highest price threshold that the input tokens of a call exceed, or 0; null for null. A price threshold is a number of input tokens above which published prices change.';
 
 CREATE FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) RETURNS TABLE(kind text, quantity bigint, price numeric, per bigint, cost numeric)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -578,7 +578,7 @@ CREATE FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices 
     WHERE part.quantity > 0
     ORDER BY part.number
 $$;
-COMMENT ON FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The arithmetic of call_cost, with one row per kind that is charged: the quantity, the price, the number of units the price is for, and the cost; null if the kind has no price. The costs add up to call_cost.';
+COMMENT ON FUNCTION orchestra.cost_parts(used orchestra.usage, calls bigint, prices orchestra.prices) IS 'The calculation of call_cost, as one row per charged kind: the quantity, the price, the number of units the price is for, and the cost, which is null if the kind has no price. The costs add up to call_cost.';
 
 CREATE FUNCTION orchestra.count_distinct(items text[]) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -619,7 +619,7 @@ BEGIN
     END IF;
 END
 $$;
-COMMENT ON FUNCTION orchestra.critical_path(starts timestamp with time zone[], ends timestamp with time zone[], run_starts timestamp with time zone, run_ends timestamp with time zone, OUT took bigint[], OUT waited bigint[], OUT waited_at_end bigint) IS 'The steps that a run waited for, found from its end: the step that ended last, before it the step that ended last before that one started, and so on. The steps must be in the order of their ends, the last first. took: microseconds of each step on the path; waited: from the end of the one before it to its start; null: not on the path. With waited_at_end, they add up to the duration of the run.';
+COMMENT ON FUNCTION orchestra.critical_path(starts timestamp with time zone[], ends timestamp with time zone[], run_starts timestamp with time zone, run_ends timestamp with time zone, OUT took bigint[], OUT waited bigint[], OUT waited_at_end bigint) IS 'The steps that a run waited for, found from its end: the step that ended last, then the step that ended last before that one started, and so on. Pass the steps in descending order of their ends. took: microseconds of each step on the path; waited: microseconds from the end of the previous step on the path to this step''s start; both are null for a step that is not on the path. Together with waited_at_end, they add up to the duration of the run.';
 
 CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -629,7 +629,7 @@ CREATE FUNCTION orchestra.duration_bucket(ms double precision) RETURNS integer
         WHEN ms >= 0 AND ms < 1 THEN 0
     END
 $$;
-COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: 0 below 1 ms, then each 4 % wider than the one before; null for null and for negative durations.';
+COMMENT ON FUNCTION orchestra.duration_bucket(ms double precision) IS 'The bucket of a duration in milliseconds: bucket 0 is below 1 ms, and each further bucket ends 4 % higher; null for null and for negative durations.';
 
 CREATE FUNCTION orchestra.duration_histogram_add(state bigint[], buckets smallint[], counts integer[]) RETURNS bigint[]
     LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
@@ -761,7 +761,7 @@ CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time 
     SELECT * FROM orchestra.explain_cost(
         workflow, since, until, against_since, against_until, NULL, NULL, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the cost of a workflow differs between two periods: a row baseline with the cost against which it is compared, and the parts of the difference, which add up to it exactly, for each currency. before and after are the factor in the baseline and in the period.';
+COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the cost of a workflow differs between two periods. The row baseline holds the cost of the baseline period; the other rows hold the parts of the difference, which add up to it exactly, for each currency. before and after: the factor in the baseline period and in the period.';
 
 CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) RETURNS TABLE(currency text, part text, version text, node_id text, model text, service_tier text, context_tier integer, kind text, before numeric, after numeric, amount numeric)
     LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
@@ -1029,7 +1029,7 @@ CREATE FUNCTION orchestra.explain_cost(workflow text, since timestamp with time 
            CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
     FROM ranked AS r
 $$;
-COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) IS 'As explain_cost with five arguments, only of the calls of an organisation, a node or a model; null: of all. With an organisation, only its runs count.';
+COMMENT ON FUNCTION orchestra.explain_cost(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) IS 'Like explain_cost with five arguments, only for the calls of one organisation, node or model; null: all. With an organisation, only its runs count.';
 
 CREATE FUNCTION orchestra.explain_duration(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(part text, node_id text, before numeric, after numeric, amount numeric)
     LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
@@ -1136,7 +1136,7 @@ CREATE FUNCTION orchestra.explain_duration(workflow text, since timestamp with t
            CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
     FROM ranked AS r
 $$;
-COMMENT ON FUNCTION orchestra.explain_duration(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the mean duration of the successful runs of a workflow differs between two periods, in milliseconds: a row baseline with the mean against which it is compared, and the parts of the difference, which add up to it exactly: by node on the critical path (see critical_path) and waiting. No row if a period has no such run.';
+COMMENT ON FUNCTION orchestra.explain_duration(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the mean duration of the successful runs of a workflow differs between two periods, in milliseconds. The row baseline holds the mean of the baseline period; the other rows hold the parts of the difference, which add up to it exactly: one per node on the critical path (see critical_path), and waiting. No row if a period has no such run.';
 
 CREATE FUNCTION orchestra.explain_failures(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(part text, outcome text, node_id text, fingerprint text, pattern text, before bigint, after bigint, amount numeric)
     LANGUAGE sql STABLE ROWS 100 PARALLEL SAFE
@@ -1218,7 +1218,7 @@ CREATE FUNCTION orchestra.explain_failures(workflow text, since timestamp with t
            CASE WHEN r.rank = 1 THEN r.amount + r.rounding ELSE r.amount END
     FROM ranked AS r
 $$;
-COMMENT ON FUNCTION orchestra.explain_failures(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the number of failed and soft-failed steps of a workflow differs between two periods: a row baseline with the number against which it is compared, and the parts of the difference, which add up to it exactly: runs, and failures a run by node and pattern. before and after are runs, or steps.';
+COMMENT ON FUNCTION orchestra.explain_failures(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'Why the number of failed and soft-failed steps of a workflow differs between two periods. The row baseline holds the number of the baseline period; the other rows hold the parts of the difference, which add up to it exactly: the number of runs, and the failures per run by node and pattern. before and after: the number of runs, or of failed steps.';
 
 CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(side integer, version text, node_id text, model text, service_tier text, context_tier integer, usage_kinds integer, at timestamp with time zone, calls bigint, unmetered_calls bigint, used orchestra.usage)
     LANGUAGE sql STABLE ROWS 10000 PARALLEL SAFE
@@ -1226,7 +1226,7 @@ CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with ti
     SELECT * FROM orchestra.explained_calls(
         workflow, since, until, against_since, against_until, NULL, NULL, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The calls of models in two periods of a workflow, side 1 being since/until and side 0 the baseline: in whole hours from step_rollup, in the rest from the steps.';
+COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The calls of models in two periods of a workflow. Side 1 is the period since/until, side 0 the baseline. Whole hours are read from step_rollup, the rest from steps.';
 
 CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) RETURNS TABLE(side integer, version text, node_id text, model text, service_tier text, context_tier integer, usage_kinds integer, at timestamp with time zone, calls bigint, unmetered_calls bigint, used orchestra.usage)
     LANGUAGE sql STABLE ROWS 10000 PARALLEL SAFE
@@ -1309,7 +1309,7 @@ CREATE FUNCTION orchestra.explained_calls(workflow text, since timestamp with ti
     ) AS c
     WHERE c.is_call AND (only_model IS NULL OR c.model = only_model)
 $$;
-COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) IS 'As explained_calls with five arguments, only those of an organisation, a node or a model; null: all.';
+COMMENT ON FUNCTION orchestra.explained_calls(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text, only_node text, only_model text) IS 'Like explained_calls with five arguments, only for one organisation, node or model; null: all.';
 
 CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) RETURNS TABLE(side integer, version text, begins timestamp with time zone, ends timestamp with time zone, period_ends timestamp with time zone, runs bigint)
     LANGUAGE sql STABLE ROWS 4 PARALLEL SAFE
@@ -1317,7 +1317,7 @@ CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with 
     SELECT * FROM orchestra.explained_periods(
         workflow, since, until, against_since, against_until, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The stretches of two periods of a workflow in which one version was in force, with the runs that started in them: side 1 is the period since/until, side 0 the baseline. Their whole hours are counted by the rollups, the rest by the runs.';
+COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone) IS 'The parts of two periods of a workflow in which one version was in force, with the number of runs that started in each. Side 1 is the period since/until, side 0 the baseline. Runs in whole hours are counted from rollups, the others from the table runs.';
 
 CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text) RETURNS TABLE(side integer, version text, begins timestamp with time zone, ends timestamp with time zone, period_ends timestamp with time zone, runs bigint)
     LANGUAGE sql STABLE ROWS 4 PARALLEL SAFE
@@ -1387,7 +1387,7 @@ CREATE FUNCTION orchestra.explained_periods(workflow text, since timestamp with 
         LIMIT 1
     ) AS other
 $$;
-COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text) IS 'As explained_periods with five arguments, with the runs of one organisation; null: of all.';
+COMMENT ON FUNCTION orchestra.explained_periods(workflow text, since timestamp with time zone, until timestamp with time zone, against_since timestamp with time zone, against_until timestamp with time zone, only_organisation text) IS 'Like explained_periods with five arguments, only for the runs of one organisation; null: all.';
 
 CREATE FUNCTION orchestra.failure_pattern(message text) RETURNS text
     LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE
@@ -1473,7 +1473,7 @@ BEGIN
     RETURN left(btrim(regexp_replace(translate(pattern, hidden, digits), '[[:space:]]+', ' ', 'g')), 500);
 END
 $_$;
-COMMENT ON FUNCTION orchestra.failure_pattern(message text) IS 'A failure''s message with numbers, ids, times, addresses, names and quoted texts replaced; codes stay. Failures of one kind have one pattern.';
+COMMENT ON FUNCTION orchestra.failure_pattern(message text) IS 'A failure''s message with numbers, ids, times, addresses, names and quoted texts replaced; codes are kept. Failures of one kind have one pattern.';
 
 CREATE FUNCTION orchestra.has_usage(used orchestra.usage, total_tokens bigint, reported_cost numeric) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1581,7 +1581,7 @@ CREATE FUNCTION orchestra.image_places() RETURNS TABLE(ordinal integer, api text
         (294, 'Mistral OCR', 'document', jsonpath 'lax $',
             jsonpath 'lax $.document ? (@.type == "image_url").image_url', 'whole')
 $_$;
-COMMENT ON FUNCTION orchestra.image_places() IS 'Images beside contents (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.image_places() IS 'The places that hold images outside the content of messages, as JSON paths by API (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.inner_parts(part jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1655,7 +1655,7 @@ CREATE FUNCTION orchestra.is_error(value jsonb) RETURNS boolean
                    WHERE orchestra.is_error_text(said #>> '{}')),
         false)
 $_$;
-COMMENT ON FUNCTION orchestra.is_error(value jsonb) IS 'Whether a value in an error field is an error: not null, false, 0, a text without an error (see is_error_text), or a list or object of nothing else.';
+COMMENT ON FUNCTION orchestra.is_error(value jsonb) IS 'Whether a value in an error field is an error. Not errors: null, false, 0, a text that is no error (see is_error_text), and a list or object that contains only such values.';
 
 CREATE FUNCTION orchestra.is_error_text(said text) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1860,7 +1860,7 @@ CREATE FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage 
     SELECT is_call AND (outcome = 'succeeded' OR has_usage)
         AND NOT orchestra.has_usage(plausible, NULL, NULL)
 $$;
-COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step, given its outcome, is a call of a model without any known plausible usage, so that its cost is unknown.';
+COMMENT ON FUNCTION orchestra.is_unmetered(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage) IS 'Whether a step with this outcome is a call of a model without any known plausible usage, so that its cost is unknown.';
 
 CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1869,7 +1869,7 @@ CREATE FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage
        AND (num_nonnulls(plausible.audio_ms, plausible.document_pages, plausible.search_units) = 0
             OR num_nonnulls(plausible.input_tokens, plausible.output_tokens) > 0)
 $$;
-COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step, given its outcome, is a call of a model whose total tokens (see total_tokens) are not known. A call that is charged by time, pages or searches and reports no tokens used none.';
+COMMENT ON FUNCTION orchestra.is_untotalled(outcome text, is_call boolean, has_usage boolean, plausible orchestra.usage, total_tokens bigint) IS 'Whether a step with this outcome is a call of a model whose total tokens (see total_tokens) are not known. A call that is charged by time, pages or searches and reports no tokens counts as 0 tokens.';
 
 CREATE FUNCTION orchestra.kinds_of(used orchestra.usage) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1920,7 +1920,7 @@ BEGIN
     RETURN lanes;
 END
 $$;
-COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each interval, in the order of their starts, the first free lane, from 1; an end of null means never.';
+COMMENT ON FUNCTION orchestra.lanes(starts timestamp with time zone[], ends timestamp with time zone[]) IS 'For each interval, in the order of the starts, the first free lane, from 1. An interval whose end is null never ends.';
 
 CREATE FUNCTION orchestra.media_bodies(payload jsonb) RETURNS SETOF jsonb
     LANGUAGE sql IMMUTABLE COST 1000 ROWS 2 PARALLEL SAFE
@@ -1931,7 +1931,7 @@ CREATE FUNCTION orchestra.media_bodies(payload jsonb) RETURNS SETOF jsonb
     SELECT body FROM orchestra.model_bodies(payload, 'response')
     WHERE NOT EXISTS (SELECT FROM requests)
 $$;
-COMMENT ON FUNCTION orchestra.media_bodies(payload jsonb) IS 'The requests of a model in a payload; if there are none, the responses.';
+COMMENT ON FUNCTION orchestra.media_bodies(payload jsonb) IS 'The requests of a model in a payload; if the payload has none, its responses.';
 
 CREATE FUNCTION orchestra.message_content(message jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -1968,7 +1968,7 @@ CREATE FUNCTION orchestra.message_role(message jsonb) RETURNS jsonb
         jsonb_path_query_first(message, 'lax $.type ? (@ == "system" || @ == "human" || @ == "ai" || @ == "tool")', '{}', true),
         jsonb_path_query_first(message, 'lax $[0] ? (@ like_regex "^(system|developer|user|human|assistant|ai|tool|function)$" && exists ($[1]))', '{}', true))
 $_$;
-COMMENT ON FUNCTION orchestra.message_role(message jsonb) IS 'Who wrote a message of a request (see the reference of model calls); null if there is none.';
+COMMENT ON FUNCTION orchestra.message_role(message jsonb) IS 'The role that wrote a message of a request (see the reference of model calls); null if the message names none.';
 
 CREATE FUNCTION orchestra.midpoint(before numeric, after numeric) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2008,7 +2008,7 @@ CREATE FUNCTION orchestra.model_bodies(payload jsonb, direction text) RETURNS TA
     )
     SELECT place, streamed, value FROM looked WHERE is_body
 $$;
-COMMENT ON FUNCTION orchestra.model_bodies(payload jsonb, direction text) IS 'The requests or responses (the direction) in a payload, with their position, and whether an array contains them. Searched are the payload, its containers (see request_containers and response_containers) and elements of arrays of at most 10,000, to a depth of 5.';
+COMMENT ON FUNCTION orchestra.model_bodies(payload jsonb, direction text) IS 'The requests or responses (the direction) in a payload, with their position, and whether an array contains them. The search covers the payload, its containers (see request_containers and response_containers) and the elements of arrays of at most 10,000 elements, to a depth of 5.';
 
 CREATE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2028,7 +2028,7 @@ CREATE FUNCTION orchestra.opened(payload jsonb) RETURNS jsonb
                         ELSE payload END
                ELSE payload END
 $$;
-COMMENT ON FUNCTION orchestra.opened(payload jsonb) IS 'A payload; that of a JSON text with an object or an array; the events of a stream that is kept as a text or as a list of lines; null for any other text.';
+COMMENT ON FUNCTION orchestra.opened(payload jsonb) IS 'A payload in the form that the other functions search. A JSON text with an object or an array is parsed; a stream that is kept as a text or as a list of lines becomes an array of its events; any other text becomes null; everything else is unchanged.';
 
 CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2037,7 +2037,7 @@ CREATE FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) 
                  AND (orchestra.is_error(error) OR orchestra.is_error_text(reported_error))
            THEN 'soft_failed' ELSE state END
 $$;
-COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, but soft_failed if the state is a success and it carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
+COMMENT ON FUNCTION orchestra.outcome(state text, error jsonb, reported_error text) IS 'How a step or run ended: its state, or soft_failed if the state is succeeded but the step or run carries an error, its own or one that its payload reports. Success rate: succeeded / (succeeded + soft_failed + failed).';
 
 CREATE FUNCTION orchestra.parameter_names() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2162,7 +2162,7 @@ CREATE FUNCTION orchestra.parameter_names() RETURNS text[]
         'thinking_level'
     ]
 $$;
-COMMENT ON FUNCTION orchestra.parameter_names() IS 'The settings of a request (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.parameter_names() IS 'The fields of a request that are settings (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.parsed_json(said text) RETURNS jsonb
     LANGUAGE plpgsql IMMUTABLE COST 1000 PARALLEL SAFE
@@ -2244,7 +2244,7 @@ CREATE FUNCTION orchestra.partial_hours(INOUT begins timestamp with time zone, I
     FROM (SELECT date_trunc('hour', ends, 'UTC') AS hour) AS last
     WHERE begins <= last.hour AND last.hour < ends
 $$;
-COMMENT ON FUNCTION orchestra.partial_hours(INOUT begins timestamp with time zone, INOUT ends timestamp with time zone) IS 'The parts of a period that are no whole hours (UTC): at most one at its begin and one at its end.';
+COMMENT ON FUNCTION orchestra.partial_hours(INOUT begins timestamp with time zone, INOUT ends timestamp with time zone) IS 'The parts of a period that are not whole hours (UTC): at most one at its start and one at its end.';
 
 CREATE FUNCTION orchestra.parts_text(content jsonb, separator text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2303,7 +2303,7 @@ CREATE FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier te
        AND prices.valid_from <= CAST(at AT TIME ZONE 'UTC' AS date)
        AND (prices.valid_until > CAST(at AT TIME ZONE 'UTC' AS date) OR prices.valid_until IS NULL)
 $$;
-COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model apply to calls of this tier of service (null: standard) and of the input (see context_tier; null: short) at this time.';
+COMMENT ON FUNCTION orchestra.price_applies(prices orchestra.prices, service_tier text, context_tier integer, at timestamp with time zone) IS 'Whether these prices of a model apply to a call with this service tier (null: standard) and context tier (null: 0) at this time.';
 
 CREATE FUNCTION orchestra.prompt_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
@@ -2358,7 +2358,7 @@ CREATE FUNCTION orchestra.prompt_places() RETURNS TABLE(ordinal integer, api tex
         (24, 'Mistral OCR', 'document', jsonpath 'lax $',
             jsonpath 'lax $.document.document_url ? (!(@ starts with "data:"))', 'whole')
 $_$;
-COMMENT ON FUNCTION orchestra.prompt_places() IS 'The messages of a request, or its prompt (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.prompt_places() IS 'The places in a model''s request that hold its messages or prompt, as JSON paths by API (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -2369,7 +2369,7 @@ CREATE FUNCTION orchestra.prompt_text(inputs jsonb) RETURNS text
     FROM orchestra.request_messages(inputs) AS m
     WHERE m.role NOT IN ('system', 'developer')
 $$;
-COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'What a step''s inputs ask a model, without the system text: the text of the only message, or each message as "role: text" with a blank line between; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
+COMMENT ON FUNCTION orchestra.prompt_text(inputs jsonb) IS 'The prompt in a step''s inputs, without the system text: the text of the only message, or each message as "role: text", separated by blank lines; null for an unknown shape, for a request without text, and for more than 10,000 messages.';
 
 CREATE FUNCTION orchestra.ratio(count numeric, total numeric) RETURNS numeric
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2394,7 +2394,7 @@ CREATE FUNCTION orchestra.request_containers() RETURNS text[]
         'modelInput'
     ]
 $$;
-COMMENT ON FUNCTION orchestra.request_containers() IS 'Objects around a request (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.request_containers() IS 'The fields of a payload that can contain a request (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.request_messages(inputs jsonb) RETURNS TABLE(ordinal bigint, role text, text text)
     LANGUAGE sql IMMUTABLE COST 1000 ROWS 4 PARALLEL SAFE
@@ -2441,7 +2441,7 @@ CREATE FUNCTION orchestra.response_containers() RETURNS text[]
         'modelOutput'
     ]
 $$;
-COMMENT ON FUNCTION orchestra.response_containers() IS 'Objects around a response (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.response_containers() IS 'The fields of a payload that can contain a response (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.search(query text, workflow text DEFAULT NULL::text, node text DEFAULT NULL::text, since timestamp with time zone DEFAULT (now() - '7 days'::interval), until timestamp with time zone DEFAULT NULL::timestamp with time zone, within text DEFAULT 'all'::text, max_hits integer DEFAULT 100) RETURNS TABLE("time" timestamp with time zone, workflow_id text, run_id text, step_id text, node_id text, place text, snippet text, hit_start integer, hit_length integer)
     LANGUAGE plpgsql STABLE PARALLEL SAFE
@@ -2578,14 +2578,14 @@ COMMENT ON FUNCTION orchestra.search(query text, workflow text, node text, since
 CREATE FUNCTION orchestra.search_error(error jsonb, reported_error text) RETURNS text
     LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
     AS $$ SELECT concat_ws(E'\n', orchestra.search_text(error), reported_error) $$;
-COMMENT ON FUNCTION orchestra.search_error(error jsonb, reported_error text) IS 'The text that a search reads in an error: the API''s own, and the one that the payload reports.';
+COMMENT ON FUNCTION orchestra.search_error(error jsonb, reported_error text) IS 'The searched text of an error: the API''s own error, and the error that the payload reports.';
 
 CREATE FUNCTION orchestra.search_fold(said text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$
     SELECT replace(replace(lower(said COLLATE pg_catalog.pg_c_utf8), 'ς', 'σ'), E'i\u0307', 'i') COLLATE "C"
 $$;
-COMMENT ON FUNCTION orchestra.search_fold(said text) IS 'The text in lower case, in which a search compares it.';
+COMMENT ON FUNCTION orchestra.search_fold(said text) IS 'The text in lower case. A search compares folded texts.';
 
 CREATE FUNCTION orchestra.search_frequency(folded text) RETURNS bigint
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2612,7 +2612,7 @@ CREATE FUNCTION orchestra.search_frequency(folded text) RETURNS bigint
         FROM sampled AS s JOIN sizes AS z USING (relname) GROUP BY s.relname
     ) AS t
 $$;
-COMMENT ON FUNCTION orchestra.search_frequency(folded text) IS 'About how many inputs and outputs contain a folded phrase, by 1,000 rows of each; 0 before the first ANALYZE.';
+COMMENT ON FUNCTION orchestra.search_frequency(folded text) IS 'Estimated number of inputs and outputs that contain a folded phrase, from a sample of about 1,000 rows of each table; 0 before the first ANALYZE.';
 
 CREATE FUNCTION orchestra.search_is_indexed(query text) RETURNS boolean
     LANGUAGE sql STABLE PARALLEL SAFE
@@ -2648,7 +2648,7 @@ CREATE FUNCTION orchestra.search_key(said text) RETURNS text
                     repeat('abcdefghijklmnopqrstuvwxyz0123456789', 4))
            END COLLATE "C"
 $$;
-COMMENT ON FUNCTION orchestra.search_key(said text) IS 'The text as the index of the search holds it: lower case, and ASCII alone.';
+COMMENT ON FUNCTION orchestra.search_key(said text) IS 'The text as the search index holds it: in lower case and ASCII only; other characters are mapped to ASCII.';
 
 CREATE FUNCTION orchestra.search_may_contain(data jsonb, part text, is_output boolean) RETURNS boolean
     LANGUAGE plpgsql IMMUTABLE COST 250 PARALLEL SAFE
@@ -2678,7 +2678,7 @@ CREATE FUNCTION orchestra.search_output(data jsonb) RETURNS text
                 ').value ? (@.type() == "string")') AS chunk (said)
         ) END)
 $_$;
-COMMENT ON FUNCTION orchestra.search_output(data jsonb) IS 'The text that a search reads in an output: search_text, and the chunks of a streamed answer, joined.';
+COMMENT ON FUNCTION orchestra.search_output(data jsonb) IS 'The searched text of an output: search_text, and the joined chunks of a streamed answer.';
 
 CREATE FUNCTION orchestra.search_part(folded text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2696,12 +2696,12 @@ CREATE FUNCTION orchestra.search_pattern(query text) RETURNS text
                        '([\\%_])', '\\\1', 'g'),
         E'\n', '%') || '%'
 $$;
-COMMENT ON FUNCTION orchestra.search_pattern(query text) IS 'The pattern of LIKE that the key (search_key) of every text with the phrase matches.';
+COMMENT ON FUNCTION orchestra.search_pattern(query text) IS 'The LIKE pattern of a phrase. The key (search_key) of every text that contains the phrase matches it.';
 
 CREATE FUNCTION orchestra.search_prompt(data jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     AS $$ SELECT concat_ws(E'\n\n', orchestra.system_text(data), orchestra.prompt_text(data)) $$;
-COMMENT ON FUNCTION orchestra.search_prompt(data jsonb) IS 'What a model was asked, with its system text before it.';
+COMMENT ON FUNCTION orchestra.search_prompt(data jsonb) IS 'The searched text of a prompt: the system text, then the prompt.';
 
 CREATE FUNCTION orchestra.search_snippet(said text, folded text, OUT snippet text, OUT hit_start integer, OUT hit_length integer) RETURNS record
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2725,7 +2725,7 @@ CREATE FUNCTION orchestra.search_snippet(said text, folded text, OUT snippet tex
         OFFSET 0
     ) AS p
 $$;
-COMMENT ON FUNCTION orchestra.search_snippet(said text, folded text, OUT snippet text, OUT hit_start integer, OUT hit_length integer) IS 'The first place of a folded phrase in a text: the hit between « and », 40 characters on each side, and its place in the snippet.';
+COMMENT ON FUNCTION orchestra.search_snippet(said text, folded text, OUT snippet text, OUT hit_start integer, OUT hit_length integer) IS 'The first occurrence of a folded phrase in a text: the hit between « and », with 40 characters on each side, and its position in the snippet.';
 
 CREATE FUNCTION orchestra.search_text(data jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
@@ -2737,7 +2737,7 @@ CREATE FUNCTION orchestra.search_text(data jsonb) RETURNS text
     WHERE t.said !~ '^data:[^,]{0,200};base64,'
       AND NOT (octet_length(t.said) >= 1000 AND left(t.said, 1000) !~ '[^A-Za-z0-9+/_=-]')
 $_$;
-COMMENT ON FUNCTION orchestra.search_text(data jsonb) IS 'The text that a search reads in a value: its strings, each on lines of its own, without images and other base64, up to 1,000,000 characters.';
+COMMENT ON FUNCTION orchestra.search_text(data jsonb) IS 'The searched text of a value: its strings, each on lines of its own, without images and other base64, up to 1,000,000 characters.';
 
 CREATE FUNCTION orchestra.settings_names() RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2756,7 +2756,7 @@ CREATE FUNCTION orchestra.settings_names() RETURNS text[]
         'completion_args'
     ]
 $$;
-COMMENT ON FUNCTION orchestra.settings_names() IS 'Objects with settings of a request (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.settings_names() IS 'The fields of a request whose object holds settings (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.stream_events(payload jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE COST 1000 PARALLEL SAFE
@@ -2785,7 +2785,7 @@ CREATE FUNCTION orchestra.stream_events(payload jsonb) RETURNS jsonb
     ) AS l
     WHERE l.said NOT IN ('', '[DONE]')
 $_$;
-COMMENT ON FUNCTION orchestra.stream_events(payload jsonb) IS 'The events of a stream that is kept as a text or as a list of lines, as an array: server-sent events, or lines of JSON; null for anything else, if an event is not JSON, and beyond the bounds of parsed_json.';
+COMMENT ON FUNCTION orchestra.stream_events(payload jsonb) IS 'The events of a stream that is kept as a text or as a list of lines (server-sent events, or lines of JSON), as an array; null for anything else, if an event is not JSON, and beyond the limits of parsed_json.';
 
 CREATE FUNCTION orchestra.system_places() RETURNS TABLE(ordinal integer, api text, member text, alternatives jsonpath, path jsonpath, kind text)
     LANGUAGE sql IMMUTABLE ROWS 2 PARALLEL SAFE
@@ -2820,7 +2820,7 @@ CREATE FUNCTION orchestra.system_places() RETURNS TABLE(ordinal integer, api tex
         (38, 'Perplexity by Composio', 'systemContent', jsonpath 'lax $',
             jsonpath 'lax $.systemContent', 'whole')
 $_$;
-COMMENT ON FUNCTION orchestra.system_places() IS 'The system text of a request (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.system_places() IS 'The places in a model''s request that hold the system text, as JSON paths by API (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
     LANGUAGE sql IMMUTABLE COST 10000 PARALLEL SAFE
@@ -2839,7 +2839,7 @@ CREATE FUNCTION orchestra.system_text(inputs jsonb) RETURNS text
     ) AS t
     WHERE t.text IS NOT NULL
 $$;
-COMMENT ON FUNCTION orchestra.system_text(inputs jsonb) IS 'The system text in a step''s inputs: that of the request, and its system and developer messages, with a blank line between; null if there is none, or for an unknown shape.';
+COMMENT ON FUNCTION orchestra.system_text(inputs jsonb) IS 'The system text in a step''s inputs: that of the request, and its system and developer messages, separated by blank lines; null if there is none, or for an unknown shape.';
 
 CREATE FUNCTION orchestra.token_count(tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -2955,7 +2955,7 @@ CREATE FUNCTION orchestra.tool_places() RETURNS TABLE(ordinal integer, api text,
         (253, 'AI SDK, a provider', 'content', jsonpath 'lax $',
             jsonpath 'lax $.content[*] ? (@.type == "tool-call")', 'whole')
 $_$;
-COMMENT ON FUNCTION orchestra.tool_places() IS 'The tools that a response calls (see the reference of model calls).';
+COMMENT ON FUNCTION orchestra.tool_places() IS 'The places in a model''s response that hold tool calls, as JSON paths by API (see the reference of model calls).';
 
 CREATE FUNCTION orchestra.total_tokens(input_tokens bigint, output_tokens bigint, total_tokens bigint) RETURNS bigint
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -3047,7 +3047,7 @@ COMMENT ON COLUMN orchestra.step_rollup.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.step_rollup.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.step_rollup.service_tier IS 'For calls: the provider''s service tier; null if they name none.';
-COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'For calls: the highest threshold of input tokens that they exceed, of those above which prices can change; else 0.';
+COMMENT ON COLUMN orchestra.step_rollup.context_tier IS 'For calls: the highest price threshold of input tokens that they exceed; 0 if they exceed none. A price threshold is a number of input tokens above which prices can change.';
 COMMENT ON COLUMN orchestra.step_rollup.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_rollup.succeeded IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.step_rollup.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
@@ -3059,8 +3059,8 @@ COMMENT ON COLUMN orchestra.step_rollup.calls IS 'Calls of a model (see is_call)
 COMMENT ON COLUMN orchestra.step_rollup.unmetered_calls IS 'Calls that report no usage, so that their cost is unknown.';
 COMMENT ON COLUMN orchestra.step_rollup.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
 COMMENT ON COLUMN orchestra.step_rollup.reported_calls IS 'Calls whose provider reports a cost.';
-COMMENT ON COLUMN orchestra.step_rollup.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.step_rollup.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.step_rollup.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
@@ -3068,8 +3068,8 @@ COMMENT ON COLUMN orchestra.step_rollup.cached_audio_tokens IS 'Input tokens of 
 COMMENT ON COLUMN orchestra.step_rollup.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
-COMMENT ON COLUMN orchestra.step_rollup.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.step_rollup.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.step_rollup.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
@@ -3082,14 +3082,14 @@ COMMENT ON COLUMN orchestra.step_rollup.audio_ms IS 'Audio charged by duration, 
 COMMENT ON COLUMN orchestra.step_rollup.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
-COMMENT ON COLUMN orchestra.step_rollup.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.step_rollup.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.step_rollup.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
 COMMENT ON COLUMN orchestra.step_rollup.failed_counts IS 'Number of durations in each of failed_buckets.';
-COMMENT ON COLUMN orchestra.step_rollup.responses IS 'Calls that say why the model stopped (see finish_reason); null: there are no calls, or it is not known of all of them: this row was computed before revision 0006, or by an earlier program.';
-COMMENT ON COLUMN orchestra.step_rollup.cut_off_responses IS 'Responses that ended because the model ran out of tokens (see is_cut_off); null like responses.';
+COMMENT ON COLUMN orchestra.step_rollup.responses IS 'Calls that report why the model stopped (see finish_reason). Null: there are no calls, or the row was computed before revision 0006 or by an older program.';
+COMMENT ON COLUMN orchestra.step_rollup.cut_off_responses IS 'Responses that ended because the model ran out of tokens (see is_cut_off); null if responses is null.';
 
 CREATE TABLE orchestra.workflows (
     id text NOT NULL COLLATE pg_catalog."C",
@@ -3164,7 +3164,7 @@ CREATE VIEW orchestra.model_usage AS
 COMMENT ON VIEW orchestra.model_usage IS 'Calls of models by hour, workflow, organisation, node, model, service tier, length of the input and kinds of usage: quantities and cost.';
 COMMENT ON COLUMN orchestra.model_usage.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.model_usage.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.model_usage.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.model_usage.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.model_usage.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.model_usage.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.model_usage.model IS 'The model that responded, else the requested one; null if tokens are reported without a model.';
@@ -3176,11 +3176,11 @@ COMMENT ON COLUMN orchestra.model_usage.cached_input_tokens IS 'Input tokens rea
 COMMENT ON COLUMN orchestra.model_usage.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.cost IS 'Cost by the prices of the day (UTC), service tier and length of the input; null if the model or a kind of usage of the calls has no price, or if no call reports usage. Add up within one currency only.';
-COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.model_usage.currency IS 'The currency of cost; null if cost is null.';
 COMMENT ON COLUMN orchestra.model_usage.unpriced_calls IS 'Calls missing from cost: without a price for all their usage, or successful without reported usage.';
 COMMENT ON COLUMN orchestra.model_usage.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
-COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier; null if the calls name none; the price of standard then applies.';
-COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The length of the input: the highest threshold of input tokens that it exceeds, of those above which prices can change, else 0; null if unknown.';
+COMMENT ON COLUMN orchestra.model_usage.service_tier IS 'The provider''s service tier. Null if the call names none: the standard price then applies.';
+COMMENT ON COLUMN orchestra.model_usage.context_tier IS 'The highest price threshold of input tokens that the calls exceed; 0 if they exceed none; null if unknown. A price threshold is a number of input tokens above which prices can change.';
 COMMENT ON COLUMN orchestra.model_usage.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.model_usage.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
@@ -3228,7 +3228,7 @@ CREATE FUNCTION orchestra.without_reasoning(said text) RETURNS text
     FROM (SELECT '</' || substring(said FROM '^[ \t\n\r]*<(think|thinking)>') || '>' OFFSET 0)
         AS r (tag)
 $$;
-COMMENT ON FUNCTION orchestra.without_reasoning(said text) IS 'An answer without a block <think> or <thinking> at its start; null if nothing follows the block, or if it has no end.';
+COMMENT ON FUNCTION orchestra.without_reasoning(said text) IS 'An answer without the block <think> or <thinking> at its start; null if nothing follows the block, or if the block has no end.';
 
 CREATE FUNCTION orchestra_etl.mark_complete() RETURNS trigger
     LANGUAGE plpgsql
@@ -3400,7 +3400,7 @@ CREATE AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer
     COMBINEFUNC = orchestra.duration_histogram_merge,
     PARALLEL = safe
 );
-COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Merges stored histograms of durations: the number of durations in each bucket, by the bucket''s number. For histogram_quantile.';
+COMMENT ON AGGREGATE orchestra.duration_histogram(buckets smallint[], counts integer[]) IS 'Merges stored histograms of durations into one array, for histogram_quantile: the number of durations in each bucket, by the bucket''s number.';
 
 CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) (
     SFUNC = orchestra.duration_quantile_add,
@@ -3410,7 +3410,7 @@ CREATE AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[
     COMBINEFUNC = orchestra.duration_quantile_merge,
     PARALLEL = safe
 );
-COMMENT ON AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) IS 'A quantile of durations in milliseconds, from stored histograms, at most 2 % off. Right over any grouping: never average percentiles, merge the histograms.';
+COMMENT ON AGGREGATE orchestra.duration_quantile(buckets smallint[], counts integer[], q double precision) IS 'A quantile of durations in milliseconds, from stored histograms, with an error of at most 2 %. Correct for any grouping, because it merges the histograms; averages of percentiles are not.';
 
 CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) (
     SFUNC = orchestra.duration_quantile_add,
@@ -3420,7 +3420,7 @@ CREATE AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q dou
     COMBINEFUNC = orchestra.duration_quantile_merge,
     PARALLEL = safe
 );
-COMMENT ON AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) IS 'A quantile of durations in milliseconds, from counts by bucket, at most 2 % off. Right over any grouping: never average percentiles, merge the counts.';
+COMMENT ON AGGREGATE orchestra.duration_quantile(bucket integer, count bigint, q double precision) IS 'A quantile of durations in milliseconds, from counts by bucket, with an error of at most 2 %. Correct for any grouping, because it merges the counts; averages of percentiles are not.';
 
 CREATE TABLE orchestra_etl.alert_episodes (
     rule text NOT NULL,
@@ -3437,9 +3437,9 @@ CREATE TABLE orchestra_etl.alert_episodes (
     threshold double precision,
     resolved_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra_etl.alert_episodes IS 'One row for each time that an alert fired.';
+COMMENT ON TABLE orchestra_etl.alert_episodes IS 'One row for each time that an alert fired, muted or not.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.rule IS 'Name of the rule.';
-COMMENT ON COLUMN orchestra_etl.alert_episodes.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.subject IS 'What the rule was evaluated for: the workflow''s id, followed by the node, model, organisation and label that the rule names.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.sequence IS 'Number of this firing of the rule and subject, from 1.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.node IS 'The node that the rule names; null: none.';
@@ -3450,7 +3450,7 @@ COMMENT ON COLUMN orchestra_etl.alert_episodes.metric IS 'The metric.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.fired_at IS 'When it fired.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.value IS 'The metric when it fired, in seconds for durations.';
 COMMENT ON COLUMN orchestra_etl.alert_episodes.threshold IS 'The threshold when it fired.';
-COMMENT ON COLUMN orchestra_etl.alert_episodes.resolved_at IS 'When it was resolved; null: it fires.';
+COMMENT ON COLUMN orchestra_etl.alert_episodes.resolved_at IS 'When it was resolved; null: it still fires.';
 
 CREATE VIEW orchestra.alerts AS
  SELECT e.rule,
@@ -3471,10 +3471,10 @@ CREATE VIEW orchestra.alerts AS
     e.threshold
    FROM (orchestra_etl.alert_episodes e
      LEFT JOIN orchestra.workflows w ON ((w.id = e.workflow_id)));
-COMMENT ON VIEW orchestra.alerts IS 'One row for each time that an alert fired, also if it was muted.';
+COMMENT ON VIEW orchestra.alerts IS 'One row for each time that an alert fired, muted or not.';
 COMMENT ON COLUMN orchestra.alerts.rule IS 'Name of the rule in the configuration.';
 COMMENT ON COLUMN orchestra.alerts.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.alerts.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.alerts.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.alerts.node IS 'The node that the rule names; null: none.';
 COMMENT ON COLUMN orchestra.alerts.model IS 'The model that the rule names; null: none.';
 COMMENT ON COLUMN orchestra.alerts.organisation IS 'The organisation that the rule names; null: none.';
@@ -3482,7 +3482,7 @@ COMMENT ON COLUMN orchestra.alerts.label IS 'The label that the rule names; null
 COMMENT ON COLUMN orchestra.alerts.metric IS 'The metric.';
 COMMENT ON COLUMN orchestra.alerts.state IS 'firing or resolved.';
 COMMENT ON COLUMN orchestra.alerts.fired_at IS 'When it fired.';
-COMMENT ON COLUMN orchestra.alerts.resolved_at IS 'When it was resolved; null: it fires.';
+COMMENT ON COLUMN orchestra.alerts.resolved_at IS 'When it was resolved; null: it still fires.';
 COMMENT ON COLUMN orchestra.alerts.value IS 'The metric when it fired, in seconds for durations.';
 COMMENT ON COLUMN orchestra.alerts.threshold IS 'The threshold when it fired.';
 
@@ -3511,21 +3511,21 @@ COMMENT ON TABLE orchestra.runs IS 'One row per run of a workflow.';
 COMMENT ON COLUMN orchestra.runs.id IS 'The run''s id.';
 COMMENT ON COLUMN orchestra.runs.workflow_id IS 'The workflow this is a run of.';
 COMMENT ON COLUMN orchestra.runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
-COMMENT ON COLUMN orchestra.runs.user_id IS 'The user who started it; the API may mask it with asterisks.';
+COMMENT ON COLUMN orchestra.runs.user_id IS 'The user who started the run; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.runs.status IS 'The status as the API returns it; null if it returns none.';
 COMMENT ON COLUMN orchestra.runs.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
 COMMENT ON COLUMN orchestra.runs.status_source IS 'api: the API returned the status; derived: it follows from the steps.';
 COMMENT ON COLUMN orchestra.runs.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
-COMMENT ON COLUMN orchestra.runs.start_time IS 'When it started, by the API.';
-COMMENT ON COLUMN orchestra.runs.end_time IS 'When it ended, by the API; null while it runs.';
+COMMENT ON COLUMN orchestra.runs.start_time IS 'When the run started, according to the API.';
+COMMENT ON COLUMN orchestra.runs.end_time IS 'When the run ended, according to the API; null while it runs.';
 COMMENT ON COLUMN orchestra.runs.duration_ms IS 'end_time minus start_time, in milliseconds.';
 COMMENT ON COLUMN orchestra.runs.api_elapsed_seconds IS 'The API''s elapsed_time: whole seconds, truncated. Use duration_ms.';
 COMMENT ON COLUMN orchestra.runs.error IS 'The run''s error as the API returns it.';
 COMMENT ON COLUMN orchestra.runs.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
-COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules this row was written under; null: no rules.';
-COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the run as it was written; equal hashes need no write.';
+COMMENT ON COLUMN orchestra.runs.redaction_policy IS 'Version of the redaction rules that were in force when this row was written; null: no rules.';
+COMMENT ON COLUMN orchestra.runs.content_hash IS 'Hash of the stored run. A run with an equal hash is not written again.';
 COMMENT ON COLUMN orchestra.runs.first_seen_at IS 'When this run was first loaded.';
-COMMENT ON COLUMN orchestra.runs.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+COMMENT ON COLUMN orchestra.runs.updated_at IS 'When the content of this row last changed. A read that finds no change leaves it as it is.';
 
 CREATE TABLE orchestra.steps (
     id text NOT NULL COLLATE pg_catalog."C",
@@ -3587,7 +3587,7 @@ WITH (autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_fact
 COMMENT ON TABLE orchestra.steps IS 'One row per step of a run.';
 COMMENT ON COLUMN orchestra.steps.id IS 'The step''s id: the key of every upsert.';
 COMMENT ON COLUMN orchestra.steps.run_id IS 'The run this step belongs to.';
-COMMENT ON COLUMN orchestra.steps.workflow_id IS 'The workflow, as in runs.';
+COMMENT ON COLUMN orchestra.steps.workflow_id IS 'The workflow of the run.';
 COMMENT ON COLUMN orchestra.steps.node_id IS 'The node of the workflow that this step executed.';
 COMMENT ON COLUMN orchestra.steps.node_type IS 'model, integration, code, ...: from the graph, else from the payload''s shape, else null.';
 COMMENT ON COLUMN orchestra.steps."position" IS 'Index in the API''s response, from 0.';
@@ -3634,11 +3634,11 @@ COMMENT ON COLUMN orchestra.steps.error IS 'The step''s error as the API returns
 COMMENT ON COLUMN orchestra.steps.reported_error IS 'The error that the step''s payload reports; a soft failure if its status is a success.';
 COMMENT ON COLUMN orchestra.steps.step_metadata IS 'step_metadata as the API returns it.';
 COMMENT ON COLUMN orchestra.steps.extra IS 'Fields that the API''s description lacks, and values of a wrong type, as received.';
-COMMENT ON COLUMN orchestra.steps.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: no rules.';
-COMMENT ON COLUMN orchestra.steps.content_hash IS 'Hash of the step as received; equal hashes need no write.';
-COMMENT ON COLUMN orchestra.steps.absent_since IS 'Since when the API''s response no longer contains this step; null while it does.';
+COMMENT ON COLUMN orchestra.steps.redaction_policy IS 'Version of the redaction rules that were in force when this row and its payloads were written; null: no rules.';
+COMMENT ON COLUMN orchestra.steps.content_hash IS 'Hash of the step as received. A step with an equal hash is not written again.';
+COMMENT ON COLUMN orchestra.steps.absent_since IS 'Time since which the API''s response no longer contains this step; null while it does.';
 COMMENT ON COLUMN orchestra.steps.first_seen_at IS 'When this step was first loaded.';
-COMMENT ON COLUMN orchestra.steps.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+COMMENT ON COLUMN orchestra.steps.updated_at IS 'When the content of this row last changed. A read that finds no change leaves it as it is.';
 
 CREATE VIEW orchestra.cost_differences AS
  SELECT called."time",
@@ -3692,20 +3692,20 @@ CREATE VIEW orchestra.cost_differences AS
 COMMENT ON VIEW orchestra.cost_differences IS 'Calls whose provider reports their cost, compared with their cost by the known prices. A ratio far from 1 means a wrong price, a discount, or usage that was read wrongly.';
 COMMENT ON COLUMN orchestra.cost_differences."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.cost_differences.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.cost_differences.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.cost_differences.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.cost_differences.organization_id IS 'The organisation; null if the step names none.';
 COMMENT ON COLUMN orchestra.cost_differences.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.cost_differences.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.cost_differences.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.cost_differences.model IS 'The model that responded, else the requested one; null if none is named.';
 COMMENT ON COLUMN orchestra.cost_differences.provider IS 'The provider whose price applies; null if there is none.';
-COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier; null if the call names none; the price of standard then applies.';
+COMMENT ON COLUMN orchestra.cost_differences.service_tier IS 'The provider''s service tier. Null if the call names none: the standard price then applies.';
 COMMENT ON COLUMN orchestra.cost_differences.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.cost_differences.cost IS 'Cost by the prices of its day (UTC); null if any part of its usage has no price.';
-COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.cost_differences.currency IS 'The currency of cost; null if cost is null.';
 COMMENT ON COLUMN orchestra.cost_differences.reported_cost IS 'The cost in US dollars, as the provider reports it.';
-COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null without a cost in US dollars.';
-COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost divided by reported_cost; null without a cost in US dollars, or if reported_cost is 0.';
+COMMENT ON COLUMN orchestra.cost_differences.difference IS 'cost minus reported_cost; null if cost is null or not in US dollars.';
+COMMENT ON COLUMN orchestra.cost_differences.ratio IS 'cost divided by reported_cost; null if cost is null or not in US dollars, or if reported_cost is 0.';
 
 CREATE TABLE orchestra_etl.dead_letters (
     id bigint NOT NULL,
@@ -3723,7 +3723,7 @@ CREATE TABLE orchestra_etl.dead_letters (
     resolution text
 );
 COMMENT ON TABLE orchestra_etl.dead_letters IS 'Records that could not be loaded, with their bytes.';
-COMMENT ON COLUMN orchestra_etl.dead_letters.id IS 'Number of the dead letter.';
+COMMENT ON COLUMN orchestra_etl.dead_letters.id IS 'The dead letter''s id.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.run_id IS 'The run; empty for a row of the run list without a usable id.';
 COMMENT ON COLUMN orchestra_etl.dead_letters.step_id IS 'The step, if its id is known.';
@@ -3751,8 +3751,8 @@ COMMENT ON COLUMN orchestra_etl.gaps.id IS 'Number of the gap.';
 COMMENT ON COLUMN orchestra_etl.gaps.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.gaps.detected_at IS 'When the gap was found.';
 COMMENT ON COLUMN orchestra_etl.gaps.after_time IS 'Start of the newest run known before the gap.';
-COMMENT ON COLUMN orchestra_etl.gaps.before_time IS 'Start of the oldest run listed behind the gap.';
-COMMENT ON COLUMN orchestra_etl.gaps.detail IS 'What was seen.';
+COMMENT ON COLUMN orchestra_etl.gaps.before_time IS 'Start of the oldest run listed after the gap.';
+COMMENT ON COLUMN orchestra_etl.gaps.detail IS 'What the sweep observed.';
 COMMENT ON COLUMN orchestra_etl.gaps.acknowledged_at IS 'When a user acknowledged it.';
 
 CREATE TABLE orchestra_etl.run_ledger (
@@ -3786,31 +3786,31 @@ CREATE TABLE orchestra_etl.run_ledger (
 WITH (fillfactor='70', autovacuum_vacuum_scale_factor='0.02', autovacuum_vacuum_insert_scale_factor='0.02', autovacuum_analyze_scale_factor='0.02');
 COMMENT ON TABLE orchestra_etl.run_ledger IS 'One row per known run: what is known about it, when it is due, and its claim.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.run_id IS 'The run.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.workflow_id IS 'Its workflow; the run list is authoritative.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.workflow_id IS 'Its workflow, according to the run list.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.source IS 'How the run was first found: list, config, track or request.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.tracking IS 'open, final, stale or gone; erased or pruned: a tombstone, never read again.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.first_seen_at IS 'When the run entered the ledger.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.opened_at IS 'When it was last opened: ages count from here.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.listing IS 'The run''s row of the list, until a poll has loaded it.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.listing_hash IS 'Hash of the row last seen, in the list or read alone.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.start_time IS 'When the run started, by the list; null if no list has shown it.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.opened_at IS 'When tracking was last set to open. The run''s age is counted from here.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listing IS 'The run''s row of the run list, kept until a poll has loaded it.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listing_hash IS 'Hash of the run''s row when it was last seen, in the run list or in a response for this run alone.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.start_time IS 'When the run started, according to the run list; null if no list has contained the run.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.listed_at IS 'Database time at which the page with this listing was requested.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.listed_sweep IS 'The sweep that listed it; a member of the watermark once that is complete.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.listed_sweep IS 'Number of the sweep that listed the run. If it is not above sweeps.watermark, a complete sweep has listed the run.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.priority IS '0 live, 1 backfill.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.due_at IS 'When to poll it next; null: not again.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.due_at IS 'When the run is next polled; null: never.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.fencing_token IS 'Raised by every claim and by every request for a newer read; a load with an older token is refused.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.leased_until IS 'End of the claim in force; null: not claimed, or the claim is consumed.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.steps_observed_at IS 'Database time at which the steps last loaded were requested.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.run_observed_at IS 'Database time at which the run''s own row last loaded was requested.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.run_state IS 'The run''s state by the API''s own row last loaded.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.run_end_time IS 'The run''s end by the API''s own row last loaded.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.steps_observed_at IS 'Database time of the request that returned the steps as they are stored.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_observed_at IS 'Database time of the request that returned the run''s own row as it is stored.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_state IS 'The run''s state in its own row of the API, as last loaded.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.run_end_time IS 'The run''s end in its own row of the API, as last loaded.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.read_digest IS 'Digest of step ids, statuses and end times at the last read.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.checks IS 'Reads in a row that found the run finished and nothing new.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.attempts IS 'Reads in a row that failed.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.checks IS 'Consecutive reads that found the run finished and nothing new.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.attempts IS 'Consecutive reads that failed.';
 COMMENT ON COLUMN orchestra_etl.run_ledger.last_error IS 'Why the last read failed, in one line.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.not_found_since IS 'Since when the API returns 404 for the steps.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.reopened_by IS 'What last requested a newer read of the known run: list, config, track, reread, repair or states; null: nothing has.';
-COMMENT ON COLUMN orchestra_etl.run_ledger.removed_at IS 'When the run was erased or pruned; nothing but its ids and times is kept then.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.not_found_since IS 'Time since which the API has returned 404 for the steps; null: it does not.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.reopened_by IS 'What last requested a newer read of a run that was already known: list, config, track, reread, repair or states; null: nothing has.';
+COMMENT ON COLUMN orchestra_etl.run_ledger.removed_at IS 'When the run was erased or pruned. Afterwards, only its ids and times are kept.';
 
 CREATE TABLE orchestra_etl.sweeps (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -3831,18 +3831,18 @@ CREATE TABLE orchestra_etl.sweeps (
 COMMENT ON TABLE orchestra_etl.sweeps IS 'The state of each workflow''s sweeps of the run list.';
 COMMENT ON COLUMN orchestra_etl.sweeps.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.sweeps.fencing_token IS 'Number of the latest sweep.';
-COMMENT ON COLUMN orchestra_etl.sweeps.leased_until IS 'End of the running sweep''s lease; null: none runs.';
+COMMENT ON COLUMN orchestra_etl.sweeps.leased_until IS 'End of the running sweep''s lease; null: no sweep is running.';
 COMMENT ON COLUMN orchestra_etl.sweeps.watermark IS 'Number of the last complete sweep: every run that it or an earlier one listed is known.';
 COMMENT ON COLUMN orchestra_etl.sweeps.started_at IS 'When the last sweep began.';
-COMMENT ON COLUMN orchestra_etl.sweeps.swept_at IS 'When a sweep was last complete.';
+COMMENT ON COLUMN orchestra_etl.sweeps.swept_at IS 'When the last complete sweep ended.';
 COMMENT ON COLUMN orchestra_etl.sweeps.reconciled_at IS 'When the last complete walk of the whole list began.';
-COMMENT ON COLUMN orchestra_etl.sweeps.new_runs IS 'Runs that the last complete sweep found new.';
+COMMENT ON COLUMN orchestra_etl.sweeps.new_runs IS 'New runs that the last complete sweep found.';
 COMMENT ON COLUMN orchestra_etl.sweeps.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
-COMMENT ON COLUMN orchestra_etl.sweeps.known_runs IS 'Runs of the workflow known at that walk; more than listed_runs if the list has dropped runs.';
+COMMENT ON COLUMN orchestra_etl.sweeps.known_runs IS 'Known runs of the workflow at the last walk of the whole list; more than listed_runs if the list has dropped runs.';
 COMMENT ON COLUMN orchestra_etl.sweeps.repaired_runs IS 'Runs that the last walk of the whole list found missing from the tables and queued for a re-read.';
-COMMENT ON COLUMN orchestra_etl.sweeps.last_error IS 'Why the last sweep failed, in one line; null: it did not.';
-COMMENT ON COLUMN orchestra_etl.sweeps.list_problem IS 'How the run list deviates from the API''s description, by the last walk to its end; null: it does not.';
-COMMENT ON COLUMN orchestra_etl.sweeps.complete_until IS 'When the last complete sweep began; null: none has completed since this column exists.';
+COMMENT ON COLUMN orchestra_etl.sweeps.last_error IS 'Why the last sweep failed, in one line; null: it did not fail.';
+COMMENT ON COLUMN orchestra_etl.sweeps.list_problem IS 'How the run list deviates from the API''s description, found by the last walk to the end of the list; null: it does not deviate.';
+COMMENT ON COLUMN orchestra_etl.sweeps.complete_until IS 'When the last complete sweep began; null: no sweep has completed since this column was added.';
 
 CREATE VIEW orchestra.coverage AS
  WITH counted AS (
@@ -3917,29 +3917,29 @@ CREATE VIEW orchestra.coverage AS
             count(*) FILTER (WHERE (g.acknowledged_at IS NULL)) AS unacknowledged
            FROM orchestra_etl.gaps g
           WHERE (g.workflow_id = relevant.workflow_id)) gaps);
-COMMENT ON VIEW orchestra.coverage IS 'Per workflow: the period in which every run is known, and its gaps; how many runs are read; how near the list is to missing runs.';
+COMMENT ON VIEW orchestra.coverage IS 'One row per workflow: the period in which every run is known, the gaps in it, how many runs have been read, and whether the API''s list still contains all known runs.';
 COMMENT ON COLUMN orchestra.coverage.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'Its name.';
+COMMENT ON COLUMN orchestra.coverage.workflow_name IS 'The workflow''s name; null if it has none.';
 COMMENT ON COLUMN orchestra.coverage.complete_since IS 'Start of the oldest stored run that a complete sweep listed.';
-COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began: every run from complete_since to this time is known, except in gaps and except conflicting_runs.';
+COMMENT ON COLUMN orchestra.coverage.complete_until IS 'When the last complete sweep began. Every run that started from complete_since to this time is known, except in gaps and except conflicting_runs.';
 COMMENT ON COLUMN orchestra.coverage.gaps IS 'Periods in which runs may have appeared and disappeared without being listed.';
 COMMENT ON COLUMN orchestra.coverage.unacknowledged_gaps IS 'Gaps that no user has acknowledged.';
 COMMENT ON COLUMN orchestra.coverage.known_runs IS 'Runs in the ledger.';
 COMMENT ON COLUMN orchestra.coverage.read_runs IS 'Runs whose steps have been read at least once.';
 COMMENT ON COLUMN orchestra.coverage.unread_runs IS 'Known runs that were never read.';
-COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API forgot before they were ever read.';
+COMMENT ON COLUMN orchestra.coverage.lost_runs IS 'Runs that the API no longer had before their steps were ever read.';
 COMMENT ON COLUMN orchestra.coverage.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.coverage.final_runs IS 'Runs that are not read again.';
 COMMENT ON COLUMN orchestra.coverage.stale_runs IS 'Runs that were open for too long; they are read once a day.';
 COMMENT ON COLUMN orchestra.coverage.gone_runs IS 'Runs that the API no longer has.';
 COMMENT ON COLUMN orchestra.coverage.removed_runs IS 'Runs that were erased or pruned here.';
-COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When a sweep was last complete.';
+COMMENT ON COLUMN orchestra.coverage.swept_at IS 'When the last complete sweep ended.';
 COMMENT ON COLUMN orchestra.coverage.reconciled_at IS 'When the last complete walk of the whole list began.';
 COMMENT ON COLUMN orchestra.coverage.repaired_runs IS 'Runs that this walk found missing from the tables and queued for a re-read.';
-COMMENT ON COLUMN orchestra.coverage.new_runs IS 'Runs that the last complete sweep found new.';
+COMMENT ON COLUMN orchestra.coverage.new_runs IS 'New runs that the last complete sweep found.';
 COMMENT ON COLUMN orchestra.coverage.listed_runs IS 'Rows of the run list at the last walk of the whole list.';
-COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list saw fewer runs than were known: new runs then push old ones out of the list.';
-COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id.';
+COMMENT ON COLUMN orchestra.coverage.window_full IS 'Whether the last walk of the whole list found fewer runs than are known: the list is then full, and each new run pushes an old one out.';
+COMMENT ON COLUMN orchestra.coverage.conflicting_runs IS 'Runs that were set aside because another workflow has a run with the same id.';
 
 CREATE TABLE orchestra.step_failures (
     step_id text NOT NULL COLLATE pg_catalog."C",
@@ -4003,16 +4003,16 @@ CREATE VIEW orchestra.failure_groups AS
                   GROUP BY step_failures.workflow_id, step_failures.node_id, step_failures.outcome, step_failures.fingerprint, step_failures.run_id) of_runs
           GROUP BY of_runs.workflow_id, of_runs.node_id, of_runs.outcome, of_runs.fingerprint) g
      LEFT JOIN orchestra.workflows w ON ((w.id = g.workflow_id)));
-COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all stored runs. For another period, group the view failures.';
+COMMENT ON VIEW orchestra.failure_groups IS 'Kinds of failures by workflow and node, over all stored runs. To choose a period, group the view failures instead.';
 COMMENT ON COLUMN orchestra.failure_groups.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.failure_groups.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.failure_groups.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.failure_groups.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.failure_groups.outcome IS 'failed or soft_failed.';
 COMMENT ON COLUMN orchestra.failure_groups.fingerprint IS 'Hash of the pattern.';
 COMMENT ON COLUMN orchestra.failure_groups.pattern IS 'The message with its numbers, ids and quoted texts replaced.';
 COMMENT ON COLUMN orchestra.failure_groups.example IS 'The first 500 characters of the latest error of this kind.';
 COMMENT ON COLUMN orchestra.failure_groups.first_time IS 'When the first of these steps started.';
-COMMENT ON COLUMN orchestra.failure_groups.last_time IS 'When the last of them started.';
+COMMENT ON COLUMN orchestra.failure_groups.last_time IS 'When the last of these steps started.';
 COMMENT ON COLUMN orchestra.failure_groups.steps IS 'Steps that failed in this way.';
 COMMENT ON COLUMN orchestra.failure_groups.runs IS 'Runs that have such a step.';
 
@@ -4033,7 +4033,7 @@ CREATE VIEW orchestra.failures AS
 COMMENT ON VIEW orchestra.failures IS 'One row per step that failed or soft-failed, with the kind of failure.';
 COMMENT ON COLUMN orchestra.failures."time" IS 'When the step started; without a start, when its run started or was first seen.';
 COMMENT ON COLUMN orchestra.failures.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.failures.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.failures.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.failures.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.failures.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.failures.step_id IS 'The step.';
@@ -4149,11 +4149,11 @@ CREATE VIEW orchestra.model_calls AS
      CROSS JOIN LATERAL ( SELECT orchestra.call_cost(u.used, (1)::bigint, p.*) AS cost
          OFFSET 0) k)
   WHERE ((s.absent_since IS NULL) AND orchestra.is_call(s.state, s.node_type, COALESCE(s.response_model, s.request_model), s.finish_reason, u.has_usage));
-COMMENT ON VIEW orchestra.model_calls IS 'One row per call of a model (see is_call): its usage, cost, prompt and answer. It shows payloads, so only orchestra_payload_analyst can read it. A text is null if its payload is not stored, if it holds no such text, or if its shape is not known, which the load counts as drift.';
+COMMENT ON VIEW orchestra.model_calls IS 'One row per call of a model (see is_call): its usage, cost, prompt and answer. It shows payloads, so only orchestra_payload_analyst can read it. A text is null if its payload is not stored, if the payload holds no such text, or if the payload''s shape is not known. The loader counts unknown shapes as drift.';
 COMMENT ON COLUMN orchestra.model_calls.step_id IS 'The step.';
 COMMENT ON COLUMN orchestra.model_calls.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.model_calls.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.model_calls.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.model_calls.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.model_calls.organization_id IS 'The organisation; null if the step names none.';
 COMMENT ON COLUMN orchestra.model_calls.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.model_calls."time" IS 'When the step started; without a start, when its run started or was first seen.';
@@ -4192,20 +4192,20 @@ COMMENT ON COLUMN orchestra.model_calls.unread_quantities IS 'Reported quantitie
 COMMENT ON COLUMN orchestra.model_calls.total_tokens IS 'Total tokens (see total_tokens).';
 COMMENT ON COLUMN orchestra.model_calls.usage_kinds IS 'Bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.model_calls.cost IS 'Cost by the prices of its day (UTC); null if any part of its usage has no price, or if it succeeded without reported usage.';
-COMMENT ON COLUMN orchestra.model_calls.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.model_calls.currency IS 'The currency of cost; null if cost is null.';
 COMMENT ON COLUMN orchestra.model_calls.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.model_calls.finish_reason IS 'Why the model stopped, in its provider''s words.';
-COMMENT ON COLUMN orchestra.model_calls.is_cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null if it does not say why.';
+COMMENT ON COLUMN orchestra.model_calls.is_cut_off IS 'Whether the model stopped because it ran out of tokens (see is_cut_off); null if finish_reason is null.';
 COMMENT ON COLUMN orchestra.model_calls.error IS 'The step''s error; null if it carries none.';
 COMMENT ON COLUMN orchestra.model_calls.system IS 'The system text (see system_text).';
-COMMENT ON COLUMN orchestra.model_calls.prompt IS 'What the model was asked (see prompt_text).';
+COMMENT ON COLUMN orchestra.model_calls.prompt IS 'The prompt, without the system text (see prompt_text).';
 COMMENT ON COLUMN orchestra.model_calls.answer IS 'The visible answer (see answer_text).';
 COMMENT ON COLUMN orchestra.model_calls.tools IS 'The tools that the model called (see called_tools).';
 COMMENT ON COLUMN orchestra.model_calls.images IS 'Number of images in the inputs and outputs (see image_count).';
 COMMENT ON COLUMN orchestra.model_calls.audio IS 'Number of pieces of audio in the inputs and outputs (see audio_count).';
 COMMENT ON COLUMN orchestra.model_calls.parameters IS 'Settings of the call, such as temperature (see call_parameters).';
-COMMENT ON COLUMN orchestra.model_calls.redaction_policy IS 'Version of the redaction rules this row and its payloads were written under; null: no rules.';
-COMMENT ON COLUMN orchestra.model_calls.updated_at IS 'When the content of this row last changed; an unchanged read does not touch it.';
+COMMENT ON COLUMN orchestra.model_calls.redaction_policy IS 'Version of the redaction rules that were in force when the step and its payloads were written; null: no rules.';
+COMMENT ON COLUMN orchestra.model_calls.updated_at IS 'When the content of the step''s row last changed. A read that finds no change leaves it as it is.';
 
 CREATE TABLE orchestra.step_rollup_daily (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -4260,14 +4260,14 @@ CREATE TABLE orchestra.step_rollup_daily (
 );
 COMMENT ON TABLE orchestra.step_rollup_daily IS 'step_rollup by day: the same figures except the responses, for queries over weeks and months.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) of the hours that are added up.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.day IS 'The day (UTC) whose hours are added up.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.ordinal IS 'Number of the row within its workflow and day.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.service_tier IS 'For calls: the provider''s service tier; null if they name none.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'For calls: the highest threshold of input tokens that they exceed, of those above which prices can change; else 0.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.context_tier IS 'For calls: the highest price threshold of input tokens that they exceed; 0 if they exceed none. A price threshold is a number of input tokens above which prices can change.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_rollup_daily.succeeded IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.soft_failed IS 'Steps with a successful status that carry an error (see outcome).';
@@ -4279,8 +4279,8 @@ COMMENT ON COLUMN orchestra.step_rollup_daily.calls IS 'Calls of a model (see is
 COMMENT ON COLUMN orchestra.step_rollup_daily.unmetered_calls IS 'Calls that report no usage, so that their cost is unknown.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.reported_calls IS 'Calls whose provider reports a cost.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.cache_write_1h_tokens IS 'Input tokens written to a cache that keeps them for an hour, part of cache_write_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.input_audio_tokens IS 'Input tokens of audio, part of input_tokens. Summed over the calls that report it; null if none does.';
@@ -4288,8 +4288,8 @@ COMMENT ON COLUMN orchestra.step_rollup_daily.cached_audio_tokens IS 'Input toke
 COMMENT ON COLUMN orchestra.step_rollup_daily.input_image_tokens IS 'Input tokens of images, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.cached_image_tokens IS 'Input tokens of images read from a cache, part of input_image_tokens and of cached_input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.input_video_tokens IS 'Input tokens of video, part of input_tokens. Summed over the calls that report it; null if none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.output_audio_tokens IS 'Output tokens of audio, part of output_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.output_image_tokens IS 'Output tokens of images, part of output_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.output_video_tokens IS 'Output tokens of video, part of output_tokens. Summed over the calls that report it; null if none does.';
@@ -4302,7 +4302,7 @@ COMMENT ON COLUMN orchestra.step_rollup_daily.audio_ms IS 'Audio charged by dura
 COMMENT ON COLUMN orchestra.step_rollup_daily.document_pages IS 'Document pages read. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.search_units IS 'Search units of a reranking model. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.unread_quantities IS 'Reported quantities of usage that could not be read: their cost is unknown. Summed over the calls that report it; null if none does.';
-COMMENT ON COLUMN orchestra.step_rollup_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.step_rollup_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), ascending; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.step_rollup_daily.counts IS 'Number of durations in each of these buckets.';
@@ -4341,7 +4341,7 @@ CREATE VIEW orchestra.node_daily AS
 COMMENT ON VIEW orchestra.node_daily IS 'Steps by day, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
 COMMENT ON COLUMN orchestra.node_daily.day IS 'The day (UTC) in which the steps started; for steps without a start, the day of their run.';
 COMMENT ON COLUMN orchestra.node_daily.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.node_daily.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.node_daily.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.node_daily.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.node_daily.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_daily.node_type IS 'The node''s type.';
@@ -4354,7 +4354,7 @@ COMMENT ON COLUMN orchestra.node_daily.cancelled IS 'Steps that were cancelled.'
 COMMENT ON COLUMN orchestra.node_daily.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_daily.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_daily.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_daily.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.node_daily.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_daily.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_daily.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
@@ -4393,7 +4393,7 @@ CREATE VIEW orchestra.node_hourly AS
 COMMENT ON VIEW orchestra.node_hourly IS 'Steps by hour, workflow, organisation, node and model: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
 COMMENT ON COLUMN orchestra.node_hourly.hour IS 'The hour (UTC) in which the steps started; for steps without a start, the hour of their run.';
 COMMENT ON COLUMN orchestra.node_hourly.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.node_hourly.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.node_hourly.organization_id IS 'The organisation; null if no step names one.';
 COMMENT ON COLUMN orchestra.node_hourly.node_id IS 'The node.';
 COMMENT ON COLUMN orchestra.node_hourly.node_type IS 'The node''s type.';
@@ -4406,7 +4406,7 @@ COMMENT ON COLUMN orchestra.node_hourly.cancelled IS 'Steps that were cancelled.
 COMMENT ON COLUMN orchestra.node_hourly.skipped IS 'Steps that were skipped.';
 COMMENT ON COLUMN orchestra.node_hourly.unfinished IS 'Steps that are pending or running, or whose status is not known.';
 COMMENT ON COLUMN orchestra.node_hourly.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.node_hourly.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.node_hourly.buckets IS 'Buckets of the durations of the steps that succeeded (see duration_bucket), unordered and possibly repeated; steps without a valid duration are not counted.';
 COMMENT ON COLUMN orchestra.node_hourly.counts IS 'Number of durations in each of these buckets.';
 COMMENT ON COLUMN orchestra.node_hourly.failed_buckets IS 'Like buckets, for steps that failed or soft-failed.';
@@ -4468,7 +4468,7 @@ CREATE VIEW orchestra.workflow_hourly AS
 COMMENT ON VIEW orchestra.workflow_hourly IS 'Runs by hour, workflow and organisation: outcomes and histograms of durations. Success rate: succeeded / (succeeded + soft_failed + failed). Percentiles of successes: duration_quantile(buckets, counts, 0.95) over any rows; of failures, from failed_buckets and failed_counts.';
 COMMENT ON COLUMN orchestra.workflow_hourly.hour IS 'The hour (UTC) in which the runs started, or were first seen if not started.';
 COMMENT ON COLUMN orchestra.workflow_hourly.workflow_id IS 'The workflow.';
-COMMENT ON COLUMN orchestra.workflow_hourly.workflow_name IS 'Its name, or its id where it has none.';
+COMMENT ON COLUMN orchestra.workflow_hourly.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.workflow_hourly.organization_id IS 'The organisation; null if the runs name none.';
 COMMENT ON COLUMN orchestra.workflow_hourly.runs IS 'Runs.';
 COMMENT ON COLUMN orchestra.workflow_hourly.succeeded IS 'Runs that succeeded.';
@@ -4532,15 +4532,15 @@ COMMENT ON COLUMN orchestra.open_runs.workflow_name IS 'The workflow''s name, or
 COMMENT ON COLUMN orchestra.open_runs.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.open_runs.state IS 'pending, running or unknown.';
-COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: given up as open.';
-COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When it started; null if it has not.';
-COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds from its start, or from when it was first seen if not started, to observed_at.';
+COMMENT ON COLUMN orchestra.open_runs.tracking IS 'open: still polled; stale: open for too long, read once a day.';
+COMMENT ON COLUMN orchestra.open_runs.start_time IS 'When the run started; null if it has not started.';
+COMMENT ON COLUMN orchestra.open_runs.age_ms IS 'Milliseconds from the run''s start to observed_at; if the run has not started, from when it was first seen.';
 COMMENT ON COLUMN orchestra.open_runs.usual_p95_ms IS '95th percentile of the durations of the workflow''s successful runs of the last 30 days, in milliseconds; of its failed runs if none succeeded; null if none has ended.';
 COMMENT ON COLUMN orchestra.open_runs.overdue IS 'Whether age_ms exceeds usual_p95_ms.';
 COMMENT ON COLUMN orchestra.open_runs.steps IS 'Its steps so far.';
 COMMENT ON COLUMN orchestra.open_runs.finished_steps IS 'Steps that have ended.';
 COMMENT ON COLUMN orchestra.open_runs.running_node IS 'The node that has been running longest; null: no node is running.';
-COMMENT ON COLUMN orchestra.open_runs.observed_at IS 'When the API last said that it had not ended. If the service has stopped, the run may have ended since then.';
+COMMENT ON COLUMN orchestra.open_runs.observed_at IS 'When the API last reported that the run had not ended. If the service has stopped, the run may have ended since then.';
 
 CREATE TABLE orchestra_etl.changed_groups (
     id bigint NOT NULL,
@@ -4557,7 +4557,7 @@ COMMENT ON COLUMN orchestra_etl.changed_groups.workflow_id IS 'The workflow; nul
 COMMENT ON COLUMN orchestra_etl.changed_groups.hour IS 'The hour of the runs or steps that changed; null: see workflow_id.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.queued_at IS 'When it was queued.';
 COMMENT ON COLUMN orchestra_etl.changed_groups.failed_at IS 'When its computation last failed, to be retried later; null: it has not failed.';
-COMMENT ON COLUMN orchestra_etl.changed_groups.cause IS 'SQLSTATE of that failure.';
+COMMENT ON COLUMN orchestra_etl.changed_groups.cause IS 'SQLSTATE of the last failure.';
 
 CREATE TABLE orchestra_etl.drift (
     workflow_id text NOT NULL COLLATE pg_catalog."C",
@@ -4576,10 +4576,10 @@ COMMENT ON COLUMN orchestra_etl.drift.subject IS 'step, run or workflow.';
 COMMENT ON COLUMN orchestra_etl.drift.field IS 'The field.';
 COMMENT ON COLUMN orchestra_etl.drift.kind IS 'unknown_field, wrong_type, unknown_status, ...';
 COMMENT ON COLUMN orchestra_etl.drift.found IS 'The type or status found.';
-COMMENT ON COLUMN orchestra_etl.drift.occurrences IS 'In how many loaded steps or runs.';
+COMMENT ON COLUMN orchestra_etl.drift.occurrences IS 'Number of loaded steps or runs that show the difference.';
 COMMENT ON COLUMN orchestra_etl.drift.first_seen_at IS 'When it was first seen.';
 COMMENT ON COLUMN orchestra_etl.drift.last_seen_at IS 'When it was last seen.';
-COMMENT ON COLUMN orchestra_etl.drift.last_run_id IS 'A run that shows it.';
+COMMENT ON COLUMN orchestra_etl.drift.last_run_id IS 'The latest run that shows the difference.';
 
 CREATE VIEW orchestra.pipeline_health AS
  SELECT now() AS checked_at,
@@ -4619,10 +4619,10 @@ CREATE VIEW orchestra.pipeline_health AS
            FROM orchestra_etl.run_ledger
           WHERE (run_ledger.due_at IS NOT NULL)) ledger);
 COMMENT ON VIEW orchestra.pipeline_health IS 'One row: how fresh the data is and what needs attention. `orchestra-etl status` shows the same by workflow.';
-COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'Now.';
+COMMENT ON COLUMN orchestra.pipeline_health.checked_at IS 'The current time: when the transaction of this query began.';
 COMMENT ON COLUMN orchestra.pipeline_health.newest_run_start IS 'Start of the newest run that is stored.';
-COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'The oldest of the workflows'' last complete sweeps; null: there was none. A workflow without a sweep in the week before the latest one is left out.';
-COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds since then.';
+COMMENT ON COLUMN orchestra.pipeline_health.swept_at IS 'The oldest of the times at which each workflow''s last complete sweep ended; null: no sweep is complete. Workflows whose last sweep began more than a week before the latest one do not count.';
+COMMENT ON COLUMN orchestra.pipeline_health.behind_seconds IS 'Seconds from swept_at to checked_at.';
 COMMENT ON COLUMN orchestra.pipeline_health.due_runs IS 'Runs due to be read now.';
 COMMENT ON COLUMN orchestra.pipeline_health.open_runs IS 'Runs that are still polled.';
 COMMENT ON COLUMN orchestra.pipeline_health.failing_runs IS 'Runs whose last read failed and will be retried.';
@@ -4631,7 +4631,7 @@ COMMENT ON COLUMN orchestra.pipeline_health.unacknowledged_gaps IS 'Gaps that no
 COMMENT ON COLUMN orchestra.pipeline_health.waiting_groups IS 'Entries in the queue of rollup groups to recompute; 0 when the rollups are current.';
 COMMENT ON COLUMN orchestra.pipeline_health.drift IS 'Kinds of difference between the API''s responses and its description.';
 COMMENT ON COLUMN orchestra.pipeline_health.unswept_workflows IS 'Workflows without a complete sweep.';
-COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run of the same id; including discarded ones.';
+COMMENT ON COLUMN orchestra.pipeline_health.conflicting_runs IS 'Runs that were set aside because another workflow has a run with the same id; including discarded ones.';
 
 CREATE VIEW orchestra.removed_runs AS
  SELECT run_id,
@@ -4640,11 +4640,11 @@ CREATE VIEW orchestra.removed_runs AS
     removed_at
    FROM orchestra_etl.run_ledger
   WHERE (removed_at IS NOT NULL);
-COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here. Copies of runs and steps must remove them, too.';
+COMMENT ON VIEW orchestra.removed_runs IS 'Runs that were erased or pruned here. Copies of runs and steps must remove them, too. A run that was never loaded, because it was older than the retention, also has a row here.';
 COMMENT ON COLUMN orchestra.removed_runs.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.removed_runs.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.removed_runs.tracking IS 'erased: on request; pruned: by retention.';
-COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When it was removed. A run that retention kept from being loaded has only this row.';
+COMMENT ON COLUMN orchestra.removed_runs.removed_at IS 'When the run was removed.';
 
 CREATE TABLE orchestra.run_payloads (
     run_id text NOT NULL COLLATE pg_catalog."C",
@@ -4861,11 +4861,11 @@ COMMENT ON COLUMN orchestra.run_summary.run_id IS 'The run.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_id IS 'Its workflow.';
 COMMENT ON COLUMN orchestra.run_summary.workflow_name IS 'The workflow''s name, or its id if it has no name.';
 COMMENT ON COLUMN orchestra.run_summary.labels IS 'The workflow''s labels, from the configuration.';
-COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'The version of the workflow in force when the run started. A version begins when it was first seen or, if the API sends a date, at the last change of the workflow before that; null before the first version.';
+COMMENT ON COLUMN orchestra.run_summary.workflow_version IS 'Version of the workflow when the run started; null before the first version. A version begins when it was first seen, or earlier: at the workflow''s last change before that, if the API sends its time.';
 COMMENT ON COLUMN orchestra.run_summary.organization_id IS 'The organisation; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.run_summary.user_id IS 'The user; the API may mask it with asterisks.';
 COMMENT ON COLUMN orchestra.run_summary.state IS 'The run''s own status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
-COMMENT ON COLUMN orchestra.run_summary.outcome IS 'The state, but soft_failed if that is a success and the run carries an error, or one of its steps failed softly (see outcome). Success rate: succeeded / (succeeded + soft_failed + failed).';
+COMMENT ON COLUMN orchestra.run_summary.outcome IS 'The state; or soft_failed if the state is succeeded but the run carries an error or one of its steps soft-failed (see outcome). Success rate: succeeded / (succeeded + soft_failed + failed).';
 COMMENT ON COLUMN orchestra.run_summary.tracking IS 'open: still polled; final: not read again; stale: open for too long, read once a day; gone: the API no longer has it.';
 COMMENT ON COLUMN orchestra.run_summary.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.run_summary.end_time IS 'When it ended; null while it runs.';
@@ -4874,24 +4874,24 @@ COMMENT ON COLUMN orchestra.run_summary.steps IS 'Steps.';
 COMMENT ON COLUMN orchestra.run_summary.succeeded_steps IS 'Steps that succeeded.';
 COMMENT ON COLUMN orchestra.run_summary.soft_failed_steps IS 'Steps with a successful status that carry an error (see outcome).';
 COMMENT ON COLUMN orchestra.run_summary.failed_steps IS 'Steps that failed.';
-COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; if none did, of the first that failed softly.';
+COMMENT ON COLUMN orchestra.run_summary.first_failed_node IS 'Node of the first step that failed; if none failed, of the first step that soft-failed.';
 COMMENT ON COLUMN orchestra.run_summary.first_error IS 'The first 500 characters of that step''s error, else of the run''s own error.';
 COMMENT ON COLUMN orchestra.run_summary.calls IS 'Calls of a model (see is_call).';
-COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if there are calls and none does.';
-COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if there are calls and none does.';
+COMMENT ON COLUMN orchestra.run_summary.input_tokens IS 'Input tokens, including those read from and written to a cache. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.run_summary.output_tokens IS 'Output tokens, including reasoning. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.run_summary.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.run_summary.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
+COMMENT ON COLUMN orchestra.run_summary.total_tokens IS 'Total tokens. Summed over the calls that report it; null if none of the calls reports it; 0 if there are no calls.';
 COMMENT ON COLUMN orchestra.run_summary.cost IS 'Cost of the priced calls, by the prices of their days; null if no call has a price and reported usage, or if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.currency IS 'The currency of cost.';
 COMMENT ON COLUMN orchestra.run_summary.unpriced_calls IS 'Calls missing from cost: without a price for all their usage, or successful without reported usage; all calls if prices are in several currencies.';
 COMMENT ON COLUMN orchestra.run_summary.first_seen_at IS 'When the run was first loaded.';
-COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of its own row last changed.';
+COMMENT ON COLUMN orchestra.run_summary.updated_at IS 'When the content of the run''s own row last changed. Changes of its steps do not count.';
 COMMENT ON COLUMN orchestra.run_summary.untotalled_calls IS 'Calls missing from total_tokens, because they report no tokens.';
 COMMENT ON COLUMN orchestra.run_summary.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.run_summary.reported_cost IS 'Cost in US dollars, as providers report it. Summed over the calls that report it; null if none does.';
 COMMENT ON COLUMN orchestra.run_summary.reported_calls IS 'Calls whose provider reports a cost.';
-COMMENT ON COLUMN orchestra.run_summary.observed_at IS 'When its row or its steps were last requested from the API. A run without an end ran at least until then.';
+COMMENT ON COLUMN orchestra.run_summary.observed_at IS 'When the run''s row or its steps were last requested from the API. A run without an end had not ended at that time.';
 
 CREATE VIEW orchestra.step_timeline AS
  SELECT r.id AS run_id,
@@ -5047,31 +5047,31 @@ COMMENT ON COLUMN orchestra.step_timeline.node_id IS 'The node that it executed.
 COMMENT ON COLUMN orchestra.step_timeline.node_type IS 'The node''s type.';
 COMMENT ON COLUMN orchestra.step_timeline.model IS 'The model that responded, else the requested one; null: no model.';
 COMMENT ON COLUMN orchestra.step_timeline.state IS 'The status normalised: pending, running, succeeded, failed, cancelled, skipped or unknown.';
-COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state, but soft_failed if that is a success and the step carries an error (see outcome).';
+COMMENT ON COLUMN orchestra.step_timeline.outcome IS 'The state; or soft_failed if the state is succeeded but the step carries an error (see outcome).';
 COMMENT ON COLUMN orchestra.step_timeline.start_time IS 'When it started.';
 COMMENT ON COLUMN orchestra.step_timeline.end_time IS 'When it ended; null while it runs.';
-COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the beginning of the run, or of its first step if that is earlier.';
+COMMENT ON COLUMN orchestra.step_timeline.offset_ms IS 'Milliseconds from the start of the run to the start of the step. If the first step started before the run, they count from that step.';
 COMMENT ON COLUMN orchestra.step_timeline.duration_ms IS 'end_time minus start_time, in milliseconds.';
-COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds between the last earlier end of another step, or the beginning of the run, and its start.';
-COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The row to draw it in, from 1: the first free one, so that steps of a lane do not overlap; null if it has not started.';
+COMMENT ON COLUMN orchestra.step_timeline.wait_ms IS 'Milliseconds from the latest end of another step before this step''s start to this step''s start; from the start of the run if no step ended before.';
+COMMENT ON COLUMN orchestra.step_timeline.lane IS 'The lane in which to draw the step, from 1: the first free lane, so that steps of a lane do not overlap; null if the step has not started.';
 COMMENT ON COLUMN orchestra.step_timeline.execution IS 'Which execution of its node within the run this is, from 1; null if it was skipped.';
-COMMENT ON COLUMN orchestra.step_timeline.executions IS 'How often the run executed the node.';
-COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of its error: the API''s own, else the one that its payload reports.';
-COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 if it is a call of a model (see is_call), else 0.';
+COMMENT ON COLUMN orchestra.step_timeline.executions IS 'Number of executions of the node in the run.';
+COMMENT ON COLUMN orchestra.step_timeline.error IS 'The message of the step''s error: the API''s own error, else the one that the step''s payload reports.';
+COMMENT ON COLUMN orchestra.step_timeline.calls IS '1 if the step is a call of a model (see is_call), else 0.';
 COMMENT ON COLUMN orchestra.step_timeline.input_tokens IS 'Input tokens, including those read from and written to a cache.';
 COMMENT ON COLUMN orchestra.step_timeline.output_tokens IS 'Output tokens, including reasoning.';
 COMMENT ON COLUMN orchestra.step_timeline.total_tokens IS 'Total tokens: as reported, else the sum of input and output if both are known.';
 COMMENT ON COLUMN orchestra.step_timeline.cost IS 'Cost by the prices of its day (UTC), service tier and length of the input; null if the model or a kind of usage of the call has no price, or if it succeeded without reported usage.';
-COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null without cost.';
+COMMENT ON COLUMN orchestra.step_timeline.currency IS 'The currency of cost; null if cost is null.';
 COMMENT ON COLUMN orchestra.step_timeline.cached_input_tokens IS 'Input tokens read from a cache, part of input_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.reasoning_tokens IS 'Output tokens of reasoning, part of output_tokens.';
 COMMENT ON COLUMN orchestra.step_timeline.cache_write_tokens IS 'Input tokens written to a cache, part of input_tokens.';
-COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier; null if the call names none; the price of standard then applies.';
+COMMENT ON COLUMN orchestra.step_timeline.service_tier IS 'The provider''s service tier. Null if the call names none: the standard price then applies.';
 COMMENT ON COLUMN orchestra.step_timeline.usage_kinds IS 'For calls: bit mask of the kinds of usage charged at a price of their own (see usage_kinds).';
 COMMENT ON COLUMN orchestra.step_timeline.reported_cost IS 'The cost in US dollars, as the provider reports it.';
 COMMENT ON COLUMN orchestra.step_timeline.finish_reason IS 'Why the model stopped, in its provider''s words.';
-COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether it stopped because it ran out of tokens (see is_cut_off); null if it does not say why.';
-COMMENT ON COLUMN orchestra.step_timeline.observed_at IS 'When the run''s steps were last requested from the API. A step without an end ran at least until then.';
+COMMENT ON COLUMN orchestra.step_timeline.cut_off IS 'Whether the model stopped because it ran out of tokens (see is_cut_off); null if finish_reason is null.';
+COMMENT ON COLUMN orchestra.step_timeline.observed_at IS 'When the run''s steps were last requested from the API. A step without an end had not ended at that time.';
 
 CREATE TABLE orchestra_etl.alembic_version (
     version_num character varying(32) NOT NULL,
@@ -5090,17 +5090,17 @@ CREATE TABLE orchestra_etl.alert_evaluation (
 COMMENT ON TABLE orchestra_etl.alert_evaluation IS 'When the alerts were last evaluated. A process locks the row while it evaluates.';
 COMMENT ON COLUMN orchestra_etl.alert_evaluation.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.alert_evaluation.evaluated_at IS 'When the rules were last evaluated.';
-COMMENT ON COLUMN orchestra_etl.alert_evaluation.definitions IS 'The hash of each definition of a rule that was evaluated in the last 15 minutes, by rule, and when, in seconds since 1970; up to five minutes too early.';
+COMMENT ON COLUMN orchestra_etl.alert_evaluation.definitions IS 'By rule and hash of its definition: when the definition was last evaluated, in seconds since 1970. The time can be up to five minutes too early. Entries older than 15 minutes do not count.';
 
 CREATE TABLE orchestra_etl.alert_mutes (
     rule text NOT NULL,
     muted_until timestamp with time zone NOT NULL,
     muted_at timestamp with time zone DEFAULT now() NOT NULL
 );
-COMMENT ON TABLE orchestra_etl.alert_mutes IS 'Rules that are muted: they are evaluated, and say nothing.';
+COMMENT ON TABLE orchestra_etl.alert_mutes IS 'Muted rules. They are evaluated, but queue no messages.';
 COMMENT ON COLUMN orchestra_etl.alert_mutes.rule IS 'Name of the rule.';
-COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_until IS 'Until when the rule queues no message.';
-COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_at IS 'When the rule was muted, or the mute was last repaired.';
+COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_until IS 'Time until which the rule queues no message.';
+COMMENT ON COLUMN orchestra_etl.alert_mutes.muted_at IS 'When the rule was muted, or when its mute was last repaired after a change of the clock.';
 
 CREATE TABLE orchestra_etl.alert_notifications (
     id bigint NOT NULL,
@@ -5121,18 +5121,18 @@ CREATE TABLE orchestra_etl.alert_notifications (
 COMMENT ON TABLE orchestra_etl.alert_notifications IS 'A queue: the messages about alerts, each delivered at least once.';
 COMMENT ON COLUMN orchestra_etl.alert_notifications.id IS 'Order of the messages.';
 COMMENT ON COLUMN orchestra_etl.alert_notifications.rule IS 'Name of the rule.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.sequence IS 'The firing that it is about.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.subject IS 'What the rule was evaluated for: the workflow''s id, followed by the node, model, organisation and label that the rule names.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.sequence IS 'Number of the firing that the message is about, as in alert_episodes.';
 COMMENT ON COLUMN orchestra_etl.alert_notifications.kind IS 'firing, reminder or resolved.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.channel IS 'The channel it is for.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.key IS 'The same for the same message, so that a receiver can recognise a repetition.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.content IS 'The numbers and names that the evaluation found.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.channel IS 'The channel that the message is sent to.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.key IS 'Identifier of the message, equal in every delivery, so that a receiver can detect a repetition.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.content IS 'The values and names in the message, from the evaluation.';
 COMMENT ON COLUMN orchestra_etl.alert_notifications.created_at IS 'When it was queued.';
 COMMENT ON COLUMN orchestra_etl.alert_notifications.attempts IS 'Attempts to deliver it.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.next_attempt_at IS 'When to try to deliver it; null: it was delivered or given up.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.leased_until IS 'End of the running attempt''s claim; null: none runs.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.delivered_at IS 'When it was delivered; null: it was not.';
-COMMENT ON COLUMN orchestra_etl.alert_notifications.failure IS 'Class of the last attempt''s error; null: there was none.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.next_attempt_at IS 'When the next delivery is attempted; null: the message was delivered or abandoned.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.leased_until IS 'When the claim of the current attempt ends; null: no attempt is running.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.delivered_at IS 'When the message was delivered; null: it has not been delivered.';
+COMMENT ON COLUMN orchestra_etl.alert_notifications.failure IS 'Class of the last attempt''s error; null: no attempt failed, or the last one succeeded.';
 
 ALTER TABLE orchestra_etl.alert_notifications ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
     SEQUENCE NAME orchestra_etl.alert_notifications_id_seq
@@ -5163,7 +5163,7 @@ CREATE TABLE orchestra_etl.alerts (
 );
 COMMENT ON TABLE orchestra_etl.alerts IS 'The state of each rule and subject. A subject that was always ok has no row.';
 COMMENT ON COLUMN orchestra_etl.alerts.rule IS 'Name of the rule.';
-COMMENT ON COLUMN orchestra_etl.alerts.subject IS 'What the rule was evaluated for: the workflow''s id, and what else the rule names.';
+COMMENT ON COLUMN orchestra_etl.alerts.subject IS 'What the rule was evaluated for: the workflow''s id, followed by the node, model, organisation and label that the rule names.';
 COMMENT ON COLUMN orchestra_etl.alerts.workflow_id IS 'The workflow.';
 COMMENT ON COLUMN orchestra_etl.alerts.node IS 'The node that the rule names; null: none.';
 COMMENT ON COLUMN orchestra_etl.alerts.model IS 'The model that the rule names; null: none.';
@@ -5171,13 +5171,13 @@ COMMENT ON COLUMN orchestra_etl.alerts.organisation IS 'The organisation that th
 COMMENT ON COLUMN orchestra_etl.alerts.label IS 'The label that the rule names; null: none.';
 COMMENT ON COLUMN orchestra_etl.alerts.state IS 'ok, pending (a breach that has not lasted long enough), firing, resolved, or unknown.';
 COMMENT ON COLUMN orchestra_etl.alerts.since IS 'When the state began.';
-COMMENT ON COLUMN orchestra_etl.alerts.value IS 'The metric, in seconds for durations; null: it has no value.';
-COMMENT ON COLUMN orchestra_etl.alerts.threshold IS 'The value that was exceeded or fallen below; null: it is not known.';
-COMMENT ON COLUMN orchestra_etl.alerts.reason IS 'Why it is not known whether the rule is breached; null: it is known. An alert that fires goes on firing meanwhile.';
-COMMENT ON COLUMN orchestra_etl.alerts.channels IS 'The channels that were told that it fires.';
-COMMENT ON COLUMN orchestra_etl.alerts.notified_at IS 'When its last message was queued; null: none was.';
+COMMENT ON COLUMN orchestra_etl.alerts.value IS 'The metric, in seconds for durations; null: the metric has no value.';
+COMMENT ON COLUMN orchestra_etl.alerts.threshold IS 'The bound that the metric is compared with; null: unknown.';
+COMMENT ON COLUMN orchestra_etl.alerts.reason IS 'Why the rule could not be evaluated; null: it was evaluated. A firing alert continues to fire meanwhile.';
+COMMENT ON COLUMN orchestra_etl.alerts.channels IS 'The channels for which the message that the alert fires was queued.';
+COMMENT ON COLUMN orchestra_etl.alerts.notified_at IS 'When the last message was queued; null: no message was queued.';
 COMMENT ON COLUMN orchestra_etl.alerts.reminders IS 'Reminders queued since it fired.';
-COMMENT ON COLUMN orchestra_etl.alerts.sequence IS 'How often it has fired.';
+COMMENT ON COLUMN orchestra_etl.alerts.sequence IS 'How many times the alert has fired.';
 
 CREATE TABLE orchestra_etl.changed_days (
     day date NOT NULL,
@@ -5222,7 +5222,7 @@ CREATE TABLE orchestra_etl.export_days (
     snapshot_ids jsonb DEFAULT '{}'::jsonb NOT NULL,
     exported_at timestamp with time zone DEFAULT now() NOT NULL
 );
-COMMENT ON TABLE orchestra_etl.export_days IS 'The days that the lake holds, as the last export of each left them.';
+COMMENT ON TABLE orchestra_etl.export_days IS 'The days in the lake, each as of its last export.';
 COMMENT ON COLUMN orchestra_etl.export_days.day IS 'The UTC day: a partition of each of the lake''s tables.';
 COMMENT ON COLUMN orchestra_etl.export_days.runs IS 'Rows of the day in the lake''s table runs.';
 COMMENT ON COLUMN orchestra_etl.export_days.steps IS 'Rows of the day in the lake''s table steps.';
@@ -5231,9 +5231,9 @@ COMMENT ON COLUMN orchestra_etl.export_days.run_payloads IS 'Rows of the day in 
 COMMENT ON COLUMN orchestra_etl.export_days.step_payloads IS 'Rows of the day in the lake''s table step_payloads.';
 COMMENT ON COLUMN orchestra_etl.export_days.archived_runs IS 'How many of these runs are only in the lake: they were pruned here.';
 COMMENT ON COLUMN orchestra_etl.export_days.digest IS 'Digest of the day''s rows in PostgreSQL when they were exported.';
-COMMENT ON COLUMN orchestra_etl.export_days.complete_until IS 'Every run of the day that started before this time is in the lake, except in gaps; null: that is not known.';
+COMMENT ON COLUMN orchestra_etl.export_days.complete_until IS 'Every run of the day that started before this time is in the lake, except in gaps; null: unknown.';
 COMMENT ON COLUMN orchestra_etl.export_days.gaps IS 'Number of the gaps that touch the day.';
-COMMENT ON COLUMN orchestra_etl.export_days.snapshot_ids IS 'By table of the lake: the snapshot that wrote the day.';
+COMMENT ON COLUMN orchestra_etl.export_days.snapshot_ids IS 'For each table of the lake: the snapshot that wrote the day.';
 COMMENT ON COLUMN orchestra_etl.export_days.exported_at IS 'When the day was last exported.';
 
 CREATE TABLE orchestra_etl.export_state (
@@ -5259,16 +5259,16 @@ COMMENT ON COLUMN orchestra_etl.export_state.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.export_state.location IS 'Where the lake is.';
 COMMENT ON COLUMN orchestra_etl.export_state.namespace IS 'The namespace of its tables.';
 COMMENT ON COLUMN orchestra_etl.export_state.payloads IS 'Whether it holds payloads.';
-COMMENT ON COLUMN orchestra_etl.export_state.system_identifier IS 'The PostgreSQL cluster that was exported.';
+COMMENT ON COLUMN orchestra_etl.export_state.system_identifier IS 'System identifier of the exported PostgreSQL cluster.';
 COMMENT ON COLUMN orchestra_etl.export_state.timeline IS 'The cluster''s timeline at the last export.';
-COMMENT ON COLUMN orchestra_etl.export_state.database_oid IS 'The database''s number in the cluster.';
+COMMENT ON COLUMN orchestra_etl.export_state.database_oid IS 'The database''s OID in the cluster.';
 COMMENT ON COLUMN orchestra_etl.export_state.definition IS 'Version of the definition of the lake''s tables; null: nothing is exported yet.';
-COMMENT ON COLUMN orchestra_etl.export_state.snapshot IS 'The transactions that the last complete export has seen; null: none is complete.';
-COMMENT ON COLUMN orchestra_etl.export_state.whole_tables IS 'By table that is exported as a whole: digest of its rows at the last export.';
-COMMENT ON COLUMN orchestra_etl.export_state.published IS 'Whether the version hints name the tables of the last commit.';
-COMMENT ON COLUMN orchestra_etl.export_state.erased_runs IS 'How many runs were erased in all when the lake was last searched for erased runs.';
-COMMENT ON COLUMN orchestra_etl.export_state.exported_at IS 'When the last complete export ended; null: none has.';
-COMMENT ON COLUMN orchestra_etl.export_state.activated_at IS 'When changes were first queued.';
+COMMENT ON COLUMN orchestra_etl.export_state.snapshot IS 'The transactions that the last complete export could see; null: no export is complete.';
+COMMENT ON COLUMN orchestra_etl.export_state.whole_tables IS 'For each table that is exported as a whole: digest of its rows at the last export.';
+COMMENT ON COLUMN orchestra_etl.export_state.published IS 'Whether the files version-hint.text name the tables'' metadata of the last commit.';
+COMMENT ON COLUMN orchestra_etl.export_state.erased_runs IS 'Total number of erased runs when the lake was last searched for erased runs.';
+COMMENT ON COLUMN orchestra_etl.export_state.exported_at IS 'When the last complete export ended; null: no export is complete.';
+COMMENT ON COLUMN orchestra_etl.export_state.activated_at IS 'When the queue changed_days was switched on.';
 COMMENT ON COLUMN orchestra_etl.export_state.collected_at IS 'When files that the lake no longer needs were last searched for; null: never.';
 
 ALTER TABLE orchestra_etl.gaps ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY (
@@ -5304,8 +5304,8 @@ COMMENT ON TABLE orchestra_etl.iceberg_tables IS 'The lake''s tables, in the for
 COMMENT ON COLUMN orchestra_etl.iceberg_tables.catalog_name IS 'The catalog.';
 COMMENT ON COLUMN orchestra_etl.iceberg_tables.table_namespace IS 'The namespace.';
 COMMENT ON COLUMN orchestra_etl.iceberg_tables.table_name IS 'The table.';
-COMMENT ON COLUMN orchestra_etl.iceberg_tables.metadata_location IS 'The file that describes the table now.';
-COMMENT ON COLUMN orchestra_etl.iceberg_tables.previous_metadata_location IS 'The file that described it before.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.metadata_location IS 'The table''s current metadata file.';
+COMMENT ON COLUMN orchestra_etl.iceberg_tables.previous_metadata_location IS 'The table''s previous metadata file.';
 COMMENT ON COLUMN orchestra_etl.iceberg_tables.iceberg_type IS 'TABLE or VIEW; null: a table.';
 
 CREATE TABLE orchestra_etl.locks (
@@ -5349,10 +5349,10 @@ CREATE TABLE orchestra_etl.price_rules (
     CONSTRAINT price_rules_model_check CHECK ((length(model) <= 500))
 );
 COMMENT ON TABLE orchestra_etl.price_rules IS 'Price rules set by command. Rules of the configuration take precedence.';
-COMMENT ON COLUMN orchestra_etl.price_rules.model IS 'The models it is for: a name in which * stands for any characters.';
+COMMENT ON COLUMN orchestra_etl.price_rules.model IS 'The models that the rule applies to: a name in which * stands for any characters.';
 COMMENT ON COLUMN orchestra_etl.price_rules.service_tier IS 'The service tier.';
 COMMENT ON COLUMN orchestra_etl.price_rules.above_input_tokens IS 'For calls with more input tokens than this.';
-COMMENT ON COLUMN orchestra_etl.price_rules.valid_from IS 'First day (UTC) of the price; 0001-01-01: it has always applied.';
+COMMENT ON COLUMN orchestra_etl.price_rules.valid_from IS 'First day (UTC) of the price; 0001-01-01: the price applies to every earlier day.';
 COMMENT ON COLUMN orchestra_etl.price_rules.provider IS 'The provider; null: that of the default prices.';
 COMMENT ON COLUMN orchestra_etl.price_rules.currency IS 'Currency of the prices, such as USD.';
 COMMENT ON COLUMN orchestra_etl.price_rules.input_per_million IS 'Price per million: input tokens; null: not set by the rule.';
@@ -5389,12 +5389,12 @@ CREATE TABLE orchestra_etl.rebuilds (
     started_at timestamp with time zone,
     finished_at timestamp with time zone
 );
-COMMENT ON TABLE orchestra_etl.rebuilds IS 'Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).';
-COMMENT ON COLUMN orchestra_etl.rebuilds.transform_version IS 'Version of the rules by which columns are read from payloads.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.after_step_id IS 'Steps up to this id, in the order of ids, are done; null: none yet.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.steps IS 'Steps re-read so far.';
+COMMENT ON TABLE orchestra_etl.rebuilds IS 'Progress of orchestra-etl rebuild, which derives the columns of stored steps again with newer rules.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.transform_version IS 'Version of the rules that derive columns from payloads.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.after_step_id IS 'Id of the last step that is done, in the order of ids; null: none yet.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.steps IS 'Steps done so far.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.changed IS 'Steps that changed.';
-COMMENT ON COLUMN orchestra_etl.rebuilds.started_at IS 'When it started; null: not yet.';
+COMMENT ON COLUMN orchestra_etl.rebuilds.started_at IS 'When the rebuild started; null: not yet.';
 COMMENT ON COLUMN orchestra_etl.rebuilds.finished_at IS 'When all steps were done; null: not yet.';
 
 CREATE TABLE orchestra_etl.redaction_policies (
@@ -5404,8 +5404,8 @@ CREATE TABLE orchestra_etl.redaction_policies (
 );
 COMMENT ON TABLE orchestra_etl.redaction_policies IS 'The redaction rules that stored rows were written under.';
 COMMENT ON COLUMN orchestra_etl.redaction_policies.version IS 'The version, as in redaction_policy of the rows.';
-COMMENT ON COLUMN orchestra_etl.redaction_policies.rules IS 'The rules in force, without any key.';
-COMMENT ON COLUMN orchestra_etl.redaction_policies.first_used_at IS 'When it was first in force.';
+COMMENT ON COLUMN orchestra_etl.redaction_policies.rules IS 'The rules of this version, without any key.';
+COMMENT ON COLUMN orchestra_etl.redaction_policies.first_used_at IS 'When the version was first in force.';
 
 CREATE TABLE orchestra_etl.request_budget (
     id smallint NOT NULL,
@@ -5417,8 +5417,8 @@ CREATE TABLE orchestra_etl.request_budget (
 COMMENT ON TABLE orchestra_etl.request_budget IS 'The request budget that all replicas share.';
 COMMENT ON COLUMN orchestra_etl.request_budget.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.request_budget.available IS 'Requests that may start now.';
-COMMENT ON COLUMN orchestra_etl.request_budget.refilled_at IS 'When available was last brought up to date.';
-COMMENT ON COLUMN orchestra_etl.request_budget.not_before IS 'No replica sends a request before this time: the server requested a pause.';
+COMMENT ON COLUMN orchestra_etl.request_budget.refilled_at IS 'When available was last recomputed.';
+COMMENT ON COLUMN orchestra_etl.request_budget.not_before IS 'No replica sends a request before this time, because the server requested a pause; null: no pause.';
 
 CREATE TABLE orchestra_etl.resolved_prices (
     id smallint NOT NULL,
@@ -5426,7 +5426,7 @@ CREATE TABLE orchestra_etl.resolved_prices (
     resolved_at timestamp with time zone DEFAULT now() NOT NULL,
     CONSTRAINT resolved_prices_one_row_check CHECK ((id = 1))
 );
-COMMENT ON TABLE orchestra_etl.resolved_prices IS 'The inputs from which orchestra.prices was last resolved. Unchanged inputs need no work.';
+COMMENT ON TABLE orchestra_etl.resolved_prices IS 'Hash of the inputs from which orchestra.prices was last computed. While they are unchanged, the prices are not computed again.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.id IS 'Always 1.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.fingerprint IS 'Hash of the models, the rules and the version of the default prices.';
 COMMENT ON COLUMN orchestra_etl.resolved_prices.resolved_at IS 'When the prices were last resolved.';
@@ -5448,9 +5448,9 @@ CREATE TABLE orchestra_etl.state_map (
     status text NOT NULL,
     state text NOT NULL
 );
-COMMENT ON TABLE orchestra_etl.state_map IS 'The configured mapping of statuses by which the stored states were written.';
+COMMENT ON TABLE orchestra_etl.state_map IS 'The configured mapping from statuses to states with which the stored states were computed.';
 COMMENT ON COLUMN orchestra_etl.state_map.status IS 'A status in lower case, without spaces, hyphens and underscores.';
-COMMENT ON COLUMN orchestra_etl.state_map.state IS 'The state it is mapped to by the configuration.';
+COMMENT ON COLUMN orchestra_etl.state_map.state IS 'The state that the configuration maps the status to.';
 
 CREATE TABLE orchestra_etl.upgrade_lock (
 );

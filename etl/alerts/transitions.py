@@ -41,7 +41,7 @@ class Alert(msgspec.Struct, frozen=True):
     threshold: float | None = None
     reason: str | None = None
     channels: tuple[str, ...] = ()
-    """The channels that received the message that the alert fires."""
+    """The channels for which the message that the alert fires was queued."""
     notified_at: datetime | None = None
     reminders: int = 0
     sequence: int = 0

@@ -29,7 +29,8 @@ def _subject(*, key: bool) -> list[Column[Any]]:
         column(
             "subject",
             Id,
-            "What the rule was evaluated for: the workflow's id, and what else the rule names.",
+            "What the rule was evaluated for: the workflow's id, followed by the node, model, "
+            "organisation and label that the rule names.",
             primary_key=key,
             nullable=False,
         ),
@@ -58,18 +59,23 @@ alerts = Table(
         nullable=False,
     ),
     column("since", Time, "When the state began.", nullable=False),
-    column("value", Double(), "The metric, in seconds for durations; null: it has no value."),
     column(
-        "threshold", Double(), "The value that was exceeded or fallen below; null: it is not known."
+        "value", Double(), "The metric, in seconds for durations; null: the metric has no value."
     ),
+    column("threshold", Double(), "The bound that the metric is compared with; null: unknown."),
     column(
         "reason",
         Text(),
-        "Why it is not known whether the rule is breached; null: it is known. An alert that fires "
-        "goes on firing meanwhile.",
+        "Why the rule could not be evaluated; null: it was evaluated. A firing alert continues to"
+        " fire meanwhile.",
     ),
-    column("channels", ARRAY(Text()), "The channels that were told that it fires.", nullable=False),
-    column("notified_at", Time, "When its last message was queued; null: none was."),
+    column(
+        "channels",
+        ARRAY(Text()),
+        "The channels for which the message that the alert fires was queued.",
+        nullable=False,
+    ),
+    column("notified_at", Time, "When the last message was queued; null: no message was queued."),
     column(
         "reminders",
         Integer(),
@@ -80,7 +86,7 @@ alerts = Table(
     column(
         "sequence",
         BigInteger(),
-        "How often it has fired.",
+        "How many times the alert has fired.",
         nullable=False,
         server_default=text("0"),
     ),
@@ -104,10 +110,10 @@ alert_episodes = Table(
     column("fired_at", Time, "When it fired.", nullable=False),
     column("value", Double(), "The metric when it fired, in seconds for durations."),
     column("threshold", Double(), "The threshold when it fired."),
-    column("resolved_at", Time, "When it was resolved; null: it fires."),
+    column("resolved_at", Time, "When it was resolved; null: it still fires."),
     Index("alert_episodes_fired_at_idx", "fired_at"),
     schema=OPERATIONS,
-    comment="One row for each time that an alert fired.",
+    comment="One row for each time that an alert fired, muted or not.",
 )
 
 alert_notifications = Table(
@@ -115,16 +121,27 @@ alert_notifications = Table(
     metadata,
     column("id", BigInteger(), "Order of the messages.", Identity(always=True), primary_key=True),
     *_subject(key=False),
-    column("sequence", BigInteger(), "The firing that it is about.", nullable=False),
+    column(
+        "sequence",
+        BigInteger(),
+        "Number of the firing that the message is about, as in alert_episodes.",
+        nullable=False,
+    ),
     column("kind", Text(), "firing, reminder or resolved.", nullable=False),
-    column("channel", Text(), "The channel it is for.", nullable=False),
+    column("channel", Text(), "The channel that the message is sent to.", nullable=False),
     column(
         "key",
         Text(),
-        "The same for the same message, so that a receiver can recognise a repetition.",
+        "Identifier of the message, equal in every delivery, so that a receiver can detect a "
+        "repetition.",
         nullable=False,
     ),
-    column("content", JSONB, "The numbers and names that the evaluation found.", nullable=False),
+    column(
+        "content",
+        JSONB,
+        "The values and names in the message, from the evaluation.",
+        nullable=False,
+    ),
     now("created_at", "When it was queued."),
     column(
         "attempts",
@@ -136,12 +153,22 @@ alert_notifications = Table(
     column(
         "next_attempt_at",
         Time,
-        "When to try to deliver it; null: it was delivered or given up.",
+        "When the next delivery is attempted; null: the message was delivered or abandoned.",
         server_default=text("now()"),
     ),
-    column("leased_until", Time, "End of the running attempt's claim; null: none runs."),
-    column("delivered_at", Time, "When it was delivered; null: it was not."),
-    column("failure", Text(), "Class of the last attempt's error; null: there was none."),
+    column(
+        "leased_until",
+        Time,
+        "When the claim of the current attempt ends; null: no attempt is running.",
+    ),
+    column(
+        "delivered_at", Time, "When the message was delivered; null: it has not been delivered."
+    ),
+    column(
+        "failure",
+        Text(),
+        "Class of the last attempt's error; null: no attempt failed, or the last one succeeded.",
+    ),
     UniqueConstraint("key"),
     Index(
         "alert_notifications_next_attempt_at_idx",
@@ -156,16 +183,16 @@ alert_mutes = Table(
     "alert_mutes",
     metadata,
     column("rule", Text(), "Name of the rule.", primary_key=True),
-    column("muted_until", Time, "Until when the rule queues no message.", nullable=False),
+    column("muted_until", Time, "Time until which the rule queues no message.", nullable=False),
     column(
         "muted_at",
         Time,
-        "When the rule was muted, or the mute was last repaired.",
+        "When the rule was muted, or when its mute was last repaired after a change of the clock.",
         nullable=False,
         server_default=text("now()"),
     ),
     schema=OPERATIONS,
-    comment="Rules that are muted: they are evaluated, and say nothing.",
+    comment="Muted rules. They are evaluated, but queue no messages.",
 )
 
 alert_evaluation = Table(
@@ -176,8 +203,9 @@ alert_evaluation = Table(
     column(
         "definitions",
         JSONB,
-        "The hash of each definition of a rule that was evaluated in the last 15 minutes, by "
-        "rule, and when, in seconds since 1970; up to five minutes too early.",
+        "By rule and hash of its definition: when the definition was last evaluated, in seconds "
+        "since 1970. The time can be up to five minutes too early. Entries older than 15 minutes "
+        "do not count.",
         nullable=False,
         server_default=text("'{}'::jsonb"),
     ),

@@ -81,7 +81,7 @@ runs = Table(
     column("id", Id, "The run's id.", primary_key=True),
     column("workflow_id", Id, "The workflow this is a run of.", nullable=False),
     column("organization_id", Id, "The organisation; the API may mask it with asterisks."),
-    column("user_id", Id, "The user who started it; the API may mask it with asterisks."),
+    column("user_id", Id, "The user who started the run; the API may mask it with asterisks."),
     column("status", Text(), "The status as the API returns it; null if it returns none."),
     column(
         "state",
@@ -103,8 +103,8 @@ runs = Table(
         "gone: the API no longer has it.",
         nullable=False,
     ),
-    column("start_time", Time, "When it started, by the API."),
-    column("end_time", Time, "When it ended, by the API; null while it runs."),
+    column("start_time", Time, "When the run started, according to the API."),
+    column("end_time", Time, "When the run ended, according to the API; null while it runs."),
     column("duration_ms", Double(), "end_time minus start_time, in milliseconds.", _DURATION),
     column(
         "api_elapsed_seconds",
@@ -120,13 +120,19 @@ runs = Table(
     column(
         "redaction_policy",
         Text(),
-        "Version of the redaction rules this row was written under; null: no rules.",
+        "Version of the redaction rules that were in force when this row was written; null: no "
+        "rules.",
     ),
-    column("content_hash", Bytes, "Hash of the run as it was written; equal hashes need no write."),
+    column(
+        "content_hash",
+        Bytes,
+        "Hash of the stored run. A run with an equal hash is not written again.",
+    ),
     now("first_seen_at", "When this run was first loaded."),
     now(
         "updated_at",
-        "When the content of this row last changed; an unchanged read does not touch it.",
+        "When the content of this row last changed. A read that finds no change leaves it as it "
+        "is.",
     ),
     Index("runs_workflow_id_start_time_idx", "workflow_id", "start_time"),
     Index("runs_start_time_idx", "start_time"),
@@ -174,7 +180,7 @@ steps = Table(
         ForeignKey(runs.c.id, ondelete="CASCADE"),
         nullable=False,
     ),
-    column("workflow_id", Id, "The workflow, as in runs.", nullable=False),
+    column("workflow_id", Id, "The workflow of the run.", nullable=False),
     column("node_id", Text(), "The node of the workflow that this step executed."),
     column(
         "node_type",
@@ -258,24 +264,25 @@ steps = Table(
     column(
         "redaction_policy",
         Text(),
-        "Version of the redaction rules this row and its payloads were written under; null: no "
-        "rules.",
+        "Version of the redaction rules that were in force when this row and its payloads were "
+        "written; null: no rules.",
     ),
     column(
         "content_hash",
         Bytes,
-        "Hash of the step as received; equal hashes need no write.",
+        "Hash of the step as received. A step with an equal hash is not written again.",
         nullable=False,
     ),
     column(
         "absent_since",
         Time,
-        "Since when the API's response no longer contains this step; null while it does.",
+        "Time since which the API's response no longer contains this step; null while it does.",
     ),
     now("first_seen_at", "When this step was first loaded."),
     now(
         "updated_at",
-        "When the content of this row last changed; an unchanged read does not touch it.",
+        "When the content of this row last changed. A read that finds no change leaves it as it "
+        "is.",
     ),
     Index("steps_run_id_idx", "run_id"),
     Index("steps_workflow_id_start_time_idx", "workflow_id", "start_time"),

@@ -97,7 +97,7 @@ export_days = Table(
         "complete_until",
         Time,
         "Every run of the day that started before this time is in the lake, except in gaps; null:"
-        " that is not known.",
+        " unknown.",
     ),
     column(
         "gaps",
@@ -109,13 +109,13 @@ export_days = Table(
     column(
         "snapshot_ids",
         JSONB,
-        "By table of the lake: the snapshot that wrote the day.",
+        "For each table of the lake: the snapshot that wrote the day.",
         nullable=False,
         server_default=text("'{}'"),
     ),
     now("exported_at", "When the day was last exported."),
     schema=OPERATIONS,
-    comment="The days that the lake holds, as the last export of each left them.",
+    comment="The days in the lake, each as of its last export.",
 )
 
 export_state = Table(
@@ -128,11 +128,11 @@ export_state = Table(
     column(
         "system_identifier",
         Text(),
-        "The PostgreSQL cluster that was exported.",
+        "System identifier of the exported PostgreSQL cluster.",
         nullable=False,
     ),
     column("timeline", Integer(), "The cluster's timeline at the last export.", nullable=False),
-    column("database_oid", BigInteger(), "The database's number in the cluster.", nullable=False),
+    column("database_oid", BigInteger(), "The database's OID in the cluster.", nullable=False),
     column(
         "definition",
         Text(),
@@ -141,31 +141,33 @@ export_state = Table(
     column(
         "snapshot",
         Snapshot(),
-        "The transactions that the last complete export has seen; null: none is complete.",
+        "The transactions that the last complete export could see; null: no export is complete.",
     ),
     column(
         "whole_tables",
         JSONB,
-        "By table that is exported as a whole: digest of its rows at the last export.",
+        "For each table that is exported as a whole: digest of its rows at the last export.",
         nullable=False,
         server_default=text("'{}'"),
     ),
     column(
         "published",
         Boolean(),
-        "Whether the version hints name the tables of the last commit.",
+        "Whether the files version-hint.text name the tables' metadata of the last commit.",
         nullable=False,
         server_default=text("true"),
     ),
     column(
         "erased_runs",
         BigInteger(),
-        "How many runs were erased in all when the lake was last searched for erased runs.",
+        "Total number of erased runs when the lake was last searched for erased runs.",
         nullable=False,
         server_default=text("0"),
     ),
-    column("exported_at", Time, "When the last complete export ended; null: none has."),
-    now("activated_at", "When changes were first queued."),
+    column(
+        "exported_at", Time, "When the last complete export ended; null: no export is complete."
+    ),
+    now("activated_at", "When the queue changed_days was switched on."),
     column(
         "collected_at",
         Time,
@@ -182,8 +184,8 @@ iceberg_tables = Table(
     column("catalog_name", String(255), "The catalog.", primary_key=True),
     column("table_namespace", String(255), "The namespace.", primary_key=True),
     column("table_name", String(255), "The table.", primary_key=True),
-    column("metadata_location", String(1000), "The file that describes the table now."),
-    column("previous_metadata_location", String(1000), "The file that described it before."),
+    column("metadata_location", String(1000), "The table's current metadata file."),
+    column("previous_metadata_location", String(1000), "The table's previous metadata file."),
     column("iceberg_type", String(5), "TABLE or VIEW; null: a table."),
     schema=OPERATIONS,
     comment="The lake's tables, in the form of Iceberg's JDBC catalog.",

@@ -23,7 +23,7 @@ run_ledger = Table(
     "run_ledger",
     metadata,
     column("run_id", Id, "The run.", primary_key=True),
-    column("workflow_id", Id, "Its workflow; the run list is authoritative.", nullable=False),
+    column("workflow_id", Id, "Its workflow, according to the run list.", nullable=False),
     column(
         "source",
         Text(),
@@ -47,23 +47,35 @@ run_ledger = Table(
     column(
         "opened_at",
         Time,
-        "When it was last opened: ages count from here.",
+        "When tracking was last set to open. The run's age is counted from here.",
         nullable=False,
         server_default=text("now()"),
     ),
-    column("listing", Bytes, "The run's row of the list, until a poll has loaded it."),
-    column("listing_hash", Bytes, "Hash of the row last seen, in the list or read alone."),
-    column("start_time", Time, "When the run started, by the list; null if no list has shown it."),
+    column("listing", Bytes, "The run's row of the run list, kept until a poll has loaded it."),
+    column(
+        "listing_hash",
+        Bytes,
+        "Hash of the run's row when it was last seen, in the run list or in a response for this "
+        "run alone.",
+    ),
+    column(
+        "start_time",
+        Time,
+        "When the run started, according to the run list; null if no list has contained the run.",
+    ),
     column("listed_at", Time, "Database time at which the page with this listing was requested."),
     column(
         "listed_sweep",
         BigInteger(),
-        "The sweep that listed it; a member of the watermark once that is complete.",
+        "Number of the sweep that listed the run. If it is not above sweeps.watermark, a complete"
+        " sweep has listed the run.",
     ),
     column(
         "priority", SmallInteger(), "0 live, 1 backfill.", nullable=False, server_default=text("0")
     ),
-    column("due_at", Time, "When to poll it next; null: not again.", server_default=text("now()")),
+    column(
+        "due_at", Time, "When the run is next polled; null: never.", server_default=text("now()")
+    ),
     column(
         "fencing_token",
         BigInteger(),
@@ -78,42 +90,48 @@ run_ledger = Table(
         "End of the claim in force; null: not claimed, or the claim is consumed.",
     ),
     column(
-        "steps_observed_at", Time, "Database time at which the steps last loaded were requested."
+        "steps_observed_at",
+        Time,
+        "Database time of the request that returned the steps as they are stored.",
     ),
     column(
         "run_observed_at",
         Time,
-        "Database time at which the run's own row last loaded was requested.",
+        "Database time of the request that returned the run's own row as it is stored.",
     ),
-    column("run_state", Text(), "The run's state by the API's own row last loaded."),
-    column("run_end_time", Time, "The run's end by the API's own row last loaded."),
+    column("run_state", Text(), "The run's state in its own row of the API, as last loaded."),
+    column("run_end_time", Time, "The run's end in its own row of the API, as last loaded."),
     column("read_digest", Bytes, "Digest of step ids, statuses and end times at the last read."),
     column(
         "checks",
         SmallInteger(),
-        "Reads in a row that found the run finished and nothing new.",
+        "Consecutive reads that found the run finished and nothing new.",
         nullable=False,
         server_default=text("0"),
     ),
     column(
         "attempts",
         SmallInteger(),
-        "Reads in a row that failed.",
+        "Consecutive reads that failed.",
         nullable=False,
         server_default=text("0"),
     ),
     column("last_error", Text(), "Why the last read failed, in one line."),
-    column("not_found_since", Time, "Since when the API returns 404 for the steps."),
+    column(
+        "not_found_since",
+        Time,
+        "Time since which the API has returned 404 for the steps; null: it does not.",
+    ),
     column(
         "reopened_by",
         Text(),
-        "What last requested a newer read of the known run: list, config, track, reread, repair or"
-        " states; null: nothing has.",
+        "What last requested a newer read of a run that was already known: list, config, track, "
+        "reread, repair or states; null: nothing has.",
     ),
     column(
         "removed_at",
         Time,
-        "When the run was erased or pruned; nothing but its ids and times is kept then.",
+        "When the run was erased or pruned. Afterwards, only its ids and times are kept.",
     ),
     Index(
         "run_ledger_due_idx",
@@ -137,7 +155,7 @@ sweeps = Table(
         nullable=False,
         server_default=text("0"),
     ),
-    column("leased_until", Time, "End of the running sweep's lease; null: none runs."),
+    column("leased_until", Time, "End of the running sweep's lease; null: no sweep is running."),
     column(
         "watermark",
         BigInteger(),
@@ -146,14 +164,15 @@ sweeps = Table(
         server_default=text("0"),
     ),
     column("started_at", Time, "When the last sweep began."),
-    column("swept_at", Time, "When a sweep was last complete."),
+    column("swept_at", Time, "When the last complete sweep ended."),
     column(
         "complete_until",
         Time,
-        "When the last complete sweep began; null: none has completed since this column exists.",
+        "When the last complete sweep began; null: no sweep has completed since this column was "
+        "added.",
     ),
     column("reconciled_at", Time, "When the last complete walk of the whole list began."),
-    column("new_runs", Integer(), "Runs that the last complete sweep found new."),
+    column("new_runs", Integer(), "New runs that the last complete sweep found."),
     column(
         "listed_runs",
         Integer(),
@@ -162,8 +181,8 @@ sweeps = Table(
     column(
         "known_runs",
         BigInteger(),
-        "Runs of the workflow known at that walk; more than listed_runs if the list has dropped "
-        "runs.",
+        "Known runs of the workflow at the last walk of the whole list; more than listed_runs if "
+        "the list has dropped runs.",
     ),
     column(
         "repaired_runs",
@@ -171,12 +190,12 @@ sweeps = Table(
         "Runs that the last walk of the whole list found missing from the tables and queued for a "
         "re-read.",
     ),
-    column("last_error", Text(), "Why the last sweep failed, in one line; null: it did not."),
+    column("last_error", Text(), "Why the last sweep failed, in one line; null: it did not fail."),
     column(
         "list_problem",
         Text(),
-        "How the run list deviates from the API's description, by the last walk to its end; null: "
-        "it does not.",
+        "How the run list deviates from the API's description, found by the last walk to the end "
+        "of the list; null: it does not deviate.",
     ),
     schema=OPERATIONS,
     comment="The state of each workflow's sweeps of the run list.",
@@ -189,8 +208,8 @@ gaps = Table(
     column("workflow_id", Id, "The workflow.", nullable=False),
     now("detected_at", "When the gap was found."),
     column("after_time", Time, "Start of the newest run known before the gap."),
-    column("before_time", Time, "Start of the oldest run listed behind the gap."),
-    column("detail", Text(), "What was seen.", nullable=False),
+    column("before_time", Time, "Start of the oldest run listed after the gap."),
+    column("detail", Text(), "What the sweep observed.", nullable=False),
     column("acknowledged_at", Time, "When a user acknowledged it."),
     Index("gaps_workflow_id_idx", "workflow_id"),
     schema=OPERATIONS,
@@ -200,9 +219,7 @@ gaps = Table(
 dead_letters = Table(
     "dead_letters",
     metadata,
-    column(
-        "id", BigInteger(), "Number of the dead letter.", Identity(always=True), primary_key=True
-    ),
+    column("id", BigInteger(), "The dead letter's id.", Identity(always=True), primary_key=True),
     column("workflow_id", Id, "The workflow.", nullable=False),
     column(
         "run_id",
@@ -246,10 +263,15 @@ drift = Table(
     column("field", Text(), "The field.", primary_key=True),
     column("kind", Text(), "unknown_field, wrong_type, unknown_status, ...", primary_key=True),
     column("found", Text(), "The type or status found.", primary_key=True),
-    column("occurrences", BigInteger(), "In how many loaded steps or runs.", nullable=False),
+    column(
+        "occurrences",
+        BigInteger(),
+        "Number of loaded steps or runs that show the difference.",
+        nullable=False,
+    ),
     now("first_seen_at", "When it was first seen."),
     now("last_seen_at", "When it was last seen."),
-    column("last_run_id", Id, "A run that shows it.", nullable=False),
+    column("last_run_id", Id, "The latest run that shows the difference.", nullable=False),
     schema=OPERATIONS,
     comment="Differences between the API's responses and its description.",
 )
@@ -259,11 +281,12 @@ request_budget = Table(
     metadata,
     column("id", SmallInteger(), "Always 1.", primary_key=True, autoincrement=False),
     column("available", Double(), "Requests that may start now.", nullable=False),
-    now("refilled_at", "When available was last brought up to date."),
+    now("refilled_at", "When available was last recomputed."),
     column(
         "not_before",
         Time,
-        "No replica sends a request before this time: the server requested a pause.",
+        "No replica sends a request before this time, because the server requested a pause; null:"
+        " no pause.",
     ),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
@@ -289,17 +312,18 @@ state_map = Table(
         "A status in lower case, without spaces, hyphens and underscores.",
         primary_key=True,
     ),
-    column("state", Text(), "The state it is mapped to by the configuration.", nullable=False),
+    column("state", Text(), "The state that the configuration maps the status to.", nullable=False),
     schema=OPERATIONS,
-    comment="The configured mapping of statuses by which the stored states were written.",
+    comment="The configured mapping from statuses to states with which the stored states were "
+    "computed.",
 )
 
 redaction_policies = Table(
     "redaction_policies",
     metadata,
     column("version", Text(), "The version, as in redaction_policy of the rows.", primary_key=True),
-    column("rules", JSONB, "The rules in force, without any key.", nullable=False),
-    now("first_used_at", "When it was first in force."),
+    column("rules", JSONB, "The rules of this version, without any key.", nullable=False),
+    now("first_used_at", "When the version was first in force."),
     schema=OPERATIONS,
     comment="The redaction rules that stored rows were written under.",
 )
@@ -335,18 +359,16 @@ rebuilds = Table(
     column(
         "transform_version",
         SmallInteger(),
-        "Version of the rules by which columns are read from payloads.",
+        "Version of the rules that derive columns from payloads.",
         primary_key=True,
         autoincrement=False,
     ),
     column(
         "after_step_id",
         Id,
-        "Steps up to this id, in the order of ids, are done; null: none yet.",
+        "Id of the last step that is done, in the order of ids; null: none yet.",
     ),
-    column(
-        "steps", BigInteger(), "Steps re-read so far.", nullable=False, server_default=text("0")
-    ),
+    column("steps", BigInteger(), "Steps done so far.", nullable=False, server_default=text("0")),
     column(
         "changed",
         BigInteger(),
@@ -354,8 +376,9 @@ rebuilds = Table(
         nullable=False,
         server_default=text("0"),
     ),
-    column("started_at", Time, "When it started; null: not yet."),
+    column("started_at", Time, "When the rebuild started; null: not yet."),
     column("finished_at", Time, "When all steps were done; null: not yet."),
     schema=OPERATIONS,
-    comment="Progress of re-reading stored steps by newer rules (orchestra-etl rebuild).",
+    comment="Progress of orchestra-etl rebuild, which derives the columns of stored steps again "
+    "with newer rules.",
 )

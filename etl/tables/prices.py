@@ -68,24 +68,29 @@ prices = Table(
     column(
         "valid_from",
         Date(),
-        "First day (UTC) of the price; 0001-01-01: no earlier one.",
+        "First day (UTC) of the price; 0001-01-01: the price has no known start and applies to "
+        "every earlier day.",
         primary_key=True,
     ),
-    column("valid_until", Date(), "First day on which it no longer applies; null: open-ended."),
+    column(
+        "valid_until",
+        Date(),
+        "First day (UTC) on which the price no longer applies; null: no known end.",
+    ),
     column("provider", Text(), "The provider; null: unknown."),
     *_amounts("unknown"),
     column(
         "source",
         Text(),
-        "Where the price is from: config, set (orchestra-etl prices set), added (by this program, "
-        "from the provider's page) or default (the package genai-prices).",
+        "Where the price comes from: config, set (orchestra-etl prices set), added (this "
+        "program's own list, from the provider's page) or default (the package genai-prices).",
         nullable=False,
     ),
     # An index entry has at most 2,704 bytes, and a character up to four.
     CheckConstraint("length(model) <= 500", name="model"),
     schema=ANALYTICS,
-    comment="Prices of every model seen, by service tier, length of the input and day."
-    " A model without a row has no known price.",
+    comment="Known prices of the models seen in calls, by service tier, length of the input and "
+    "day. A model without a row has no known price.",
 )
 
 price_rules = Table(
@@ -94,14 +99,14 @@ price_rules = Table(
     column(
         "model",
         Id,
-        "The models it is for: a name in which * stands for any characters.",
+        "The models that the rule applies to: a name in which * stands for any characters.",
         primary_key=True,
     ),
     *_for(),
     column(
         "valid_from",
         Date(),
-        "First day (UTC) of the price; 0001-01-01: it has always applied.",
+        "First day (UTC) of the price; 0001-01-01: the price applies to every earlier day.",
         primary_key=True,
     ),
     column("provider", Text(), "The provider; null: that of the default prices."),
@@ -125,6 +130,6 @@ resolved_prices = Table(
     now("resolved_at", "When the prices were last resolved."),
     CheckConstraint("id = 1", name="one_row"),
     schema=OPERATIONS,
-    comment="The inputs from which orchestra.prices was last resolved."
-    " Unchanged inputs need no work.",
+    comment="Hash of the inputs from which orchestra.prices was last computed. While they are "
+    "unchanged, the prices are not computed again.",
 )

@@ -57,7 +57,10 @@ The other sums are null then, so that they take no space in the rows of nodes th
 """
 
 _SUM = "Summed over the calls that report it; null if none does."
-_SUM_OR_0 = "Summed over the calls that report it; null if there are calls and none does."
+_SUM_OR_0 = (
+    "Summed over the calls that report it; null if none of the calls reports it; 0 if there are "
+    "no calls."
+)
 USAGE_SUMS = (
     *(
         (kind.name, f"{kind.comment} {_SUM_OR_0 if kind.name in PLAIN_SUMS else _SUM}")
@@ -102,14 +105,13 @@ def _usage_sums() -> list[Column[Any]]:
 _RESPONSES = (
     (
         "responses",
-        "Calls that say why the model stopped (see finish_reason); null: there are no calls, or it "
-        "is not known of all of them: this row was computed before revision 0006, or by an earlier "
-        "program.",
+        "Calls that report why the model stopped (see finish_reason). Null: there are no calls, "
+        "or the row was computed before revision 0006 or by an older program.",
     ),
     (
         "cut_off_responses",
-        "Responses that ended because the model ran out of tokens (see is_cut_off); null like "
-        "responses.",
+        "Responses that ended because the model ran out of tokens (see is_cut_off); null if "
+        "responses is null.",
     ),
 )
 RESPONSES = tuple(name for name, _ in _RESPONSES)
@@ -150,8 +152,9 @@ def _node() -> list[Column[Any]]:
         column(
             "context_tier",
             Integer(),
-            "For calls: the highest threshold of input tokens that they exceed, of those above "
-            "which prices can change; else 0.",
+            "For calls: the highest price threshold of input tokens that they exceed; 0 if they "
+            "exceed none. A price threshold is a number of input tokens above which prices can "
+            "change.",
         ),
         column(
             "usage_kinds",
@@ -233,7 +236,7 @@ step_rollup = Table(
 step_rollup_daily = Table(
     "step_rollup_daily",
     metadata,
-    *_group("day", Date(), "The day (UTC) of the hours that are added up."),
+    *_group("day", Date(), "The day (UTC) whose hours are added up."),
     *_node(),
     *_counts(STEP_COUNTS),
     *_usage_sums(),
@@ -309,7 +312,7 @@ changed_groups = Table(
         Time,
         "When its computation last failed, to be retried later; null: it has not failed.",
     ),
-    column("cause", Text(), "SQLSTATE of that failure."),
+    column("cause", Text(), "SQLSTATE of the last failure."),
     schema=OPERATIONS,
     comment="A queue: the rollup groups whose runs or steps have changed since they were last "
     "computed.",

@@ -430,7 +430,7 @@ SELECT r.id AS run_id, r.workflow_id, coalesce(w.name, r.workflow_id) AS workflo
        r.first_seen_at, r.updated_at,
        coalesce(s.untotalled_calls, 0) AS untotalled_calls,
        s.cache_write_tokens, s.reported_cost, coalesce(s.reported_calls, 0) AS reported_calls,
-       -- A lake is not written when a read finds nothing new: the run ran at least until then.
+       -- A read that finds nothing new writes nothing to the lake. So this is the last change.
        greatest(r.updated_at, s.updated_at) AS observed_at
 FROM orchestra.runs AS r
 LEFT JOIN orchestra.workflows AS w ON w.id = r.workflow_id

@@ -787,7 +787,7 @@ def test_why_calls_have_no_price(world: World) -> None:
         elif used["cost"] is not None or not used["usage_kinds"]:
             why = "the calls do not say what they used"
         elif price is None:
-            why = "no price for this tier of service, length of the input or day"
+            why = "no price for this service tier, length of the input or day"
         else:
             why = f"no price for {', '.join(lacking)}"
         if used["unpriced_calls"]:
@@ -801,7 +801,7 @@ def test_why_calls_have_no_price(world: World) -> None:
     assert [tuple(row.values()) for row in rows] == [row for _, row in sorted(made)]
     assert {
         "the calls name no model", "the model has no price", "the calls do not say what they used",
-        "no price for this tier of service, length of the input or day",
+        "no price for this service tier, length of the input or day",
         "no price for web_searches",
     } <= set(names(rows, "why"))  # fmt: skip
 

@@ -426,7 +426,7 @@ CHARTS = (
     ),
     Chart(
         "nodes",
-        "Nodes in the last 24 hours, whatever the days",
+        "Nodes in the last 24 hours, regardless of the days",
         ("workflow_shown", "node_shown"),
         f"""SELECT workflow_name AS workflow_shown, node_id AS node_shown,
                    {_quantile(0.95)} AS p95_ms, {_quantile(0.5)} AS p50_ms,

@@ -45,8 +45,8 @@ def status(
     """Show how every workflow is doing, with a verdict.
 
     `failing`: for too long there was no complete sweep, or due runs were not read. `warning`: there
-    is a gap, a dead letter, a failed read or sweep, or a run list that is nearly too short.
-    Otherwise `ok`.
+    is a gap, a dead letter, a failed read or sweep, a run list that is nearly too short, or another
+    problem. Otherwise `ok`. The output names every problem.
     """
     from etl import app
 

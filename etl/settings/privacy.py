@@ -50,7 +50,7 @@ class RedactionRuleSettings(Section):
 
 
 class RedactionSettings(Section):
-    """The redaction rules, and the key of their hashes, without which nobody can guess values."""
+    """The redaction rules, and the key of their hashes. Without it, nobody can guess values."""
 
     key: SecretStr | None = None
     """The key; set it in the environment only."""

@@ -220,10 +220,8 @@ def _provision(home: Path, uris: dict[str, str]) -> None:
             provision.kill()
             raise
     if provision.returncode != 0:
-        lines = log.read_text().splitlines() or ["it gave no reason"]
-        raise ConfigurationError(
-            f"Superset cannot take over the dashboards: {lines[-1]} (see {log})"
-        )
+        lines = log.read_text().splitlines() or ["it printed no reason"]
+        raise ConfigurationError(f"Superset cannot import the dashboards: {lines[-1]} (see {log})")
     say(f"sign in as admin, {f'password {password}, kept in' if is_new else 'password in'}")
     say(f"  {home / 'admin-password'}")
     for user in users[1:]:

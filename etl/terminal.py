@@ -76,6 +76,17 @@ def first_plain(*texts: str | None, length: int | None = None) -> str:
     return next((one for one in (plain(text or "", length) for text in texts) if one), "")
 
 
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: `1 run`, `10,332 runs`.
+
+    Args:
+        number: how many.
+        noun: the words after 1.
+        plural: the words after any other number; None: the noun with an `s`.
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def wrapped(text: str, stream: TextIO) -> str:
     """Return prose with its lines wrapped between words, if the stream is a terminal.
 

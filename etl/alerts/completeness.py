@@ -9,6 +9,7 @@ from sqlalchemy import Connection
 
 from etl.alerts import knowledge
 from etl.alerts.knowledge import PATIENCE, Known, Pauses
+from etl.terminal import counted
 
 _MINUTE = timedelta(minutes=1)
 
@@ -47,18 +48,14 @@ def _problems(known: Known, begun: datetime, ended: datetime) -> Iterator[str]:
     # Waiting runs are counted by whole minutes.
     first, last = begun.replace(second=0, microsecond=0), ended + _MINUTE
     if unread := known.unread.within(first, last):
-        yield f"{_counted(unread, 'run')} not read yet"
+        yield f"{counted(unread, 'run is', 'runs are')} not read yet"
     if late := known.late.within(first, last):
-        yield f"{_counted(late, 'open run')} not re-read in time"
+        yield f"{counted(late, 'open run is', 'open runs are')} not re-read in time"
     # The run or step of a dead letter started before it was first seen.
     lost = known.lost_runs.total - known.lost_runs.before(first)
     lost += known.lost_steps.total - known.lost_steps.before(first)
     if lost:
-        yield f"{_counted(lost, 'record')} set aside as dead letters"
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{' is' if number == 1 else 's are'}"
+        yield counted(lost, "record is a dead letter", "records are dead letters")
 
 
 def _time(moment: datetime) -> str:

@@ -17,7 +17,7 @@ import msgspec
 from etl.alerts import next_steps
 from etl.alerts.content import EXAMPLES, Content, Evidence
 from etl.alerts.next_steps import LONGEST_KEY, LONGEST_NAME
-from etl.terminal import plain
+from etl.terminal import counted, plain
 
 Kind = Literal["firing", "reminder", "resolved", "test"]
 Level = Literal["failure", "success", "info"]
@@ -189,7 +189,7 @@ def _text(
     if content.window_begin is not None and content.window_end is not None:
         details.append(f"{_time(content.window_begin)} to {_time(content.window_end)}")
     if content.runs is not None:
-        details.append(_counted(content.runs, "step" if content.is_of_steps else "run"))
+        details.append(counted(content.runs, "step" if content.is_of_steps else "run"))
     if details:
         lines.append(f"Window: {', '.join(details)}")
     parts = (
@@ -203,17 +203,13 @@ def _text(
     if content.since is not None and kind != "resolved":
         lines.append(f"Firing since: {_time(content.since)}")
     if (pattern := _pattern(evidence)) is not None:
-        runs = _counted(evidence.pattern_runs, "run")
+        runs = counted(evidence.pattern_runs, "run")
         lines.append(f"Most frequent failure ({runs}): {safe(pattern)}")
     lines += [f"Why: {safe(plain(one, LONGEST_PATTERN))}" for one in evidence.explanation]
     if evidence.runs:
         label = _RUNS.get(content.metric, "Latest runs")
         lines.append(f"{label}: {', '.join(name(one) for one in evidence.runs[:EXAMPLES])}")
     return title, lines
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def amount(value: float | None, unit: str | None) -> str:

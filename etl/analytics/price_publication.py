@@ -11,6 +11,8 @@ from pathlib import Path
 
 import msgspec
 
+from etl.terminal import counted
+
 PACKAGE = "genai-prices"
 OLD_AFTER_DAYS = 180
 """Days after which published prices are reported as old."""
@@ -48,7 +50,7 @@ class Publication(msgspec.Struct, frozen=True):
             return f"{self.source}, of unknown age"
         text = (
             f"{self.source}, whose newest price is from {self.newest_price}, "
-            f"{self.age_days:,} day{'' if self.age_days == 1 else 's'} ago"
+            f"{counted(self.age_days, 'day')} ago"
         )
         return (
             f"{text}: old, so update {self.package} (nothing is downloaded automatically)"

@@ -11,10 +11,10 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, instant, listing, say, span, state
+from etl.cli.display import instant, listing, say, span, state
 from etl.errors import ConfigurationError, SchemaMismatch
 from etl.exit_status import ExitStatus
-from etl.terminal import first_plain, plain
+from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

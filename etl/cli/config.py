@@ -12,9 +12,9 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, fields, say
+from etl.cli.display import fields, say
 from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
-from etl.terminal import first_plain, plain
+from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
     from etl.extract.client import OrchestraClient

@@ -14,8 +14,9 @@ import typer
 
 from etl.cli import index_search
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, listing, say
+from etl.cli.display import listing, say
 from etl.errors import ConfigurationError, SchemaMismatch
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.database import Database

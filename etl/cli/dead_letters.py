@@ -18,9 +18,9 @@ from etl.cli.context import (
     numbered,
     print_json,
 )
-from etl.cli.display import counted, fields, instant, listing, say
+from etl.cli.display import fields, instant, listing, say
 from etl.errors import ConfigurationError
-from etl.terminal import first_plain, plain
+from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
     from etl.reports.dead_letters import StoredDeadLetter

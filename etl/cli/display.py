@@ -78,11 +78,6 @@ def duration(milliseconds: float | None) -> str:
     )
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 run`, `10,332 runs`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def amount(number: Decimal) -> str:
     """Return all digits of a number, without trailing zeros."""
     text = f"{number:f}"

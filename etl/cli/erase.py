@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, Yes, console, examples, invocation, print_json
-from etl.cli.display import counted, fields, say
+from etl.cli.display import fields, say
 from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError, LakeError
 from etl.exit_status import ExitStatus
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.admin.erase import EraseReport, Selection

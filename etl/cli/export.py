@@ -12,9 +12,10 @@ import typer
 
 from etl.cli import export_verify
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, fields, instant, listing, say
+from etl.cli.display import fields, instant, listing, say
 from etl.cli.times import time as parsed_time
 from etl.terminal import console as bar_console
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from datetime import date, datetime

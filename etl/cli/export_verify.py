@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted, say
+from etl.cli.display import say
 from etl.exit_status import ExitStatus
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.database import Database

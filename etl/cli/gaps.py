@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from etl.cli.context import AsJson, Numbers, WorkflowIds, chosen, console, invocation, print_json
-from etl.cli.display import counted, instant, listing, say
-from etl.terminal import first_plain, plain
+from etl.cli.display import instant, listing, say
+from etl.terminal import counted, first_plain, plain
 
 
 def register(app: typer.Typer) -> None:

@@ -12,9 +12,10 @@ import typer
 
 from etl import terminal
 from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted, say, span
+from etl.cli.display import say, span
 from etl.errors import ConfigurationError
 from etl.exit_status import ExitStatus
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.admin.search_index import BuildProgress, Estimate, Index

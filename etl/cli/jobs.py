@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, examples, invocation, print_json
-from etl.cli.display import counted, say
+from etl.cli.display import say
 from etl.cli.times import Since, Until, window
 from etl.errors import ConfigurationError, EtlError
-from etl.terminal import LONGEST_LINE, console, plain
+from etl.terminal import LONGEST_LINE, console, counted, plain
 
 if TYPE_CHECKING:
     from etl.app import Jobs

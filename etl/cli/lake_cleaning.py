@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from etl.cli.display import counted, say
+from etl.cli.display import say
 from etl.errors import LakeError
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.database import Database

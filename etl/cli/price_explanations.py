@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import amount, counted, fields, styled
+from etl.cli.display import amount, fields, styled
 from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
-from etl.terminal import plain
+from etl.terminal import counted, plain
 from etl.usage import HOUR_MS, MILLION, THOUSAND
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
 from etl.cli.display import amount as amount_of
-from etl.cli.display import counted, listing, say
-from etl.terminal import first_plain, plain
+from etl.cli.display import listing, say
+from etl.terminal import counted, first_plain, plain
 from etl.usage import STANDARD
 
 if TYPE_CHECKING:

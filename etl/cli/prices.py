@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted, say
+from etl.cli.display import say
 from etl.cli.price_explanations import explain
 from etl.cli.price_list import list_prices
 from etl.errors import ConfigurationError
-from etl.terminal import plain
+from etl.terminal import counted, plain
 from etl.usage import CALLS, KINDS
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import msgspec
 import typer
 
 from etl.cli.context import AsJson, Yes, examples, invocation, print_json
-from etl.cli.display import counted, instant, say
+from etl.cli.display import instant, say
 from etl.errors import ConfigurationError
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.admin.expired import ExpiredRuns, Horizons, PrunePreview

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from etl.cli.context import AsJson, WorkflowIds, console, invocation, print_json
-from etl.cli.display import counted, fields, say
+from etl.cli.display import fields, say
+from etl.terminal import counted
 
 if TYPE_CHECKING:
     from etl.admin.rebuild import RebuildReport

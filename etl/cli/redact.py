@@ -10,11 +10,11 @@ import typer
 from msgspec import Raw
 
 from etl.cli.context import AsJson, RunId, WorkflowIds, console, examples, invocation, print_json
-from etl.cli.display import counted, fields, listing, say
+from etl.cli.display import fields, listing, say
 from etl.cli.ids import bare_id
 from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
 from etl.exit_status import ExitStatus
-from etl.terminal import first_plain, plain
+from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
     from etl.admin.redaction import RedactionReport
@@ -381,7 +381,7 @@ def _place(one: Removal | RemainingCopy) -> str:
 def _matched(use: RuleUse) -> str:
     if use.matches == 0:
         return "NO MATCH"
-    found = "1 match" if use.matches == 1 else f"{use.matches:,} matches"
+    found = counted(use.matches, "match", "matches")
     return found if use.removed else f"{found}, NONE REMOVED"
 
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, invocation, print_json
-from etl.cli.display import counted, instant, say
+from etl.cli.display import instant, say
 from etl.exit_status import ExitStatus
-from etl.terminal import plain
+from etl.terminal import counted, plain
 
 if TYPE_CHECKING:
     from etl.analytics.rollups import RefreshReport
@@ -96,8 +96,7 @@ def verify(context: typer.Context, as_json: AsJson = False) -> int:
         say(f"the rollups cannot be compared: computing them fails (SQLSTATE {found.failure})")
     elif found.differences:
         say(
-            f"{counted(len(found.differences), 'group')}"
-            f" {'differs' if len(found.differences) == 1 else 'differ'}: run"
+            f"{counted(len(found.differences), 'group differs', 'groups differ')}: run"
             " `orchestra-etl rollups refresh --all`"
         )
         for one in found.differences[:SHOWN]:

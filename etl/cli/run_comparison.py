@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from etl.cli.context import AsJson, console, invocation, print_json
-from etl.cli.display import amount, counted, duration, fields, instant, state, styled
+from etl.cli.display import amount, duration, fields, instant, state, styled
 from etl.cli.ids import bare_id
 from etl.errors import ConfigurationError
-from etl.terminal import first_plain, plain, safe_json
+from etl.terminal import counted, first_plain, plain, safe_json
 
 if TYPE_CHECKING:
     from rich.console import Console

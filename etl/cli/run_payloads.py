@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from etl.cli.context import console
-from etl.cli.display import counted, styled
-from etl.terminal import paragraphs, plain, safe_json
+from etl.cli.display import styled
+from etl.terminal import counted, paragraphs, plain, safe_json
 
 if TYPE_CHECKING:
     from etl.reports.runs import RunDetail, StepDetail

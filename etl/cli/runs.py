@@ -21,7 +21,6 @@ from etl.cli.context import (
 )
 from etl.cli.display import (
     STYLES,
-    counted,
     duration,
     fields,
     instant,
@@ -33,7 +32,7 @@ from etl.cli.display import (
 )
 from etl.errors import ConfigurationError
 from etl.records import State
-from etl.terminal import first_plain, plain
+from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -14,12 +14,12 @@ import typer
 
 from etl import terminal
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import counted, instant, print_wrapped, say, styled
+from etl.cli.display import instant, print_wrapped, say, styled
 from etl.cli.ids import bare_id
 from etl.cli.times import Since, Until, window
 from etl.exit_status import ExitStatus
 from etl.records import SearchPlace
-from etl.terminal import plain, visible
+from etl.terminal import counted, plain, visible
 
 if TYPE_CHECKING:
     from etl.database import Database

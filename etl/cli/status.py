@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from etl.cli.context import AsJson, console, examples, invocation, print_json
-from etl.cli.display import STYLES, counted, fields, instant, span, state, styled
+from etl.cli.display import STYLES, fields, instant, span, state, styled
 from etl.cli.times import seconds
 from etl.exit_status import ExitStatus
-from etl.terminal import first_plain, plain
+from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -9,7 +9,7 @@ import typer
 
 from etl.cli import ids
 from etl.cli.context import AsJson, examples, invocation, print_json
-from etl.cli.display import counted, say
+from etl.cli.display import say
 from etl.errors import (
     ApiError,
     ConfigurationError,
@@ -19,7 +19,7 @@ from etl.errors import (
     ResponseTooLarge,
 )
 from etl.exit_status import ExitStatus
-from etl.terminal import plain
+from etl.terminal import counted, plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

@@ -33,6 +33,7 @@ from etl.export.destination import Destination
 from etl.export.lake_tables import definition
 from etl.export.progress import ExportPart, Progress
 from etl.export.state import ExportState
+from etl.terminal import counted
 
 log = structlog.get_logger(__name__)
 
@@ -194,11 +195,10 @@ def _begin_new(
     from etl.export import attachment
 
     if before is not None and before.archived_runs and not full:
-        runs = "1 run" if before.archived_runs == 1 else f"{before.archived_runs:,} runs"
         raise LakeError(
-            f"the lake at {before.location} holds {runs} that retention has"
-            " removed from the database, which a new lake would lack: keep export.location, or"
-            " begin the new lake without them by `export run --full`"
+            f"the lake at {before.location} holds {counted(before.archived_runs, 'run')} that"
+            " retention has removed from the database, which a new lake would lack: keep"
+            " export.location, or begin the new lake without them by `export run --full`"
         )
     attachment.check_new(destination)
     state.activate(connection, destination)

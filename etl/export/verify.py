@@ -27,6 +27,7 @@ from etl.export.lake import Lake
 from etl.export.lake_rows import rows_of
 from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definition
 from etl.export.store import reported
+from etl.terminal import counted
 
 # Differences that are reported; more have the same cause.
 SHOWN = 100
@@ -239,7 +240,10 @@ class _Verification:
         surplus = -sum(number for number in expected.values() if number < 0)
         if missing or surplus:
             self._report.add(
-                day, table.name, f"{max(missing, surplus):,} rows have other values than PostgreSQL"
+                day,
+                table.name,
+                f"{counted(max(missing, surplus), 'row has', 'rows have')} other values than"
+                " PostgreSQL",
             )
 
     def _read_bytes(self, day: date, table: LakeTable) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 from sqlalchemy import Connection, text
 
+from etl.terminal import counted
+
 _NEWEST = "SELECT * FROM orchestra_etl.rebuilds ORDER BY transform_version DESC LIMIT 1"
 _READ = text(_NEWEST)
 _HOLD = text(f"{_NEWEST} FOR UPDATE")
@@ -58,10 +60,9 @@ class PendingRebuild(msgspec.Struct, frozen=True):
     def advice(self) -> str:
         """The advice for an operator: how many steps are pending, and which command reads them."""
         about = "" if self.exact else "about "
-        noun = "stored step is" if self.steps == 1 else "stored steps are"
         return (
-            f"{about}{self.steps:,} {noun} still to be read by newer rules: "
-            "run `orchestra-etl rebuild`"
+            f"{about}{counted(self.steps, 'stored step is', 'stored steps are')} still to be read"
+            " by newer rules: run `orchestra-etl rebuild`"
         )
 
 

@@ -87,7 +87,7 @@ class Isolation:
                 raise
             if len(rows) == 1 or self._refused >= MAX_ISOLATED:
                 self._refused += 1
-                which = "it" if len(rows) == 1 else f"it or one of {len(rows) - 1:,} other rows"
+                which = "it" if len(rows) == 1 else f"it or another of {len(rows):,} rows"
                 for row in rows:
                     refuse(
                         row,

@@ -29,6 +29,7 @@ from etl.ledger.clock import DatabaseClock
 from etl.pipeline.decoding import decoded
 from etl.pipeline.heartbeat import heartbeat
 from etl.records import DecodedPage, ListedRun, Rejected
+from etl.terminal import counted
 from etl.transform.redact import Redaction
 from etl.transform.runs import decode_page
 
@@ -169,7 +170,7 @@ class Sweeper:
             raise
         else:
             if not report.complete:
-                problem = report.problem or f"cut off after {report.pages} pages"
+                problem = report.problem or f"cut off after {counted(report.pages, 'page')}"
                 log.warning(
                     "sweep_cut_off",
                     workflow=workflow_id,
@@ -297,8 +298,8 @@ class Sweeper:
                 gap = EMPTIED
             elif walker.outcome == "missed":
                 gap = (
-                    f"the run list ended after {report.listed} rows without reaching a known run: "
-                    "between two sweeps, more runs were added than it lists"
+                    f"the run list ended after {counted(report.listed, 'row')} without reaching a "
+                    "known run: between two sweeps, more runs were added than it lists"
                 )
             completion = listed_pages.SweepResult(
                 # An empty list shows neither how many runs the list can hold, nor whether the known
@@ -335,7 +336,7 @@ class Sweeper:
         if written.overrun is not None:
             new, listed = written.overrun
             report.warning = (
-                f"{new:,} {'run was' if new == 1 else 'runs were'} new,"
+                f"{counted(new, 'run was', 'runs were')} new,"
                 f" and the list shows only {listed:,}: sweep more often, or runs will be missed"
             )
             log.warning("list_nearly_overrun", workflow=begun.workflow_id, new=new, listed=listed)

@@ -9,6 +9,8 @@ from typing import Literal
 import msgspec
 from sqlalchemy import Row
 
+from etl.terminal import counted
+
 Verdict = Literal["ok", "warning", "failing"]
 _BY_SEVERITY: tuple[Verdict, ...] = ("ok", "warning", "failing")
 
@@ -117,7 +119,7 @@ def reasons_of(row: Row[tuple[object, ...]], watched: WatchedWorkflow) -> tuple[
         reasons.append(
             Reason(
                 "warning",
-                f"the last sweep found {row.new_runs:,} new runs where the list shows "
+                f"the last sweep found {counted(row.new_runs, 'new run')} where the list shows "
                 f"{row.listed_runs:,}: sweep more often",
             )
         )

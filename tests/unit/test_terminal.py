@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from etl.terminal import first_plain, wrapped
+from etl.terminal import counted, first_plain, wrapped
 
 COMMAND = "`orchestra-etl prune --runs-older-than 730d`"
 
@@ -59,3 +59,18 @@ def test_a_blank_name_is_replaced() -> None:
     assert first_plain("日本語", length=6) == "日本語"
     assert first_plain("\u200b", "id") == "\\u200b"
     assert first_plain(None, " ") == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "words", "text"),
+    [
+        (0, ("run",), "0 runs"),
+        (1, ("run",), "1 run"),
+        (10332, ("run",), "10,332 runs"),
+        (1, ("match", "matches"), "1 match"),
+        (2, ("match", "matches"), "2 matches"),
+    ],
+)
+def test_a_number_has_its_noun(number: int, words: tuple[str, ...], text: str) -> None:
+    """One thing has the singular, any other number of things the plural."""
+    assert counted(number, *words) == text

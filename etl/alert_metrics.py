@@ -32,4 +32,4 @@ WHOLE_RUNS = frozenset({"runs", *WITHOUT_WINDOW})
 
 Comparison = Literal["above", "below", "above_usual"]
 CONDITIONS: tuple[Comparison, ...] = get_args(Comparison)
-"""The settings of which a rule has exactly one."""
+"""The settings for the limit of a rule, which sets exactly one of them."""

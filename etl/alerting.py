@@ -64,7 +64,7 @@ async def evaluate(
         for message in one.messages:
             log.info(
                 "alert_queued", kind=message.kind, rule=one.alert.rule, channel=message.channel,
-                workflow_id=one.alert.workflow_id,
+                workflow=one.alert.workflow_id,
             )  # fmt: skip
 
 

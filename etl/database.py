@@ -26,7 +26,7 @@ from etl.database_diagnosis import READ_ONLY, SILENT, Diagnosis, diagnose
 from etl.database_errors import LOCK_NOT_AVAILABLE, is_transient, message, sqlstate
 from etl.errors import ConfigurationError, ConnectionRefused, DatabaseError, DatabaseUnavailable
 from etl.outage import Outage
-from etl.watchdog import ANSWER, Session, Watchdog, holders_text
+from etl.watchdog import CHECK_TIMEOUT, Session, Watchdog, holders_text
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -45,7 +45,7 @@ LONG_PATIENCE = 60.0
 # Seconds for which an interactive command retries an unavailable database.
 INTERACTIVE = 5.0
 # Seconds between two log lines about retries for the same reason.
-REPEAT_SAID_EVERY = 60.0
+REPEAT_LOGGED_EVERY = 60.0
 
 # Seconds that a transaction may be idle. No transaction waits for a person.
 IDLE_IN_TRANSACTION = 60.0
@@ -101,7 +101,7 @@ class Database:
         )
         self._outage = Outage()
         self._watchdog = self.watchdog()
-        self._repeats_said: dict[str, float] = {}
+        self._repeats_logged_at: dict[str, float] = {}
         self._users = 0
         self._idle = threading.Condition()
         self._ending = threading.Event()
@@ -137,7 +137,7 @@ class Database:
         own.limit, own.patience = self._limit, self._outage_patience
         begun = connection.execute(self._settings).one()
         own.pid = begun.pid
-        self._outage.over(read_only=begun.read_only)
+        self._outage.recover(read_only=begun.read_only)
 
     @property
     def is_unavailable(self) -> bool:
@@ -176,11 +176,11 @@ class Database:
     def _connect_seconds(self, url: str) -> float:
         """Return the connect timeout per address, in seconds; all addresses fit in the patience."""
         if self._watchdog.is_silent or self._ending.is_set():
-            return ANSWER
+            return CHECK_TIMEOUT
         return min(10.0, self._outage_patience / conninfo.attempts(url))
 
-    def _connect_to_look(self) -> Session:
-        return Session.open(self._url(), "orchestra-etl watchdog", ANSWER)
+    def _connect_watchdog(self) -> Session:
+        return Session.open(self._url(), "orchestra-etl watchdog", CHECK_TIMEOUT)
 
     def transaction(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in a transaction and return its result.
@@ -264,11 +264,11 @@ class Database:
         """Log why a unit of work failed, unless that was just logged; return the error's text."""
         problem = self._line(found)
         if found.unavailable:
-            self._outage.met(problem, read_only=found.problem.startswith(READ_ONLY.problem))
+            self._outage.fail(problem, read_only=found.problem.startswith(READ_ONLY.problem))
             return problem
         now = time.monotonic()
-        if now - self._repeats_said.get(found.problem, -math.inf) >= REPEAT_SAID_EVERY:
-            self._repeats_said[found.problem] = now
+        if now - self._repeats_logged_at.get(found.problem, -math.inf) >= REPEAT_LOGGED_EVERY:
+            self._repeats_logged_at[found.problem] = now
             log.warning("transaction_retried", problem=problem)
         return problem
 
@@ -280,17 +280,17 @@ class Database:
                 lock; None: it cancels none.
         """
         return Watchdog(
-            self._connect_to_look,
+            self._connect_watchdog,
             lock_patience=lock_patience,
-            silent=lambda error: self._outage.met(self._line(self.diagnose(error))),
-            responded=lambda: self._outage.over(read_only=True),
+            silent=lambda error: self._outage.fail(self._line(self.diagnose(error))),
+            responded=lambda: self._outage.recover(read_only=True),
         )
 
     def _line(self, found: Diagnosis) -> str:
         return f"{conninfo.address(self._known_url())}: {found.problem}: {found.advice}"
 
     def _unusable(self, problem: str) -> DatabaseError:
-        self._outage.met(problem)
+        self._outage.fail(problem)
         return DatabaseError(problem)
 
     def denied(self, error: BaseException, *, changes_schema: bool = False) -> str:

@@ -28,7 +28,7 @@ class Outage:
         self._problem: str | None = None
         self._read_only = False
         self._began = 0.0
-        self._said: float | None = None
+        self._logged_at: float | None = None
         self._beginnings: deque[float] = deque(maxlen=MOST)
 
     @property
@@ -41,7 +41,7 @@ class Outage:
         """Whether not even reading works."""
         return self._problem is not None and not self._read_only
 
-    def met(self, problem: str, *, read_only: bool = False) -> None:
+    def fail(self, problem: str, *, read_only: bool = False) -> None:
         """Note that a unit of work failed for this reason.
 
         Args:
@@ -51,20 +51,20 @@ class Outage:
         with self._lock:
             now = time.monotonic()
             if self._problem is None:
-                self._began, self._said = now, None
+                self._began, self._logged_at = now, None
                 often = len(self._beginnings) == MOST and now - self._beginnings[0] < EVERY
                 if not often:
                     self._beginnings.append(now)
-                    self._said = now
+                    self._logged_at = now
                     log.warning("database_lost", problem=problem)
-            elif now - (self._began if self._said is None else self._said) >= EVERY:
-                self._said = now
+            elif now - (self._began if self._logged_at is None else self._logged_at) >= EVERY:
+                self._logged_at = now
                 log.warning(
                     "database_unavailable", problem=problem, seconds=round(now - self._began)
                 )
             self._problem, self._read_only = problem, read_only
 
-    def over(self, *, read_only: bool = False) -> None:
+    def recover(self, *, read_only: bool = False) -> None:
         """Note that a transaction began.
 
         Args:
@@ -76,5 +76,5 @@ class Outage:
             if self._problem is None or (self._read_only and read_only):
                 return
             self._problem = None
-            if self._said is not None:
+            if self._logged_at is not None:
                 log.warning("database_recovered", seconds=round(time.monotonic() - self._began, 1))

@@ -37,6 +37,16 @@ _WHERE_KNOWN = {
     "log_parameter_max_length_on_error": "0",
 }
 
+END_WITH_CLIENT = b"""
+    SELECT set_config('client_connection_check_interval', '1000', false)
+    WHERE current_setting('client_connection_check_interval', true) IS NOT NULL
+      AND version() ~* 'linux'
+"""
+"""Makes the server end a statement of this session if the client's process is killed.
+
+PostgreSQL can do that from version 14 on, on Linux. It is for statements that may take hours.
+"""
+
 
 def settings(
     *, statement_timeout: float, lock_timeout: float, idle_timeout: float, local: bool = True

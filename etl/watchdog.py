@@ -31,12 +31,12 @@ log = structlog.get_logger(__name__)
 EVERY = 1.0
 # Seconds within which the server must respond to a check, connecting included. libpq's shortest
 # timeout for connecting is as long.
-ANSWER = 2.0
+CHECK_TIMEOUT = 2.0
 # Consecutive checks without a response after which a server counts as silent. A busy server may
 # miss two.
-MISSED = 3
+MISSED_CHECKS = 3
 # Seconds between two log lines about waiting for locks.
-SAID_EVERY = 60.0
+LOG_EVERY = 60.0
 # Maximum number of sessions that a log line or an error names.
 _MOST_NAMED = 3
 _LONGEST_NAME = 63
@@ -191,7 +191,7 @@ class Watchdog:
         """Open no connection yet; the thread starts with the first wait.
 
         Args:
-            connect: opens a connection, within `ANSWER` seconds.
+            connect: opens a connection, within `CHECK_TIMEOUT` seconds.
             lock_patience: seconds after which the watchdog cancels a statement that waits for a
                 lock; None: it leaves that to the server's lock_timeout.
             silent: called after each failed check while the server is silent.
@@ -209,7 +209,7 @@ class Watchdog:
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._ended = threading.Event()
-        self._said = -SAID_EVERY
+        self._logged_at = -LOG_EVERY
         self.holders: list[LockHolder] = []
         """The sessions that blocked these sessions, at the last check that found any."""
         self.has_given_up = False
@@ -218,7 +218,7 @@ class Watchdog:
     @property
     def is_silent(self) -> bool:
         """Whether the server did not respond to the latest checks."""
-        return self._missed >= MISSED
+        return self._missed >= MISSED_CHECKS
 
     @contextmanager
     def waiting(self, session: Session | None) -> Iterator[None]:
@@ -247,42 +247,42 @@ class Watchdog:
         self._ended.set()
 
     def _run(self) -> None:
-        while not self._ended.wait(0.0 if 0 < self._missed < MISSED else EVERY):
+        while not self._ended.wait(0.0 if 0 < self._missed < MISSED_CHECKS else EVERY):
             now = time.monotonic()
             long = [
                 session for since, session in list(self._waits.values()) if now - since >= EVERY
             ]
             if long:
-                self._look([session for session in long if session is not None and session.pid])
+                self._check([session for session in long if session is not None and session.pid])
             else:
-                self._leave()
-        self._leave()
+                self._disconnect()
+        self._disconnect()
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         """Close the watchdog's own connection while no session waits long."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
-    def _ask(self, sessions: list[Session]) -> list[tuple[Any, ...]]:
+    def _read_holders(self, sessions: list[Session]) -> list[tuple[Any, ...]]:
         began = time.monotonic()
         if self._connection is None:
             self._connection = self._connect()
             # A transaction that stays open would block others.
             self._connection.autocommit = True
-        self._connection.limit = max(0.1, ANSWER - (time.monotonic() - began))
+        self._connection.limit = max(0.1, CHECK_TIMEOUT - (time.monotonic() - began))
         return self._connection.execute(
             _HOLDERS, [[session.pid for session in sessions]]
         ).fetchall()
 
-    def _look(self, sessions: list[Session]) -> None:
+    def _check(self, sessions: list[Session]) -> None:
         began = time.monotonic()
         try:
-            rows = self._ask(sessions)
+            rows = self._read_holders(sessions)
         except psycopg.Error as error:
-            self._leave()
+            self._disconnect()
             if is_from_server(error):
-                self._note_answer()
+                self._note_response()
             elif not self._ended.is_set():
                 self._missed += 1
                 self._missed_since = min(self._missed_since, began)
@@ -295,7 +295,7 @@ class Watchdog:
             # server.
             log.debug("watchdog_failed", problem=type(error).__name__)
             return
-        self._note_answer()
+        self._note_response()
         self._note_locks(sessions, rows)
 
     def _note_locks(self, sessions: list[Session], rows: list[tuple[Any, ...]]) -> None:
@@ -310,8 +310,8 @@ class Watchdog:
             return
         found = dict.fromkeys(LockHolder(*row[1:]) for row in rows)
         self.holders = list(found)
-        if now - self._said >= SAID_EVERY:
-            self._said = now
+        if now - self._logged_at >= LOG_EVERY:
+            self._logged_at = now
             log.warning(
                 "lock_wait_detected", problem=f"waiting for a lock {holders_text(self.holders)}"
             )
@@ -319,9 +319,9 @@ class Watchdog:
             if self._lock_patience is not None and now - since >= self._lock_patience:
                 self.has_given_up = True
                 with suppress(psycopg.Error):
-                    locked[pid].cancel_safe(timeout=ANSWER)
+                    locked[pid].cancel_safe(timeout=CHECK_TIMEOUT)
 
-    def _note_answer(self) -> None:
+    def _note_response(self) -> None:
         was_silent = self.is_silent
         self._missed, self._missed_since = 0, math.inf
         if was_silent:

@@ -25,12 +25,12 @@ from etl.database import LONG_PATIENCE
 from etl.database_errors import LOCK_NOT_AVAILABLE, sqlstate
 from etl.errors import DatabaseUnavailable
 from etl.tables import ANALYTICS, OPERATIONS, metadata
-from etl.watchdog import SAID_EVERY, LockHolder, Session, Watchdog, holders_text
+from etl.watchdog import LOG_EVERY, LockHolder, Session, Watchdog, holders_text
 
 log = structlog.get_logger(__name__)
 
-# The table that an upgrade locks while it runs, in a transaction of its own. An advisory lock would
-# not do, because any login can hold it; only the owner can lock this table. It is created here and
+# The table that an upgrade locks while it runs, in a transaction of its own. It is not an advisory
+# lock, because any login can hold one; only the owner can lock this table. It is created here and
 # not in a revision, because the first revision needs it, too.
 LOCK = "upgrade_lock"
 HOLDERS = f"""
@@ -46,13 +46,6 @@ PAUSE_SECONDS = 2.0
 QUIET_SECONDS = 2.0
 # If two processes create the same object at once, the second gets one of these SQLSTATEs.
 MADE_MEANWHILE = ("23505", "42P06", "42P07")
-# If this process is killed, the server ends its statement, too. PostgreSQL can do that from version
-# 14 on, on Linux.
-ENDED_WITH_US = b"""
-    SELECT set_config('client_connection_check_interval', '1000', false)
-    WHERE current_setting('client_connection_check_interval', true) IS NOT NULL
-      AND version() ~* 'linux'
-"""
 # From PostgreSQL 16 on, a member may lack the right to SET ROLE.
 OWNER = """
     SELECT pg_get_userbyid(nspowner)
@@ -98,7 +91,7 @@ def connect(url: str) -> Session:
     )
     connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     connection.execute(str(settings(local=False)).encode())
-    connection.execute(ENDED_WITH_US)
+    connection.execute(session.END_WITH_CLIENT)
     connection.commit()
     connection.watchdog, connection.patience = (
         context.config.attributes.get("watchdog"),
@@ -197,7 +190,7 @@ def lock(connection: Connection) -> None:
                     f"{other}, and has not ended in {patience():.0f} s: try again later"
                 )
             log.warning("waiting_for_upgrade", problem=other)
-            say = now + SAID_EVERY
+            say = now + LOG_EVERY
         time.sleep(0.2)
 
 

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection, text
 
 from etl.admin import persons
-from etl.admin.persons import Hidden, Person
+from etl.admin.persons import IN_SCOPE, Hidden, Person
 from etl.admin.removal import OWNED, analyze, batches, lock, remove
 from etl.analytics import changed_groups, rollups
 from etl.database import Database, allow_long
@@ -96,8 +96,6 @@ _ENTER = text("""
     ON CONFLICT (run_id) DO NOTHING
 """)
 
-_IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
-
 _FIND_LETTERS = text(
     "SELECT id FROM orchestra_etl.dead_letters WHERE run_id = ANY (CAST(:ids AS text[]))"
 )
@@ -114,15 +112,15 @@ _DELETE_ROLLUPS = text(
     f"""
     WITH steps AS (
         DELETE FROM orchestra.step_rollup AS t
-        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {IN_SCOPE}
         RETURNING t.workflow_id, t.hour
     ), runs AS (
         DELETE FROM orchestra.run_rollup AS t
-        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {IN_SCOPE}
         RETURNING t.workflow_id, t.hour
     ), days AS (
         DELETE FROM orchestra.step_rollup_daily AS t
-        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}
+        WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {IN_SCOPE}
         RETURNING t.workflow_id, CAST(t.day AS timestamp) AT TIME ZONE 'UTC' AS hour
     ), gone AS (
         SELECT * FROM steps UNION ALL SELECT * FROM runs UNION ALL SELECT * FROM days
@@ -136,7 +134,7 @@ _DELETE_ROLLUPS = text(
 _COUNT_ROLLUPS = text(
     " UNION ALL ".join(
         f"SELECT count(*) AS n FROM {table.fullname} AS t"
-        f" WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {_IN_SCOPE}"
+        f" WHERE t.organization_id = ANY (CAST(:values AS text[])) AND {IN_SCOPE}"
         for table in (step_rollup, run_rollup, step_rollup_daily)
     ).join(("SELECT CAST(sum(n) AS bigint) FROM (", ") AS counted"))
 )

@@ -60,14 +60,15 @@ class Hidden(msgspec.Struct, frozen=True):
         return bool(self.masked or self.dropped or self.hashed)
 
 
-_IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
+IN_SCOPE = "(CAST(:workflow_id AS text) IS NULL OR t.workflow_id = :workflow_id)"
+"""The condition (SQL) that a row `t` belongs to the workflow of the search, if one is named."""
 
 # A value that is not text, or that is too long for the column, is stored in `extra`. There it may
 # be an object that holds the name at any depth.
 _OF_PERSON = f"""
-    SELECT t.id FROM orchestra.runs AS t WHERE {{named}} AND {_IN_SCOPE}
+    SELECT t.id FROM orchestra.runs AS t WHERE {{named}} AND {IN_SCOPE}
     UNION
-    SELECT t.run_id FROM orchestra.steps AS t WHERE {{named}} AND {_IN_SCOPE}
+    SELECT t.run_id FROM orchestra.steps AS t WHERE {{named}} AND {IN_SCOPE}
 """
 _NAMED = """(t.{field} = ANY (CAST(:values AS text[]))
              OR t.extra ->> '{field}' = ANY (CAST(:values AS text[]))
@@ -78,7 +79,7 @@ _FIND = {field: text(_OF_PERSON.format(named=_NAMED.format(field=field))) for fi
 
 _LISTINGS = text(f"""
     SELECT t.run_id, t.listing FROM orchestra_etl.run_ledger AS t
-    WHERE t.listing IS NOT NULL AND t.run_id > :after AND {_IN_SCOPE}
+    WHERE t.listing IS NOT NULL AND t.run_id > :after AND {IN_SCOPE}
     ORDER BY t.run_id
     LIMIT :limit
 """)
@@ -87,7 +88,7 @@ _LISTINGS = text(f"""
 # whose bytes contain a backslash or the name.
 _LETTERS = text(f"""
     SELECT t.id FROM orchestra_etl.dead_letters AS t
-    WHERE {_IN_SCOPE}
+    WHERE {IN_SCOPE}
       AND (position(CAST('\\x5c' AS bytea) IN t.body) > 0
            OR EXISTS (SELECT FROM unnest(CAST(:values AS text[])) AS n (value)
                       WHERE position(convert_to(n.value, 'UTF8') IN t.body) > 0))
@@ -115,10 +116,10 @@ _HIDDEN = {
     field: text(f"""
         SELECT why, count(DISTINCT run_id) AS runs
         FROM (SELECT t.id AS run_id, {_WHY_HIDDEN.format(field=field)} AS why
-              FROM orchestra.runs AS t WHERE {_IN_SCOPE}
+              FROM orchestra.runs AS t WHERE {IN_SCOPE}
               UNION ALL
               SELECT t.run_id, {_WHY_HIDDEN.format(field=field)}
-              FROM orchestra.steps AS t WHERE {_IN_SCOPE}) AS found
+              FROM orchestra.steps AS t WHERE {IN_SCOPE}) AS found
         WHERE why IS NOT NULL
         GROUP BY why
     """)

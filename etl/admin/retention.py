@@ -129,8 +129,8 @@ def prune(
         database: with the current schema.
         wanted: the horizons; the database stores them, so that removed data is not loaded again.
         batch: runs in a transaction.
-        may_remove: returns those of these runs that may be removed, and the bytes of old dead
-            letters then stay; None: all.
+        may_remove: returns which of these runs may be removed; the bytes of old dead letters then
+            stay. None: all runs may be removed, and the bytes too.
         stopped: called between two transactions; True ends the pruning, and the next call removes
             the rest.
 

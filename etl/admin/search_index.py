@@ -78,12 +78,6 @@ _PROGRESS = text("""
 _SAMPLED = b"""
     SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname = 'orchestra' AND tablename = %s)
 """
-# If this process is killed, the server ends its statement, too.
-_ENDED_WITH_US = b"""
-    SELECT set_config('client_connection_check_interval', '1000', false)
-    WHERE current_setting('client_connection_check_interval', true) IS NOT NULL
-      AND version() ~* 'linux'
-"""
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -166,9 +160,9 @@ def build(database: Database, url: str, report: Callable[[BuildProgress], None])
     next.
 
     Args:
-        database: to look at the progress.
+        database: to read the progress of a build.
         url: a libpq URI of the same database, as the owner of the tables.
-        report: called every half second.
+        report: called every half second with the progress.
 
     Returns:
         The tables whose indexes were built.
@@ -220,7 +214,7 @@ def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
             statement_timeout=0, lock_timeout=0, idle_timeout=0, local=False
         )
         own.execute(str(settings).encode())
-        own.execute(_ENDED_WITH_US)
+        own.execute(session.END_WITH_CLIENT)
         yield own
 
 

@@ -18,7 +18,7 @@ from etl.alerts.measures import Figures, Measures, Window
 from etl.alerts.rules import Part
 
 _PENDING = "some of its runs are not read yet"
-_LOST = "some of its records were set aside as dead letters"
+_LOST = "some of its records are dead letters"
 _OPEN = "runs that have not ended could change it"
 _PRUNED = "some of its runs are older than the retention"
 

@@ -1,9 +1,10 @@
 """The definitions of rules that all processes evaluated recently.
 
-Replicas can have different settings for a while: during a rolling deployment. A rule that a process
-does not have, or has in another form, may be another process's. Its alerts must not end because of
-that. They end once no other definition of the rule has been evaluated for a while. An evaluation
-of other rules by another process does not count as an evaluation of this process's rules.
+Replicas can have different settings for a while, such as during a rolling deployment. A rule that a
+process does not have, or has in another form, may be another process's. Its alerts must not end
+because of that. They end once no other definition of the rule has been evaluated for a while. An
+evaluation of other rules by another process does not count as an evaluation of this process's
+rules.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds. Longer than a message can take: its evidence, and the deadline for sending it.
 LEASE = 3 * DEADLINE
-# Seconds that a message being sent gets when the process is to stop. Then its claim is released.
+# Seconds for which a message that is being sent may go on after a stop. Then its claim is released.
 STOP_PATIENCE = 2.0
 # Seconds until the first retry. The pause doubles with each attempt, up to the longest one.
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 600.0
@@ -159,8 +159,8 @@ class Courier:
     async def deliver(self, channel: str, stop: asyncio.Event | None = None) -> list[Delivery]:
         """Deliver to one channel what is due, until one attempt fails, and return the attempts.
 
-        An idle check costs two index scans. When `stop` is set, a message that is being sent gets
-        `STOP_PATIENCE`, and the work ends.
+        An idle check costs two index scans. Once `stop` is set, a message that is being sent has
+        `STOP_PATIENCE` to finish, and no other begins.
 
         Raises:
             DatabaseError: the database cannot be used. What has been sent by then may be sent
@@ -260,7 +260,7 @@ class Courier:
 
 
 async def _finished(attempt: asyncio.Task[Delivery], stop: asyncio.Event) -> bool:
-    """Wait for an attempt, from the stop on for `STOP_PATIENCE`; return whether it is finished."""
+    """Wait for an attempt, at most `STOP_PATIENCE` after `stop`; return whether it is finished."""
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({attempt, stopping}, return_when=asyncio.FIRST_COMPLETED)

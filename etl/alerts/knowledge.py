@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, text
 
 from etl.analytics import changed_groups
 
-# Seconds after its time at which a sweep or a read counts as late.
+# Seconds after its due time at which a sweep or a read counts as late.
 PATIENCE = 300.0
 # With more hours of a workflow in the queue of the rollups, its figures count as unknown. Fewer are
 # counted from the runs and steps.
@@ -214,8 +214,8 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     parameters = {"workflows": [row.id for row in workflows]}
     waiting = connection.execute(_WAITING, {**parameters, "at": at, "patience": PATIENCE}).all()
     letters = connection.execute(_LETTERS, parameters).all()
-    unread, late = _counted(waiting, "unread"), _counted(waiting, "late")
-    runs, steps = _counted(letters, "runs"), _counted(letters, "steps")
+    unread, late = _cumulative(waiting, "unread"), _cumulative(waiting, "late")
+    runs, steps = _cumulative(letters, "runs"), _cumulative(letters, "steps")
     gaps: dict[str, list[tuple[datetime | None, datetime | None]]] = {}
     for row in connection.execute(_GAPS, parameters):
         gaps.setdefault(row.workflow_id, []).append((row.after_time, row.before_time))
@@ -258,7 +258,7 @@ def read(connection: Connection, at: datetime, pauses: Pauses) -> list[Known]:
     return found
 
 
-def _counted(rows: Sequence[Row[Any]], name: str) -> dict[str, Counted]:
+def _cumulative(rows: Sequence[Row[Any]], name: str) -> dict[str, Counted]:
     by_workflow: dict[str, list[tuple[datetime, int]]] = {}
     for row in rows:
         if number := getattr(row, name):

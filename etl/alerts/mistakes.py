@@ -100,7 +100,7 @@ def in_history(connection: Connection, rules: Sequence[Rule], pauses: Pauses) ->
     for rule in rules:
         if rule.workflow is not None and rule.workflow not in stored:
             if rule.workflow not in pauses.configured:
-                found.append(Mistake(rule.name, f"no workflow {rule.workflow} is known"))
+                found.append(Mistake(rule.name, f"workflow {rule.workflow} is not known"))
             continue
         covered = [id for id, labels in stored.items() if rule.covers(id, labels)]
         part = msgspec.structs.asdict(rule.part)

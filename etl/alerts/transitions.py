@@ -159,7 +159,7 @@ def _breached(
         return Transition(found)
     # Channels without a message: all at first and after a mute, then those that were added.
     new = tuple(channel for channel in rule.notify if channel not in found.channels)
-    told = tuple(channel for channel in rule.notify if channel in found.channels)
+    notified = tuple(channel for channel in rule.notify if channel in found.channels)
     is_due = (
         rule.repeat is not None
         and found.notified_at is not None
@@ -168,9 +168,9 @@ def _breached(
     if new:
         found = msgspec.structs.replace(found, channels=(*found.channels, *new), notified_at=at)
     messages = _messages("firing", new, found)
-    if is_due and told:
+    if is_due and notified:
         found = msgspec.structs.replace(found, reminders=found.reminders + 1, notified_at=at)
-        messages += _messages("reminder", told, found)
+        messages += _messages("reminder", notified, found)
     return Transition(found, messages)
 
 

@@ -85,7 +85,7 @@ _STUCK = text(f"""
     ORDER BY workflow_id, q.hour
 """)
 
-_ASK_FOR_ALL = text(
+_QUEUE_ALL = text(
     "INSERT INTO orchestra_etl.changed_groups (workflow_id, hour) VALUES (NULL, NULL)"
 )
 
@@ -143,7 +143,7 @@ def take(connection: Connection, limit: int, settled: float = 0.0) -> Sequence[G
     Only groups of days that have not changed for `settled` seconds are taken.
 
     The newest hours come first, so that fresh numbers do not wait for old numbers. This order also
-    keeps the hours of a day together. If a row of `ask_for_all` is taken, every group is queued.
+    keeps the hours of a day together. If a row of `queue_all` is taken, every group is queued.
 
     The changes behind the rows are committed, so the next statement of this READ COMMITTED
     transaction sees the changes. A change that is not committed yet has queue rows of its own,
@@ -204,6 +204,6 @@ def stuck(connection: Connection) -> list[Stuck]:
     return [Stuck(row.workflow_id, row.hour, row.cause) for row in connection.execute(_STUCK)]
 
 
-def ask_for_all(connection: Connection) -> None:
-    """Request a recomputation of every group: `take` queues the groups."""
-    connection.execute(_ASK_FOR_ALL)
+def queue_all(connection: Connection) -> None:
+    """Queue every group, by one row, which `take` replaces by a row for each group."""
+    connection.execute(_QUEUE_ALL)

@@ -66,14 +66,14 @@ class Price(msgspec.Struct, frozen=True):
 
 
 def price_list(
-    model: str, configured: Iterable[PriceRule], ordered: Iterable[PriceRule]
+    model: str, configured: Iterable[PriceRule], by_command: Iterable[PriceRule]
 ) -> list[Price]:
     """Return the prices of a model by service tier, input length and day.
 
     Args:
         model: its name.
         configured: the rules of the configuration, in its order.
-        ordered: the rules set by command, in the order in which they are tried.
+        by_command: the rules set by command, in the order in which they are tried.
     """
     defaults = [
         Price(
@@ -93,7 +93,7 @@ def price_list(
     provider = defaults[0].provider if defaults else None
     lists = [
         *_by_pattern(model, provider, configured, "config"),
-        *_by_pattern(model, provider, ordered, "set"),
+        *_by_pattern(model, provider, by_command, "set"),
         defaults,
     ]
     tiers = dict.fromkeys(price.service_tier for prices in lists for price in prices)

@@ -167,12 +167,12 @@ def resolve(connection: Connection, configured: Sequence[PriceRule]) -> int:
         return 0
     connection.execute(_LOCKED)
     # Re-read the rules and models: the lock's previous holder may have seen newer ones.
-    ordered, models = set_rules(connection), _models(connection)
-    rows = [_row(price) for model in models for price in price_list(model, configured, ordered)]
+    by_command, models = set_rules(connection), _models(connection)
+    rows = [_row(price) for model in models for price in price_list(model, configured, by_command)]
     columns = {name: [row.get(name) for row in rows] for name in _WRITTEN}
     changed = connection.execute(_DROP, {name: columns[name] for name in _KEYS}).rowcount
     changed += connection.execute(_WRITE, columns).rowcount
-    connection.execute(_REMEMBER, {"fingerprint": _fingerprint(configured, ordered, models)})
+    connection.execute(_REMEMBER, {"fingerprint": _fingerprint(configured, by_command, models)})
     return changed
 
 
@@ -186,10 +186,10 @@ def _amounts(values: Sequence[Decimal | None]) -> dict[str, Decimal]:
 
 
 def _fingerprint(
-    configured: Iterable[PriceRule], ordered: Iterable[PriceRule], models: Sequence[str]
+    configured: Iterable[PriceRule], by_command: Iterable[PriceRule], models: Sequence[str]
 ) -> bytes:
     published = price_publication.version()
-    known = (_VERSION, list(configured), list(ordered), models, published, ADDED)
+    known = (_VERSION, list(configured), list(by_command), models, published, ADDED)
     return blake2b(msgspec.json.encode(known), digest_size=16).digest()
 
 

@@ -286,7 +286,7 @@ def refresh(connection: Connection, limit: int = BATCH, settled: float = 0.0) ->
 def _put_back(connection: Connection, group: Group, cause: str | None) -> None:
     log.error(
         "rollup_group_failed",
-        workflow_id=group.workflow_id,
+        workflow=group.workflow_id,
         hour=group.hour.isoformat(),
         cause=cause,
     )

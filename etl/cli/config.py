@@ -14,6 +14,7 @@ import typer
 from etl.cli.context import AsJson, console, examples, invocation, print_json
 from etl.cli.display import fields, say
 from etl.errors import ApiError, ConfigurationError, EtlError, KeyRefused, NotFound, RequestRefused
+from etl.exit_status import ExitStatus
 from etl.terminal import counted, first_plain, plain
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def _settings_finding(settings: Settings) -> Finding:
             False,
             f"no workflow is configured ({settings.source}): see `orchestra-etl workflows`,"
             " or set api.all_workflows = true",
-            2,
+            ExitStatus.USAGE,
         )
     try:
         settings.read_redaction_key()
@@ -349,6 +350,11 @@ def _try_alerts(settings: Settings, *, with_history: bool) -> list[Finding]:
     if not found:
         return [Finding("alerts", True, counted(len(rules), "rule"))]
     return [
-        Finding(f"alert {plain(one.rule, 60)}", False, f"it can never fire: {one.text}", 2)
+        Finding(
+            f"alert {plain(one.rule, 60)}",
+            False,
+            f"it can never fire: {one.text}",
+            ExitStatus.USAGE,
+        )
         for one in found
     ]

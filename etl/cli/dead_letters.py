@@ -90,8 +90,7 @@ def list_letters(
                     f"{one.occurrences:,}",
                     one.resolution or "open",
                 ),
-                f"{first_plain(one.workflow_name, one.workflow_id, length=40)}, {_whose(one)}:"
-                f" {plain(one.detail, 300)}",
+                f"{_whose(one)}{plain(one.detail, 300)}",
             )
             for one in found
         ],
@@ -195,8 +194,8 @@ def retry(
             ", …" if len(done.without_run) > 10 else ""
         )
         say(
-            f"skipped, because they belong to the run list and not to a run: {which}; the next"
-            " sweep reads the list again; `discard` them once you have looked at them"
+            f"skipped, because they have no run that can be re-read: {which}; rows of the run list"
+            " are read again by the next sweep; `discard` the others once you have looked at them"
         )
 
 
@@ -225,5 +224,11 @@ def discard(
 
 
 def _whose(letter: StoredDeadLetter) -> str:
-    step = f", step {plain(letter.step_id)}" if letter.step_id else ""
-    return f"run {plain(letter.run_id)}{step}" if letter.run_id else "the run list"
+    """Return the workflow, run and step of a dead letter as a prefix, as far as it has them."""
+    names = (
+        first_plain(letter.workflow_name, letter.workflow_id, length=40),
+        f"run {plain(letter.run_id)}" if letter.run_id else "",
+        f"step {plain(letter.step_id)}" if letter.step_id else "",
+    )
+    text = ", ".join(name for name in names if name)
+    return f"{text}: " if text else ""

@@ -207,7 +207,7 @@ class ExportProgress:
         self._what = what
 
         self._log = structlog.get_logger("etl.progress")
-        self._said = time.monotonic()
+        self._logged_at = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
 
@@ -215,8 +215,8 @@ class ExportProgress:
         """Show the days done, the days left and the rows written."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, total=done + waiting, rows=f"{rows:,}")
-        elif time.monotonic() - self._said >= 10:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._logged_at >= 10:
+            self._logged_at = time.monotonic()
             self._log.info("export_progressed", days=done, waiting=waiting, rows=rows)
 
     @contextmanager

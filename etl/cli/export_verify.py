@@ -74,7 +74,11 @@ def _print(found: VerifyReport) -> None:
         place = " ".join(str(part) for part in (one.day, one.table) if part is not None)
         say(f"{place}: {one.what}" if place else one.what)
     if len(found.differences) > SHOWN:
-        say(f"and {counted(len(found.differences) - SHOWN, 'more difference')}")
+        from etl.export.verify import MOST_REPORTED
+
+        more = counted(len(found.differences) - SHOWN, "more difference")
+        is_cut = len(found.differences) == MOST_REPORTED
+        say(f"and {'at least ' if is_cut else ''}{more}")
     listed = ", ".join(f"{name} {number:,}" for name, number in found.rows.items() if number)
     say(f"{counted(found.days, 'day')} compared: {listed or 'no rows'}")
     if found.waiting:

@@ -153,7 +153,7 @@ class Progress:
         import structlog
 
         self._log = structlog.get_logger("etl.progress")
-        self._said = time.monotonic()
+        self._logged_at = time.monotonic()
         self._bar: Any = None
         self._task: Any = None
         self._total: int | None = None
@@ -171,8 +171,8 @@ class Progress:
         self._steps += report.steps
         if self._bar is not None:
             self._bar.update(self._task, completed=self._runs)
-        elif time.monotonic() - self._said >= 10:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._logged_at >= 10:
+            self._logged_at = time.monotonic()
             self._log.info("sync_progressed", runs=self._runs, of=self._total, steps=self._steps)
 
     @contextmanager

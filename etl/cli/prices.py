@@ -190,7 +190,7 @@ def unset_price(
                 f" from {wanted.valid_from} on" if wanted.valid_from else "",
             )
             raise ConfigurationError(
-                f"`prices set` set no price of {plain(model, 100)}{''.join(which)}:"
+                f"there is no price of {plain(model, 100)}{''.join(which)} from `prices set`:"
                 " see `prices list`"
             )
         changed = maintenance.resolve_prices(settings, database)
@@ -215,7 +215,7 @@ def _named(options: Mapping[str, str | None], parts: Iterable[str]) -> dict[str,
                 f"--part: {plain(one, 60)!r} is not NAME=AMOUNT with one of {', '.join(_PARTS)}"
             )
         if name in found:
-            raise ConfigurationError(f"--part: the price of {name} is given twice")
+            raise ConfigurationError(f"--part: the price of {name} is set twice")
         found[name] = amount.strip()
     return found
 

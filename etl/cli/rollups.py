@@ -51,7 +51,7 @@ def refresh(
     settings = invocation(context).settings()
     with app.open_database(settings) as database:
         if everything:
-            database.transaction(changed_groups.ask_for_all)
+            database.transaction(changed_groups.queue_all)
         done = asyncio.run(_refresh(settings, database))
     if as_json:
         print_json(done)

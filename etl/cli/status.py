@@ -227,13 +227,13 @@ def _coverage(coverage: Coverage) -> str:
         )
     if coverage.gaps:
         acknowledged = coverage.gaps - coverage.unacknowledged_gaps
-        taken_note = f" ({acknowledged:,} acknowledged)" if acknowledged else ""
+        acknowledged_note = f" ({acknowledged:,} acknowledged)" if acknowledged else ""
         gaps = ", ".join(
             f"#{gap.id} {instant(gap.after)} to {instant(gap.before)}"
             for gap in coverage.newest_gaps
         )
         more = ", and older ones" if coverage.gaps > len(coverage.newest_gaps) else ""
-        exceptions.append(f"{counted(coverage.gaps, 'gap')}{taken_note}: {gaps}{more}")
+        exceptions.append(f"{counted(coverage.gaps, 'gap')}{acknowledged_note}: {gaps}{more}")
     return f"{text}, except {' and '.join(exceptions)}" if exceptions else text
 
 

@@ -48,7 +48,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
     import asyncio
 
     settings = invocation(context).settings()
-    found = _compare(settings, asyncio.run(_ask(settings)))
+    found = _compare(settings, asyncio.run(_read_visible(settings)))
     if as_json:
         print_json(found)
         return
@@ -87,7 +87,7 @@ def workflows(context: typer.Context, as_json: AsJson = False) -> None:
                 typer.echo(f"name = {_toml(one.name)}")
 
 
-async def _ask(settings: Settings) -> tuple[Workflow, ...]:
+async def _read_visible(settings: Settings) -> tuple[Workflow, ...]:
     from etl import app
     from etl.transform.workflows import decode_workflows
 

@@ -279,12 +279,12 @@ class EmbeddedPostgres:
 
     def _shut_down(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
-        asked = False
+        requested = False
         while True:
             with self._locks.server() as lock:
                 if lock is not None:
                     break
-            asked = asked or self._ask_to_shut_down()
+            requested = requested or self._request_shutdown()
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
                     f"PostgreSQL in {self.data} does not stop, see {self.log}"
@@ -293,7 +293,7 @@ class EmbeddedPostgres:
         with contextlib.suppress(OSError):  # not empty if the server crashed
             self.socket_directory.rmdir()
 
-    def _ask_to_shut_down(self) -> bool:
+    def _request_shutdown(self) -> bool:
         """Send the fast-shutdown signal, if the server uses this data; return whether it did so."""
         try:
             with self._connect() as connection:

@@ -1,7 +1,8 @@
 """Finds the lake that is already at a place, by the version hints of its tables.
 
 After the database was restored, its catalog names the lake as it was at the backup. The lake itself
-has gone on, and its old files are deleted. Only its newest state has the runs that were pruned.
+has newer commits, and its old files are deleted. Only its newest state has the runs that were
+pruned.
 """
 
 from __future__ import annotations
@@ -50,8 +51,8 @@ def attach(connection: Connection, destination: Destination) -> list[date]:
     return days
 
 
-def has_gone_on(connection: Connection, destination: Destination) -> bool:
-    """Return whether the lake is at another commit than the catalog, though its hints are written.
+def is_ahead(connection: Connection, destination: Destination) -> bool:
+    """Return whether the lake has another commit than the catalog, though its hints are written.
 
     Then the database was restored: from a copy of its files, or from a dump in its own place.
 

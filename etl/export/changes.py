@@ -15,16 +15,16 @@ from sqlalchemy import Connection, text
 
 _DAYS = text("SELECT DISTINCT day FROM orchestra_etl.changed_days ORDER BY day DESC")
 
-_FORGET = text("""
+_DEQUEUE = text("""
     DELETE FROM orchestra_etl.changed_days WHERE day = ANY (CAST(:days AS date[]))
 """)
 
-_ASK_FOR = text("""
+_QUEUE = text("""
     INSERT INTO orchestra_etl.changed_days (day) SELECT unnest(CAST(:days AS date[]))
     ON CONFLICT DO NOTHING
 """)
 
-_ASK_FOR_ALL = text("""
+_QUEUE_ALL = text("""
     INSERT INTO orchestra_etl.changed_days (day)
     SELECT orchestra_etl.run_day(start_time, first_seen_at) FROM orchestra.runs
     UNION SELECT day FROM orchestra_etl.export_days
@@ -38,16 +38,16 @@ def changed_days(connection: Connection) -> list[date]:
     return list(connection.execute(_DAYS).scalars())
 
 
-def forget(connection: Connection, days: Sequence[date]) -> None:
+def dequeue(connection: Connection, days: Sequence[date]) -> None:
     """Take these days from the queue, as far as this transaction sees them."""
-    connection.execute(_FORGET, {"days": list(days)})
+    connection.execute(_DEQUEUE, {"days": list(days)})
 
 
-def ask_for(connection: Connection, days: Iterable[date]) -> None:
+def queue(connection: Connection, days: Iterable[date]) -> None:
     """Queue these days."""
-    connection.execute(_ASK_FOR, {"days": list(days)})
+    connection.execute(_QUEUE, {"days": list(days)})
 
 
-def ask_for_all(connection: Connection, days: Sequence[date] = ()) -> None:
+def queue_all(connection: Connection, days: Sequence[date] = ()) -> None:
     """Queue every day that has runs or was exported, and `days`."""
-    connection.execute(_ASK_FOR_ALL, {"days": list(days)})
+    connection.execute(_QUEUE_ALL, {"days": list(days)})

@@ -37,7 +37,7 @@ def queue(connection: Connection, destination: Destination, held: ExportState) -
     """
     erased = connection.execute(_COUNT).scalar_one()
     if erased != held.erased_runs:
-        changes.ask_for(connection, remaining(connection, destination))
+        changes.queue(connection, remaining(connection, destination))
         connection.execute(_SEARCHED, {"erased": erased})
 
 

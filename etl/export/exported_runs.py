@@ -37,7 +37,7 @@ _HELD = text("""
 
 
 class ExportedRuns:
-    """Tells which runs a verified export holds; pruning them queues their days, without harm."""
+    """A filter for runs that a verified export holds; it ignores that pruning queues their days."""
 
     def __init__(self, days: Sequence[date]) -> None:
         """Remember the verified days."""

@@ -37,10 +37,11 @@ from etl.terminal import counted
 
 log = structlog.get_logger(__name__)
 
-# Seconds after which a part is committed. While it runs, VACUUM keeps what it sees.
+# Seconds after which a part is committed. While it runs, VACUUM cannot remove the rows it sees.
 PART = 60.0
-# Seconds that an upgrade of the schema gets between two parts. It waits for its locks for two of
-# every four seconds; parts of a multiple of four seconds could each end while it does not wait.
+# Maximum seconds that an export pauses between two parts for a running upgrade of the schema. An
+# upgrade waits for its locks for two of every four seconds. Without the pause, each part could end
+# while the upgrade does not wait, if the parts last a multiple of four seconds.
 UPGRADE_TURN = 10.0
 
 _IS_UPGRADING = text("""
@@ -69,7 +70,7 @@ class ExportReport(msgspec.Struct):
     """False if the export was stopped early, or another process is exporting."""
 
 
-class _LakeHasGoneOn(Exception):
+class _LakeIsAhead(Exception):
     """The catalog names a former commit of the lake."""
 
 
@@ -127,7 +128,7 @@ def run(
                     on_days=report,
                 )
             )
-        except _LakeHasGoneOn:
+        except _LakeIsAhead:
             reason = "the database was restored to a time before the last export"
             database.transaction(partial(_restart, destination=destination, reason=reason))
             continue
@@ -167,14 +168,14 @@ def _begin(connection: Connection, *, destination: Destination, full: bool) -> N
     found = state.read(connection)
     if found is None or not found.is_at(destination):
         _begin_new(connection, destination, found, full=full)
-    elif (lost := origin.lost_since(connection)) is not None:
-        _restart(connection, destination=destination, reason=lost)
+    elif (reason := origin.why_invalid(connection)) is not None:
+        _restart(connection, destination=destination, reason=reason)
         return
     elif found.payloads != destination.payloads:
         state.activate(connection, destination)
     elif not full and found.definition == definition(payloads=destination.payloads):
         return
-    changes.ask_for_all(connection)
+    changes.queue_all(connection)
 
 
 def _restart(connection: Connection, *, destination: Destination, reason: str) -> None:
@@ -184,7 +185,7 @@ def _restart(connection: Connection, *, destination: Destination, reason: str) -
 
     log.warning("export_restarted", reason=f"{reason}: all days are exported again")
     state.activate(connection, destination)
-    changes.ask_for_all(connection, attachment.attach(connection, destination))
+    changes.queue_all(connection, attachment.attach(connection, destination))
 
 
 def _begin_new(
@@ -232,8 +233,8 @@ def _export(
     # Imported here: the import takes a second, longer than an export without changes.
     from etl.export import attachment, part
 
-    if is_first and held.published and attachment.has_gone_on(connection, destination):
-        raise _LakeHasGoneOn
+    if is_first and held.published and attachment.is_ahead(connection, destination):
+        raise _LakeIsAhead
 
     return part.export(
         connection,

@@ -6,11 +6,10 @@ lake may hold more, or less. So a restore is detected, and everything is exporte
 
 from __future__ import annotations
 
-import msgspec
 from sqlalchemy import Connection, text
 
 # The name of the current WAL file begins with the timeline: eight hexadecimal digits.
-_HERE = """
+HERE = """
     SELECT CAST(c.system_identifier AS text) AS system_identifier,
            CAST(CAST('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS bit(32)) AS integer)
                AS timeline,
@@ -18,8 +17,11 @@ _HERE = """
     FROM pg_control_system() AS c, pg_database AS d
     WHERE d.datname = current_database()
 """
-_READ = text(_HERE)
+"""The query of this database's identity: of its cluster, of the cluster's timeline, and its own.
 
+A physical copy has the same system identifier. A recovery to an earlier time, and a promotion,
+begin a new timeline. A dump that is restored into another database of the cluster has another oid.
+"""
 _LOST = text(f"""
     SELECT e.system_identifier <> h.system_identifier AS other_server,
            e.timeline <> h.timeline AS other_timeline,
@@ -27,28 +29,12 @@ _LOST = text(f"""
            pg_snapshot_xmax(e.snapshot) > pg_snapshot_xmax(pg_current_snapshot()) AS went_back,
            e.exported_at IS NOT NULL AND NOT EXISTS (SELECT FROM orchestra_etl.iceberg_tables)
                AS no_catalog
-    FROM orchestra_etl.export_state AS e, ({_HERE}) AS h
+    FROM orchestra_etl.export_state AS e, ({HERE}) AS h
     WHERE e.id = 1
 """)
 
 
-class Origin(msgspec.Struct, frozen=True):
-    """The identity of a database."""
-
-    system_identifier: str
-    """The cluster's, from its creation on; a physical copy has the same one."""
-    timeline: int
-    """A recovery to an earlier time, and a promotion, begin a new one."""
-    database_oid: int
-    """Differs for a dump that is restored into another database of the cluster."""
-
-
-def read(connection: Connection) -> Origin:
-    """Return the origin of this database."""
-    return Origin(**connection.execute(_READ).one()._mapping)
-
-
-def lost_since(connection: Connection) -> str | None:
+def why_invalid(connection: Connection) -> str | None:
     """Return why the last export is not valid for this database; None if it is valid or missing."""
     row = connection.execute(_LOST).one_or_none()
     if row is None:

@@ -73,7 +73,7 @@ def export(
         days.record(connection, written)
         completeness.refresh(connection)
         if payloads == destination.payloads:
-            changes.forget(connection, list(written))
+            changes.dequeue(connection, list(written))
         else:
             # Create the tables of payloads, too, so that readers find every table.
             for table in day_tables(payloads=True):

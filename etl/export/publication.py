@@ -38,7 +38,7 @@ def publish(database: Database, lake: Lake) -> None:
 
 def _publish(connection: Connection, *, lake: Lake) -> None:
     held = state.hold(connection)
-    # A process that holds the lock now, or has committed since, first published this commit.
+    # Another process that holds the lock, or has committed since, has published this commit first.
     if held is None or held.published:
         return
     if lake.metadata <= set(connection.execute(_CURRENT).scalars()):

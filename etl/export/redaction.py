@@ -297,7 +297,7 @@ def queue(connection: Connection, destination: Destination, rules: Redaction) ->
         LakeError: the lake cannot be read.
     """
     found = remaining(connection, destination, rules)
-    changes.ask_for(connection, found)
+    changes.queue(connection, found)
     return sum(map(len, found.values()))
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, RowMapping, text
 
 from etl.database import LONG, allow_long
 from etl.export.destination import Destination
+from etl.export.origin import HERE
 
 _READ = """
     SELECT s.*, (SELECT CAST(COALESCE(sum(archived_runs), 0) AS bigint)
@@ -80,13 +81,11 @@ def _state(row: RowMapping | None) -> ExportState | None:
     return None if row is None else msgspec.convert(dict(row), ExportState)
 
 
-_ACTIVATE = text("""
+_ACTIVATE = text(f"""
     INSERT INTO orchestra_etl.export_state AS s
         (id, location, namespace, payloads, system_identifier, timeline, database_oid)
-    SELECT 1, :location, :namespace, :payloads, CAST(c.system_identifier AS text),
-           CAST('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8) AS bit(32))::integer, d.oid
-    FROM pg_control_system() AS c, pg_database AS d
-    WHERE d.datname = current_database()
+    SELECT 1, :location, :namespace, :payloads, h.system_identifier, h.timeline, h.database_oid
+    FROM ({HERE}) AS h
     ON CONFLICT (id) DO UPDATE SET
         (location, namespace, payloads, system_identifier, timeline, database_oid, definition) =
         (excluded.location, excluded.namespace, excluded.payloads, excluded.system_identifier,

@@ -29,8 +29,8 @@ from etl.export.lake_tables import WHOLE_TABLES, LakeTable, day_tables, definiti
 from etl.export.store import reported
 from etl.terminal import counted
 
-# Differences that are reported; more have the same cause.
-SHOWN = 100
+# Maximum number of differences that are reported: more of them usually have the same cause.
+MOST_REPORTED = 100
 
 _EXPORTED = text("SELECT * FROM orchestra_etl.export_days ORDER BY day")
 
@@ -66,7 +66,7 @@ class VerifyReport(msgspec.Struct):
     deep: bool = False
     """Whether every value was compared."""
     differences: list[LakeDifference] = msgspec.field(default_factory=list)
-    """At most `SHOWN`."""
+    """At most `MOST_REPORTED`."""
     complete: bool = True
     """False if the verification was stopped early."""
 
@@ -77,7 +77,7 @@ class VerifyReport(msgspec.Struct):
 
     def add(self, day: date | None, table: str | None, what: str) -> None:
         """Add a difference."""
-        if len(self.differences) < SHOWN:
+        if len(self.differences) < MOST_REPORTED:
             self.differences.append(LakeDifference(day, table, what))
 
 
@@ -130,7 +130,7 @@ def verify(
         day_reader.prepare(connection)
         _Verification(connection, lake, tables, report).run(days, on_days, stopped)
         if days is None:
-            # They have no queue: one that has changed waits for an export.
+            # Whole tables have no queue: a table that has changed waits for an export.
             changed = whole_tables.changed(connection, recorded.whole_tables)
             report.waiting += len(changed)
             for table in WHOLE_TABLES:

@@ -369,5 +369,5 @@ class _NoResponse(Exception):
 
 def _too_large(url: str, limit: int) -> ResponseTooLarge:
     return ResponseTooLarge(
-        f"GET {url}: the response is larger than `api.max_response_bytes` ({limit})"
+        f"GET {url}: the response is larger than `api.max_response_bytes` ({limit:,})"
     )

@@ -28,7 +28,7 @@ class Watermark:
         self._deepest: str | None = None  # the row farthest from the head
         self._deepest_is_member = False
 
-    def come_upon(self, page: ListPage, frontier: ListPage | None, new: Set[Row]) -> None:
+    def count(self, page: ListPage, frontier: ListPage | None, new: Set[Row]) -> None:
         """Count the members that an accepted page shows.
 
         Args:

@@ -371,7 +371,7 @@ class RunListWalker:
         leads_on = page.leads_on(frontier, new_in_walk) if frontier is not None else not returned
         known: Set[str] = set() if frontier is None else set(frontier.usable)
         usable = page.usable
-        self._watermark.come_upon(page, frontier, new_in_walk)
+        self._watermark.count(page, frontier, new_in_walk)
         onward, self._reached = page.end > self._reached > 0, max(self._reached, page.end)
         disorder = self._is_out_of_order(usable, known, new_in_walk)
         self._disordered = self._disordered or disorder

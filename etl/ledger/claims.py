@@ -201,7 +201,7 @@ class DueFilter(msgspec.Struct, frozen=True):
     workflows: tuple[str, ...] | None = None
     """Only runs of these workflows; None: of all."""
     except_workflows: tuple[str, ...] = ()
-    """No runs of these workflows."""
+    """Leave out the runs of these workflows."""
     since: datetime | None = None
     """Only runs that started at this time or later, according to the run list."""
     until: datetime | None = None

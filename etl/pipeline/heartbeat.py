@@ -26,7 +26,7 @@ async def heartbeat(renew: Callable[[], Awaitable[None]], *, lease: float) -> As
             try:
                 await renew()
             except DatabaseError as error:
-                log.warning("lease_not_renewed", cause=str(error))
+                log.warning("lease_not_renewed", problem=str(error))
 
     task = asyncio.create_task(beat())
     try:

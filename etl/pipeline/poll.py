@@ -234,7 +234,7 @@ class _Drain:
                 await self._finish_loads()
         except DatabaseError as error:
             # Nothing is lost: when the leases end, the runs can be claimed again.
-            log.warning("claims_not_released", cause=str(error))
+            log.warning("claims_not_released", problem=str(error))
 
     async def _finish_loads(self) -> None:
         if loads := {lane.load for lane in self._lanes if lane.load is not None}:

@@ -62,7 +62,12 @@ class SyncReport(msgspec.Struct):
         - 0 otherwise.
         """
         statuses = {error.exit_status for error in self.errors}
-        for status in (4, 3, 5, 1):
+        for status in (
+            ExitStatus.DATABASE,
+            ExitStatus.KEY_REFUSED,
+            ExitStatus.API,
+            ExitStatus.UNEXPECTED,
+        ):
             if status in statuses:
                 return status
         missed = any(

@@ -66,7 +66,7 @@ class Pace(msgspec.Struct, frozen=True):
     """
     key_pause: float = 15.0
     """Between a refused key and the next request, for which the key file is read again."""
-    clock_look: float = 5.0
+    clock_check: float = 5.0
     """Between two checks of this machine's clock."""
 
 
@@ -123,7 +123,7 @@ class Daemon:
         self._prepared = False
         self._stop = Stop()
         self._jobs = JobRunner(
-            health, key_pause=self._pace.key_pause, clock_look=self._pace.clock_look
+            health, key_pause=self._pace.key_pause, clock_check=self._pace.clock_check
         )
 
     async def run(self, stop: Stop) -> None:

@@ -79,7 +79,7 @@ class Health:
             workflow_id: the affected workflow; None if the problem affects all workflows.
             no_response: whether the API did not respond, which may affect all workflows, too.
         """
-        news = self._problems.get(part) != problem
+        is_new = self._problems.get(part) != problem
         self._problems[part] = problem
         if workflow_id is None:
             self._single.pop(part, None)
@@ -87,7 +87,7 @@ class Health:
             before = self._single.get(part)
             since = time.monotonic() if before is None or before.since is None else before.since
             self._single[part] = _Single(workflow_id, since if no_response else None)
-        return news
+        return is_new
 
     def recover(self, part: str) -> None:
         """Record that a part works."""

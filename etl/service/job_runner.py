@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 # Seconds. After a larger jump of this machine's clock, all jobs start at once.
 CLOCK_STEP = 2.0
-# Seconds that running jobs get at the end, of the ten within which the service promises to end.
+# Seconds for which running jobs may finish after a stop; the service promises to end within ten.
 END_PATIENCE = 8.0
 
 
@@ -35,17 +35,17 @@ logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
 class JobRunner:
     """Starts jobs by their triggers; a job that fails is retried at its next tick."""
 
-    def __init__(self, health: Health, *, key_pause: float, clock_look: float) -> None:
+    def __init__(self, health: Health, *, key_pause: float, clock_check: float) -> None:
         """Create a runner without jobs.
 
         Args:
             health: receives problems.
             key_pause: seconds between a refused key and the next job that uses the API.
-            clock_look: seconds between two checks of this machine's clock.
+            clock_check: seconds between two checks of this machine's clock.
         """
         self._health = health
         self._key_pause = key_pause
-        self._clock_look = clock_look
+        self._clock_check = clock_check
         self._paused_until = 0.0
         self._running: dict[asyncio.Task[None], bool] = {}
         """Each running job, and whether `end` cancels it."""
@@ -152,7 +152,7 @@ class JobRunner:
         ahead = time.time() - time.monotonic()
         while not self._stop.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), self._clock_look)
+                await asyncio.wait_for(self._stop.wait(), self._clock_check)
             before, ahead = ahead, time.time() - time.monotonic()
             if abs(ahead - before) > CLOCK_STEP and not self._stop.is_set():
                 log.warning("clock_changed", seconds=round(ahead - before, 1))

@@ -69,5 +69,5 @@ class ApiSettings(Section):
     @model_validator(mode="after")
     def _one_key(self) -> ApiSettings:
         if self.api_key is not None and self.api_key_file is not None:
-            raise ValueError("the key is given twice: keep api_key or api_key_file, not both")
+            raise ValueError("the key is set twice: keep api_key or api_key_file, not both")
         return self

@@ -148,7 +148,7 @@ class Settings(Section):
             key = (price.model, price.service_tier, price.above_input_tokens, price.valid_from)
             if key in seen:
                 since = f" from {price.valid_from} on" if price.valid_from else ""
-                raise ValueError(f"the price of {price.model}{since} is given twice")
+                raise ValueError(f"the price of {price.model}{since} is set twice")
             seen.add(key)
         return prices
 

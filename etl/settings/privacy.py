@@ -72,7 +72,7 @@ class RedactionSettings(Section):
     @model_validator(mode="after")
     def _one_key(self) -> RedactionSettings:
         if self.key is not None and self.key_file is not None:
-            raise ValueError("the key is given twice: keep key or key_file, not both")
+            raise ValueError("the key is set twice: keep key or key_file, not both")
         if self.rules and self.key is None and self.key_file is None:
             raise ValueError(
                 "the rules need a key, also without `hash`: content that cannot be redacted is"

@@ -134,15 +134,15 @@ def _shipped(name: str) -> str:
 
 
 def _reworded(error: tomllib.TOMLDecodeError) -> str:
-    """Return the error; of a table or a key that is there twice, in words that say so.
+    """Return the text of an error; a text of its own for a table or key that is defined twice.
 
-    `config init` writes every table, so that a table copied below it is there twice.
+    This is a common mistake: `config init` writes every table, and a user adds another one below.
     """
     text = str(error)
     if found := re.match(r"Cannot declare \((.*?),?\) twice", text):
         table = ".".join(one.strip(" '\"") for one in found[1].split(","))
-        return f"the table [{table}] is there twice{text[found.end() :]}: put its keys into one"
-    return text.replace("Cannot overwrite a value", "a key is there twice")
+        return f"the table [{table}] is defined twice{text[found.end() :]}: keep one of them"
+    return text.replace("Cannot overwrite a value", "a key is defined twice")
 
 
 def _read_file(path: Path) -> dict[str, Any]:

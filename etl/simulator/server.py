@@ -71,7 +71,7 @@ class Simulator:
     Attributes:
         requests: number of requests by endpoint, successful or not.
         steps_requests: number of requests for steps by run id.
-        answers: number of responses by status.
+        responses: number of responses by status.
         request_times: `time.monotonic()` at the newest requests, at most 100,000.
         max_concurrency: the most requests that were in progress at the same time.
         steps_bodies: bytes to serve instead of a run's steps, by run id; the run need not exist.
@@ -135,7 +135,7 @@ class Simulator:
         """Reset all counts to zero."""
         self.requests: Counter[Endpoint] = Counter()
         self.steps_requests: Counter[str] = Counter()
-        self.answers: Counter[int] = Counter()
+        self.responses: Counter[int] = Counter()
         self.request_times: deque[float] = deque(maxlen=100_000)
         self.max_concurrency = 0
 
@@ -223,7 +223,7 @@ class Simulator:
                 if wrong.delay:
                     await asyncio.sleep(wrong.delay)
                 response = await self._respond(request, call, wrong)
-                self.answers[response.status] += 1
+                self.responses[response.status] += 1
                 if wrong.cut or wrong.drip_headers or wrong.drip_body:
                     return await _send_by_hand(request, response, wrong)
                 return response
@@ -318,7 +318,7 @@ class Simulator:
 
     def _execute(self, workflow_id: str, body: bytes) -> bytes:
         if isinstance(self.source, Folder):
-            raise _Refused(404, "Recorded answers cannot be executed")
+            raise _Refused(404, "Recorded responses cannot be executed")
         try:
             inputs = msgspec.json.decode(body or b"{}", type=dict[str, object])
         except msgspec.DecodeError:

@@ -14,7 +14,7 @@ from tests.faults.database_guards import replaced
 
 def quick_alerts() -> None:
     """Shorten the intervals of the alerts' jobs; this is not a guard."""
-    daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0, evaluate=0.5, notify=0.1)
+    daemon.PACE = daemon.Pace(tick=0.1, clock_check=1.0, evaluate=0.5, notify=0.1)
     evaluation.EVERY = 0.4
 
 

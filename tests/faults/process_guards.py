@@ -26,7 +26,7 @@ def _replaced(statement: TextClause, old: str, new: str) -> TextClause:
 
 def quick_ticks() -> None:
     """Shorten the service's intervals, so that a short-lived worker works; this is not a guard."""
-    daemon.PACE = daemon.Pace(tick=0.1, clock_look=1.0)
+    daemon.PACE = daemon.Pace(tick=0.1, clock_check=1.0)
 
 
 def no_lease_end() -> None:

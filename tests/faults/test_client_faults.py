@@ -136,7 +136,7 @@ def test_the_largest_response() -> None:
         for whole in forms(b"x" * 50_001):
             error, server = await failed(answering(whole), max_response_bytes=50_000)
             assert type(error) is ResponseTooLarge
-            assert "`api.max_response_bytes` (50000)" in str(error)
+            assert "`api.max_response_bytes` (50,000)" in str(error)
             assert len(server.heads) == 1
 
     run(check())

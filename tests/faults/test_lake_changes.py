@@ -104,7 +104,7 @@ def test_a_restored_dump(
         try:
             with ExitStack() as stack:
                 if not guarded:
-                    stack.enter_context(patch.object(origin, "lost_since", lambda c: None))
+                    stack.enter_context(patch.object(origin, "why_invalid", lambda c: None))
                 problems = _differences(world)
             ids = {row["id"] for row in lake_reader.rows(world.location, "runs")}
             if ids != set(world.run_ids):
@@ -126,7 +126,7 @@ def test_a_restored_dump(
             with ExitStack() as stack:
                 if not guarded:
                     stack.enter_context(
-                        patch.object(attachment, "has_gone_on", lambda c, destination: False)
+                        patch.object(attachment, "is_ahead", lambda c, destination: False)
                     )
                 query(world.url, "UPDATE orchestra.runs SET status = 'after the restore'")
                 return _differences(world)

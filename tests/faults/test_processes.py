@@ -222,7 +222,7 @@ def _stopped_past_its_lease(
     with own.started("sync", "--json", without=without) as stopped:
         wait_until(lambda: _steps(found) >= reads + 6)
         stopped.send(signal.SIGSTOP)
-        wait_until(lambda: sum(simulator.answers.values()) == _asked(found))
+        wait_until(lambda: sum(simulator.responses.values()) == _asked(found))
         simulator.misbehave()
         history.advance(timedelta(minutes=5))
         time.sleep(0.4)  # The first worker's lease ends.

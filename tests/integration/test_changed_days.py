@@ -47,7 +47,7 @@ def _take(database: Database) -> list[date]:
 
     def work(connection: Connection) -> list[date]:
         found = changes.changed_days(connection)
-        changes.forget(connection, found)
+        changes.dequeue(connection, found)
         return found
 
     return database.in_one_snapshot(work)
@@ -139,7 +139,7 @@ def test_a_change_during_an_export_stays_queued(database: Database, database_url
     def work(connection: Connection) -> list[date]:
         found = changes.changed_days(connection)
         query(database_url, "UPDATE orchestra.runs SET state = 'failed'")
-        changes.forget(connection, found)
+        changes.dequeue(connection, found)
         return found
 
     query(database_url, "UPDATE orchestra.runs SET state = 'running'")
@@ -259,17 +259,19 @@ def test_a_restored_database_is_recognised(
     database: Database, database_url: str, change: str, reason: str | None
 ) -> None:
     """Another server, timeline or database, or older transaction ids, make the lake unknown."""
-    assert database.transaction(origin.lost_since) is None
+    assert database.transaction(origin.why_invalid) is None
     query(database_url, f"UPDATE orchestra_etl.export_state SET {change}")
-    found = database.transaction(origin.lost_since)
+    found = database.transaction(origin.why_invalid)
     assert found is None if reason is None else reason in str(found)
 
 
 def test_the_origin_is_what_the_server_says(database: Database, database_url: str) -> None:
     """The origin has the control file's identifier, and the timeline of a new server."""
     [row] = query(database_url, "SELECT system_identifier::text AS id FROM pg_control_system()")
-    found = database.transaction(origin.read)
-    assert (found.system_identifier, found.timeline) == (row["id"], 1)
+    [found] = query(
+        database_url, "SELECT system_identifier, timeline FROM orchestra_etl.export_state"
+    )
+    assert found == {"system_identifier": row["id"], "timeline": 1}
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_retry_of_everything(command: Command, database_url: str) -> None:
     _letter(database_url, "resolved", resolution="discarded")
     printed = command("dead-letters", "retry", "--all")
     assert "2 runs will be re-read" in printed.out
-    assert f"belong to the run list and not to a run: {row_of_list};" in printed.out
+    assert f"have no run that can be re-read: {row_of_list};" in printed.out
     rows = query(
         database_url, "SELECT run_id, workflow_id FROM orchestra_etl.run_ledger ORDER BY run_id"
     )
@@ -268,3 +268,12 @@ def test_gaps_are_listed_and_acknowledged(command: Command, database_url: str) -
     ]
     assert len(command("gaps", "list", "--all", "--json", "-w", WEATHER).json) == 3
     assert command("gaps", "list", "--all", "--json", "-w", TRIAGE).status == 2
+
+
+def test_a_letter_without_a_workflow_is_listed_by_its_detail(
+    command: Command, database_url: str
+) -> None:
+    """A workflow without a usable id has no name and no run: only its detail is shown."""
+    _letter(database_url, "", workflow="")
+    query(database_url, "UPDATE orchestra_etl.dead_letters SET step_id = NULL")
+    assert "\n  the element is cut off" in command("dead-letters", "list").out

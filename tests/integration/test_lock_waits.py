@@ -226,8 +226,8 @@ def test_the_description_of_a_lock_holder() -> None:
 def test_the_line_is_repeated_once_a_minute(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long wait is logged again after `SAID_EVERY` seconds, and not at every check."""
-    monkeypatch.setattr(watchdog, "SAID_EVERY", 2.5)
+    """A long wait is logged again after `LOG_EVERY` seconds, and not at every check."""
+    monkeypatch.setattr(watchdog, "LOG_EVERY", 2.5)
     monkeypatch.setattr(watchdog, "EVERY", 0.2)
     opened = Database(database_url, lock_timeout=0)
     with capture_logs() as lines, psycopg.connect(database_url) as holder:

@@ -268,8 +268,8 @@ def test_an_intermittent_database_does_not_fill_the_log() -> None:
     with capture_logs() as lines:
         found = outage.Outage()
         for _ in range(20):
-            found.met("x")
-            found.over()
+            found.fail("x")
+            found.recover()
     assert len(lines) == 2 * outage.MOST
 
 

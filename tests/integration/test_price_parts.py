@@ -173,7 +173,7 @@ def test_every_part_is_set_by_command(
     missing = command("prices", "unset", "m", "--service-tier", "batch")
     assert (
         missing.err
-        == "orchestra-etl: `prices set` set no price of m for batch: see `prices list`\n"
+        == "orchestra-etl: there is no price of m for batch from `prices set`: see `prices list`\n"
     )
     assert (
         command("prices", "unset", "m", "--above", "200000").out
@@ -199,7 +199,7 @@ def test_a_model_without_token_prices(command: Command) -> None:
          "--input: is missing: give --input and --output, or --part for what is not sold by the"
          " token"),
         (("--input", "1", "--output", "1", "--part", "input=2"),
-         "--part: the price of input is given twice"),
+         "--part: the price of input is set twice"),
         (("--part", "audio=-1"), "--part audio: must be greater than or equal to 0"),
         (("--part", "audio=x"), "--part audio: must be a valid decimal"),
         (

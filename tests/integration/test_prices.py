@@ -414,7 +414,7 @@ def test_the_command(command: Command, database: Database, database_url: str) ->
             ("set", " m", "--input", "1", "--output", "1"),
             "MODEL: must be a name without line breaks and outer spaces",
         ),
-        (("unset", "m"), "`prices set` set no price of m: see `prices list`"),
+        (("unset", "m"), "there is no price of m from `prices set`: see `prices list`"),
     ],
 )
 def test_mistakes_on_the_command_line(

@@ -177,7 +177,7 @@ def test_responses_that_differ_are_found(database: Database, database_url: str) 
     rollups.drain(database)
     query(database_url, "UPDATE orchestra.step_rollup SET cut_off_responses = 0")
     assert verify(database) == (["step_rollup"], 0)
-    database.transaction(changed_groups.ask_for_all)
+    database.transaction(changed_groups.queue_all)
     rollups.drain(database)
     assert shown(database_url) == [(2, 2, 1)]
 

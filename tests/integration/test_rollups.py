@@ -414,7 +414,7 @@ def test_a_difference_is_found_and_repaired(
     assert all((one.at.minute, one.at.second) == (0, 0) for one in found)
     rollups.drain(database)
     assert verified(database) == found
-    database.transaction(changed_groups.ask_for_all)
+    database.transaction(changed_groups.queue_all)
     assert verified(database) == []
     rollups.drain(database, batch=5)
     assert right(database, database_url)
@@ -455,7 +455,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
         failures={one: row for one, row in before.failures.items() if row[0] in young}
     )
     assert stored(database_url) == kept != before
-    database.transaction(changed_groups.ask_for_all)
+    database.transaction(changed_groups.queue_all)
     done = rollups.drain(database, batch=2)
     assert done.groups >= 10
     assert stored(database_url) == kept
@@ -466,7 +466,7 @@ def test_pruned_runs_stay_counted(tmp_path: Path, database_url: str, database: D
         "SELECT count(DISTINCT (workflow_id, day)) AS n FROM orchestra.step_rollup_daily",
     )
     assert len(verified(database)) == days["n"] >= 9
-    database.transaction(changed_groups.ask_for_all)
+    database.transaction(changed_groups.queue_all)
     rollups.drain(database)
     assert stored(database_url) == kept
 

@@ -39,7 +39,7 @@ from tests.receiver import receiver
 from tests.support import configuration, environment, free_port, load, query, slow, sync
 
 Scenario = Callable[[Daemon, Health], Awaitable[None]]
-QUICK = Pace(tick=0.1, prepare=0.3, refresh=0.3, observe=0.1, key_pause=0.5, clock_look=1.0)
+QUICK = Pace(tick=0.1, prepare=0.3, refresh=0.3, observe=0.1, key_pause=0.5, clock_check=1.0)
 """The service's intervals, cut to a tenth or less."""
 CLAIMED = "SELECT run_id FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
 

@@ -234,7 +234,7 @@ def test_requests_are_counted(
         client.get(path)
     assert simulator.requests == {"steps": 2, "runs": 2}
     assert simulator.steps_requests == {steps_path.split("/")[-2]: 2}
-    assert simulator.answers == {200: 3, 404: 1}
+    assert simulator.responses == {200: 3, 404: 1}
     assert list(simulator.request_times) == sorted(simulator.request_times)
     assert len(simulator.request_times) == 4
     assert simulator.max_concurrency == 1
@@ -339,8 +339,8 @@ def test_misbehaviour_can_be_random(
     simulator.misbehave(Misbehaviour(status=500, probability=0.3))
     for _ in range(100):
         client.get(steps_path)
-    assert 15 < simulator.answers[500] < 45
-    assert simulator.answers.total() == 100
+    assert 15 < simulator.responses[500] < 45
+    assert simulator.responses.total() == 100
 
 
 def test_it_can_be_slow(simulator: Simulator, client: httpx.Client, steps_path: str) -> None:

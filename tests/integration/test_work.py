@@ -258,7 +258,7 @@ def _export(connection: Connection) -> None:
     connection.execute(_CHANGE, {"ids": [f"{run_id}-1" for run_id in RUN_IDS]})
     days = changes.changed_days(connection)
     completeness.describe(connection, days)
-    changes.forget(connection, days)
+    changes.dequeue(connection, days)
     completeness.refresh(connection)
 
 

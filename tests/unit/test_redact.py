@@ -645,7 +645,7 @@ def test_rules_need_a_key(tmp_path: Path) -> None:
     assert "ORCHESTRA_REDACTION_KEY" in refusal(tmp_path, RULE)
     assert "openssl rand -hex 32" in refusal(tmp_path, RULE, ORCHESTRA_REDACTION_KEY="short")
     assert "must not be in this file" in refusal(tmp_path, f'[redaction]\nkey = "{KEY}"\n{RULE}')
-    assert "given twice" in refusal(
+    assert "set twice" in refusal(
         tmp_path,
         RULE,
         ORCHESTRA_REDACTION_KEY=KEY,

@@ -223,8 +223,8 @@ def test_an_unknown_variable_is_an_error_too(tmp_path: Path, name: str, meant: s
     ("toml", "words"),
     [
         ("[api", "is not valid TOML"),
-        ("[export]\n[logs]\n[export]\n", "the table [export] is there twice (at line 3, column 8)"),
-        ("[logs]\nlevel = 'info'\nlevel = 'info'\n", "a key is there twice (at line 3, column 15)"),
+        ("[export]\n[logs]\n[export]\n", "the table [export] is defined twice (at line 3,"),
+        ("[logs]\nlevel = 'info'\nlevel = 'info'\n", "a key is defined twice (at line 3,"),
         ("[notify.ops]\nurl = 'x'\n", "notify.ops.url: there is no such setting (and 1 more)"),
         ("[api]\nbase_url = nonsense", "(at line 2, column 12)"),
         ("api = 5", "api: must be a table"),
@@ -345,16 +345,16 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
     ("toml", "environment", "place"),
     [
         ("[api]\nconcurrency = 3", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_API_KEY_FILE": "b"},
-         "ORCHESTRA_API_KEY and ORCHESTRA_API_KEY_FILE: the key is given twice"),
+         "ORCHESTRA_API_KEY and ORCHESTRA_API_KEY_FILE: the key is set twice"),
         ("[api]\napi_key_file = 'x'", {"ORCHESTRA_API_KEY": "a",
                                        "ORCHESTRA_ETL_API": '{"api_key_file": "b"}'},
-         "ORCHESTRA_API_KEY and ORCHESTRA_ETL_API: the key is given twice"),
+         "ORCHESTRA_API_KEY and ORCHESTRA_ETL_API: the key is set twice"),
         ("[database]\nurl = 'postgresql://x'", {"DATABASE_URL": "postgresql://y",
                                                 "DATABASE_URL_FILE": "b"},
          "DATABASE_URL and DATABASE_URL_FILE: the database is named twice"),
         ("[redaction]\nkey_file = 'x'", {"ORCHESTRA_REDACTION_KEY": "a" * 32,
                                          "ORCHESTRA_REDACTION_KEY_FILE": "b"},
-         "ORCHESTRA_REDACTION_KEY and ORCHESTRA_REDACTION_KEY_FILE: the key is given twice"),
+         "ORCHESTRA_REDACTION_KEY and ORCHESTRA_REDACTION_KEY_FILE: the key is set twice"),
         ("[polling]\nopen_interval_max = '1m'",
          {"ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN": "1h", "ORCHESTRA_ETL_POLLING__LEASE": "1m"},
          "FILE: polling and ORCHESTRA_ETL_POLLING__OPEN_INTERVAL_MIN: open_interval_min must not"),
@@ -627,7 +627,7 @@ def test_a_price_without_tokens(tmp_path: Path) -> None:
                 'model = "m"\naudio = 1\nservice_tier = "us"\n[[prices]]\nmodel = "m"\naudio '
                 '= 2\nservice_tier = "US"'
             ),
-            "prices: the price of m is given twice",
+            "prices: the price of m is set twice",
         ),
         (
             'model = "m"\ninput = -0.1\noutput = 1',
@@ -653,7 +653,7 @@ def test_a_price_without_tokens(tmp_path: Path) -> None:
         ),
         (
             'model = "m"\ninput = 1\noutput = 1\n[[prices]]\nmodel = "m"\ninput = 2\noutput = 2',
-            "prices: the price of m is given twice",
+            "prices: the price of m is set twice",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Alerts by the settings: their rules, their evaluation and the delivery of their messages."""
+"""Configured alerts: their rules, their evaluation and the delivery of their messages."""
 
 from __future__ import annotations
 

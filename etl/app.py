@@ -321,7 +321,7 @@ def read_status(settings: Settings, database: Database, max_age: float | None = 
 
 
 def plans(settings: Settings) -> list[WorkflowPlan]:
-    """Return what the configuration says about each workflow."""
+    """Return the configuration of each workflow."""
     from etl.pipeline.known_workflows import WorkflowPlan
 
     return [

@@ -1,4 +1,4 @@
-"""The export to a lake as the settings say."""
+"""The export to the lake that the settings name."""
 
 from __future__ import annotations
 

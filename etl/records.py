@@ -80,15 +80,15 @@ class Step(msgspec.Struct, frozen=True, gc=False):
     usage: Usage
     finish_reason: str | None
     error: str | None
-    """JSON text for jsonb; None if the API sent null or no such member."""
+    """JSON text for jsonb; None if the API sent null or omitted the member."""
     reported_error: str | None
     """Plain text of the error that the payload reports, independent of the step's status."""
     step_metadata: str | None
-    """JSON text for jsonb; None if the API sent null or no such member."""
+    """JSON text for jsonb; None if the API sent null or omitted the member."""
     extra: str | None
     """JSON text of an object: unknown fields, and known fields whose value does not fit."""
     inputs: Payload | None
-    """None if the API sent no such member. A null is a value: its `data` is `null`."""
+    """None if the API omitted the member. A null is a value: its `data` is `null`."""
     outputs: Payload | None
     content_hash: bytes
     """16 bytes; a step whose stored row has the same hash is not written."""

@@ -1,4 +1,4 @@
-"""The redaction rules as the settings say."""
+"""The redaction rules of the settings."""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ applied: list[str] = []
 def settings(*, local: bool) -> TextClause:
     """Return the statement that sets up a session.
 
-    Statements have no time limit, whatever the role or database sets, because a revision takes long
-    on large tables. The search path contains only pg_catalog: otherwise Alembic would see tables
-    without a schema.
+    Statements have no time limit, even if the role or database sets one, because a revision takes
+    long on large tables. The search path contains only pg_catalog: otherwise Alembic would see
+    tables without a schema.
     """
     return session.settings(
         statement_timeout=0, lock_timeout=LOCK_SECONDS, idle_timeout=0, local=local

@@ -85,7 +85,7 @@ def account_for(data: Path, home: Path) -> Account:
     It is the owner of `data`, else of `home`. If that is root, it is one of `SYSTEM_USERS`.
 
     Raises:
-        ConfigurationError: there is no such user, or this user may not enter `home`.
+        ConfigurationError: none of these users exists, or the user may not enter `home`.
     """
     owner = (data if data.exists() else home).stat()
     if os.geteuid() != 0:

@@ -101,7 +101,7 @@ def create(data: Path, account: Account, programs: Path, lock: int, *, sync: boo
 
 
 def postmaster_pid(data: Path) -> list[bytes]:
-    """Return the lines of `postmaster.pid`; none if there is no such file.
+    """Return the lines of `postmaster.pid`; none if the file does not exist.
 
     The first three, process, folder and start time, identify one start of one server.
     """

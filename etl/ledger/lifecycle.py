@@ -64,7 +64,7 @@ class Observation(msgspec.Struct, frozen=True):
     server_time: datetime | None
     """The server's own time, from the response; None if the response has none."""
     run_terminal: bool | None
-    """Whether the API's own row of the run says that it is over; None if no such row was read."""
+    """Whether the API's own row of the run says that it is over; None if that row was not read."""
     run_end_time: datetime | None
     steps_terminal: bool
     """Whether every step is terminal; true if there is none."""

@@ -38,7 +38,7 @@ class Entry(msgspec.Struct, frozen=True):
     """What last requested a newer read of the run; None: nothing has."""
     opened_at: datetime
     run_state: str | None
-    """The run's state in the API's own row; None if no such row was read."""
+    """The run's state in the API's own row; None if that row was not read."""
     steps_observed_at: datetime | None
     removed_at: datetime | None
 

@@ -36,7 +36,7 @@ class Folder:
         """Return a file's bytes.
 
         Raises:
-            KeyError: there is no such file, or a name is not a plain file name.
+            KeyError: the file does not exist, or a name is not a plain file name.
         """
         for name in names:
             if name in ("", ".", "..") or any(character in name for character in "/\\:\0"):

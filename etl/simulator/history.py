@@ -186,7 +186,7 @@ class History:
         """Return the ids of the listed runs, newest first.
 
         Raises:
-            KeyError: there is no such workflow.
+            KeyError: the workflow does not exist.
         """
         return [
             id_of(key, self._seed) for key in self._listed(self._index[workflow_id], limit, offset)
@@ -219,7 +219,7 @@ class History:
         with what the program reads. It omits steps whose outputs were changed manually.
 
         Raises:
-            KeyError: there is no such run.
+            KeyError: the run does not exist.
         """
         expected = expected_at(self._plan(self._key_of(run_id)), self._now())
         changes = self._step_changes.get(run_id, {})
@@ -252,7 +252,7 @@ class History:
         """Start runs now, at the head of the list, and return their ids, oldest first.
 
         Raises:
-            KeyError: there is no such workflow.
+            KeyError: the workflow does not exist.
         """
         index = self._index[workflow_id]
         now = self._now()
@@ -283,7 +283,7 @@ class History:
         """Let the last step of a finished run run again, for at least 5 s (times the pace).
 
         Raises:
-            KeyError: there is no such run.
+            KeyError: the run does not exist.
         """
         self._reopened[self._key_of(run_id)] = self._now()
 

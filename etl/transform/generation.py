@@ -124,7 +124,7 @@ class Generation(Struct, frozen=True, gc=False):
 
 
 def read_generation(inputs: Raw | None, outputs: Raw | None) -> Generation:
-    """Read the columns from a step's payloads: JSON, or None if the step has no such payload."""
+    """Read the columns from a step's payloads: JSON, or None if the step lacks the payload."""
     input_view = _view(_INPUTS, inputs, _NO_INPUTS)
     output_view = _view(_OUTPUTS, outputs, _NO_OUTPUTS)
     is_model = output_view.object in _RESPONSES

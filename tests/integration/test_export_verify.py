@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from etl.cli import export_verify
 from etl.export.destination import Destination
 from etl.export.verify import VerifyReport, verify
 from tests import lake_reader as lake
@@ -176,3 +177,22 @@ def test_the_command_says_what_differs(
     printed = command("export", "verify")
     assert printed.status == 11
     assert f"the lake lacks the file {lost.name}" in " ".join(printed.out.split())
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (21, "and 1 more difference\n"),
+        (99, "and 79 more"),
+        (150, "and at least 80 more differences"),
+    ],
+)
+def test_what_is_not_shown_is_counted(
+    capsys: pytest.CaptureFixture[str], found: int, line: str
+) -> None:
+    """Differences that are not shown are counted; not exactly if the report was cut."""
+    report = VerifyReport()
+    for number in range(found):
+        report.add(None, "runs", f"difference {number}")
+    export_verify._print(report)
+    assert line in capsys.readouterr().out

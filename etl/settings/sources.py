@@ -141,7 +141,9 @@ def _reworded(error: tomllib.TOMLDecodeError) -> str:
     text = str(error)
     if found := re.match(r"Cannot declare \((.*?),?\) twice", text):
         table = ".".join(one.strip(" '\"") for one in found[1].split(","))
-        return f"the table [{table}] is defined twice{text[found.end() :]}: keep one of them"
+        return (
+            f"the table [{table}] is defined twice{text[found.end() :]}: put all its keys into one"
+        )
     return text.replace("Cannot overwrite a value", "a key is defined twice")
 
 

@@ -346,7 +346,7 @@ def arguments(target: str, description: str | None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=2_000_000, help="runs, five steps each")
     parser.add_argument("--repetitions", type=int, default=3, help="times that a query runs")
     parser.add_argument(
-        "--limit", type=float, default=1.0, help="seconds that a query may take, else it fails"
+        "--limit", type=float, default=1.5, help="seconds that a query may take, else it fails"
     )
     parser.add_argument(
         "--home", type=Path, help="keep the database in this folder, and reuse an existing one"

@@ -92,18 +92,18 @@ class StopsAtFirstKnownPage(RunListWalker):
 
     def __init__(self, ledger: Ledger, page_size: int) -> None:
         super().__init__(watermark_size=0, max_pages=400, page_size=page_size)
-        self.asked = PageRequest(0, page_size)
+        self.request = PageRequest(0, page_size)
         self.stored = frozenset(ledger.known)
 
     def next_page(self) -> PageRequest | None:
         """Return the page after the last one."""
-        return self.asked if self.outcome is None else None
+        return self.request if self.outcome is None else None
 
     def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
         """Stop at the first known run."""
         if not rows or not self.stored.isdisjoint(rows):
             self.outcome = "ended"
-        self.asked = PageRequest(self.asked.offset + len(rows), self.asked.limit)
+        self.request = PageRequest(self.request.offset + len(rows), self.request.limit)
 
 
 def walker(

@@ -17,8 +17,8 @@ from tests.rollup_oracle import charged, context_tier, is_call, is_unmetered, us
 from tests.view_oracle import Facts, Row, model, outcome, started, step_cost
 
 Period = tuple[datetime, datetime]
-Place = tuple[Any, ...]
-"""A node of the tree: version, node, currency, model with its tiers, kind."""
+Path = tuple[Any, ...]
+"""The path to a branch of the tree: version, node, currency, model with its tiers, kind."""
 Key = tuple[Any, ...]
 
 LEVELS = ("version", "calls", "priced", "models", "usage", "prices")
@@ -28,9 +28,9 @@ _PRICES = {kind.name: kind.price_column for kind in (*KINDS, CALLS)}
 
 
 class Side(NamedTuple):
-    """The counts of a period at each place of the tree."""
+    """The counts of a period of each branch of the tree."""
 
-    counts: Counter[Place]
+    counts: Counter[Path]
     costs: dict[str, Fraction]
     charged: dict[Key, Fraction]
     """Cost by currency, model with its tiers and kind, over all versions and nodes."""
@@ -61,11 +61,11 @@ class _Tree:
         self._sides = sides
         self._currency = currency
         self.found: dict[Key, Fraction] = defaultdict(Fraction)
-        self._children: dict[Place, set[Place]] = defaultdict(set)
-        for place in (one for side in sides for one in side.counts):
-            if len(place) == 5 and place[2] == currency:
+        self._children: dict[Path, set[Path]] = defaultdict(set)
+        for path in (one for side in sides for one in side.counts):
+            if len(path) == 5 and path[2] == currency:
                 for depth in range(5):
-                    self._children[place[:depth]].add(place[: depth + 1])
+                    self._children[path[:depth]].add(path[: depth + 1])
 
     def walk(self) -> None:
         runs = [Fraction(side.counts[()]) for side in self._sides]
@@ -73,12 +73,12 @@ class _Tree:
         self._add(("runs", *[None] * 6), (runs[1] - runs[0]) * (below[0] + below[1]) / 2)
         self._split((), (runs[0] + runs[1]) / 2)
 
-    def _split(self, place: Place, weight: Fraction) -> None:
-        if len(place) == 5:
-            before, after = (self._price(place, number) for number in (0, 1))
-            self._add(("prices", *_shown(place)), weight * (after - before))
+    def _split(self, path: Path, weight: Fraction) -> None:
+        if len(path) == 5:
+            before, after = (self._price(path, number) for number in (0, 1))
+            self._add(("prices", *_shown(path)), weight * (after - before))
             return
-        for child in self._children[place]:
+        for child in self._children[path]:
             before, after = (self._factor(child, number) for number in (0, 1))
             mean = (self._below(child, 0) + self._below(child, 1)) / 2
             amount = weight * (after - before) * mean
@@ -96,49 +96,49 @@ class _Tree:
             elif len(child) == 3:
                 lost = Fraction(0)
                 for name in ("unpriced", "unmetered"):
-                    less = self._factor((*place, name), 0) - self._factor((*place, name), 1)
-                    self._add((name, *place, *[None] * 4), weight * less * mean)
+                    less = self._factor((*path, name), 0) - self._factor((*path, name), 1)
+                    self._add((name, *path, *[None] * 4), weight * less * mean)
                     lost += less
                 rest = weight * (after - before - lost) * mean
-                self._add(("currencies", *place, *[None] * 4), rest)
+                self._add(("currencies", *path, *[None] * 4), rest)
             else:
                 self._add((LEVELS[len(child) - 1], *_shown(child)), amount)
             self._split(child, weight * (before + after) / 2)
 
-    def _below(self, place: Place, number: int) -> Fraction:
-        """Return the cost of one unit of what is counted at this place."""
-        if len(place) == 5:
-            return self._price(place, number)
+    def _below(self, path: Path, number: int) -> Fraction:
+        """Return the cost of one unit of what this branch counts."""
+        if len(path) == 5:
+            return self._price(path, number)
         return sum(
             (
                 self._factor(child, number) * self._below(child, number)
-                for child in self._children[place]
+                for child in self._children[path]
             ),
             Fraction(0),
         )
 
-    def _factor(self, child: Place, number: int) -> Fraction:
+    def _factor(self, child: Path, number: int) -> Fraction:
         for one in (number, 1 - number):
             counts = self._sides[one].counts
             if counts[child[:-1]]:
                 return Fraction(counts[child], counts[child[:-1]])
         return Fraction(0)
 
-    def _price(self, place: Place, number: int) -> Fraction:
-        for key in ((place[1:3], place), (None, place[2:])):
+    def _price(self, path: Path, number: int) -> Fraction:
+        for key in ((path[1:3], path), (None, path[2:])):
             for one in (number,) if key[0] else (number, 1 - number):
                 side = self._sides[one]
                 if side.used[key[1]]:
                     return side.charged[key[1]] / side.used[key[1]]
-        raise AssertionError(place)
+        raise AssertionError(path)
 
     def _add(self, key: Key, amount: Fraction) -> None:
         self.found[key] += amount
 
 
-def _shown(place: Place) -> Key:
-    """Return version, node, model, service tier, context tier and kind of a place."""
-    version, node, _, named, *kind = place
+def _shown(path: Path) -> Key:
+    """Return version, node, model, service tier, context tier and kind of a path."""
+    version, node, _, named, *kind = path
     return (version, node, *named, kind[0] if kind else None)
 
 
@@ -164,29 +164,29 @@ def _side(facts: Facts, workflow: str, period: Period) -> Side:
     if calls and not started_runs:
         side.counts[()] = side.counts[(versions[0],)] = 1
     for step, time, stretch in calls:
-        place: Place = (versions[stretch], step["node_id"])
-        side.counts[place] += 1
+        path: Path = (versions[stretch], step["node_id"])
+        side.counts[path] += 1
         if is_unmetered(step):
-            side.counts[(*place, "unmetered")] += 1
+            side.counts[(*path, "unmetered")] += 1
             continue
         amount, price = step_cost(facts, step, time)
         if amount is None or price is None:
-            side.counts[(*place, "unpriced")] += 1
+            side.counts[(*path, "unpriced")] += 1
             continue
         currency = price["currency"]
-        place = (*place, currency)
-        side.counts[place] += 1
-        place = (*place, (model(step), step["service_tier"], context_tier(step)))
-        side.counts[place] += 1
+        path = (*path, currency)
+        side.counts[path] += 1
+        path = (*path, (model(step), step["service_tier"], context_tier(step)))
+        side.counts[path] += 1
         side.costs[currency] += 0
         used = charged(usage_of(step))
         if used and price[CALLS.price_column]:
             used[CALLS.name] = 1
         for kind, quantity in used.items():
             paid = Fraction(quantity) * Fraction(price[_PRICES[kind]]) / _PER[kind]
-            side.counts[(*place, kind)] += quantity
+            side.counts[(*path, kind)] += quantity
             side.costs[currency] += paid
-            for key in ((*place, kind), (*place, kind)[2:]):
+            for key in ((*path, kind), (*path, kind)[2:]):
                 side.charged[key] += paid
                 side.used[key] += quantity
     return side
@@ -219,9 +219,9 @@ def _versions(stretches: list[tuple[datetime, Any]], runs: Mapping[int, int]) ->
             groups.append([number])
     has = [sum(runs.get(one, 0) for one in group) > 0 for group in groups]
     found: list[Any] = []
-    for place, group in enumerate(groups):
-        before = [one for one in range(place + 1) if has[one]]
-        after = [one for one in range(place, len(groups)) if has[one]]
+    for index, group in enumerate(groups):
+        before = [one for one in range(index + 1) if has[one]]
+        after = [one for one in range(index, len(groups)) if has[one]]
         chosen = before[-1] if before else after[0] if after else 0
         found += [stretches[groups[chosen][0]][1]] * len(group)
     return found
@@ -348,7 +348,7 @@ def critical_path(
 
 
 def _rank(one: Any) -> Any:
-    """Return the place in the order of ends, the last first."""
+    """Return the sort key of the order of ends, the last first."""
     step = one[2]
     return (-_us(step["end_time"]), step["start_time"], step["position"], step["id"])
 

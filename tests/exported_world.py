@@ -73,7 +73,7 @@ class ExportedWorld:
 
 
 Copies = Callable[[], AbstractContextManager[ExportedWorld]]
-"""Provides a copy of a world: its database, and its lake in the same place."""
+"""Provides a copy of a world: its database, and its lake in the original's folder."""
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def exported(
     """Provide copies of a world with runs, one a day, in PostgreSQL and in the lake.
 
     The first export costs more than most tests, so it is made once. There is one copy at a time:
-    a lake's files name their place.
+    a lake's files name their own folder.
 
     Args:
         server: the PostgreSQL server.

@@ -43,11 +43,11 @@ def _chat(model: str, usage: dict[str, Any], finish: str = "stop", **more: Any) 
     }
 
 
-def _told(
+def _used(
     input: int | None, output: int | None = None, total: int | None = None, **more: Any
 ) -> dict[str, Any]:
-    told = {"input_tokens": input, "output_tokens": output, "total_tokens": total, **more}
-    return {name: value for name, value in told.items() if value is not None}
+    quantities = {"input_tokens": input, "output_tokens": output, "total_tokens": total, **more}
+    return {name: value for name, value in quantities.items() if value is not None}
 
 
 _OPENAI = "https://platform.openai.com/docs/api-reference"
@@ -55,7 +55,7 @@ _ANTHROPIC = "https://docs.claude.com/en/api/messages"
 _GEMINI = "https://ai.google.dev/api/generate-content#UsageMetadata"
 _BEDROCK = "https://docs.aws.amazon.com/bedrock/latest/userguide"
 
-_ANTHROPIC_USAGE = {
+_ANTHROPIC_USED = {
     "input_tokens": 12,
     "cache_creation_input_tokens": 300,
     "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
@@ -64,7 +64,7 @@ _ANTHROPIC_USAGE = {
     "server_tool_use": {"web_search_requests": 2, "web_fetch_requests": 1},
     "service_tier": "standard",
 }
-_ANTHROPIC_TOLD = _told(
+_ANTHROPIC_USED = _used(
     5_312, 40, 5_352, cached_input_tokens=5_000, cache_write_tokens=300, cache_write_1h_tokens=200,
     web_searches=2,
     service_tier="standard",
@@ -81,7 +81,7 @@ SAMPLES = (
                                           "accepted_prediction_tokens": 0,
                                           "rejected_prediction_tokens": 0},
         }, "length", service_tier="default"),
-        _told(120, 30, 150, cached_input_tokens=64, reasoning_tokens=10, service_tier="standard"),
+        _used(120, 30, 150, cached_input_tokens=64, reasoning_tokens=10, service_tier="standard"),
         "gpt-4o", "length", ("openai", "chat"),
     ),
     ProviderBody(
@@ -91,14 +91,14 @@ SAMPLES = (
             "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 70, "text_tokens": 30},
             "completion_tokens_details": {"audio_tokens": 60, "text_tokens": 30},
         }),
-        _told(100, 90, 190, cached_input_tokens=0, input_audio_tokens=70, output_audio_tokens=60),
+        _used(100, 90, 190, cached_input_tokens=0, input_audio_tokens=70, output_audio_tokens=60),
         "gpt-audio", "stop", ("openai", "chat"),
     ),
     ProviderBody(
         "OpenAI chat, with numbers in other spellings", f"{_OPENAI}/chat/object",
         _chat("gpt-4o", {"prompt_tokens": 120.0, "completion_tokens": "30",
                          "total_tokens": "150.0"}),
-        _told(120, 30, 150), "gpt-4o", "stop",
+        _used(120, 30, 150), "gpt-4o", "stop",
     ),
     ProviderBody(
         "OpenAI responses", f"{_OPENAI}/responses/object",
@@ -119,7 +119,7 @@ SAMPLES = (
                       "output_tokens": 80,
                       "output_tokens_details": {"reasoning_tokens": 64}, "total_tokens": 580},
         },
-        _told(500, 80, 580, cached_input_tokens=200, reasoning_tokens=64, web_searches=1,
+        _used(500, 80, 580, cached_input_tokens=200, reasoning_tokens=64, web_searches=1,
               file_searches=1, tool_uses=1,
               service_tier="flex"),
         "gpt-5", "max_output_tokens", ("openai", "responses"),
@@ -135,20 +135,20 @@ SAMPLES = (
                 "id": "resp_1", "object": "response", "model": "gpt-5", "status": "completed",
                 "usage": {"input_tokens": 50, "output_tokens": 8, "total_tokens": 58}}},
         ],
-        _told(50, 8, 58), "gpt-5", "completed",
+        _used(50, 8, 58), "gpt-5", "completed",
     ),
     ProviderBody(
         "OpenAI completions", f"{_OPENAI}/completions/object",
         {"object": "text_completion", "model": "gpt-3.5-turbo-instruct",
          "choices": [{"text": "Rain.", "finish_reason": "length"}],
          "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}},
-        _told(5, 7, 12), "gpt-3.5-turbo-instruct", "length", ("openai", "chat"),
+        _used(5, 7, 12), "gpt-3.5-turbo-instruct", "length", ("openai", "chat"),
     ),
     ProviderBody(
         "OpenAI embeddings", f"{_OPENAI}/embeddings/create",
         {"object": "list", "data": [{"object": "embedding", "embedding": [0.1, -0.2], "index": 0}],
          "model": "text-embedding-3-small", "usage": {"prompt_tokens": 8, "total_tokens": 8}},
-        _told(8, None, 8), "text-embedding-3-small", None, ("openai", "embeddings"), answer=None,
+        _used(8, None, 8), "text-embedding-3-small", None, ("openai", "embeddings"), answer=None,
     ),
     ProviderBody(
         "OpenAI images", f"{_OPENAI}/images/object",
@@ -158,7 +158,7 @@ SAMPLES = (
                    "output_tokens": 1_000,
                    "output_tokens_details": {"text_tokens": 40, "image_tokens": 960},
                    "total_tokens": 1_060}},
-        _told(60, 1_000, 1_060, input_image_tokens=50, output_image_tokens=960), None, None,
+        _used(60, 1_000, 1_060, input_image_tokens=50, output_image_tokens=960), None, None,
         ("openai", "images"), answer=None,
     ),
     ProviderBody(
@@ -166,7 +166,7 @@ SAMPLES = (
         {"text": "Rain.", "usage": {"type": "tokens", "input_tokens": 14, "output_tokens": 4,
                                     "total_tokens": 18,
                                     "input_token_details": {"text_tokens": 2, "audio_tokens": 12}}},
-        _told(14, 4, 18, input_audio_tokens=12),
+        _used(14, 4, 18, input_audio_tokens=12),
     ),
     ProviderBody(
         "OpenAI transcription, by duration", f"{_OPENAI}/audio/json-object",
@@ -187,7 +187,7 @@ SAMPLES = (
                                                                   "audio_tokens": 4,
                                                                   "image_tokens": 0}},
                 "output_token_details": {"text_tokens": 30, "audio_tokens": 91}}}},
-        _told(132, 121, 253, cached_input_tokens=64, input_audio_tokens=13, cached_audio_tokens=4,
+        _used(132, 121, 253, cached_input_tokens=64, input_audio_tokens=13, cached_audio_tokens=4,
               output_audio_tokens=91),
         None, "completed", ("openai", "realtime"),
     ),
@@ -195,14 +195,14 @@ SAMPLES = (
         "OpenAI batch", "https://platform.openai.com/docs/guides/batch",
         {"id": "batch_req_1", "custom_id": "a",
          "response": {"status_code": 200, "body": _COMPLETION}, "error": None},
-        _told(20, 8, 28, service_tier="batch"), "m-1", "stop",
+        _used(20, 8, 28, service_tier="batch"), "m-1", "stop",
     ),
     ProviderBody(
         "Anthropic messages", _ANTHROPIC,
         {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
          "stop_reason": "max_tokens",
-         "content": [{"type": "text", "text": "Rain."}], "usage": _ANTHROPIC_USAGE},
-        _ANTHROPIC_TOLD, "claude-sonnet-4-5", "max_tokens", ("anthropic", "default"),
+         "content": [{"type": "text", "text": "Rain."}], "usage": _ANTHROPIC_USED},
+        _ANTHROPIC_USED, "claude-sonnet-4-5", "max_tokens", ("anthropic", "default"),
     ),
     ProviderBody(
         "Anthropic messages, as events", "https://docs.claude.com/en/build-with-claude/streaming",
@@ -210,7 +210,7 @@ SAMPLES = (
             {"type": "message_start", "message": {"id": "msg_1", "type": "message",
                                                   "model": "claude-sonnet-4-5",
                                                   "stop_reason": None,
-                                                  "usage": {**_ANTHROPIC_USAGE,
+                                                  "usage": {**_ANTHROPIC_USED,
                                                             "output_tokens": 1}}},
             {"type": "content_block_delta", "index": 0,
              "delta": {"type": "text_delta", "text": "Rain."}},
@@ -218,7 +218,7 @@ SAMPLES = (
              "usage": {"output_tokens": 40}},
             {"type": "message_stop"},
         ],
-        _ANTHROPIC_TOLD, "claude-sonnet-4-5", "end_turn",
+        _ANTHROPIC_USED, "claude-sonnet-4-5", "end_turn",
     ),
     ProviderBody(
         "Anthropic, processed only in the United States",
@@ -227,7 +227,7 @@ SAMPLES = (
          "content": [{"type": "text", "text": "Rain."}],
          "usage": {"input_tokens": 9, "output_tokens": 3, "service_tier": "batch",
                    "inference_geo": "us"}},
-        _told(9, 3, 12, service_tier="batch us"), "claude-opus-4-6", "end_turn",
+        _used(9, 3, 12, service_tier="batch us"), "claude-opus-4-6", "end_turn",
         ("anthropic", "default"),
     ),
     ProviderBody(
@@ -238,7 +238,7 @@ SAMPLES = (
          "usage": {"input_tokens": 200, "output_tokens": 10, "iterations": [
              {"type": "compaction", "input_tokens": 5_000, "output_tokens": 100},
              {"type": "message", "input_tokens": 200, "output_tokens": 10}]}},
-        _told(200, 10, 5_310, other_tokens=5_100), "claude-opus-4-6", "end_turn",
+        _used(200, 10, 5_310, other_tokens=5_100), "claude-opus-4-6", "end_turn",
         ("anthropic", "default"),
     ),
     ProviderBody(
@@ -258,7 +258,7 @@ SAMPLES = (
                                     {"modality": "TEXT", "tokenCount": 40}],
              "toolUsePromptTokensDetails": [{"modality": "TEXT", "tokenCount": 20}],
              "candidatesTokensDetails": [{"modality": "TEXT", "tokenCount": 40}]}},
-        _told(320, 130, 450, cached_input_tokens=100, input_audio_tokens=100,
+        _used(320, 130, 450, cached_input_tokens=100, input_audio_tokens=100,
               cached_audio_tokens=60, input_image_tokens=150,
               reasoning_tokens=90, web_searches=2, service_tier="standard"),
         "gemini-3-pro-preview", "MAX_TOKENS", ("google", "default"),
@@ -271,7 +271,7 @@ SAMPLES = (
          "modelVersion": "gemini-2.5-flash",
          "usageMetadata": {"promptTokenCount": 9, "candidatesTokenCount": 3,
                            "totalTokenCount": 12}},
-        _told(9, 3, 12, web_searches=1), "gemini-2.5-flash", "STOP", ("google", "default"),
+        _used(9, 3, 12, web_searches=1), "gemini-2.5-flash", "STOP", ("google", "default"),
     ),
     ProviderBody(
         "Gemini, video from a cache", _GEMINI,
@@ -284,14 +284,14 @@ SAMPLES = (
             "cacheTokensDetails": [{"modality": "VIDEO", "tokenCount": 750},
                                    {"modality": "TEXT", "tokenCount": 50}]}},
         # The video tokens that were not read from the cache.
-        _told(1_000, 5, 1_005, cached_input_tokens=800, input_video_tokens=150), "gemini-2.5-flash",
+        _used(1_000, 5, 1_005, cached_input_tokens=800, input_video_tokens=150), "gemini-2.5-flash",
     ),
     ProviderBody(
         "Gemini embeddings", "https://ai.google.dev/api/embeddings",
         {"embedding": {"values": [0.1]},
          "usageMetadata": {"promptTokenCount": 7,
                            "promptTokenDetails": [{"modality": "TEXT", "tokenCount": 7}]}},
-        _told(7), None, None, ("google", "default"), answer=None,
+        _used(7), None, None, ("google", "default"), answer=None,
     ),
     ProviderBody(
         "Gemini, as chunks",
@@ -307,7 +307,7 @@ SAMPLES = (
                                "thoughtsTokenCount": 9,
                                "totalTokenCount": 26}},
         ],
-        _told(11, 15, 26, reasoning_tokens=9), "gemini-2.5-pro", "STOP",
+        _used(11, 15, 26, reasoning_tokens=9), "gemini-2.5-pro", "STOP",
     ),
     ProviderBody(
         "Gemini, by Python", "https://googleapis.github.io/python-genai/genai.html",
@@ -318,7 +318,7 @@ SAMPLES = (
                             "total_token_count": 26,
                             "prompt_tokens_details": [{"modality": "AUDIO", "token_count": 10}],
                             "traffic_type": "ON_DEMAND_PRIORITY"}},
-        _told(11, 15, 26, reasoning_tokens=9, input_audio_tokens=10, service_tier="priority"),
+        _used(11, 15, 26, reasoning_tokens=9, input_audio_tokens=10, service_tier="priority"),
         "gemini-2.5-pro", "MAX_TOKENS",
     ),
     ProviderBody(
@@ -333,7 +333,7 @@ SAMPLES = (
                    "cacheWriteInputTokenCount": 1_600,
                    "cacheDetails": [{"ttl": "1h", "inputTokens": 1_000},
                                     {"ttl": "5m", "inputTokens": 600}]}},
-        _told(3_610, 20, 3_630, cached_input_tokens=2_000, cache_write_tokens=1_600,
+        _used(3_610, 20, 3_630, cached_input_tokens=2_000, cache_write_tokens=1_600,
               cache_write_1h_tokens=1_000,
               service_tier="priority"),
         None, "end_turn", ("aws", "default"),
@@ -346,23 +346,23 @@ SAMPLES = (
          {"messageStop": {"stopReason": "max_tokens"}},
          {"metadata": {"usage": {"inputTokens": 10, "outputTokens": 20, "totalTokens": 30},
                        "metrics": {"latencyMs": 5}}}],
-        _told(10, 20, 30), None, "max_tokens",
+        _used(10, 20, 30), None, "max_tokens",
     ),
     ProviderBody(
         "Bedrock, Titan", f"{_BEDROCK}/model-parameters-titan-text.html",
         {"inputTextTokenCount": 6, "results": [{"tokenCount": 30, "outputText": "Rain.",
                                                 "completionReason": "LENGTH"}]},
-        _told(6, 30, 36), None, "LENGTH",
+        _used(6, 30, 36), None, "LENGTH",
     ),
     ProviderBody(
         "Bedrock, Titan embeddings", f"{_BEDROCK}/model-parameters-titan-embed-text.html",
-        {"embedding": [0.1, 0.2], "inputTextTokenCount": 6}, _told(6), answer=None,
+        {"embedding": [0.1, 0.2], "inputTextTokenCount": 6}, _used(6), answer=None,
     ),
     ProviderBody(
         "Bedrock, Llama", f"{_BEDROCK}/model-parameters-meta.html",
         {"generation": "Rain.", "prompt_token_count": 6, "generation_token_count": 30,
          "stop_reason": "length"},
-        _told(6, 30, 36), None, "length",
+        _used(6, 30, 36), None, "length",
     ),
     ProviderBody(
         "Bedrock, the last event of a stream", f"{_BEDROCK}/inference-invoke.html",
@@ -370,7 +370,7 @@ SAMPLES = (
                                                                      "outputTokenCount": 30,
                                                                      "invocationLatency": 500,
                                                                      "firstByteLatency": 20}},
-        _told(6, 30, 36),
+        _used(6, 30, 36),
     ),
     ProviderBody(
         "Bedrock, Cohere: counted in the headers",
@@ -378,21 +378,21 @@ SAMPLES = (
         {"ResponseMetadata": {"HTTPHeaders": {"x-amzn-bedrock-input-token-count": "6",
                                               "x-amzn-bedrock-output-token-count": "30"}},
          "generations": [{"text": "Rain.", "finish_reason": "MAX_TOKENS"}]},
-        _told(6, 30, 36), None, "MAX_TOKENS",
+        _used(6, 30, 36), None, "MAX_TOKENS",
     ),
     ProviderBody(
         "Mistral", "https://docs.mistral.ai/api/endpoint/chat",
         _chat("mistral-large-latest", {"prompt_tokens": 175, "completion_tokens": 39,
                                        "total_tokens": 214,
                                        "num_cached_tokens": 160}, "model_length"),
-        _told(175, 39, 214, cached_input_tokens=160), "mistral-large-latest", "model_length",
+        _used(175, 39, 214, cached_input_tokens=160), "mistral-large-latest", "model_length",
     ),
     ProviderBody(
         "Mistral, audio", "https://docs.mistral.ai/capabilities/audio_transcription",
         {"model": "voxtral-mini-2507", "text": "Rain.",
          "usage": {"prompt_audio_seconds": 203, "prompt_tokens": 4, "completion_tokens": 635,
                    "total_tokens": 3_264}},
-        _told(4, 635, 3_264, audio_ms=203_000), "voxtral-mini-2507",
+        _used(4, 635, 3_264, audio_ms=203_000), "voxtral-mini-2507",
     ),
     ProviderBody(
         "Mistral, pages", "https://docs.mistral.ai/api/endpoint/ocr",
@@ -408,20 +408,20 @@ SAMPLES = (
          "usage": {"billed_units": {"input_tokens": 50, "output_tokens": 8},
                    "tokens": {"input_tokens": 600, "output_tokens": 10},
                    "cached_tokens": 512}},
-        _told(50, 8, 58), None, "MAX_TOKENS", ("cohere", "default"),
+        _used(50, 8, 58), None, "MAX_TOKENS", ("cohere", "default"),
     ),
     ProviderBody(
         "Cohere, without billed units", "https://docs.cohere.com/v2/reference/chat",
         {"finish_reason": "COMPLETE",
          "message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}]},
          "usage": {"tokens": {"input_tokens": 600, "output_tokens": 10}, "cached_tokens": 512}},
-        _told(600, 10, 610, cached_input_tokens=512), None, "COMPLETE", ("cohere", "tokens"),
+        _used(600, 10, 610, cached_input_tokens=512), None, "COMPLETE", ("cohere", "tokens"),
     ),
     ProviderBody(
         "Cohere embeddings of images", "https://docs.cohere.com/v2/reference/embed",
         {"embeddings": {"float": [[0.1]]}, "meta": {"billed_units": {"input_tokens": 5,
                                                                      "image_tokens": 90}}},
-        _told(95, None, None, input_image_tokens=90), answer=None,
+        _used(95, None, None, input_image_tokens=90), answer=None,
     ),
     ProviderBody(
         "Cohere reranking", "https://docs.cohere.com/v2/reference/rerank",
@@ -433,7 +433,7 @@ SAMPLES = (
         "DeepSeek", "https://api-docs.deepseek.com/api/create-chat-completion",
         _chat("deepseek-chat", {"prompt_tokens": 563, "completion_tokens": 116, "total_tokens": 679,
                                 "prompt_cache_hit_tokens": 512, "prompt_cache_miss_tokens": 51}),
-        _told(563, 116, 679, cached_input_tokens=512), "deepseek-chat", "stop",
+        _used(563, 116, 679, cached_input_tokens=512), "deepseek-chat", "stop",
     ),
     ProviderBody(
         "xAI: the reasoning is beside the completion",
@@ -443,7 +443,7 @@ SAMPLES = (
                          "completion_tokens_details": {"reasoning_tokens": 233},
                          "num_sources_used": 0,
                          "cost_in_usd_ticks": 76_300_000}),
-        _told(37, 763, 800, cached_input_tokens=8, reasoning_tokens=233, tool_uses=0,
+        _used(37, 763, 800, cached_input_tokens=8, reasoning_tokens=233, tool_uses=0,
               reported_cost=Decimal("0.00763")),
         "grok-4", "stop", ("x-ai", "chat"),
     ),
@@ -455,7 +455,7 @@ SAMPLES = (
                                       "cached_prompt_text_tokens": 60, "num_sources_used": 0,
                                       "server_side_tool_usage_details": {"web_search_calls": 2,
                                                                          "x_search_calls": 1}}},
-        _told(100, 70, 170, cached_input_tokens=60, reasoning_tokens=50, web_searches=2,
+        _used(100, 70, 170, cached_input_tokens=60, reasoning_tokens=50, web_searches=2,
               tool_uses=1),
         "grok-4", None, ("x-ai", "default"),
     ),
@@ -466,7 +466,7 @@ SAMPLES = (
                                           "completion_time": 0.01, "total_tokens": 50,
                                           "total_time": 0.012},
               service_tier="on_demand", x_groq={"id": "req_1"}),
-        _told(42, 8, 50, service_tier="standard"), "llama-3.3-70b-versatile", "stop",
+        _used(42, 8, 50, service_tier="standard"), "llama-3.3-70b-versatile", "stop",
         ("groq", "default"),
     ),
     ProviderBody(
@@ -478,7 +478,7 @@ SAMPLES = (
           "choices": [{"delta": {}, "finish_reason": "stop"}],
           "x_groq": {"id": "req_1", "usage": {"prompt_tokens": 4, "completion_tokens": 2,
                                               "total_tokens": 6}}}],
-        _told(4, 2, 6), "l", "stop",
+        _used(4, 2, 6), "l", "stop",
     ),
     ProviderBody(
         "OpenRouter", "https://openrouter.ai/docs/use-cases/usage-accounting",
@@ -489,7 +489,7 @@ SAMPLES = (
                                                           "cache_write_tokens": 100,
                                                           "audio_tokens": 0},
                                 "completion_tokens_details": {"reasoning_tokens": 0}}),
-        _told(194, 2, 196, cached_input_tokens=0, cache_write_tokens=100, reasoning_tokens=0,
+        _used(194, 2, 196, cached_input_tokens=0, cache_write_tokens=100, reasoning_tokens=0,
               reported_cost=Decimal("0.95")),
         "openai/gpt-4o", "stop", ("openrouter", "chat"),
     ),
@@ -498,7 +498,7 @@ SAMPLES = (
         _chat("openai/gpt-4o", {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6,
                                 "cost": 0.05, "is_byok": True,
                                 "cost_details": {"upstream_inference_cost": 1}}),
-        _told(4, 2, 6, reported_cost=Decimal("1.05")), "openai/gpt-4o", "stop",
+        _used(4, 2, 6, reported_cost=Decimal("1.05")), "openai/gpt-4o", "stop",
     ),
     ProviderBody(
         "Perplexity",
@@ -508,7 +508,7 @@ SAMPLES = (
                                       "citation_tokens": 20_000, "num_search_queries": 18,
                                       "reasoning_tokens": 6_000,
                                       "cost": {"input_tokens_cost": 0.0, "total_cost": 0.2}}),
-        _told(33, 33_000, 33_033, citation_tokens=20_000, reasoning_tokens=6_000, web_searches=18,
+        _used(33, 33_000, 33_033, citation_tokens=20_000, reasoning_tokens=6_000, web_searches=18,
               reported_cost=Decimal("0.2")),
         "sonar-deep-research", "stop", ("perplexity", "default"),
     ),
@@ -518,7 +518,7 @@ SAMPLES = (
          "done_reason": "length",
          "total_duration": 5_000, "prompt_eval_count": 26, "prompt_eval_duration": 100,
          "eval_count": 298},
-        _told(26, 298, 324), "llama3.2", "length",
+        _used(26, 298, 324), "llama3.2", "length",
     ),
     ProviderBody(
         "LiteLLM: the prompt includes cached tokens",
@@ -529,7 +529,7 @@ SAMPLES = (
                                                               "cache_creation_tokens": 1_000},
                                     "cache_read_input_tokens": 500,
                                     "cache_creation_input_tokens": 1_000}),
-        _told(2_000, 30, 2_030, cached_input_tokens=500, cache_write_tokens=1_000),
+        _used(2_000, 30, 2_030, cached_input_tokens=500, cache_write_tokens=1_000),
         "claude-sonnet-4-5", "stop",
     ),
     ProviderBody(
@@ -539,7 +539,7 @@ SAMPLES = (
                                     "total_tokens": 3_530,
                                     "cache_read_input_tokens": 500,
                                     "cache_creation_input_tokens": 1_000}, response_cost=0.02),
-        _told(3_500, 30, 3_530, cached_input_tokens=500, cache_write_tokens=1_000,
+        _used(3_500, 30, 3_530, cached_input_tokens=500, cache_write_tokens=1_000,
               reported_cost=Decimal("0.02")),
         "claude-sonnet-4-5", "stop",
     ),
@@ -548,7 +548,7 @@ SAMPLES = (
         {"result": {"response": "Rain.", "usage": {"prompt_tokens": 20, "completion_tokens": 8,
                                                    "total_tokens": 28}},
          "success": True, "errors": [], "messages": []},
-        _told(20, 8, 28),
+        _used(20, 8, 28),
     ),
     ProviderBody(
         "LangChain", "https://reference.langchain.com/python/langchain_core/messages/",
@@ -556,13 +556,13 @@ SAMPLES = (
             "input_tokens": 350, "output_tokens": 240, "total_tokens": 590,
             "input_token_details": {"audio": 10, "cache_creation": 200, "cache_read": 100},
             "output_token_details": {"audio": 10, "reasoning": 200}}},
-        _told(350, 240, 590, cached_input_tokens=100, cache_write_tokens=200, input_audio_tokens=10,
+        _used(350, 240, 590, cached_input_tokens=100, cache_write_tokens=200, input_audio_tokens=10,
               output_audio_tokens=10,
               reasoning_tokens=200),
     ),
     *(
         ProviderBody(name, "the API's own envelope around an integration's result", body,
-               _told(20, 8, 28), "m-1", "stop")
+               _used(20, 8, 28), "m-1", "stop")
         for name, body in (
             ("A completion in a result", {"result": _COMPLETION}),
             ("A completion in the data of a result",

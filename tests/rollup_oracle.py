@@ -124,7 +124,7 @@ def counted(runs: Iterable[Row], steps: Iterable[Row]) -> Rollups:
         _add(groups["runs"][group], outcome, {"runs": 1}, run["duration_ms"])
     made = {
         name: {
-            key: CountedGroup(_told(counts), dict(durations))
+            key: CountedGroup(_without_zeros(counts), dict(durations))
             for key, (counts, durations) in of.items()
         }
         for name, of in groups.items()
@@ -183,7 +183,7 @@ def is_call(step: Row) -> bool:
 
     It did if it has usage or a finish reason, or if it reached a node with a model.
     """
-    if _tells(step) or step["finish_reason"] is not None:
+    if _has_usage(step) or step["finish_reason"] is not None:
         return True
     named = bool(step["response_model"] or step["request_model"])
     return (
@@ -210,7 +210,7 @@ def is_unmetered(step: Row) -> bool:
     A failure without usage counts as free.
     """
     usage = usage_of(step)
-    return all(usage[name] is None for name in BITS) and _should_tell(step)
+    return all(usage[name] is None for name in BITS) and _should_have_usage(step)
 
 
 def is_untotalled(step: Row) -> bool:
@@ -221,19 +221,19 @@ def is_untotalled(step: Row) -> bool:
     )
     if elsewise and usage["input_tokens"] is None and usage["output_tokens"] is None:
         return False
-    return usage["total_tokens"] is None and _should_tell(step)
+    return usage["total_tokens"] is None and _should_have_usage(step)
 
 
 def _plausible(count: int | None) -> bool:
     return count is not None and 0 <= count <= 10**12
 
 
-def _tells(step: Row) -> bool:
+def _has_usage(step: Row) -> bool:
     return any(step[name] is not None for name in USAGE)
 
 
-def _should_tell(step: Row) -> bool:
-    return is_call(step) and (_tells(step) or outcome_of(step) == "succeeded")
+def _should_have_usage(step: Row) -> bool:
+    return is_call(step) and (_has_usage(step) or outcome_of(step) == "succeeded")
 
 
 def counted_rows(url: str) -> Rollups:
@@ -306,7 +306,7 @@ def _rows(
 ) -> dict[Key, CountedGroup]:
     """Add the counts of pruned runs, in rows with a negative ordinal, to those of stored runs."""
     found: dict[Key, CountedGroup] = {}
-    places, seen = defaultdict(list), set()
+    ordinals, seen = defaultdict(list), set()
     for row in query(url, f"SELECT * FROM orchestra.{table}"):
         durations: Counter[tuple[bool, int]] = Counter()
         for failures, prefix in ((False, ""), (True, "failed_")):
@@ -318,17 +318,17 @@ def _rows(
         names, sign = tuple(row[name] for name in key), 1 if row["ordinal"] > 0 else -1
         assert (names, sign) not in seen, f"{table} has two rows of {names}"
         seen.add((names, sign))
-        told = Counter({name: row[name] for name in counts if row[name] is not None})
+        known = Counter({name: row[name] for name in counts if row[name] is not None})
         other = found.get(names, CountedGroup({}, {}))
-        told.update(other.counts)
+        known.update(other.counts)
         durations.update(other.durations)
-        found[names] = CountedGroup(_told(told), dict(durations))
-        places[names[:2], sign].append(sign * row["ordinal"])
-    assert all(sorted(numbers) == list(range(1, len(numbers) + 1)) for numbers in places.values())
+        found[names] = CountedGroup(_without_zeros(known), dict(durations))
+        ordinals[names[:2], sign].append(sign * row["ordinal"])
+    assert all(sorted(numbers) == list(range(1, len(numbers) + 1)) for numbers in ordinals.values())
     return found
 
 
-def _told(counts: Mapping[str, int]) -> dict[str, int]:
+def _without_zeros(counts: Mapping[str, int]) -> dict[str, int]:
     """Return the counts without zeros; some usage is 0 even without a call."""
     known = (*USAGE, *RESPONSES)
     return {name: n for name, n in counts.items() if n or (name in known and counts.get("calls"))}
@@ -340,14 +340,14 @@ def error_text(error: Any) -> str | None:
         return None
     if isinstance(error, dict):
         inner: Any = error.get("error") if isinstance(error.get("error"), dict) else {}
-        said = (
+        texts = (
             error.get("message"),
             inner.get("message"),
             error.get("detail"),
             inner.get("detail"),
             error.get("error"),
         )
-        return next((one for one in said if isinstance(one, str) and one), None) or (
+        return next((one for one in texts if isinstance(one, str) and one), None) or (
             json.dumps(error)
         )
     return error if isinstance(error, str) else json.dumps(error)

@@ -441,7 +441,7 @@ def open_runs(facts: Facts) -> dict[Any, Row]:
             and facts.run_outcome(one) == "succeeded"
         )
         usual = next(
-            (one for place, one in enumerate(durations, 1) if place >= 0.95 * len(durations)), None
+            (one for rank, one in enumerate(durations, 1) if rank >= 0.95 * len(durations)), None
         )
         age = max((observed(run) - started(run)).total_seconds() * 1000, 0)
         made[run["id"]] = {

@@ -33,9 +33,9 @@ DOCUMENT = (ROOT / "docs" / "how-to" / "analytics.md").read_text()
 SECTIONS = re.findall(r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT, re.MULTILINE | re.DOTALL)
 QUERY_AND_HEADER = re.compile(r"```sql\n(.+?);\n```\n\n(\|[^\n]+\|)\n\|[-|]+\|\n\|", re.DOTALL)
 QUERIES = {
-    f"{number}{'ab'[place]}": found
+    f"{number}{'ab'[index]}": found
     for number, section in SECTIONS
-    for place, found in enumerate(QUERY_AND_HEADER.findall(section))
+    for index, found in enumerate(QUERY_AND_HEADER.findall(section))
 }
 """The queries and the headers of their results, by number and letter of the question."""
 
@@ -242,7 +242,7 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
     )
     # Some nodes are executed more than once, in workflows with the same name. Others only seem to
     # be.
-    for (workflow_id, runs), place, node_id, state, begun, absent, copies in (
+    for (workflow_id, runs), index, node_id, state, begun, absent, copies in (
         (workflows[0], 5, "'model'", "succeeded", "1 hour", "NULL", 2),
         (workflows[0], 6, "'model'", "failed", "1 hour", "NULL", 2),
         (workflows[3], 5, "'model'", "running", "1 hour", "NULL", 1),
@@ -257,7 +257,7 @@ def changes(*workflows: tuple[str, list[str]]) -> Iterator[str]:
             " finish_reason, response_model"
         )
         values = (
-            f"'{runs[place]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent},"
+            f"'{runs[index]}', '{workflow_id}', 40 + n, 'h', {node_id}, '{state}', {absent},"
             " 'length', 'virtuoso-medium'"
         )
         end = "NULL" if state == "running" else "begun + n * interval '4 s'"

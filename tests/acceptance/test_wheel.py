@@ -222,9 +222,9 @@ def test_an_installation_needs_no_edits(installed: Path, tmp_path: Path) -> None
                 text.split()
             )
             assert not [
-                place
-                for place in (str(installed.parent.parent), str(ROOT), "site-packages")
-                if place in text
+                path
+                for path in (str(installed.parent.parent), str(ROOT), "site-packages")
+                if path in text
             ]
         made = _run(command, "config", "init", folder=folder)
         assert (made.returncode, made.stdout.split()[:2]) == (0, ["wrote", "config/etl.toml:"]), (

@@ -277,9 +277,9 @@ def documented() -> list[Question]:
         r"^## (\d+)\. [^\n]+\n(.+?)(?=^## )", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL
     )
     return [
-        Question(f"question {number}{'ab'[place]} of the document", sql)
-        for number, told in sections
-        for place, sql in enumerate(re.findall(r"```sql\n(.+?);\n```", told, re.DOTALL))
+        Question(f"question {number}{'ab'[index]} of the document", sql)
+        for number, section in sections
+        for index, sql in enumerate(re.findall(r"```sql\n(.+?);\n```", section, re.DOTALL))
     ]
 
 
@@ -426,11 +426,11 @@ def main() -> None:
             connection.execute(_RUNS, new)
             connection.execute(_STEPS, new)
 
-        asked = [
-            indexes.Asked(one.name, one.sql, answer.milliseconds)
+        timed = [
+            indexes.TimedQuery(one.name, one.sql, answer.milliseconds)
             for one, answer in zip(QUESTIONS, answers, strict=True)
         ]
-        indexes.show(url, load, more, asked)
+        indexes.show(url, load, more, timed)
         print_answers([ask(url, question, given.repetitions) for question in documented()])
         show(found, answers, given.limit, given.json)
 

@@ -27,7 +27,7 @@ from tests.support import query
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) -> list[Question]:
+def queries_of(page: Page, superset: Superset, dashboard: str, run: str | None) -> list[Question]:
     """Return the queries that a dashboard sends when it is opened for this run.
 
     Raises:
@@ -52,21 +52,21 @@ def asked_by(page: Page, superset: Superset, dashboard: str, run: str | None) ->
     expected = (": a warning", "There is currently no information to display.")
     if errors := [error for error in shown.errors if not error.endswith(expected)]:
         raise SystemExit(f"{dashboard}: {errors}")
-    asked: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for answer in answers:
         form = json.loads(parse_qs(urlsplit(answer.url).query).get("form_data", ["{}"])[0])
         name = titles.get(form.get("slice_id"), "a filter")
         # Superset leaves the SQL out of a response with data.
         body = {**(answer.request.post_data_json or {}), "result_type": "query"}
-        told = page.request.post(
+        response = page.request.post(
             answer.url, data=body, headers={"X-CSRFToken": answer.request.headers["x-csrftoken"]}
         )
-        for result in told.json()["result"]:
+        for result in response.json()["result"]:
             # This is the choice of a time grain, which does not query the database.
             if "query" not in result:
                 continue
-            asked.setdefault(result["query"], Question(f"{dashboard}: {name}", result["query"]))
-    return list(asked.values())
+            questions.setdefault(result["query"], Question(f"{dashboard}: {name}", result["query"]))
+    return list(questions.values())
 
 
 def collect(url: str) -> list[Question]:
@@ -85,7 +85,7 @@ def collect(url: str) -> list[Question]:
             return [
                 question
                 for dashboard in DASHBOARDS
-                for question in asked_by(
+                for question in queries_of(
                     page, superset, dashboard, failed["run"] if dashboard == "run" else None
                 )
             ]

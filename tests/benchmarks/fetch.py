@@ -42,12 +42,12 @@ def serve(port: Connection) -> None:
     asyncio.run(main())
 
 
-async def rate(ask: Callable[[int], Awaitable[object]], requests: int) -> float:
+async def rate(send: Callable[[int], Awaitable[object]], requests: int) -> float:
     """Return the requests per second, measured after some requests have opened the connections."""
 
     async def work(numbers: list[int]) -> None:
         for number in numbers:
-            await ask(number)
+            await send(number)
 
     for count in (10 * CONCURRENCY, requests):
         started = time.perf_counter()
@@ -67,17 +67,17 @@ async def compare(base_url: str, requests: int) -> None:
 
     async with Transport(base_url, trust_env=False) as transport:
 
-        async def ask_transport(number: int) -> None:
+        async def send_request(number: int) -> None:
             request = httpx.Request("GET", f"{base_url}/workflows/w/runs/{number}/steps")
             await (await transport.handle_async_request(request)).aread()
 
-        print(f"transport alone  {await rate(ask_transport, requests):8.0f}")
+        print(f"transport alone  {await rate(send_request, requests):8.0f}")
 
     async with httpx.AsyncClient() as plain:
-        asked = rate(
+        plain_rate = rate(
             lambda number: plain.get(f"{base_url}/workflows/w/runs/{number}/steps"), requests // 5
         )
-        print(f"plain httpx      {await asked:8.0f}")
+        print(f"plain httpx      {await plain_rate:8.0f}")
 
 
 def main() -> None:

@@ -54,8 +54,8 @@ _GROUPS = text("""
 """)
 
 
-class Asked(NamedTuple):
-    """The time of a query with all indexes, in milliseconds."""
+class TimedQuery(NamedTuple):
+    """A query and its time with all indexes, in milliseconds."""
 
     name: str
     sql: str
@@ -78,17 +78,17 @@ class _Undo(Exception):
 
 
 def show(
-    url: str, load: Callable[[psycopg.Connection], None], runs: int, asked: Sequence[Asked]
+    url: str, load: Callable[[psycopg.Connection], None], runs: int, queries: Sequence[TimedQuery]
 ) -> None:
     """Print the cost and use of each index; `load` inserts that many runs with 5 steps each."""
     for table in ("runs", "steps"):
         query(url, f"ALTER TABLE orchestra.{table} SET (autovacuum_enabled = off)")
-    refreshing = Asked("refresh of 100 groups", "", _refresh(url, None))
+    refreshing = TimedQuery("refresh of 100 groups", "", _refresh(url, None))
     # This comes before any insert, because the dead rows of a rollback slow later queries.
     needs = {}
     for index in INDEXES:
         times = [
-            *zip(asked, _ask(url, asked, index), strict=True),
+            *zip(queries, _times(url, queries, index), strict=True),
             (refreshing, _refresh(url, index)),
         ]
         needs[index] = max(times, key=lambda pair: pair[1] / max(pair[0].milliseconds, NOTICED))
@@ -98,13 +98,13 @@ def show(
     )
     names: list[str | None] = [None, *INDEXES]
     for name in names:
-        told = "(no index dropped: the noise of the times)" if name is None else _need(*needs[name])
+        use = "(no index dropped: the noise of the times)" if name is None else _need(*needs[name])
         [size] = query(
             url, "SELECT pg_relation_size(to_regclass(%s)) / 1e6 AS megabytes", f"orchestra.{name}"
         )
         line = f"{name or '':36}{size['megabytes'] or 0:>8.1f}"
         if name is not None and not name.startswith(("runs_", "steps_")):
-            print(f"{line}{'not changed by a load':>38}   {told}")
+            print(f"{line}{'not changed by a load':>38}   {use}")
             continue
         pairs = [(_insert(url, load, None), _insert(url, load, name)) for _ in range(REPETITIONS)]
         beside = _Inserted(*(min(found) for found in zip(*(one for one, _ in pairs), strict=True)))
@@ -112,15 +112,15 @@ def show(
         log, microseconds = beside.log - alone.log, (beside.seconds - alone.seconds) * 1e6
         print(
             f"{line}{log / runs / 5:>19.1f}{log / beside.log:>8.1%}"
-            f"{microseconds / runs / 5:>11.1f}   {told}"
+            f"{microseconds / runs / 5:>11.1f}   {use}"
         )
 
 
-def _need(one: Asked, without: float) -> str:
+def _need(one: TimedQuery, without: float) -> str:
     if without < 1.5 * max(one.milliseconds, NOTICED):
         return "none of these queries"
-    told = f"over {GIVE_UP * 1000:,.0f}" if without == float("inf") else f"{without:,.0f}"
-    return f"{one.name}: {one.milliseconds:,.0f} ms, without it {told} ms"
+    time_without = f"over {GIVE_UP * 1000:,.0f}" if without == float("inf") else f"{without:,.0f}"
+    return f"{one.name}: {one.milliseconds:,.0f} ms, without it {time_without} ms"
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def _insert(url: str, load: Callable[[psycopg.Connection], None], index: str | N
         return _Inserted(float(log), seconds)
 
 
-def _ask(url: str, asked: Sequence[Asked], index: str) -> list[float]:
+def _times(url: str, queries: Sequence[TimedQuery], index: str) -> list[float]:
     """Return the milliseconds of each query, or infinity if it was cancelled.
 
     They share a session, because a new one reads PostgreSQL's catalog first.
@@ -154,7 +154,7 @@ def _ask(url: str, asked: Sequence[Asked], index: str) -> list[float]:
     found = []
     with _without(url, index) as connection:
         connection.execute(f"SET LOCAL statement_timeout = {GIVE_UP * 1000:.0f}".encode())
-        for one in asked:
+        for one in queries:
             begun = time.perf_counter()
             try:
                 with connection.transaction():

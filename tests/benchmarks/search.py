@@ -53,8 +53,8 @@ PHRASES = {
 """The searched phrases. Each rare phrase is in a few steps, the common one in one of eight."""
 
 # Words of one to four syllables; the first are by far the most frequent, as in any language. A
-# Chinese "word" has one or two characters. Sentences are made once, because a word for each place
-# of each text would take most of the benchmark's time. `0 * s` makes each random() another.
+# Chinese "word" has one or two characters. Sentences are made once: a choice of each word of each
+# text would take most of the benchmark's time. `0 * s` makes each random() another.
 _SENTENCES = """
     CREATE UNLOGGED TABLE sentences AS
     WITH syllables AS (
@@ -192,7 +192,7 @@ BATCH = 100_000
 TEN_MILLION = 10_000_000
 
 
-class Took(NamedTuple):
+class SearchCost(NamedTuple):
     """The cost of a search."""
 
     seconds: float
@@ -230,21 +230,21 @@ def seed(url: str, runs: int) -> None:
         connection.execute("VACUUM ANALYZE")
 
 
-def search(url: str, phrase: str, window: timedelta) -> Took:
+def search(url: str, phrase: str, window: timedelta) -> SearchCost:
     """Search for the phrase; the second of two searches counts, whose pages are in memory."""
     for _ in range(2):
         before = server_cpu(url)
         begun = time.perf_counter()
         [row] = query(url, _SEARCH, phrase, window)
         seconds = time.perf_counter() - begun
-    return Took(seconds, server_cpu(url) - before, row["hits"])
+    return SearchCost(seconds, server_cpu(url) - before, row["hits"])
 
 
-def searches(url: str, title: str, steps: int) -> dict[str, dict[str, Took]]:
+def searches(url: str, title: str, steps: int) -> dict[str, dict[str, SearchCost]]:
     """Print the cost of each search, and return it by phrase and window."""
     print(f"\n{title:18}{'7 days, s':>11}{'CPU s':>8}{'hits':>6}{'everything, s':>15}{'CPU s':>8}"
           f"{'hits':>6}{'CPU s for 10 million steps':>28}", flush=True)  # fmt: skip
-    found: dict[str, dict[str, Took]] = {}
+    found: dict[str, dict[str, SearchCost]] = {}
     for name, phrase in PHRASES.items():
         week = search(url, phrase, timedelta(days=7))
         every = search(url, phrase, timedelta(days=DAYS + 1))

@@ -19,7 +19,7 @@ from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.browser.dashboards import Superset, chromium, served, sign_in
 from tests.browser.databases import create
-from tests.browser.troubles import make_trouble
+from tests.browser.odd_rows import add_odd_rows
 from tests.conftest import FAST_SETTINGS, ROOT
 from tests.postgres_fixture import new_home
 from tests.support import configuration, environment, query
@@ -66,7 +66,7 @@ def history_url(home: Path, server: EmbeddedPostgres) -> str:
         if PICTURES:
             create(server, DEMO, template="orchestra")
         etl("prices", "set", "gpt-4o-2024*", "--input", "2", "--output", "8", "--currency", "EUR")
-        make_trouble(server.url)
+        add_odd_rows(server.url)
         etl("rollups", "refresh")
     return server.url
 

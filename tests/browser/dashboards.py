@@ -249,7 +249,7 @@ def apply(page: Page) -> None:
 class Shown(msgspec.Struct, frozen=True):
     """A dashboard at the moment when all of its charts had been drawn.
 
-    It stays the same, whatever the page shows next.
+    It stays the same when the page shows another dashboard.
     """
 
     page: Page

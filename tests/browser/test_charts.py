@@ -27,7 +27,7 @@ from tests.browser.dashboards import (
     milliseconds,
     open_dashboard,
 )
-from tests.browser.troubles import MESSAGES, NODE
+from tests.browser.odd_rows import MESSAGES, NODE
 from tests.support import query
 
 # Placeholders: `now` is the time of the chart's query, `since` the start of its time range, `run`
@@ -192,12 +192,12 @@ TILES = (
         "models",
         "Cached",
         ".1%",
-        """SELECT sum(cached_input_tokens) / CAST(sum(input_tokens) FILTER (WHERE told) AS float)
+        """SELECT sum(cached_input_tokens) / CAST(sum(input_tokens) FILTER (WHERE known) AS float)
            FROM (
            SELECT c.*, count(cached_input_tokens) OVER (
                        PARTITION BY hour, workflow_id, organization_id, node_id, node_type, model,
                                     service_tier, orchestra.context_tier(input_tokens),
-                                    usage_kinds) > 0 AS told
+                                    usage_kinds) > 0 AS known
                FROM calls AS c) AS c""",
     ),
     Tile("models", "Unpriced calls", ",d", "SELECT count(*) FROM calls WHERE cost IS NULL"),
@@ -471,11 +471,11 @@ CHARTS = (
         "models",
         "Cost by model",
         ("hour", "series"),
-        """SELECT hour, CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
+        """SELECT hour, CASE WHEN rank <= 10 THEN model ELSE 'Others' END AS series,
                   sum(cost) FILTER (WHERE currency = 'USD') AS value
            FROM calls AS c JOIN (
                SELECT model,
-                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place
+                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS rank
                       FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
     ),
@@ -537,12 +537,12 @@ CHARTS = (
         "models",
         "Tokens by workflow",
         ("workflow_shown", "series"),
-        """SELECT c.workflow_name AS workflow_shown, CASE WHEN place <= 10 THEN model
+        """SELECT c.workflow_name AS workflow_shown, CASE WHEN rank <= 10 THEN model
                                                           ELSE 'Others' END AS series,
                   COALESCE(sum(total_tokens), 0) AS value
            FROM calls AS c JOIN (
                SELECT model,
-                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place
+                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS rank
                       FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
     ),
@@ -551,11 +551,11 @@ CHARTS = (
         "Cost by provider",
         ("provider_label", "series"),
         """SELECT COALESCE(c.provider, 'not known') AS provider_label,
-                  CASE WHEN place <= 10 THEN model ELSE 'Others' END AS series,
+                  CASE WHEN rank <= 10 THEN model ELSE 'Others' END AS series,
                   sum(cost) FILTER (WHERE currency = 'USD') AS value
            FROM calls AS c JOIN (
                SELECT model,
-                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS place
+                      row_number() OVER (ORDER BY COALESCE(sum(total_tokens), 0) DESC) AS rank
                       FROM calls GROUP BY model
            ) AS m USING (model) GROUP BY 1, 2""",
     ),

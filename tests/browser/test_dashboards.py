@@ -37,7 +37,7 @@ from tests.browser.dashboards import (
     open_dashboard,
     time_of,
 )
-from tests.browser.troubles import DISGUISED, DISGUISES, EVIL, FIRST, LONG_AGO, ODD, OPEN
+from tests.browser.odd_rows import DISGUISED, DISGUISES, EVIL, FIRST, LONG_AGO, ODD, OPEN
 from tests.conftest import ROOT
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -79,12 +79,12 @@ TOOLTIPS = """() => [...document.querySelectorAll("div")]
 KINDS = "Kinds of failure: click one to see its failures below"
 
 
-def test_a_workflow_or_an_organisation_leaves_its_runs_alone(
+def test_a_workflow_or_an_organisation_narrows_to_its_runs(
     page: Page, superset: Superset, history_url: str
 ) -> None:
     """One option of a filter narrows numbers, tables and open runs to its own runs.
 
-    First it is a workflow. Then it is one of two organisations, and no workflow any more.
+    The test chooses a workflow, then one of two organisations instead of the workflow.
     """
     [workflow] = query(
         history_url,
@@ -321,7 +321,7 @@ def test_the_choice_of_runs(
     assert chosen.table("The run")[0][0] == newest["id"]
 
 
-def test_the_charts_wait_for_no_chosen_run(superset: Superset, client: httpx.Client) -> None:
+def test_the_charts_do_not_wait_for_a_chosen_run(superset: Superset, client: httpx.Client) -> None:
     """The dashboard Run waits for a run, unless the page's address or its stored state has one.
 
     If such a page saves the dashboard, it still waits for a run without one.
@@ -494,7 +494,7 @@ def test_the_bounds_of_a_time_range_are_constants(client: httpx.Client) -> None:
     [dataset] = client.get(
         "/api/v1/dataset/", params={"q": "(filters:!((col:table_name,opr:eq,value:run_summary)))"}
     ).json()["result"]
-    asked = {
+    chart_query = {
         "columns": ["run_id"],
         "filters": [
             {"col": "start_time", "op": "TEMPORAL_RANGE", "val": "2026-01-02 : 2026-03-04T05:06:07"}
@@ -505,7 +505,7 @@ def test_the_bounds_of_a_time_range_are_constants(client: httpx.Client) -> None:
         "/api/v1/chart/data",
         json={
             "datasource": {"id": dataset["id"], "type": "table"},
-            "queries": [asked],
+            "queries": [chart_query],
             "result_type": "query",
         },
     )

@@ -55,7 +55,7 @@ def admin(superset: Superset) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def asked(page: Page, superset: Superset) -> Mapping[str, Body]:
+def chart_requests(page: Page, superset: Superset) -> Mapping[str, Body]:
     """Provide the viewer's requests for the overview's charts, by title, and for its filter."""
     charts = page.request.get(
         f"{superset.address}/api/v1/dashboard/orchestra-overview/charts"
@@ -96,9 +96,9 @@ def test_a_viewer_sorts_pages_and_picks(page: Page, superset: Superset) -> None:
     assert narrowed.number("Failures") != shown.number("Failures")
 
 
-def test_a_viewer_downloads_rows(viewer: httpx.Client, asked: Mapping[str, Body]) -> None:
+def test_a_viewer_downloads_rows(viewer: httpx.Client, chart_requests: Mapping[str, Body]) -> None:
     """The viewer can download the rows of a chart as CSV."""
-    answer = _ask(viewer, {**asked["Workflows"], "result_format": "csv"})
+    answer = _send(viewer, {**chart_requests["Workflows"], "result_format": "csv"})
 
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/csv")
@@ -229,7 +229,7 @@ QUERY: Mapping[str, tuple[str, Body]] = {
 
 @pytest.mark.parametrize("what", QUERY)
 def test_a_viewer_cannot_change_a_charts_query(
-    viewer: httpx.Client, asked: Mapping[str, Body], history_url: str, what: str
+    viewer: httpx.Client, chart_requests: Mapping[str, Body], history_url: str, what: str
 ) -> None:
     """A query that differs from its chart's or filter's query is refused; the chart's own is not.
 
@@ -237,8 +237,8 @@ def test_a_viewer_cannot_change_a_charts_query(
     """
     title, change = QUERY[what]
 
-    assert _ask(viewer, _changed(asked[title], change)).status_code in (400, 403)
-    assert _ask(viewer, asked[title]).status_code == 200
+    assert _send(viewer, _changed(chart_requests[title], change)).status_code in (400, 403)
+    assert _send(viewer, chart_requests[title]).status_code == 200
     assert (
         query(history_url, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 42")
         == []
@@ -280,10 +280,10 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
 
 @pytest.mark.parametrize("what", CONTEXT)
 def test_a_viewer_cannot_use_another_charts_name(
-    viewer: httpx.Client, asked: Mapping[str, Body], what: str
+    viewer: httpx.Client, chart_requests: Mapping[str, Body], what: str
 ) -> None:
     """A chart's query is refused under another chart's name or none, or for another result."""
-    assert _ask(viewer, CONTEXT[what](asked["Workflows"])).status_code in (400, 403, 404)
+    assert _send(viewer, CONTEXT[what](chart_requests["Workflows"])).status_code in (400, 403, 404)
 
 
 @pytest.mark.parametrize(
@@ -298,11 +298,13 @@ def test_a_viewer_cannot_use_another_charts_name(
         "samples",
     ],
 )
-def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], what: str) -> None:
+def test_an_administrator_may_send_them(
+    admin: httpx.Client, chart_requests: Mapping[str, Body], what: str
+) -> None:
     """Queries that are refused to the viewer work for admin, so the viewer's limit refuses them."""
     title, change = QUERY[what]
 
-    assert _ask(admin, _changed(asked[title], change)).status_code == 200
+    assert _send(admin, _changed(chart_requests[title], change)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -319,13 +321,13 @@ def test_an_administrator_may(admin: httpx.Client, asked: Mapping[str, Body], wh
     ],
 )
 def test_no_user_calls_dangerous_functions(
-    admin: httpx.Client, asked: Mapping[str, Body], call: str
+    admin: httpx.Client, chart_requests: Mapping[str, Body], call: str
 ) -> None:
     """A chart of admin's that runs SQL from text, locks, sleeps or reads files is refused.
 
     The query never reaches PostgreSQL.
     """
-    answer = _ask(admin, _changed(asked["Workflows"], {"metrics": [_sql(call)]}))
+    answer = _send(admin, _changed(chart_requests["Workflows"], {"metrics": [_sql(call)]}))
 
     assert answer.status_code != 200
     assert "disallowed function" in answer.text
@@ -455,7 +457,9 @@ def test_responses_to_a_viewer_hold_no_secret(
     assert "postgresql+" in admin.get("/api/v1/database/1/connection").text
 
 
-def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Body]) -> None:
+def test_a_token_has_the_same_limits(
+    superset: Superset, chart_requests: Mapping[str, Body]
+) -> None:
     """A viewer who signs in through the API gets the charts' queries and nothing else."""
     with httpx.Client(base_url=superset.address, timeout=60) as client:
         credentials = {
@@ -469,18 +473,20 @@ def test_a_token_has_the_same_limits(superset: Superset, asked: Mapping[str, Bod
         client.headers["Referer"] = superset.address
 
         assert (
-            _ask(client, _changed(asked["Workflows"], {"metrics": [_sql("max(runs)")]})).status_code
+            _send(
+                client, _changed(chart_requests["Workflows"], {"metrics": [_sql("max(runs)")]})
+            ).status_code
             == 403
         )
-        assert _ask(client, asked["Workflows"]).status_code == 200
+        assert _send(client, chart_requests["Workflows"]).status_code == 200
 
 
 @pytest.mark.parametrize("form", ["csv", "xlsx"])
 def test_a_file_has_the_same_limits(
-    viewer: httpx.Client, asked: Mapping[str, Body], form: str
+    viewer: httpx.Client, chart_requests: Mapping[str, Body], form: str
 ) -> None:
     """A download, which a browser requests by a form, holds the chart's query and nothing else."""
-    plain = {**asked["Workflows"], "result_format": form}
+    plain = {**chart_requests["Workflows"], "result_format": form}
 
     refused = viewer.post(
         DATA, data={"form_data": json.dumps(_changed(plain, {"columns": ["organization_id"]}))}
@@ -490,10 +496,10 @@ def test_a_file_has_the_same_limits(
 
 
 def test_a_chart_of_a_draft_is_refused_to_a_viewer(
-    viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
+    viewer: httpx.Client, admin: httpx.Client, chart_requests: Mapping[str, Body]
 ) -> None:
     """A chart without a published dashboard is refused to a viewer until it has one."""
-    dataset = asked["Workflows"]["datasource"]["id"]
+    dataset = chart_requests["Workflows"]["datasource"]["id"]
     settings = {"viz_type": "table", "query_mode": "raw", "all_columns": ["organization_id"]}
     chart = {
         "slice_name": "a draft",
@@ -514,22 +520,22 @@ def test_a_chart_of_a_draft_is_refused_to_a_viewer(
             "queries": [{"columns": ["organization_id"], "row_limit": 5}],
             "result_type": "full",
         }
-        assert _ask(viewer, body).status_code == 403
-        assert _ask(admin, body).status_code == 200
+        assert _send(viewer, body).status_code == 403
+        assert _send(admin, body).status_code == 200
         assert admin.put(f"/api/v1/dashboard/{draft}", json={"published": True}).status_code == 200
-        assert _ask(viewer, body).status_code == 200
+        assert _send(viewer, body).status_code == 200
     finally:
         admin.delete(f"/api/v1/chart/{made}")
         admin.delete(f"/api/v1/dashboard/{draft}")
 
 
 def test_a_stored_query_has_the_same_limits(
-    viewer: httpx.Client, admin: httpx.Client, asked: Mapping[str, Body]
+    viewer: httpx.Client, admin: httpx.Client, chart_requests: Mapping[str, Body]
 ) -> None:
     """A query stored with a chart works as the chart's own, but not as samples or SQL."""
-    [chart] = {asked["Workflows"]["form_data"]["slice_id"]}
+    [chart] = {chart_requests["Workflows"]["form_data"]["slice_id"]}
     address = f"/api/v1/chart/{chart}"
-    stored = admin.put(address, json={"query_context": json.dumps(asked["Workflows"])})
+    stored = admin.put(address, json={"query_context": json.dumps(chart_requests["Workflows"])})
     try:
         assert stored.status_code == 200, stored.text
         assert viewer.get(f"{address}/data/").status_code == 200
@@ -632,7 +638,7 @@ def test_a_viewer_has_no_other_way(
     assert viewer.request(method, path, json=body).status_code == 403
 
 
-def _ask(client: httpx.Client, body: Body) -> httpx.Response:
+def _send(client: httpx.Client, body: Body) -> httpx.Response:
     return client.post(DATA, json=body)
 
 

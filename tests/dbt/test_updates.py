@@ -216,8 +216,7 @@ def test_unchanged_rows_are_not_copied_again(changed: World) -> None:
 
 def test_metrics_equal_the_views(changed: World) -> None:
     """MetricFlow's queries of the metrics give the figures of the pipeline's own views."""
-
-    asked = (
+    pairs = (
         ("orchestra_runs,orchestra_success_rate", "run__workflow_id"),
         ("orchestra_cost,orchestra_model_calls", "step__currency"),
     )
@@ -226,7 +225,7 @@ def test_metrics_equal_the_views(changed: World) -> None:
         [
             PYTHON,
             ROOT / "tests" / "dbt" / "render_metrics.py",
-            *(one for two in asked for one in two),
+            *(one for pair in pairs for one in pair),
         ],
         cwd=changed.project.folder / "target",
         capture_output=True,

@@ -32,7 +32,7 @@ class Canaries:
         sizes = [path.stat().st_size for path in self.folder.rglob("*") if path.is_file()]
         return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB searched"
 
-    def sung(self) -> list[str]:
+    def leaks(self) -> list[str]:
         """Return the canaries found in the output, with file name and line number."""
         found = []
         for path in sorted(self.folder.rglob("*")):

@@ -22,7 +22,7 @@ from tests.faults.suite import Fault, table
 _faults: dict[int, Fault] = {}
 FIRST = (
     "test_killed_at_every_fail_point", "test_killed_at_random", "test_database_faults",
-    "test_memory_does_not_grow", "test_told_to_stop", "test_real_workers", "test_black_hole",
+    "test_memory_does_not_grow", "test_stopped_by_a_signal", "test_real_workers", "test_black_hole",
     "test_an_export_killed_at_every_point", "test_simulated_lists", "test_no_canary_is_found",
     "test_upgrade_faults", "test_connection_faults",
 )  # fmt: skip
@@ -131,14 +131,14 @@ def canaries(
     The folder is searched at the end of the session, when every other server has stored its log
     there.
     """
-    found = Canaries(tmp_path_factory.mktemp("said"))
+    found = Canaries(tmp_path_factory.mktemp("output"))
     yield found
     (found.folder / "postgresql-session.log").write_bytes(postgres_server.log.read_bytes())
-    heard = found.sung()
+    leaks = found.leaks()
     if 30 in _faults:
         _faults[30].injected(0, note=found.size())
-        _faults[30].outcomes += ["failed"] if heard else []
-    assert heard == []
+        _faults[30].outcomes += ["failed"] if leaks else []
+    assert leaks == []
 
 
 @pytest.fixture

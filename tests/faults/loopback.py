@@ -37,7 +37,7 @@ class Server:
     def __init__(self, respond: Respond) -> None:
         self.heads: list[bytes] = []
         self.arrivals: list[float] = []
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.url = ""
         self._respond = respond
 
@@ -47,7 +47,7 @@ class Server:
             while not writer.is_closing():
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
                 self.arrivals.append(time.monotonic())
-                self.asked.set()
+                self.requested.set()
                 await self._respond(writer, len(self.heads) - 1)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass

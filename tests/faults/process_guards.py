@@ -43,7 +43,7 @@ def no_fence() -> None:
     )
 
 
-def given_back_as_done() -> None:
+def released_as_final() -> None:
     """Mark the runs that a stopping worker claimed but did not read as final."""
     claims._RELEASE = _replaced(
         claims._RELEASE,
@@ -86,8 +86,8 @@ class StopsAtFirstMember(RunListWalker):
 
     def next_page(self) -> PageRequest | None:
         """Return the page after the last one."""
-        asked = super().next_page()
-        return None if asked is None else PageRequest(self._next, asked.limit)
+        request = super().next_page()
+        return None if request is None else PageRequest(self._next, request.limit)
 
     def receive(self, rows: Sequence[Row], members: Collection[str]) -> None:
         """Stop at the first known run."""
@@ -107,7 +107,7 @@ def own_clock() -> None:
     DatabaseClock.anchor = lambda self, database_time: None  # type: ignore[method-assign]
 
 
-def dated_as_told() -> None:
+def no_limit_to_dates() -> None:
     """Store the worker's times of observation, even if they are in the future."""
     claims._SETTLE = _replaced(
         claims._SETTLE, "_observed_at > now()", "_observed_at IS NULL AND false"

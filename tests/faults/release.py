@@ -65,7 +65,7 @@ def dump(url: str) -> str:
             " AND is_identity = 'NO' GROUP BY 1, 2",
             [list(_MADE_BY_REVISIONS)],
         ).fetchall()
-        order = {name: place for place, name in enumerate(_FIRST)}
+        order = {name: index for index, name in enumerate(_FIRST)}
         for schema, table, columns in sorted(
             found, key=lambda row: (order.get(row[1], 9), row[0], row[1])
         ):

@@ -91,7 +91,7 @@ def table(faults: Sequence[Fault]) -> list[str]:
          one.invariants, one.result, one.guard or "-", one.control_result)
         for one in sorted(faults, key=lambda one: one.number)
     ]  # fmt: skip
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows

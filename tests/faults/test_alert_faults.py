@@ -13,7 +13,7 @@ import pytest
 
 from tests.faults.canaries import ALL, API_KEY, PAYLOAD
 from tests.faults.suite import Fault
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 from tests.receiver import Receiver, receiver
 from tests.support import query, wait_until
@@ -67,7 +67,7 @@ def _recovered(found: World, *without: str) -> None:
             "UPDATE orchestra_etl.alert_notifications SET leased_until = now()"
             " WHERE leased_until IS NOT NULL",
         )
-        assert found.sync(without=without) == 0, said(found.log)
+        assert found.sync(without=without) == 0, output_of(found.log)
 
 
 @pytest.mark.fault(
@@ -82,7 +82,7 @@ def test_killed_around_a_delivery(
     """A message whose worker is killed before or after sending is sent again with the same key."""
     with receiver() as hook, _world(database_url, tmp_path, log, hook) as found:
         status = found.sync(without=(f"{GUARDS}killed_before_sending", SHORT))
-        assert status == -signal.SIGKILL, said(log)
+        assert status == -signal.SIGKILL, output_of(log)
         keys = {row["key"] for row in query(database_url, OUTBOX)}
         assert (len(keys), hook.requests) == (3, [])
         status = found.sync(without=(f"{GUARDS}killed_after_sending", SHORT))
@@ -129,7 +129,7 @@ def test_three_services_deliver_once(
 ) -> None:
     """Three services that evaluate and deliver together send each message once."""
     with receiver() as hook, _world(database_url, tmp_path, log, hook) as found:
-        assert found.sync() == 0, said(log)
+        assert found.sync() == 0, output_of(log)
         # Long enough for the other services to look while one sends.
         hook.delay = 1.0
         assert _repeated(found, hook) == []
@@ -164,7 +164,7 @@ def test_no_canary_is_in_a_message(database_url: str, tmp_path: Path, log: Path)
             )
         )
         (tmp_path / "silent").write_text(f"http://127.0.0.1:9/{TOKEN}")
-        assert found.sync() == 0, said(log)
+        assert found.sync() == 0, output_of(log)
         for command in (
             ["status"],
             ["status", "--json"],

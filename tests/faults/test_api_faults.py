@@ -123,7 +123,7 @@ def short_waits() -> None:
 
 
 def each_for_itself() -> None:
-    """Keep a throttled replica from telling the others."""
+    """Keep a throttled replica from stopping the others."""
 
     async def hold_off(self: RequestBudget, seconds: float) -> None:
         self._granted = 0
@@ -143,22 +143,22 @@ QUIET = [2.0, 2.0, 0.0, 0.0, LONGEST_WAIT]
 def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
     """Return the problems when three replicas meet the first `times` 429, and the longest pause."""
     throttled: list[tuple[float, float]] = []
-    asked: list[float] = []
+    sent: list[float] = []
     lock = threading.Lock()
     waiting = list(zip(RETRY_AFTER, QUIET, strict=True))[:times]
-    answered = 0
+    responses = 0
 
     def answer(request: web.Request, call: Any, response: web.Response) -> web.Response:
-        nonlocal answered
+        nonlocal responses
         with lock:
             now = time.monotonic()
-            asked.append(now)
-            answered += call.endpoint == "steps"
+            sent.append(now)
+            responses += call.endpoint == "steps"
             # One 429 after the other: each comes when the pause before it is over and the replicas
             # are at work again.
-            if not waiting or answered < 10 or (throttled and now < sum(throttled[-1]) + 0.05):
+            if not waiting or responses < 10 or (throttled and now < sum(throttled[-1]) + 0.05):
                 return response
-            answered = 0
+            responses = 0
             header, quiet = waiting.pop(0)
             throttled.append((now, quiet))
         refused = web.Response(status=429)
@@ -174,21 +174,21 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
             statuses = [worker.wait() for worker in (one, two, three)]
     problems = [f"a worker ended with {status}" for status in statuses if status not in (0, 6)]
     for at, quiet in throttled:
-        early = [one - at for one in asked if at + LEEWAY < one < at + quiet - 0.01]
+        early = [one - at for one in sent if at + LEEWAY < one < at + quiet - 0.01]
         if early:
             problems.append(
                 f"{len(early)} requests while a 429 requested {quiet:g} s, the first "
                 f"after {early[0]:.2f} s"
             )
-    asked.sort()
-    for first in asked:
+    sent.sort()
+    for first in sent:
         # The budget may save up one second's requests, and each replica draws a tenth of a second's
         # requests at a time.
-        within = sum(first <= one < first + 1 for one in asked)
+        within = sum(first <= one < first + 1 for one in sent)
         if within > 2 * RATE + 3 * RATE / 10 + 3:
             problems.append(f"{within} requests in a second")
             break
-    pauses = [later - one for one, later in itertools.pairwise(asked)]
+    pauses = [later - one for one, later in itertools.pairwise(sent)]
     if max(pauses) > 2 * LONGEST_WAIT:
         problems.append(f"no request for {max(pauses):.1f} s")
     if waiting:
@@ -203,7 +203,7 @@ def _storm(found: World, times: int, *without: str) -> tuple[list[str], float]:
     guard="pause shared by all replicas",
 )
 def test_a_storm_of_429(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """All replicas obey Retry-After, senseless values are clamped, and a 429 costs only time."""
+    """All replicas obey Retry-After, senseless values are clamped, and a 429 only delays."""
     rate = {"ORCHESTRA_ETL_API__REQUESTS_PER_SECOND": str(RATE)}
     with world(database_url, tmp_path, log, steps_per_run=2, variables=rate) as found:
         problems, pause = _storm(found, len(RETRY_AFTER))
@@ -247,14 +247,14 @@ def _renewed_key(found: World, log: Path, offset: int, *without: str) -> list[st
     def mark() -> Any:
         return query(found.url, "SELECT watermark, swept_at FROM orchestra_etl.sweeps")
 
-    before, said_before = mark(), log.stat().st_size
+    before, size_before = mark(), log.stat().st_size
     with changed(found.simulator, renew):
         status = found.sync(without=without)
     found.simulator.api_key = right
     problems = [] if status == 3 else [f"status {status}, not 3"]
-    said = log.read_bytes()[said_before:].decode().splitlines()
-    lines = [line for line in said if line.startswith("orchestra-etl: ")]
-    if len(lines) != 1 or "401" not in lines[0] or any("Traceback" in line for line in said):
+    printed = log.read_bytes()[size_before:].decode().splitlines()
+    lines = [line for line in printed if line.startswith("orchestra-etl: ")]
+    if len(lines) != 1 or "401" not in lines[0] or any("Traceback" in line for line in printed):
         problems.append(f"printed {lines}")
     if mark() != before:
         problems.append("the watermark moved")

@@ -22,7 +22,7 @@ from tests.faults.canaries import Canaries, with_password
 from tests.faults.proxy import Action, Link, proxied, unix_proxy
 from tests.faults.servers import OwnServer, own_server
 from tests.faults.suite import Fault
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 
 GUARDS = "tests.faults.database_guards"
@@ -96,7 +96,7 @@ def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) 
     """Sync through the hole, and log the seconds from its opening on as the last line."""
     with found.started("sync", without=without) as worker:
         if not hole.opened.wait(120):
-            return [f"the hole never opened: {said(found.log)[-300:]}"]
+            return [f"the hole never opened: {output_of(found.log)[-300:]}"]
         began = time.monotonic()
         while worker.status is None and time.monotonic() < began + seconds:
             time.sleep(0.1)
@@ -106,7 +106,7 @@ def _synced(found: World, hole: Hole, seconds: float, without: tuple[str, ...]) 
         problems = (
             []
             if worker.status in (0, 6)
-            else [f"sync ended with {worker.status}: {said(found.log)[-300:]}"]
+            else [f"sync ended with {worker.status}: {output_of(found.log)[-300:]}"]
         )
         with found.log.open("a") as log:
             log.write(f"recovered in {took:.1f} s\n")
@@ -131,9 +131,9 @@ class Outcomes:
         ):
             log = self._log(one)
             log.touch()
-            place = folder / log.stem.removeprefix("black-hole-")
+            directory = folder / log.stem.removeprefix("black-hole-")
             self._futures[one] = self._pool.submit(
-                scenario, self._server, place, log, seconds, without
+                scenario, self._server, directory, log, seconds, without
             )
 
     def _log(self, name: str) -> Path:
@@ -170,7 +170,7 @@ def outcomes(canaries: Canaries) -> Iterator[Outcomes]:
     guard="keepalives, and a limit to silence",
 )
 def test_lost_packets(fault: Fault, outcomes: Outcomes) -> None:
-    """A worker whose connection loses every packet gives it up and finishes within a minute.
+    """A worker whose connection loses every packet replaces it and finishes within a minute.
 
     The kernel's timers end the connection.
     """

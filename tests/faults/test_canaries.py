@@ -162,33 +162,33 @@ def _fail_in_every_way(found: World, log: Path, superuser: str) -> int:
             status = workers.run(
                 *arguments, variables={**variables, **few, **more}, log=log, without=without
             )
-            assert status in expected, (arguments, status, workers.said(log))
+            assert status in expected, (arguments, status, workers.output_of(log))
             statuses.append(status)
 
     (workflow,) = found.history.workflow_ids
     bodies = found.simulator.steps_bodies
-    for place, run in enumerate(found.history.run_ids(workflow, 6, offset=2)):
+    for index, run in enumerate(found.history.run_ids(workflow, 6, offset=2)):
         quoted = PAYLOAD.encode()
         bodies[run] = [
             b"<html>" + quoted,
             b'[{"id": "' + quoted,
             b'[{"id": "", "outputs": "' + quoted + b'"}]',
             b'[{"id": "n'
-            + b"%d" % place
+            + b"%d" % index
             + b'", "status": ["'
             + quoted
             + b'"], "outputs": "'
             + quoted
             + b'\\u0000"}]',
             b'[{"id": "n'
-            + b"%d" % place
+            + b"%d" % index
             + b'", "outputs": {"'
             + quoted
             + b'": NaN}}, "'
             + quoted
             + b'"]',
             b'["' + quoted + b'\xff"]',
-        ][place]
+        ][index]
     # The API refuses the key and repeats it in the body, in a header and in a redirect.
     echo = Misbehaviour(status=401, body=API_KEY.encode(), headers={"X-Key": API_KEY})
     found.simulator.misbehave(echo)
@@ -249,7 +249,7 @@ def _real_processes(found: World) -> CommandLines:
             ended = subprocess.run(
                 command, env=variables, stdout=output, stderr=output, check=False
             )
-            assert ended.returncode in (0, 6), workers.said(found.log)
+            assert ended.returncode in (0, 6), workers.output_of(found.log)
     return lines
 
 
@@ -271,20 +271,20 @@ def test_no_canary_is_found(fault: Fault, canaries: Canaries, tmp_path: Path, lo
     assert any(b"psql" in line for line in lines.seen)
     assert any(b"-m\0etl\0sync" in line for line in lines.seen)
     (canaries.folder / "command-lines.log").write_bytes(b"\n".join(lines.seen))
-    assert canaries.sung() == []
+    assert canaries.leaks() == []
     fault.injected(0, note=f"{len(lines.seen)} command lines searched")
-    heard = _heard_without(tmp_path)
-    fault.control([one for one in heard if "worker.log" in one])
-    fault.control([one for one in heard if "postgresql.log" in one])
+    leaks = _leaks_without_masking(tmp_path)
+    fault.control([one for one in leaks if "worker.log" in one])
+    fault.control([one for one in leaks if "postgresql.log" in one])
 
 
-def _heard_without(folder: Path) -> list[str]:
+def _leaks_without_masking(folder: Path) -> list[str]:
     """Return the canaries found if nothing is masked and the server keeps its settings."""
-    cage = Canaries(folder / "unmasked")
-    cage.folder.mkdir()
-    log = cage.folder / "worker.log"
+    collected = Canaries(folder / "unmasked")
+    collected.folder.mkdir()
+    log = collected.folder / "worker.log"
     with (
-        _server(cage.folder / "postgresql.log", terse=False) as server,
+        _server(collected.folder / "postgresql.log", terse=False) as server,
         world(server.url, folder, log, workflows=1, runs_per_workflow=2, steps_per_run=1) as found,
     ):
         found.variables |= {
@@ -295,7 +295,7 @@ def _heard_without(folder: Path) -> list[str]:
         query(server.url, "UPDATE orchestra_etl.run_ledger SET leased_until = NULL")
         _refuse_payloads(server.url)
         found.sync()
-    return cage.sung()
+    return collected.leaks()
 
 
 def test_every_fault_has_a_test() -> None:

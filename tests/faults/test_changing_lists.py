@@ -17,7 +17,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from tests.changing_list import StopsAtFirstKnownPage, changing_list, lost_runs, pace, walker
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
@@ -128,9 +128,9 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
                 _changing(found.history, number),
                 found.started("sync", ORCHESTRA_ETL_API__PAGE_SIZE=pages) as worker,
             ):
-                before, asked = _listed(found.history), found.simulator.requests["runs"]
+                before, requests_before = _listed(found.history), found.simulator.requests["runs"]
                 if number % 3 == 2:
-                    enough = asked + chance.randrange(2, 30)
+                    enough = requests_before + chance.randrange(2, 30)
 
                     def is_over(  # type: ignore[no-untyped-def]
                         worker=worker, enough=enough
@@ -142,14 +142,14 @@ def test_real_workers(fault: Fault, database_url: str, tmp_path: Path, log: Path
                     wait_until(is_over)
                     worker.kill()
                 else:
-                    assert worker.wait() in (0, 6), said(log)
+                    assert worker.wait() in (0, 6), output_of(log)
                     # A walk that is given up reports it, and leaves its runs to the next sweep.
                     walked = _walked(found)
                     seen = {run: workflow for run, workflow in before.items() if workflow in walked}
-                    assert _left_out(found, seen) == [], f"round {number}: {said(log)}"
+                    assert _left_out(found, seen) == [], f"round {number}: {output_of(log)}"
         found.history.advance(timedelta(minutes=10))
         time.sleep(0.3)
-        assert [found.sync() in (0, 6) for _ in range(2)] == [True, True], said(log)
+        assert [found.sync() in (0, 6) for _ in range(2)] == [True, True], output_of(log)
         # Runs that left the list or the server were stored while they were there, and stay stored.
         assert [one for one in found.complete() if not one.endswith("is not in the history")] == []
         assert _left_out(found, _listed(found.history)) == []
@@ -164,10 +164,13 @@ def _naively(found: World) -> list[str]:
     for workflow_id in found.history.workflow_ids:
         found.history.add_runs(workflow_id, 40)
     found.simulator.misbehave(Misbehaviour(delay=0.05, endpoints=("runs",)))
-    asked = found.simulator.requests["runs"]
+    requests_before = found.simulator.requests["runs"]
     with found.started("sync", without=(NAIVE,), ORCHESTRA_ETL_API__PAGE_SIZE="5") as worker:
         wait_until(
-            lambda: found.simulator.requests["runs"] >= asked + 12 or worker.status is not None
+            lambda: (
+                found.simulator.requests["runs"] >= requests_before + 12
+                or worker.status is not None
+            )
         )
         worker.kill()
     found.simulator.misbehave()

@@ -82,7 +82,7 @@ def test_attempts_end() -> None:
 
 
 def test_key_refused_names_the_header_setting() -> None:
-    """The error of a 401 names the setting for the header, as the vendor's pages name another."""
+    """The error of a 401 names the header's setting: the vendor documents another header."""
     error, _ = run(failed(answering(message(401)), header_name="X-Key"))
     assert "`api.header_name` (now X-Key;" in str(error)
     assert "Authentication" in str(error)

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
@@ -73,7 +73,7 @@ def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, 
         assert (
             _wrong(found, chance, *(2 * [ahead, right, behind, ahead, behind, right, *set_late]))
             == []
-        ), said(log)
+        ), output_of(log)
         fault.injected(16)
         fault.control(_wrong(found, chance, right, behind, right, guards=(f"{GUARDS}own_clock",)))
 
@@ -82,7 +82,7 @@ def test_clocks_that_are_wrong(fault: Fault, database_url: str, tmp_path: Path, 
 def test_a_monotonic_clock_that_jumps(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """An hour that passes in an instant costs repeated requests and no observation.
+    """An hour that passes in an instant repeats requests and loses no observation.
 
     A suspended machine can cause such a jump.
     """
@@ -94,9 +94,9 @@ def test_a_monotonic_clock_that_jumps(
             for number in ("1", "2", "5", "9", "14")
         ]
         for jump in jumps:
-            assert _wrong(found, chance, jump, {}) == [], said(log)
+            assert _wrong(found, chance, jump, {}) == [], output_of(log)
         fault.injected(len(jumps))
-        fault.control(_wrong(found, chance, *jumps, guards=(f"{GUARDS}dated_as_told",)))
+        fault.control(_wrong(found, chance, *jumps, guards=(f"{GUARDS}no_limit_to_dates",)))
 
 
 def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0) -> list[str]:
@@ -131,6 +131,6 @@ def test_a_clock_set_back_under_the_service(
     """A service whose clock is set back by a day goes on within seconds instead of a day later."""
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         install(database_url)
-        assert _goes_on(found) == [], said(log)
+        assert _goes_on(found) == [], output_of(log)
         fault.injected(1)
         fault.control(_goes_on(found, (f"{GUARDS}no_look_at_the_clock",), seconds=8.0))

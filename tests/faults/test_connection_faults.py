@@ -24,7 +24,7 @@ from tests.faults.canaries import Canaries, with_password
 from tests.faults.proxy import Action, Link, unix_proxy
 from tests.faults.servers import OwnServer, own_server
 from tests.faults.suite import Fault
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
@@ -308,7 +308,7 @@ def _pooled(
                 found.started("sync", without=without) as two,
             ):
                 problems += [
-                    f"sync ended with {worker.wait()}: {said(log)[-300:]}"
+                    f"sync ended with {worker.wait()}: {output_of(log)[-300:]}"
                     for worker in (one, two)
                     if worker.wait()
                 ]

@@ -19,7 +19,7 @@ import pytest
 from tests.faults.canaries import Canaries
 from tests.faults.servers import OwnServer, own_server
 from tests.faults.suite import Fault
-from tests.faults.workers import Worker, said
+from tests.faults.workers import Worker, output_of
 from tests.faults.world import World, world
 from tests.postgres_fixture import new_home
 from tests.support import query, wait_until
@@ -41,7 +41,7 @@ def ended_well(found: World, worker: Worker, problems: list[str]) -> bool:
     if worker.status is None:
         return False
     if worker.status not in (0, 6):
-        problems.append(f"sync ended with {worker.status}: {said(found.log)[-300:]}")
+        problems.append(f"sync ended with {worker.status}: {output_of(found.log)[-300:]}")
     return True
 
 
@@ -100,7 +100,7 @@ def _crashes_of_a_service(server: OwnServer, folder: Path, log: Path, times: int
     5, "PostgreSQL crashes and restarts at once", "C W", guard="retry of units of work"
 )
 def test_crashes_of_the_server(fault: Fault, server: OwnServer, tmp_path: Path, log: Path) -> None:
-    """Repeated immediate shutdowns of the server cost neither a sync nor the service a run."""
+    """After repeated immediate shutdowns of the server, neither syncs nor a service lose a run."""
     began = time.monotonic()
     assert _crashes(server, tmp_path, log, 14) == []
     assert _crashes_of_a_service(server, tmp_path, log, 6) == []
@@ -226,7 +226,8 @@ def _refused(
                 time.sleep(seconds)
                 if worker.status is not None:
                     problems.append(
-                        f"sync ended while the database was {refusal}: {said(found.log)[-300:]}"
+                        f"sync ended while the database was {refusal}: "
+                        f"{output_of(found.log)[-300:]}"
                     )
             worker.wait()
             ended_well(found, worker, problems)
@@ -316,16 +317,16 @@ def _disk_full(
         before = len(log.read_text())
         status = found.sync(without=without)
         lines = log.read_text()[before:].splitlines()
-        told = [line for line in lines if line.startswith("orchestra-etl: ")]
-        if status != 4 or len(told) != 1 or "53100" not in told[0]:
-            problems.append(f"with a full disk sync ended with {status} and printed {told}")
+        errors = [line for line in lines if line.startswith("orchestra-etl: ")]
+        if status != 4 or len(errors) != 1 or "53100" not in errors[0]:
+            problems.append(f"with a full disk sync ended with {status} and printed {errors}")
         problems += found.witnessed()
         letters = query(url, "SELECT reason, detail FROM orchestra_etl.dead_letters")
         problems += [f"rows were blamed: {letter}" for letter in letters]
         ballast.unlink()
         status = found.sync(without=without)
         if status != 0:
-            problems.append(f"with room again sync ended with {status}: {said(log)[-300:]}")
+            problems.append(f"with room again sync ended with {status}: {output_of(log)[-300:]}")
         problems += found.complete() + found.witnessed()
     query(
         server.url_for("postgres"), f"DROP DATABASE {url.split('/')[3].split('?')[0]} WITH (FORCE)"

@@ -16,7 +16,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.fail_points import passed
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
@@ -116,13 +116,13 @@ def test_killed_at_every_fail_point(
         install(database_url)
         for passing in (first_sync, backfill, service):
             record = tmp_path / passing.__name__
-            assert passing(found, FAIL_POINTS_LOG=str(record)) in (0, 6), said(log)
+            assert passing(found, FAIL_POINTS_LOG=str(record)) in (0, 6), output_of(log)
             for point in passed(record):
                 if point.partition("#")[0] in known and "Loader._in_parts" not in point:
                     continue  # This is the work of the sync before, only later.
                 known.add(point.partition("#")[0])
                 status, problems = _killed_at(found, passing, point)
-                assert problems == [], f"killed in {passing.__name__} {point}: {said(log)}"
+                assert problems == [], f"killed in {passing.__name__} {point}: {output_of(log)}"
                 points += status == -signal.SIGKILL
                 missed += [] if status == -signal.SIGKILL else [f"{passing.__name__}: {point}"]
         # The last passage of a point need not occur again with the same number. The first one must,

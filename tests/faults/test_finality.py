@@ -13,7 +13,7 @@ from etl.ledger import lifecycle
 from etl.ledger.lifecycle import Decision, KnownRun, Observation, PollingPolicy
 from etl.pipeline import outcome
 from tests.faults.suite import Fault
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import World, world
 from tests.support import query
 
@@ -150,7 +150,7 @@ def test_never_final_too_early(
     with world(database_url, tmp_path, log, runs_per_workflow=6, failure_rate=0.0) as found:
         first, second, third = found.history.workflow_ids
         runs = [run_id for one in (first, second) for run_id in found.history.run_ids(one, limit=3)]
-        assert _followed(found, disguise, runs) == [], said(log)
+        assert _followed(found, disguise, runs) == [], output_of(log)
         fault.injected(len(runs))
         fault.control(
             _followed(found, disguise, _fresh(found, third), without=(f"{GUARDS}{careless}",))

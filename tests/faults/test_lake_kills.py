@@ -85,10 +85,10 @@ def test_an_export_killed_at_every_point(
     }, points  # fmt: skip
     for point in points:
         status, problems = killed_at(point)
-        assert problems == [], f"killed {point}: {workers.said(log)}"
+        assert problems == [], f"killed {point}: {workers.output_of(log)}"
         assert status == -signal.SIGKILL, point
         fault.injected()
-    assert export("verify", "--deep") == 0, workers.said(log)
+    assert export("verify", "--deep") == 0, workers.output_of(log)
     # After one of the tables, before the others.
     _, problems = killed_at("after OpenTable.commit#2", "a_commit_for_each_table")
     fault.control(problems)
@@ -105,7 +105,7 @@ def after_two_exports(export: Exporter, *without: str) -> list[str]:
             statuses = [second.wait(), first.wait()]
     problems = [] if statuses == [0, 0] else [f"the exports ended with {statuses}"]
     if export("run") != 0 or export("verify", "--deep") != 0:
-        problems.append(workers.said(export.log)[-300:])
+        problems.append(workers.output_of(export.log)[-300:])
     return problems
 
 
@@ -117,5 +117,5 @@ def test_two_exports_at_once(fault: Fault, database_url: str, tmp_path: Path, lo
     for _ in range(3):
         assert after_two_exports(export) == []
         fault.injected()
-    assert "another process is exporting" in workers.said(log)
+    assert "another process is exporting" in workers.output_of(log)
     fault.control(after_two_exports(export, "no_export_lock"))

@@ -63,7 +63,7 @@ def after_a_full_disk(folder: Path, url: str, log: Path, without: Sequence[str] 
         filler.write_bytes(b"x" * (free.f_bavail * free.f_frsize - 8192))
 
         assert export("run", without=without) == ExitStatus.LAKE
-        assert "No space left on device" in workers.said(log)
+        assert "No space left on device" in workers.output_of(log)
         assert export.runs()[1] == before, "readers see something of the failed export"
         filler.unlink()
         assert export("run") == 0
@@ -125,9 +125,9 @@ def test_an_unreachable_store(
                     status = export("run", without=["short_limits"], seconds=120)
                     assert status == ExitStatus.LAKE
                     fault.injected(note=f"{time.monotonic() - begun:.0f} s")
-                    said = workers.said(log)
-                    assert "the lake at s3://bucket/lake cannot be used" in said
-                    assert "secret" not in said.replace("AWS_SECRET", "")
+                    printed = workers.output_of(log)
+                    assert "the lake at s3://bucket/lake cannot be used" in printed
+                    assert "secret" not in printed.replace("AWS_SECRET", "")
                     assert query(database_url, "SELECT FROM orchestra_etl.export_days") == []
             fault.control(["it still waits"] if unlimited.status is None else [])
 
@@ -144,7 +144,7 @@ def test_a_deleted_object(fault: Fault, database_url: str, tmp_path: Path, log: 
         Path(task.file.file_path.removeprefix("file://")).unlink()
         fault.injected()
         assert export("verify") != 0
-        assert Path(task.file.file_path).name in workers.said(log)
+        assert Path(task.file.file_path).name in workers.output_of(log)
         missed = export("verify", without=["trusting_verification"]) == 0
         fault.control(["verify misses it"] if missed else [])
         assert export("run", "--full") == 0

@@ -253,9 +253,9 @@ class Orders:
             source.version = min(source.version + 1, len(source.STATUSES) - 1)
             pages.append(self._page(source))
 
-        def load(place: int) -> None:
+        def load(index: int) -> None:
             if read:
-                self._loader.load([read.pop(min(place, len(read) - 1))])
+                self._loader.load([read.pop(min(index, len(read) - 1))])
                 look()
 
         def write() -> None:
@@ -272,7 +272,7 @@ class Orders:
             "w": write,
             "c": lambda: claimed.extend(self._claim(source)),
             "r": read_one,
-            **{str(place): functools.partial(load, place) for place in range(4)},
+            **{str(index): functools.partial(load, index) for index in range(4)},
         }
         for step in order:
             steps[step]()
@@ -354,14 +354,14 @@ FOUR_READS = "wcr" + "awcr" * 3
 """Each version is listed, claimed and read; none is loaded yet."""
 
 
-def _places(order: Sequence[int]) -> str:
-    """Return the loads of readings 0 to 3 in this order, each by its position among the waiting."""
+def _indexes(order: Sequence[int]) -> str:
+    """Return the loads of readings 0 to 3 in this order, each by its index among the waiting."""
     waiting = sorted(order)
-    places = []
+    indexes = []
     for one in order:
-        places.append(waiting.index(one))
+        indexes.append(waiting.index(one))
         waiting.remove(one)
-    return "".join(map(str, places))
+    return "".join(map(str, indexes))
 
 
 @pytest.mark.fault(13, "all arrival orders of a run's versions", "C M", guard="fence of the load")
@@ -372,7 +372,7 @@ def test_every_order_of_loads(
 
     No version replaces a later one.
     """
-    loads = [FOUR_READS + _places(order) for order in itertools.permutations(range(4))]
+    loads = [FOUR_READS + _indexes(order) for order in itertools.permutations(range(4))]
     for order in loads:
         assert orders.problems(order, alone=False) == []
         assert orders.problems(order, alone=True) == []

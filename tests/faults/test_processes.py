@@ -1,4 +1,4 @@
-"""Faults of the worker's own process: killed, told to stop, paused and resumed."""
+"""Faults of the worker's own process: killed, stopped by a signal, paused and resumed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from etl.simulator.misbehaviour import Misbehaviour
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
-from tests.faults.workers import PATIENCE, Worker, said
+from tests.faults.workers import PATIENCE, Worker, output_of
 from tests.faults.world import World, world
 from tests.support import query, wait_until
 
@@ -34,7 +34,7 @@ QUICK = {
 CLAIMED = "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE leased_until IS NOT NULL"
 
 
-def _asked(found: World) -> int:
+def _requests(found: World) -> int:
     return sum(found.simulator.requests.values())
 
 
@@ -44,7 +44,7 @@ def _steps(found: World) -> int:
 
 def _at_work(found: World, worker: Worker, before: int) -> None:
     """Wait until a worker has sent its first request, or this worker has ended."""
-    wait_until(lambda: _asked(found) > before or worker.status is not None)
+    wait_until(lambda: _requests(found) > before or worker.status is not None)
 
 
 def _go_on(found: World, chance: random.Random) -> None:
@@ -81,7 +81,7 @@ def _killed_at_random(found: World, times: int) -> list[str]:
     commands = (["serve"], ["sync"], ["backfill"], ["sync"], ["backfill", "--reread"])
     for number in range(times // 2):
         _go_on(found, chance)
-        before = _asked(found)
+        before = _requests(found)
         with (
             found.started(*commands[number % len(commands)], without=(TICKS,)) as one,
             found.started(*chance.choice(commands), without=(TICKS,)) as two,
@@ -101,7 +101,7 @@ def test_killed_at_random(fault: Fault, database_url: str, tmp_path: Path, log: 
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
         found.variables.update(QUICK)
         install(database_url)
-        assert _killed_at_random(found, KILLS) == [], said(log)
+        assert _killed_at_random(found, KILLS) == [], output_of(log)
         fault.injected(KILLS)
         # The control needs only one kill: of a worker that holds claims.
         found.history.resume()
@@ -117,10 +117,10 @@ def test_killed_at_random(fault: Fault, database_url: str, tmp_path: Path, log: 
 def _ended(
     found: World, command: str, chance: random.Random, without: tuple[str, ...] = ()
 ) -> tuple[float, list[str]]:
-    """Tell a worker to stop in mid-work; return the seconds it took, and the problems."""
+    """Stop a worker by SIGTERM in mid-work; return the seconds it took, and the problems."""
     _go_on(found, chance)
     with found.started(command, without=(TICKS, *without)) as worker:
-        before, reads = _asked(found), _steps(found) + chance.randrange(3)
+        before, reads = _requests(found), _steps(found) + chance.randrange(3)
         _at_work(found, worker, before)
         wait_until(lambda: _steps(found) > reads or worker.status is not None)
         time.sleep(chance.uniform(0.0, 0.05))
@@ -141,8 +141,8 @@ def _ended(
 
 
 @pytest.mark.fault(3, "SIGTERM in the middle of work", "C B", guard="release of unread claims")
-def test_told_to_stop(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
-    """A worker told to stop does so within ten seconds, without a claim and without a loss."""
+def test_stopped_by_a_signal(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+    """A worker that gets SIGTERM ends within ten seconds, without a claim and without a loss."""
     chance, slowest = random.Random(3), 0.0
     with world(database_url, tmp_path, log, pace=0.02, runs_per_workflow=30) as found:
         found.variables.update(QUICK)
@@ -151,13 +151,13 @@ def test_told_to_stop(fault: Fault, database_url: str, tmp_path: Path, log: Path
         for number in range(50):
             seconds, problems = _ended(found, ("serve", "sync")[number % 2], chance)
             slowest = max(slowest, seconds)
-            assert problems == [], said(log)
-        assert _settled(found) == [], said(log)
+            assert problems == [], output_of(log)
+        assert _settled(found) == [], output_of(log)
         fault.injected(50, note=f"slowest {slowest:.1f} s")
         # Without the guard, one worker that stops with claims is enough.
         found.history.resume()
         found.simulator.misbehave(Misbehaviour(delay=0.3, endpoints=("steps",)))
-        _ended(found, "sync", chance, without=(f"{GUARDS}given_back_as_done",))
+        _ended(found, "sync", chance, without=(f"{GUARDS}released_as_final",))
         found.simulator.misbehave()
         fault.control(_settled(found))
 
@@ -165,7 +165,7 @@ def test_told_to_stop(fault: Fault, database_url: str, tmp_path: Path, log: Path
 def _ends_though_the_database_hangs(
     found: World, without: tuple[str, ...] = ()
 ) -> tuple[float, list[str]]:
-    """Tell the service to stop while its load waits for a lock that is never released."""
+    """Stop the service by SIGTERM while its load waits for a lock that is never released."""
     _go_on(found, random.Random(4))
     with psycopg.connect(found.url) as other:
         other.execute("LOCK TABLE orchestra.runs IN EXCLUSIVE MODE")
@@ -195,8 +195,8 @@ def test_stopped_while_the_database_hangs(
         found.variables.update(QUICK)
         install(database_url)
         seconds, problems = _ends_though_the_database_hangs(found)
-        assert problems == [], said(log)
-        assert _settled(found) == [], said(log)
+        assert problems == [], output_of(log)
+        assert _settled(found) == [], output_of(log)
         fault.injected(1, note=f"{seconds:.1f} s while the database hangs")
         found.history.resume()
         fault.control(
@@ -210,7 +210,7 @@ def _stopped_past_its_lease(
     """Pause a worker with old responses, let another load newer ones, and resume the first.
 
     Returns:
-        The problems, and how many of the first worker's readings were refused.
+        How many of the first worker's readings were refused, and the problems.
     """
     history, simulator = found.history, found.simulator
     for workflow_id in history.workflow_ids:
@@ -222,7 +222,7 @@ def _stopped_past_its_lease(
     with own.started("sync", "--json", without=without) as stopped:
         wait_until(lambda: _steps(found) >= reads + 6)
         stopped.send(signal.SIGSTOP)
-        wait_until(lambda: sum(simulator.responses.values()) == _asked(found))
+        wait_until(lambda: sum(simulator.responses.values()) == _requests(found))
         simulator.misbehave()
         history.advance(timedelta(minutes=5))
         time.sleep(0.4)  # The first worker's lease ends.
@@ -233,7 +233,7 @@ def _stopped_past_its_lease(
         ]
         problems += found.complete()
         stopped.send(signal.SIGCONT)
-        assert stopped.wait() in (0, 6), said(own.log)
+        assert stopped.wait() in (0, 6), output_of(own.log)
     words = own.log.read_text()
     report, _ = json.JSONDecoder().raw_decode(words, words.index("{\n"))
     superseded: int = report["load"]["superseded"]
@@ -257,7 +257,7 @@ def test_stopped_past_its_lease(fault: Fault, database_url: str, tmp_path: Path,
         install(database_url)
         for _ in range(5):
             superseded, problems = _stopped_past_its_lease(found, chance)
-            assert problems == [], said(log)
+            assert problems == [], output_of(log)
             assert superseded > 0
             refused += superseded
         fault.injected(5, note=f"{refused} old readings refused")

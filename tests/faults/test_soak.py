@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.soak import HISTORY, SETTINGS, Kind, Sample, bytes_a_run, watched
 from tests.faults.suite import Fault
-from tests.faults.workers import said
+from tests.faults.workers import output_of
 from tests.faults.world import world
 
 ENOUGH = 6_000
@@ -43,8 +43,8 @@ def test_memory_does_not_grow(fault: Fault, database_url: str, tmp_path: Path, l
         found.variables.update(SETTINGS)
         samples = watched(found, RUNS)
         if RUNS < ENOUGH:
-            pytest.skip(f"growth cannot be told from fewer than {ENOUGH} runs")
-        assert _growth(samples) == [], said(log)
+            pytest.skip(f"growth cannot be measured with fewer than {ENOUGH} runs")
+        assert _growth(samples) == [], output_of(log)
         size = samples[-1].resident / (1 << 20)
         fault.injected(
             samples[-1].runs,

@@ -65,7 +65,7 @@ WORK = (
 def server(canaries: Canaries) -> Iterator[OwnServer]:
     """Start a server for this module, with one user for each of eight upgrades.
 
-    The users tell the upgrades apart.
+    Each upgrade is recognised by its user.
     """
     with own_server(canaries) as found:
         for number in range(8):

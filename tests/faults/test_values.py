@@ -101,11 +101,11 @@ def _doubled(found: World, *without: str) -> list[str]:
     found.simulator.steps_bodies.update(
         {run: json.dumps(steps).encode() for run, steps in STEPS.items()}
     )
-    said = found.log.stat().st_size
+    log_size = found.log.stat().st_size
     with changed(found.simulator, answer):
         status = found.sync(without=without)
     problems = [] if status == 6 else [f"status {status}, not 6"]
-    if b"21000" in found.log.read_bytes()[said:]:
+    if b"21000" in found.log.read_bytes()[log_size:]:
         problems.append("the database refused a batch with 21000")
     rows = query(found.url, "SELECT run_id, inputs ->> 'mark' AS mark FROM orchestra.run_payloads")
     if {row["run_id"]: row["mark"] for row in rows} != RUNS:
@@ -320,9 +320,9 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
         *TIMES_WITHOUT_ZONE,
         *((text, None) for text in (*IMPLAUSIBLE_TIMES, *UNREADABLE_TIMES)),
     ]
-    steps = [step_with(b"%d" % place, raw) for place, (raw, _) in enumerate(USABLE_IDS)]
+    steps = [step_with(b"%d" % index, raw) for index, (raw, _) in enumerate(USABLE_IDS)]
     steps += [step_with(b"1", raw) for raw in UNUSABLE_IDS]
-    dated = [{"id": f"time {place}", "start_time": text} for place, (text, _) in enumerate(times)]
+    dated = [{"id": f"time {index}", "start_time": text} for index, (text, _) in enumerate(times)]
     steps += [json.dumps(step).encode() for step in dated]
     found.simulator.steps_bodies[victim] = b"[" + b",".join(steps) + b"]"
     status = found.sync(without=without)
@@ -335,8 +335,8 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
         victim,
     )
     stored = {row["id"]: row for row in rows}
-    for place, (raw, id) in enumerate(USABLE_IDS):
-        if stored.get(id, {}).get("outputs") != place:
+    for index, (raw, id) in enumerate(USABLE_IDS):
+        if stored.get(id, {}).get("outputs") != index:
             problems.append(f"the step with id {raw[:40]!r} is missing")
     letters = query(
         found.url, "SELECT body FROM orchestra_etl.dead_letters WHERE reason = 'unusable_id'"
@@ -344,8 +344,8 @@ def _odd_ids_and_times(found: World, *without: str) -> list[str]:
     aside = {bytes(row["body"]) for row in letters}
     lost = [raw for raw in UNUSABLE_IDS if step_with(b"1", raw) not in aside]
     problems += [f"the step with id {raw[:40]!r} is no dead letter" for raw in lost]
-    for place, (text, expected) in enumerate(times):
-        row = stored.get(f"time {place}", {"start_time": None, "kept": None})
+    for index, (text, expected) in enumerate(times):
+        row = stored.get(f"time {index}", {"start_time": None, "kept": None})
         time = row["start_time"]
         if (time.isoformat() if time else None) != expected or (
             expected is None and row["kept"] != text

@@ -160,7 +160,7 @@ class Drip(NamedTuple):
 
     On a busy machine the client's own waits take longer, and these as much.
     """
-    said: str
+    result: str
     """The error's text."""
 
 
@@ -192,15 +192,15 @@ async def _drip(dripped: str, *, deadline: float, own_timeouts: bool = False) ->
             client._transport = OwnTimeouts(client._transport, deadline)  # type: ignore[assignment]
         ticking = asyncio.create_task(tick())
         started = time.monotonic()
-        said = "an answer"
+        result = "a response"
         try:
             await client.steps("w", "r")
         except ApiError as error:
-            said = str(error)
+            result = str(error)
             assert len(server.heads) == 2
         seconds = time.monotonic() - started
         ticking.cancel()
-        return Drip(seconds, next(ticks), said)
+        return Drip(seconds, next(ticks), result)
 
 
 @pytest.mark.fault(20, "head or body dripped byte by byte", "B", guard="total deadline")
@@ -213,7 +213,7 @@ def test_the_deadline_holds(fault: Fault, dripped: str) -> None:
     found = run(_drip(dripped, deadline=0.2))
     assert found.seconds >= 0.4
     assert found.ticks < 80
-    assert "no complete response within 0.2 s (attempts: 2)" in found.said
+    assert "no complete response within 0.2 s (attempts: 2)" in found.result
     fault.injected(2, note=f"{dripped}: {found.seconds:.1f} s for two of 0.2 s")
     found = run(_drip("body" if dripped == "nothing" else dripped, deadline=0.2, own_timeouts=True))
     fault.control([f"{found.seconds:.1f} s for one attempt"] if found.ticks >= 80 else [])

@@ -133,6 +133,6 @@ def run(
         return worker.wait(seconds)
 
 
-def said(log: Path) -> str:
+def output_of(log: Path) -> str:
     """Return the output of workers with this log so far, for the messages of failing tests."""
     return log.read_text(errors="replace")[-4000:]

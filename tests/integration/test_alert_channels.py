@@ -65,7 +65,7 @@ def test_credentials_in_a_webhook_url_are_sent_as_a_header(hook: Receiver) -> No
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("scheme", ["webhook", "apprise"])
 def test_no_redirect_is_followed(hook: Receiver, scheme: str, status: int) -> None:
-    """A redirect is a failure, even if the URL of Apprise asks to follow redirects."""
+    """A redirect is a failure, even if Apprise's URL enables redirects."""
     hook.status, hook.headers = status, {"Location": hook.url("/elsewhere")}
     with pytest.raises(NotDelivered):
         _send(hook.url() if scheme == "webhook" else hook.apprise_url("/hook?redirect=yes"))
@@ -101,7 +101,7 @@ def test_failures_and_logs_name_no_secret(
     assert "127.0.0.1" not in "".join(failures)
 
 
-def test_a_webhook_may_ask_to_wait(hook: Receiver) -> None:
+def test_a_webhook_may_request_a_pause(hook: Receiver) -> None:
     """The pause that a receiver requests with status 429 is passed on."""
     hook.status, hook.headers = 429, {"Retry-After": "77"}
     with pytest.raises(NotDelivered, match="status 429") as caught:

@@ -119,7 +119,7 @@ def test_a_rule_of_each_metric_fires_and_resolves(
     )
     courier = Courier(database, Channels({"ops": hook.url}))
 
-    def tell() -> None:
+    def evaluate_and_deliver() -> None:
         if case.metric != "lag":
             alert_rows.swept(database_url, "a", datetime.now(UTC))
         rollups.drain(database)
@@ -129,7 +129,7 @@ def test_a_rule_of_each_metric_fires_and_resolves(
 
     for change in (case.breach, case.breach, case.calm, case.calm):
         change(database_url)
-        tell()
+        evaluate_and_deliver()
     documents = [request.document for request in hook.requests]
     assert [one["kind"] for one in documents] == ["firing", "resolved"]
     assert documents[0]["text"].startswith(case.value)

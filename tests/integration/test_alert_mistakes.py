@@ -72,7 +72,7 @@ def make(
 def test_config_check_names_a_rule_that_can_never_fire(
     make: Make, simulator: Simulator, database_url: str, toml: str, problem: str | None
 ) -> None:
-    """It names the rule and why: an unknown name, too short a window, or too short a retention."""
+    """The check names the rule and why: an unknown name, or too short a window or retention."""
     now = datetime.now(UTC)
     alert_rows.workflow(database_url, ID, swept_at=now, labels='{"team": "support"}')
     query(

@@ -79,7 +79,7 @@ def definitions_lapse(url: str) -> None:
     )
 
 
-def told(url: str) -> list[tuple[str, str, int]]:
+def queued(url: str) -> list[tuple[str, str, int]]:
     """Return the kind, the channel and the sequence of the queued messages."""
     rows = query(url, "SELECT * FROM orchestra_etl.alert_notifications ORDER BY id")
     return [(row["kind"], row["channel"], row["sequence"]) for row in rows]
@@ -97,12 +97,12 @@ def test_a_failing_workflow_fires_and_resolves_once(database: Database, database
     evaluate(database, database_url, rule())
     [alert] = stored(database_url)
     assert (alert["state"], alert["value"], alert["threshold"]) == ("firing", 3 / 11, 0.2)
-    assert told(database_url) == [("firing", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1)]
     for n in range(8):
         alert_rows.run(database_url, f"more{n}", "a", ago(10 - n / 10))
     evaluate(database, database_url, rule())
     assert [one["state"] for one in stored(database_url)] == ["resolved"]
-    assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
 
 
 def silence(**values: Any) -> Rule:
@@ -125,13 +125,13 @@ def test_a_breach_must_last(database: Database, database_url: str) -> None:
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     held = rule(hold=300.0)
     evaluate(database, database_url, held)
-    assert (state_of(database_url), told(database_url)) == ([("pending", None)], [])
+    assert (state_of(database_url), queued(database_url)) == ([("pending", None)], [])
     query(database_url, "UPDATE orchestra_etl.alerts SET since = since - interval '299 seconds'")
     evaluate(database, database_url, held)
     query(database_url, "UPDATE orchestra_etl.alerts SET since = since - interval '5 seconds'")
     evaluate(database, database_url, held)
     assert state_of(database_url) == [("firing", None)]
-    assert told(database_url) == [("firing", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1)]
 
 
 def test_a_breach_that_ends_early_is_forgotten(database: Database, database_url: str) -> None:
@@ -143,22 +143,20 @@ def test_a_breach_that_ends_early_is_forgotten(database: Database, database_url:
     assert stored(database_url) == []
 
 
-def test_reminders_are_told_as_often_as_the_rule_says(
-    database: Database, database_url: str
-) -> None:
+def test_reminders_follow_the_interval_of_the_rule(database: Database, database_url: str) -> None:
     """While a rule fires, a reminder follows whenever `repeat` has passed."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     repeated = rule(repeat=3600.0)
     for _ in range(3):
         evaluate(database, database_url, repeated)
-    assert told(database_url) == [("firing", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1)]
     for _ in range(2):
         query(
             database_url,
             "UPDATE orchestra_etl.alerts SET notified_at = notified_at - interval '1 hour'",
         )
         evaluate(database, database_url, repeated)
-    assert told(database_url) == [("firing", "ops", 1), *[("reminder", "ops", 1)] * 2]
+    assert queued(database_url) == [("firing", "ops", 1), *[("reminder", "ops", 1)] * 2]
     keys = query(database_url, "SELECT DISTINCT key FROM orchestra_etl.alert_notifications")
     assert len(keys) == 3
 
@@ -172,7 +170,7 @@ def test_late_data_undoes_a_breach(database: Database, database_url: str) -> Non
     assert state_of(database_url) == [("resolved", None)]
     query(database_url, "DELETE FROM orchestra.runs WHERE id = 'late'")
     evaluate(database, database_url, silence())
-    assert told(database_url) == [
+    assert queued(database_url) == [
         ("firing", "ops", 1),
         ("resolved", "ops", 1),
         ("firing", "ops", 2),
@@ -225,7 +223,7 @@ def test_silence_of_the_pipeline_is_not_silence_of_the_workflow(
     assert state == "unknown"
     assert found is not None
     assert found.startswith(reason)
-    assert told(database_url) == []
+    assert queued(database_url) == []
 
 
 def test_a_clock_that_was_set_back_stops_no_evaluation(
@@ -322,10 +320,10 @@ def test_an_alert_fires_on_while_nothing_is_known(database: Database, database_u
     assert state == "firing"
     assert reason is not None
     assert reason.startswith("no complete sweep since")
-    assert told(database_url) == [("firing", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1)]
     alert_rows.run(database_url, "bad", "a", ago(5))
     evaluate(database, database_url, repeated)
-    assert told(database_url)[1:] == [("resolved", "ops", 1)]
+    assert queued(database_url)[1:] == [("resolved", "ops", 1)]
 
 
 def test_open_runs_can_change_a_share(database: Database, database_url: str) -> None:
@@ -373,20 +371,22 @@ def test_a_muted_rule_says_nothing_until_the_mute_ends(
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     database.transaction(lambda c: states.mute(c, "r", 3600.0))
     evaluate(database, database_url, rule())
-    assert (state_of(database_url), told(database_url)) == ([("firing", None)], [])
+    assert (state_of(database_url), queued(database_url)) == ([("firing", None)], [])
     assert database.transaction(lambda c: states.unmute(c, "r"))
     evaluate(database, database_url, rule())
-    assert told(database_url) == [("firing", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1)]
 
 
-def test_what_nobody_was_told_needs_no_all_clear(database: Database, database_url: str) -> None:
+def test_an_alert_that_fired_only_while_muted_is_resolved_silently(
+    database: Database, database_url: str
+) -> None:
     """An alert that fired only while it was muted is resolved without a message."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     database.transaction(lambda c: states.mute(c, "r", 3600.0))
     evaluate(database, database_url, rule())
     alert_rows.run(database_url, "bad", "a", ago(5))
     evaluate(database, database_url, rule())
-    assert (state_of(database_url), told(database_url)) == ([("resolved", None)], [])
+    assert (state_of(database_url), queued(database_url)) == ([("resolved", None)], [])
 
 
 def test_a_rule_that_is_removed_is_resolved(database: Database, database_url: str) -> None:
@@ -397,9 +397,9 @@ def test_a_rule_that_is_removed_is_resolved(database: Database, database_url: st
     definitions_lapse(database_url)
     evaluate(database, database_url)
     assert [state for state, _ in state_of(database_url)] == ["resolved"]
-    assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
     assert evaluate(database, database_url).at is None
-    assert len(told(database_url)) == 2
+    assert len(queued(database_url)) == 2
 
 
 def test_rules_cover_the_workflows_that_they_name(database: Database, database_url: str) -> None:
@@ -481,7 +481,7 @@ def test_replicas_with_other_settings_end_no_alert(
     definitions_lapse(database_url)
     new()
     assert [one for one, _ in state_of(database_url)] == ["resolved"]
-    assert told(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1), ("resolved", "ops", 1)]
 
 
 def test_replicas_with_other_rules_each_evaluate_their_own(
@@ -579,10 +579,10 @@ def test_a_rule_is_muted_with_the_schema_of_revision_0004(empty_database_url: st
     again = made.transaction(lambda c: states.mute(c, "r", 7200.0))
     assert timedelta(minutes=59) < again - first < timedelta(minutes=61)
     evaluate(made, empty_database_url, rule())
-    assert (state_of(empty_database_url), told(empty_database_url)) == ([("firing", None)], [])
+    assert (state_of(empty_database_url), queued(empty_database_url)) == ([("firing", None)], [])
     assert made.transaction(lambda c: states.unmute(c, "r"))
     evaluate(made, empty_database_url, rule())
-    assert told(empty_database_url) == [("firing", "ops", 1)]
+    assert queued(empty_database_url) == [("firing", "ops", 1)]
     made.close()
 
 
@@ -598,7 +598,7 @@ def test_a_reminder_does_not_wait_for_a_clock_that_was_set_back(
     assert stored(database_url)[0]["notified_at"] == report.at
     query(database_url, "UPDATE orchestra_etl.alerts SET notified_at = notified_at - interval '1m'")
     evaluate(database, database_url, repeated)
-    assert [kind for kind, _, _ in told(database_url)] == ["firing", "reminder"]
+    assert [kind for kind, _, _ in queued(database_url)] == ["firing", "reminder"]
 
 
 def test_one_process_evaluates_for_all(database: Database, database_url: str) -> None:
@@ -630,7 +630,7 @@ def test_one_process_evaluates_for_all(database: Database, database_url: str) ->
     with psycopg.connect(database_url) as other:
         other.execute("SELECT FROM orchestra_etl.alert_evaluation FOR UPDATE")
         assert evaluated_within(database, 0.0) is False
-    assert told(database_url) == [("firing", "ops", 1)]
+    assert queued(database_url) == [("firing", "ops", 1)]
 
 
 def test_overdue_runs_are_those_of_the_view(database: Database, database_url: str) -> None:

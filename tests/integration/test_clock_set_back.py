@@ -356,7 +356,7 @@ def test_a_long_mute_stays(database: Database, database_url: str) -> None:
 
 
 def test_a_mute_by_an_older_program_stays(database: Database, database_url: str) -> None:
-    """A mute that a program of revision 0004 renews ends when that program said."""
+    """A mute that a program of revision 0004 renews ends at the time which that program set."""
     database.transaction(lambda c: states.mute(c, "r", 600.0))
     set_back(database_url, 7200)
     query(

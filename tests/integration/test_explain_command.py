@@ -56,14 +56,14 @@ class Runs:
             run = f"{self._begin:%d} {self._number}"
             enter(self._url, run, start, start + timedelta(seconds=10))
             nodes = [("a", more)] * calls + [("b", {})]
-            for place, (node, columns) in enumerate(nodes):
-                begun = start + timedelta(seconds=2 * place + 1)
+            for position, (node, columns) in enumerate(nodes):
+                begun = start + timedelta(seconds=2 * position + 1)
                 columns = {
                     "node_id": node, "node_type": "model", "response_model": "m",
                     "input_tokens": 1000, "output_tokens": 100,
-                    "end_time": begun + timedelta(seconds=2), "position": place, **columns,
+                    "end_time": begun + timedelta(seconds=2), "position": position, **columns,
                 }  # fmt: skip
-                add(self._url, run, f"{run} {place}", begun, **columns)
+                add(self._url, run, f"{run} {position}", begun, **columns)
 
 
 def _explained(database: Database, figure: Any = "cost") -> list[Any]:
@@ -160,7 +160,7 @@ def test_each_currency_is_split_by_itself(database: Database, database_url: str)
 
 @pytest.mark.parametrize("begin", [BASE, CHANGED])
 def test_a_period_without_runs(database: Database, database_url: str, begin: datetime) -> None:
-    """If a period has no runs, the whole difference is their number; with none, nothing is said."""
+    """If only one period has runs, they are the difference; without runs there is none."""
     assert _explained(database) == []
     assert _explained(database, "duration") == []
     assert _sums(_explained(database, "failures")[0]) == {}
@@ -206,7 +206,7 @@ def test_late_and_pruned_runs(database: Database, database_url: str) -> None:
 
 
 def test_failures_are_new_gone_grown_and_shrunk(database: Database, database_url: str) -> None:
-    """Kinds of failure are told apart by node and pattern, and by their change per run."""
+    """Kinds of failure are distinguished by node and pattern, and by their change per run."""
     base, changed = Runs(database_url, BASE), Runs(database_url, CHANGED)
     for runs, counts in (
         (base, {"gone": 2, "grown": 1, "shrunk": 3, "same": 1}),
@@ -356,7 +356,7 @@ def test_a_part_of_the_calls(loaded: None, database_url: str, command: Command) 
 
 
 @pytest.mark.parametrize(
-    ("obstacle", "period", "said"),
+    ("obstacle", "period", "words"),
     [
         pytest.param(
             "UPDATE orchestra_etl.sweeps SET started_at = '2026-03-14Z', swept_at = '2026-03-14Z'",
@@ -399,14 +399,14 @@ def test_a_part_of_the_calls(loaded: None, database_url: str, command: Command) 
         ),
     ],
 )  # fmt: skip
-def test_what_may_be_missing_is_said(
-    loaded: None, database_url: str, command: Command, obstacle: str, period: str, said: str
+def test_what_may_be_missing_is_reported(
+    loaded: None, database_url: str, command: Command, obstacle: str, period: str, words: str
 ) -> None:
     """If a period is incomplete, the text and the JSON say which one and why."""
     query(database_url, obstacle)
     printed = command("explain", "cost", "w", *OPTIONS)
-    assert f"incomplete  the {period}: {said}\n" in printed.out.replace(" " * 12, "incomplete  ")
-    assert said in command("explain", "cost", "w", *OPTIONS, "--json").json["incomplete"][period]
+    assert f"incomplete  the {period}: {words}\n" in printed.out.replace(" " * 12, "incomplete  ")
+    assert words in command("explain", "cost", "w", *OPTIONS, "--json").json["incomplete"][period]
 
 
 def test_the_lines_of_an_alert_explain_what_its_rule_measures(
@@ -449,7 +449,7 @@ def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "words"),
     [
         (("--since", "soon"), "--since takes a duration with a unit, such as 7d, or a time"),
         (("--against", "2026-13-01"), "--against: '2026-13-01' is not a time"),
@@ -457,11 +457,13 @@ def test_the_options_choose_the_periods(loaded: None, command: Command) -> None:
         (("--since", "2026-03-16"), "--since must be earlier than the end of the period"),
     ],
 )
-def test_wrong_options(loaded: None, command: Command, options: tuple[str, ...], said: str) -> None:
+def test_wrong_options(
+    loaded: None, command: Command, options: tuple[str, ...], words: str
+) -> None:
     """A wrong option is one line and exit status 2."""
     printed = command("explain", "cost", "w", "--until", "2026-03-15", *options)
     assert (printed.status, printed.out, printed.err.count("\n")) == (2, "", 1)
-    assert said in printed.err
+    assert words in printed.err
 
 
 def test_nothing_to_explain(loaded: None, command: Command) -> None:

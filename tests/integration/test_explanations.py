@@ -135,14 +135,21 @@ def _replace(url: str, runs: list[dict[str, Any]], versions: list[Any]) -> None:
                         f"o{number % 2}",
                     ),
                 )
-                for place, step in enumerate(run["steps"]):
+                for position, step in enumerate(run["steps"]):
                     at = (
                         None if step["offset"] is None
                         else begun + timedelta(seconds=step["offset"])
                     )  # fmt: skip
                     done = None if at is None else at + timedelta(seconds=step["seconds"])
                     absent = begun if step["absent"] else None
-                    row = [f"s{number} {place}", f"r{number}", run["workflow_id"], place, at, done]
+                    row = [
+                        f"s{number} {position}",
+                        f"r{number}",
+                        run["workflow_id"],
+                        position,
+                        at,
+                        done,
+                    ]
                     row += [f"o{number % 2}", absent]
                     cursor.execute(
                         f"INSERT INTO orchestra.steps (content_hash, {', '.join(columns)})"
@@ -260,11 +267,11 @@ def test_the_critical_path(
     """Any steps, even outside of their run, leave a path that adds up to the run's duration."""
     steps: list[dict[str, Any]] = [
         {
-            "id": f"{place}", "node_id": f"{place}", "position": place,
+            "id": f"{position}", "node_id": f"{position}", "position": position,
             "start_time": _at(0) + timedelta(seconds=start),
             "end_time": _at(0) + timedelta(seconds=start + took),
         }
-        for place, (start, took) in enumerate(spans)
+        for position, (start, took) in enumerate(spans)
     ]  # fmt: skip
     end = _at(0) + timedelta(seconds=length)
     steps.sort(key=lambda one: (one["start_time"], one["position"]))
@@ -275,8 +282,8 @@ def test_the_critical_path(
         [one["start_time"] for one in steps], [one["end_time"] for one in steps], _at(0), end,
     )  # fmt: skip
     path = {
-        steps[place]["node_id"]: (took, waited)
-        for place, (took, waited) in enumerate(zip(found["took"], found["waited"], strict=True))
+        steps[position]["node_id"]: (took, waited)
+        for position, (took, waited) in enumerate(zip(found["took"], found["waited"], strict=True))
         if took is not None
     }
     wanted = explanation_oracle.critical_path(steps, _at(0), end)

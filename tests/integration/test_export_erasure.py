@@ -135,7 +135,7 @@ def test_a_lake_that_cannot_be_reached_is_reported(
     world: ExportedWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """If the lake is not configured here, the runs leave the database, and the rest is said."""
+    """Without the lake's configuration, the runs leave the database; the report names the lake."""
     command = command_line(
         tmp_path, monkeypatch, capsys, configuration(world.workflow),
         **environment(world.url, "http://127.0.0.1:9"),

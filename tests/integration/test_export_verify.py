@@ -112,8 +112,8 @@ def test_bytes_that_cannot_be_decoded_are_found(world: ExportedWorld, part: str)
     path = _files(world, "steps")[0]
     content = bytearray(path.read_bytes())
     footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    for place in range(4, footer, 7) if part == "data" else range(footer, len(content) - 8):
-        content[place] ^= 0xFF
+    for offset in range(4, footer, 7) if part == "data" else range(footer, len(content) - 8):
+        content[offset] ^= 0xFF
     path.write_bytes(content)
     found = _verify(world, deep=True)
     assert [(one.table, "damaged" in one.what) for one in found.differences] == [("steps", True)]
@@ -136,10 +136,10 @@ def test_a_changed_value_is_found_by_a_deep_comparison(world: ExportedWorld) -> 
     """One value that differs in a file is found by `--deep`, and only by it."""
     path = _files(world, "runs")[0]
     whole = parquet.ParquetFile(path).read()
-    place = whole.schema.get_field_index("status")
-    field = whole.schema.field(place)
+    column = whole.schema.get_field_index("status")
+    field = whole.schema.field(column)
     parquet.write_table(
-        whole.set_column(place, field, pa.array(["other"] * whole.num_rows, field.type)), path
+        whole.set_column(column, field, pa.array(["other"] * whole.num_rows, field.type)), path
     )
     assert _verify(world).ok
     [one] = _verify(world, deep=True).differences
@@ -147,7 +147,7 @@ def test_a_changed_value_is_found_by_a_deep_comparison(world: ExportedWorld) -> 
 
 
 def test_another_lake_is_not_compared(world: ExportedWorld, tmp_path: Path) -> None:
-    """If the configuration names another lake than the last export, that is said."""
+    """The report says if the configuration names another lake than the last export."""
     destination = Destination(str(tmp_path / "other"), payloads=True)
     found = world.database.in_one_snapshot(lambda c: verify(c, destination))
     assert "configured differently" in found.differences[0].what

@@ -100,7 +100,7 @@ def command(
     [("status",), *slow(("db", "upgrade"), ("config", "check", "--json"))],
     ids=" ".join,
 )
-def test_a_command_gives_a_frozen_server_up_in_seconds(
+def test_a_command_abandons_a_frozen_server_in_seconds(
     server: Freezer, command: Command, arguments: tuple[str, ...]
 ) -> None:
     """An interactive command ends within seconds with a line that says what does not respond."""
@@ -112,7 +112,7 @@ def test_a_command_gives_a_frozen_server_up_in_seconds(
     assert "does not respond in time" in printed.err + printed.out
 
 
-def test_a_server_that_freezes_during_a_statement_is_given_up_in_seconds(server: Freezer) -> None:
+def test_a_server_that_freezes_during_a_statement_is_abandoned_in_seconds(server: Freezer) -> None:
     """A unit with `outage_patience` does not wait for the statement timeout of a frozen server."""
     opened = Database(server.url, outage_patience=3)
     with ExitStack() as frozen:

@@ -212,10 +212,10 @@ def test_a_rebuild_writes_what_a_load_writes(world: World) -> None:
 
 def test_every_shape_of_a_response(world: World) -> None:
     """A rebuild after a load changes nothing, for every shape of a response that `jsonb` stores."""
-    places = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
-    samples = dict(zip([step_id for _, step_id in places], SAMPLES, strict=False))
+    ids = [(run_id, step["id"]) for run_id in world.runs for step in world.history.steps(run_id)]
+    samples = dict(zip([step_id for _, step_id in ids], SAMPLES, strict=False))
     assert len(samples) == len(SAMPLES)
-    for run_id, step_id in places[: len(samples)]:
+    for run_id, step_id in ids[: len(samples)]:
         world.history.change_step(
             run_id, step_id, node_id="unknown", status="completed", error=None,
             inputs={"model": "m", "app_name": "a"}, outputs=samples[step_id].body,

@@ -44,9 +44,9 @@ class World(RedactedWorld):
                 run_id, inputs={"text": CANARY}, outputs=[CANARY], user_id=CANARY,
                 organization_id=CANARY, error={"text": CANARY}, surprise=CANARY,
             )  # fmt: skip
-            for place, step in enumerate(history.steps(run_id)):
+            for position, step in enumerate(history.steps(run_id)):
                 history.change_step(
-                    run_id, step["id"], status="completed" if place else "failed",
+                    run_id, step["id"], status="completed" if position else "failed",
                     user_id=CANARY, organization_id=CANARY, error=CANARY,
                     step_metadata={"m": CANARY},
                     surprise={"text": CANARY}, inputs={"model": CANARY, "text": CANARY},
@@ -86,7 +86,7 @@ def world(
 ALL = (("$.*", "drop"), ("$.inputs.model", "drop"))
 
 
-def _let_go(world: World) -> None:
+def _load_and_forget(world: World) -> None:
     """Load everything without rules, then make the API forget what it can."""
     bodies = {
         world.runs[0]: json.dumps({"detail": CANARY}).encode(),
@@ -123,7 +123,7 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
     planner statistics. Without their finish reasons, calls are no longer counted as responses.
     """
     responses = "SELECT sum(responses)::int FROM orchestra.step_rollup WHERE ordinal > 0"
-    _let_go(world)
+    _load_and_forget(world)
     world.run("prune", "--yes", "--runs-older-than", "6d")
     before = world.traces(CANARY)
     assert before >= {
@@ -221,7 +221,7 @@ def test_rules_without_a_match_change_nothing(world: World) -> None:
 
     Exact bytes are removed, as under any rules.
     """
-    _let_go(world)
+    _load_and_forget(world)
     tables = {
         "runs": "id", "run_payloads": "run_id", "steps": "id",
         "inputs": "step_id", "outputs": "step_id", "step_failures": "step_id",

@@ -31,7 +31,7 @@ def test_the_commands_are_documented_as_they_are() -> None:
 
 
 def test_the_reference_of_commands_is_plain_markdown() -> None:
-    """It has no control characters, no sentence cut short, and examples only in blocks of code."""
+    """The page has no control characters or cut sentences, and examples only in code blocks."""
     text = reference.commands()
     assert text.replace("\n", "").isprintable()
     prose = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
@@ -39,7 +39,7 @@ def test_the_reference_of_commands_is_plain_markdown() -> None:
     assert [line for line in lines if line.startswith("  ") or line.endswith("...")] == []
 
 
-def test_the_schema_for_editors_is_the_settings_own() -> None:
+def test_the_schema_for_editors_is_that_of_the_settings() -> None:
     """The JSON Schema of the configuration file agrees with the settings' models."""
     assert reference.SETTINGS_SCHEMA.read_text() == reference.settings_schema(), "run `make docs`"
 
@@ -52,13 +52,13 @@ def test_the_schema_is_documented_as_it_is(database_url: str) -> None:
 
 
 def test_the_dbt_package_repeats_the_database_and_the_dashboards(database_url: str) -> None:
-    """Its sources and descriptions are the comments; its exposures are the dashboards."""
+    """The package's descriptions are the database's comments; its exposures are the dashboards."""
     for path, text in reference.dbt_files(database_url).items():
         assert path.read_text() == text, "run `make docs`"
 
 
-def test_the_whole_schema_stands_in_one_file(database_url: str) -> None:
-    """The file holds all statements that an upgraded database dumps, and restores its schema."""
+def test_the_whole_schema_is_in_one_file(database_url: str) -> None:
+    """`schema.sql` is the dump of an upgraded database, and restores the same schema."""
     assert reference.SCHEMA_SQL.read_text() == reference.schema_sql(database_url), "run `make docs`"
     query(database_url, "DROP SCHEMA orchestra, orchestra_etl CASCADE")
     query(database_url, reference.SCHEMA_SQL.read_text())

@@ -31,9 +31,9 @@ _LOAD = (
     """INSERT INTO orchestra.steps (id, run_id, workflow_id, position, content_hash, node_id,
                                     node_type, state, start_time, end_time, response_model,
                                     finish_reason)
-       SELECT %(run)s || '-' || place, %(run)s, 'w', 0, 'h', 'n', 'model', 'succeeded', %(time)s,
+       SELECT %(run)s || '-' || ordinal, %(run)s, 'w', 0, 'h', 'n', 'model', 'succeeded', %(time)s,
               %(time)s, 'm', reason
-       FROM unnest(CAST(%(reasons)s AS text[])) WITH ORDINALITY AS r (reason, place)""",
+       FROM unnest(CAST(%(reasons)s AS text[])) WITH ORDINALITY AS r (reason, ordinal)""",
 )
 
 
@@ -130,7 +130,7 @@ def test_a_changed_hour_comes_before_those_to_count(
 def test_counts_of_runs_that_an_earlier_program_pruned(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are unknown for ever, as is their sum with runs pruned later; a refresh still ends."""
+    """Such counts stay unknown, as do their sums with runs pruned later; a refresh still ends."""
     load(database_url, "r", OLD, "stop", "length")
     rollups.drain(database)
     assert prune(database) == 1
@@ -155,7 +155,7 @@ def test_counts_of_runs_that_an_earlier_program_pruned(
 def test_a_group_to_count_that_cannot_be_computed(
     database: Database, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is retried as rarely as any other that cannot be computed, and blocks no other."""
+    """A group that cannot be counted is retried rarely, and delays no other group."""
     with earlier_program(monkeypatch):
         for number in range(3):
             load(database_url, f"r{number}", OLD + timedelta(hours=number), "stop")

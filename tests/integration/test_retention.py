@@ -348,7 +348,7 @@ def test_the_command(
 ) -> None:
     """`prune` needs a setting or an option, and only counts without `--yes`.
 
-    An option takes the place of a setting.
+    An option overrides a setting.
     """
     world.sync()
 

@@ -75,14 +75,14 @@ def add(
             "INSERT INTO orchestra.run_payloads (run_id, inputs) VALUES (%s, %s::jsonb)",
             run, json.dumps(run_inputs),
         )  # fmt: skip
-    for place, step in enumerate(steps):
+    for position, step in enumerate(steps):
         query(
             url,
             "INSERT INTO orchestra.steps (id, run_id, workflow_id, node_id, position, state,"
             " start_time, error, reported_error, absent_since, content_hash)"
             " VALUES (%s, %s, %s, %s, %s, 'succeeded', %s, %s::jsonb, %s, %s, '')",
-            f"{run}-{place}", run, workflow, step.get("node", "n"), place,
-            start + timedelta(seconds=place),
+            f"{run}-{position}", run, workflow, step.get("node", "n"), position,
+            start + timedelta(seconds=position),
             json.dumps(step["error"]) if "error" in step else None, step.get("reported"),
             step.get("absent"),
         )  # fmt: skip
@@ -92,14 +92,14 @@ def add(
                     url,
                     f"INSERT INTO orchestra.{table} (step_id, data, size_bytes)"
                     " VALUES (%s, %s::jsonb, 1)",
-                    f"{run}-{place}", json.dumps(step[table]),
+                    f"{run}-{position}", json.dumps(step[table]),
                 )  # fmt: skip
 
 
 def question(*texts: str) -> dict[str, Any]:
     """Return the inputs of a model call with these messages, the first from the system."""
     parts = [
-        {"role": "user" if place else "system", "content": one} for place, one in enumerate(texts)
+        {"role": "user" if index else "system", "content": one} for index, one in enumerate(texts)
     ]
     return {"model": "m", "messages": parts, "note": "aside"}
 
@@ -425,9 +425,9 @@ def test_snippets(database_url: str) -> None:
 
 
 def test_a_phrase_that_was_frequent_long_ago(database_url: str) -> None:
-    """Of a phrase that is frequent, but not in the newest runs, the index does not find all places.
+    """A search for a phrase that was frequent only long ago ends at its limit without the index.
 
-    It finds those of a rare phrase.
+    A search for a rare phrase uses the index.
     """
     query(
         database_url,
@@ -572,13 +572,13 @@ def test_hostile_content(database_url: str, command: Command) -> None:
 
 
 @pytest.mark.parametrize(
-    ("phrase", "said"), [("  ", "empty"), ("x" * 1001, "1,001 characters"), ("a\0b", "NUL")]
+    ("phrase", "words"), [("  ", "empty"), ("x" * 1001, "1,001 characters"), ("a\0b", "NUL")]
 )
-def test_a_phrase_that_cannot_be_searched(command: Command, phrase: str, said: str) -> None:
+def test_a_phrase_that_cannot_be_searched(command: Command, phrase: str, words: str) -> None:
     """A phrase that no search accepts is a usage error of one line."""
     done = command("runs", "search", phrase)
     assert (done.status, done.out) == (2, "")
-    assert said in done.err
+    assert words in done.err
     assert len(done.err.splitlines()) == 1
 
 

@@ -22,8 +22,8 @@ STATES = StateMap()
 def test_every_field_has_its_column(database_url: str) -> None:
     """Each field of a response's usage is in its column, beside the model and finish reason."""
     response = [
-        {"id": f"s{place:03}", "status": "completed", "outputs": one.body}
-        for place, one in enumerate(SAMPLES)
+        {"id": f"s{index:03}", "status": "completed", "outputs": one.body}
+        for index, one in enumerate(SAMPLES)
     ]
     decoded = decode_steps(
         json.dumps(response).encode(), workflow_id="w", run_id="r", states=STATES

@@ -158,9 +158,9 @@ def describe(url: str, start: datetime, price_change: datetime) -> None:
     )
     # One workflow's versions have no date. Another's second version is dated ten seconds before it
     # was seen. The third's second version is dated before its first one was seen.
-    for place, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
+    for offset, (first, second) in enumerate(((None, None), (35, 20), (40, 40))):
         [row] = query(
-            url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", place
+            url, "SELECT id FROM orchestra.workflows ORDER BY id OFFSET %s LIMIT 1", offset
         )
         dates = [seconds and start - timedelta(seconds=seconds) for seconds in (first, second)]
         query(

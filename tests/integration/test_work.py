@@ -234,7 +234,7 @@ def _evaluate(connection: Connection) -> None:
     evaluation.preview(connection, RULES, Pauses(dict.fromkeys(("w0", "w1", "w2"), 60.0)))
 
 
-def _tell_why(connection: Connection, metric: str) -> None:
+def _explain_alert(connection: Connection, metric: str) -> None:
     content = Content(metric, workflow_id="w1", window_begin=_hour(24), window_end=NOW)
     assert evidence.evidence_for(connection, content).runs
 
@@ -275,7 +275,7 @@ ACTIONS: dict[str, Callable[[Connection], object]] = {
     "track": lambda c: requests.track(c, "w1", RUN_IDS),
     "open dead letters": lambda c: dead_letters.open_bodies(c, RUN_IDS),
     "evaluate alerts": _evaluate,
-    **{f"evidence of {one}": partial(_tell_why, metric=one) for one in ("failures", "tokens")},
+    **{f"evidence of {one}": partial(_explain_alert, metric=one) for one in ("failures", "tokens")},
     **{f"explain {one}": partial(_explain, figure=one) for one in FIGURES},
     "search": _search,
     "export": _export,

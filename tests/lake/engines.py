@@ -136,7 +136,7 @@ def _by_sql(
         functions: SQL for the microseconds of a time, and for the length of a text.
         ask: runs a query and returns its only row.
     """
-    selected, places = [], []
+    selected, widths = [], []
     for name, kind in kinds:
         column = f"{quote}{name}{quote}"
         values = [f"count({column})"]
@@ -149,10 +149,10 @@ def _by_sql(
         else:
             values += [f"min({column})", f"max({column})"]
         selected += values
-        places.append((name, len(values)))
+        widths.append((name, len(values)))
     row = list(ask(f"SELECT {', '.join(selected)} FROM {source}"))
     found = {}
-    for name, count in places:
+    for name, count in widths:
         found[name] = row[:count]
         del row[:count]
     return found

@@ -319,13 +319,13 @@ def test_the_price_that_applies_is_that_of_postgresql(world: World, lake: Lake) 
         for context in ("NULL", "0", "32000", "199999", "200000")
         for moment in moments
     ]
-    asked = ", ".join(
+    call_rows = ", ".join(
         f"({n}, CAST({service} AS VARCHAR), {tier.format(context)}, TIMESTAMPTZ '{moment}')"
         for n, (service, context, moment) in enumerate(calls)
     )
     applies = (
         "SELECT c.n AS call, p.n AS price, orchestra.price_applies({price}, c.s, c.c, c.m) AS yes"
-        " FROM (VALUES {asked}) AS c (n, s, c, m), (VALUES {prices}) AS p (n, p) ORDER BY 1, 2"
+        " FROM (VALUES {calls}) AS c (n, s, c, m), (VALUES {prices}) AS p (n, p) ORDER BY 1, 2"
     )
     structs = ", ".join(
         f"({n}, {{service_tier: '{s}', above_input_tokens: {above}, up_to_input_tokens:"
@@ -344,11 +344,11 @@ def test_the_price_that_applies_is_that_of_postgresql(world: World, lake: Lake) 
         {
             "zone": "SET TimeZone = 'Asia/Kathmandu'",
             "tiers": f"{tiers} ORDER BY n",
-            "applies": applies.format(price="p.p", asked=asked, prices=structs),
+            "applies": applies.format(price="p.p", calls=call_rows, prices=structs),
         },
     )["rows"]
     assert mine["tiers"] == query(world.url, f"{tiers} ORDER BY n")
-    expected = query(world.url, applies.format(price="p.p", asked=asked, prices=rows))
+    expected = query(world.url, applies.format(price="p.p", calls=call_rows, prices=rows))
     assert mine["applies"] == expected
     assert {row["yes"] for row in expected} == {True, False}
 

@@ -149,10 +149,10 @@ def test_an_error_of_the_store_is_one_line_without_secrets(
     done = run("export", "run", variables=lake.variables)
 
     assert done.returncode == ExitStatus.LAKE
-    said = done.stderr.splitlines()
-    assert [line for line in said if line.startswith("orchestra-etl:")] == said
-    assert len(said) == 1
-    assert "s3://no-such-bucket/lake" in said[0]
+    lines = done.stderr.splitlines()
+    assert [line for line in lines if line.startswith("orchestra-etl:")] == lines
+    assert len(lines) == 1
+    assert "s3://no-such-bucket/lake" in lines[0]
     assert not any(one in done.stderr + done.stdout for one in (KEY, SECRET))
 
 

@@ -49,22 +49,22 @@ def relocated_jackson(folder: Path) -> str:
 def _renamed(data: bytes) -> bytes:
     """Return a class file in which each text names the relocated package."""
     [count] = struct.unpack_from(">H", data, 8)
-    parts, place, number = [data[:10]], 10, 1
+    parts, offset, number = [data[:10]], 10, 1
     while number < count:
-        tag = data[place]
+        tag = data[offset]
         if tag == 1:
-            [length] = struct.unpack_from(">H", data, place + 1)
-            text = data[place + 3 : place + 3 + length]
+            [length] = struct.unpack_from(">H", data, offset + 1)
+            text = data[offset + 3 : offset + 3 + length]
             for mark in ("/", "."):
                 old, new = (one.replace("/", mark).encode() for one in (JACKSON, RELOCATED))
                 text = text.replace(old, new)
             parts.append(struct.pack(">BH", 1, len(text)) + text)
-            place += 3 + length
+            offset += 3 + length
         else:
-            parts.append(data[place : place + 1 + _SIZES[tag]])
-            place += 1 + _SIZES[tag]
+            parts.append(data[offset : offset + 1 + _SIZES[tag]])
+            offset += 1 + _SIZES[tag]
         number += 2 if tag in (5, 6) else 1
-    return b"".join([*parts, data[place:]])
+    return b"".join([*parts, data[offset:]])
 
 
 def session(port: str, database: str, warehouse: str, folder: Path) -> SparkSession:
@@ -98,7 +98,7 @@ def session(port: str, database: str, warehouse: str, folder: Path) -> SparkSess
 def figures(spark: SparkSession, table: str) -> dict[str, list[Any]]:
     """Return the figures of each column."""
     frame = spark.table(f"orchestra_etl.orchestra.{table}")
-    selected, places = [], []
+    selected, widths = [], []
     for name, kind in frame.dtypes:
         column = f"`{name}`"
         values = [f"count({column})"]
@@ -111,10 +111,10 @@ def figures(spark: SparkSession, table: str) -> dict[str, list[Any]]:
         else:
             values += [f"min({column})", f"max({column})"]
         selected += values
-        places.append((name, len(values)))
+        widths.append((name, len(values)))
     row = list(frame.selectExpr(*selected).collect()[0])
     found = {}
-    for name, count in places:
+    for name, count in widths:
         found[name] = row[:count]
         del row[:count]
     return found

@@ -101,16 +101,16 @@ def test_no_verdict_is_a_guess(
         least,
     )
     rule = Rule("r", metric, comparison, limit)  # type: ignore[arg-type]
-    said = compared(rule, Answer(before)).is_breached
+    verdict = compared(rule, Answer(before)).is_breached
     is_over = compared(rule, Answer(after)).is_breached
     assert is_over is not None
-    if said is None:
+    if verdict is None:
         assert before.reason is not None
         return
     if before.value is None or after.value is None:
         # Too few had ended; or those that were missing had not ended by success or failure.
         return
-    assert said == is_over
+    assert verdict == is_over
 
 
 @given(metric=metrics, known=st.lists(endings, max_size=12), limit=st.floats(0, 5))

@@ -215,7 +215,7 @@ def test_a_pausing_request_frees_its_place() -> None:
             client_of(server.url, concurrency=1, max_wait=3) as client,
         ):
             throttled = asyncio.create_task(client.steps("w", "first"))
-            await server.asked.wait()
+            await server.requested.wait()
             for run_id in ("second", "third", "fourth"):
                 await client.steps("w", run_id)
             await throttled
@@ -227,19 +227,19 @@ def test_a_pausing_request_frees_its_place() -> None:
 
 def test_the_budget_is_used_before_every_attempt() -> None:
     """The hook runs once before each attempt; if it raises, nothing is sent."""
-    asked: list[int] = []
+    heads_before: list[int] = []
 
     async def check() -> None:
         async with serving(answering(message(500), message(200, BODY))) as server:
 
             async def budget() -> None:
-                asked.append(len(server.heads))
-                if len(asked) == 3:
+                heads_before.append(len(server.heads))
+                if len(heads_before) == 3:
                     raise LookupError("no budget")
 
             async with client_of(server.url, before_request=budget) as client:
                 await client.workflows()
-                assert asked == [0, 1]
+                assert heads_before == [0, 1]
                 with pytest.raises(LookupError):
                     await client.workflows()
                 assert len(server.heads) == client.requests_sent == 2
@@ -247,7 +247,7 @@ def test_the_budget_is_used_before_every_attempt() -> None:
     run(check())
 
 
-def test_a_cancelled_request_gives_its_place_back() -> None:
+def test_a_cancelled_request_frees_its_place() -> None:
     """A request cancelled while it waits for its response frees its place and its connection."""
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> None:
@@ -258,7 +258,7 @@ def test_a_cancelled_request_gives_its_place_back() -> None:
     async def check() -> None:
         async with serving(respond) as server, client_of(server.url, concurrency=1) as client:
             waiting = asyncio.create_task(client.workflows())
-            await server.asked.wait()
+            await server.requested.wait()
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting

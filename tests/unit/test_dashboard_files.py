@@ -241,9 +241,9 @@ def test_the_dashboard_gives_the_documented_reasons_without_a_price() -> None:
     """
     [dataset] = [one for one in DATASETS.values() if one["table_name"] == "unpriced_usage"]
     document = (ROOT / "docs" / "how-to" / "analytics.md").read_text()
-    reasons, told = (
+    reasons, documented = (
         [" ".join(one.split()) for one in REASONS.findall(text)]
         for text in (dataset["sql"], document)
     )
-    assert reasons == told
-    assert len(told) == 2
+    assert reasons == documented
+    assert len(documented) == 2

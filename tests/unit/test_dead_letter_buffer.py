@@ -198,8 +198,8 @@ def peak_of(kind: str) -> tuple[int, int]:
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        return int(told.read()) * 1024, len(body)
+    with os.fdopen(reading) as output:
+        return int(output.read()) * 1024, len(body)
 
 
 @pytest.mark.parametrize("kind", ["texts", "steps", *slow("ones", "one id", "members", "quotes")])

@@ -163,8 +163,8 @@ def test_empty_array_is_readable(body: bytes) -> None:
 
 @pytest.mark.parametrize("value", CLEAN_VALUES + REFUSED_VALUES, ids=lambda value: repr(value[:40]))
 @pytest.mark.parametrize("start", [b"", BOM])
-def test_any_payload_lands_with_its_neighbours(start: bytes, value: bytes) -> None:
-    """A payload that jsonb or the decoder refuses costs neither its own step nor another one.
+def test_any_payload_is_stored_with_its_neighbours(start: bytes, value: bytes) -> None:
+    """A payload that jsonb or the decoder refuses loses neither its own step nor another one.
 
     Its bytes are kept.
     """
@@ -492,7 +492,7 @@ def test_names_that_are_not_utf_8_stay_apart() -> None:
     ]
 
 
-def test_trailing_comma_costs_nothing() -> None:
+def test_a_trailing_comma_loses_no_step() -> None:
     """After a trailing comma there is an empty element; the steps before it are stored."""
     answer = decoded(array(step_with(b"1"))[:-1] + b",]")
     assert [step.id for step in answer.steps] == ["s"]

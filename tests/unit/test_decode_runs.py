@@ -74,7 +74,7 @@ def test_page_that_is_not_an_array(body: bytes) -> None:
     ]
 
 
-def test_bad_rows_are_counted_and_cost_only_themselves() -> None:
+def test_bad_rows_are_counted_and_block_no_other() -> None:
     """Rows that are not runs become dead letters and are counted, because paging counts rows.
 
     The other rows are stored.

@@ -217,10 +217,10 @@ def test_the_thresholds_of_the_package_are_known() -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "untold"),
+    ("start", "missing"),
     [(150_000, (128_000, 199_999)), (1_000, (0, 32_000)), (600_000, (524_288, None))],
 )
-def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int | None]) -> None:
+def test_an_unknown_threshold(publish: Any, start: int, missing: tuple[int, int | None]) -> None:
     """A price that changes at a threshold unknown to the rollups is missing around it.
 
     All other prices stay.
@@ -235,7 +235,7 @@ def test_an_unknown_threshold(publish: Any, start: int, untold: tuple[int, int |
         (one.above_input_tokens, one.up_to_input_tokens): one
         for one in default_prices.default_prices("made-up")
     }
-    between = found.pop(untold)
+    between = found.pop(missing)
     assert own(between.amounts) == {"cached_input": Decimal("0.5"), "output": Decimal(5)}
     for (above, _), price in found.items():
         assert price.amounts["input"] == (2 if above > start else 1)
@@ -351,9 +351,9 @@ def test_the_age_is_read_off_the_data() -> None:
 
 def test_parts_that_follow_from_others() -> None:
     """Derived prices and given prices follow from each other, and no price is invented."""
-    said = {"input": Decimal(3), "output": Decimal(15), "cache_write": Decimal("3.75")}
-    whole = complete(said)
-    assert own(whole) == said
+    given = {"input": Decimal(3), "output": Decimal(15), "cache_write": Decimal("3.75")}
+    whole = complete(given)
+    assert own(whole) == given
     assert "cache_write_1h" not in whole
     assert "output_audio" not in whole
     assert complete({}) == {"calls": 0}

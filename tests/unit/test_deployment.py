@@ -353,10 +353,10 @@ def test_the_crontab_line_runs_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    ("upgrade", "sync", "told"), [(0, 0, None), (0, 6, 6), (4, 0, 4), (0, 130, 130)]
+    ("upgrade", "sync", "reported"), [(0, 0, None), (0, 6, 6), (4, 0, 4), (0, 130, 130)]
 )
 def test_the_crontab_line_keeps_the_exit_status(
-    tmp_path: Path, upgrade: int, sync: int, told: int | None
+    tmp_path: Path, upgrade: int, sync: int, reported: int | None
 ) -> None:
     """Output goes to the logger, and an exit status other than 0 is printed, which cron mails.
 
@@ -384,7 +384,7 @@ def test_the_crontab_line_keeps_the_exit_status(
         text=True,
     )
     assert done.stderr == ""
-    assert f"exit status {told}:" in done.stdout if told else done.stdout == ""
+    assert f"exit status {reported}:" in done.stdout if reported else done.stdout == ""
     ran = [row for row in (tmp_path / "journal").read_text().splitlines() if row.startswith("ran")]
     assert ran == (["ran db"] if upgrade else ["ran db", "ran sync"])
 

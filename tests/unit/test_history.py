@@ -401,11 +401,11 @@ def test_workflows_have_names_versions_and_a_graph_of_their_steps() -> None:
         assert new["updated_at"] > old["updated_at"]
 
 
-def test_later_versions_are_slower_or_ask_another_model() -> None:
+def test_later_versions_are_slower_or_request_another_model() -> None:
     """Runs after the workflow's update differ: a node is slower, or requests another model."""
     history = finished(runs_per_workflow=2 * RUNS_PER_VERSION, failure_rate=0)
     taken: dict[tuple[str, int], list[float]] = {}
-    asked: dict[tuple[str, int], set[str]] = {}
+    requested: dict[tuple[str, int], set[str]] = {}
     for workflow in history.workflows():
         assert workflow["version"] == 2
         for run_id in history.run_ids(workflow["workflow_id"]):
@@ -419,13 +419,15 @@ def test_later_versions_are_slower_or_ask_another_model() -> None:
                     assert step["inputs"]["temperature"] == round(0.2 + version / 10, 1)
                     length = time_of(step["end_time"]) - time_of(step["start_time"])
                     taken.setdefault((step["node_id"], version), []).append(length.total_seconds())
-                    asked.setdefault((step["node_id"], version), set()).add(step["inputs"]["model"])
+                    requested.setdefault((step["node_id"], version), set()).add(
+                        step["inputs"]["model"]
+                    )
     longest = {key: max(seconds) for key, seconds in taken.items()}
     assert {key for key, seconds in longest.items() if seconds > 9} == {("answer", 2)}
     assert longest["answer", 2] == pytest.approx(1.4 * 9, rel=0.02)
-    assert asked["extract_fields", 2] == {"o3-mini"}
+    assert requested["extract_fields", 2] == {"o3-mini"}
     assert all(
-        models == set(MODELS) for key, models in asked.items() if key != ("extract_fields", 2)
+        models == set(MODELS) for key, models in requested.items() if key != ("extract_fields", 2)
     )
 
 

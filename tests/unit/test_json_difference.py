@@ -92,7 +92,7 @@ def test_the_path_in_document_order(a: Any, b: Any, path: str) -> None:
 
 
 def test_numbers_are_compared_exactly() -> None:
-    """1.1 equals 1.10, as in `jsonb`; numbers differ that a double cannot tell apart."""
+    """1.1 equals 1.10, as in `jsonb`; numbers that a double cannot distinguish differ."""
     assert first_difference(b"[1.1]", b"[1.10]") is None
     long = b"123456789012345678901234567890"
     found = first_difference(long, long[:-1] + b"1")

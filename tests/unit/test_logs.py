@@ -99,7 +99,7 @@ def test_the_level_holds_back_what_is_below_it() -> None:
 @pytest.mark.parametrize(
     "name", ["httpx", "aiohttp.access", "sqlalchemy.engine", "apscheduler", "alembic", "asyncio"]
 )
-def test_libraries_speak_from_warning_up(name: str) -> None:
+def test_libraries_log_from_warning_on(name: str) -> None:
     """Libraries log only from WARNING on, even at debug, because they log URLs and rows below."""
     logs.configure("debug", "json", stream := io.StringIO())
     logging.getLogger(name).info("GET https://host/runs?key=1")

@@ -563,7 +563,7 @@ def test_a_listing_is_redacted_as_it_is_read() -> None:
 
 
 def test_unstored_members_need_not_be_redactable() -> None:
-    """An unreadable `all_outputs` costs no run its row, and no dead letter keeps any of it."""
+    """With an unreadable `all_outputs` a row is still stored; no dead letter keeps any of it."""
     deep = b"[" * 3000 + b"]" * 3000
     rows = (
         b'{"id":"r","inputs":1,"all_outputs":%s}' % deep,

@@ -118,9 +118,9 @@ def test_the_first_walk_reports_runs_pushed_out_of_a_capped_list() -> None:
 
 def request(walker: RunListWalker) -> PageRequest:
     """Return the next page of a walk that must continue."""
-    asked = walker.next_page()
-    assert asked is not None
-    return asked
+    page_request = walker.next_page()
+    assert page_request is not None
+    return page_request
 
 
 @simulated
@@ -158,10 +158,10 @@ def test_a_quiet_list_is_read_once_and_no_more(
     rows = [n if n in unusable else f"r{n}" for n in range(length)]
     walking = RunListWalker(watermark_size=0, max_pages=2_000, page_size=page_size)
     seen: set[int] = set()
-    while (asked := walking.next_page()) is not None:
-        size = min(asked.limit, page_cap or asked.limit)
-        seen.update(range(asked.offset, min(asked.offset + size, length)))
-        walking.receive(rows[asked.offset : asked.offset + size], ())
+    while (page_request := walking.next_page()) is not None:
+        size = min(page_request.limit, page_cap or page_request.limit)
+        seen.update(range(page_request.offset, min(page_request.offset + size, length)))
+        walking.receive(rows[page_request.offset : page_request.offset + size], ())
     assert walking.outcome == "ended"
     assert seen == set(range(length))
     size = min(page_size, page_cap or page_size)
@@ -175,7 +175,7 @@ def test_a_quiet_list_is_read_once_and_no_more(
     )
 
 
-def test_a_second_walk_asks_for_the_head_only() -> None:
+def test_a_second_walk_requests_the_head_only() -> None:
     """With a watermark, an unchanged list of any length costs one page."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(2_000)
@@ -199,9 +199,11 @@ def test_a_stranger_among_the_members_keeps_the_walk_going() -> None:
     members = {f"r{n}" for n in range(200)} - {"r20"}
     walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=10)
     rows = [f"r{n}" for n in range(200)]
-    while (asked := walking.next_page()) is not None:
-        walking.receive(rows[asked.offset : asked.offset + asked.limit], members)
-        last = asked.offset + asked.limit
+    while (page_request := walking.next_page()) is not None:
+        walking.receive(
+            rows[page_request.offset : page_request.offset + page_request.limit], members
+        )
+        last = page_request.offset + page_request.limit
     assert walking.outcome == "met"
     assert 20 + ENOUGH < last <= 20 + ENOUGH + 10
 
@@ -222,10 +224,10 @@ def test_rows_deleted_above_cost_a_step_back_and_no_restart() -> None:
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(1_000)
     walking = walker(ledger, 100)
-    while (asked := walking.next_page()) is not None:
+    while (page_request := walking.next_page()) is not None:
         if server.requests == 6:
             del server.rows[100:200]
-        walking.receive(server.page(asked), ())
+        walking.receive(server.page(page_request), ())
     assert walking.outcome == "ended"
     assert server.requests <= 1_000 // 95 + 2 + 2
 
@@ -234,9 +236,9 @@ def test_max_pages_cuts_the_walk_off_at_once() -> None:
     """A walk of an endless list is given up after exactly `max_pages`, at its last page."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     walking = walker(ledger, 10, max_pages=7)
-    while (asked := walking.next_page()) is not None:
+    while (page_request := walking.next_page()) is not None:
         server.grow(50)
-        walking.receive(server.page(asked), set())
+        walking.receive(server.page(page_request), set())
     assert walking.outcome == "cut_off"
     assert server.requests == walking.pages == 7
 
@@ -278,8 +280,8 @@ def test_the_end_of_the_list_is_judged_by_the_watermark(
 ) -> None:
     """A list that ends before the watermark is met has missed rows, unless no run was known."""
     walking = RunListWalker(watermark_size=watermark_size, max_pages=9)
-    while (asked := walking.next_page()) is not None:
-        page = rows[asked.offset : asked.offset + asked.limit]
+    while (page_request := walking.next_page()) is not None:
+        page = rows[page_request.offset : page_request.offset + page_request.limit]
         walking.receive(page, members.intersection(page))
     assert walking.outcome == expected
 
@@ -300,17 +302,23 @@ def test_a_page_that_is_too_large_is_halved_and_recovers() -> None:
     walking = RunListWalker(watermark_size=0, max_pages=99, page_size=100)
     limits = []
     for n in range(12):
-        asked = request(walking)
-        limits.append(asked.limit)
+        page_request = request(walking)
+        limits.append(page_request.limit)
         if n < 3:
             walking.too_large()
         else:
-            walking.receive([f"r{m}" for m in range(asked.offset, asked.offset + asked.limit)], ())
+            walking.receive(
+                [
+                    f"r{m}"
+                    for m in range(page_request.offset, page_request.offset + page_request.limit)
+                ],
+                (),
+            )
     assert limits == [100, 50, 25, 12, 16, 21, 27, 34, 43, 54, 68, 86]
 
 
 def test_a_row_that_is_too_large_alone_is_skipped_and_reported() -> None:
-    """One row that cannot be read costs no other row, at the head or in the middle."""
+    """One row that cannot be read loses no other row, at the head or in the middle."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(40)
     server.huge = {server.rows[0], server.rows[17]}
@@ -338,18 +346,18 @@ def test_numbers_too_small_to_walk_with_are_refused() -> None:
 
 def test_a_server_that_refuses_all_but_the_head_has_shown_its_list() -> None:
     """A server that refuses every page but the head has shown its whole list."""
-    asked = RunListWalker(watermark_size=0, max_pages=1_000_000)
-    while (page := asked.next_page()) is not None:
+    walking = RunListWalker(watermark_size=0, max_pages=1_000_000)
+    while (page := walking.next_page()) is not None:
         if page.offset == 0:
-            asked.receive([f"run-{number}" for number in range(50)], ())
+            walking.receive([f"run-{number}" for number in range(50)], ())
         else:
-            asked.end_of_list()
-    assert (asked.outcome, asked.listed, asked.problem) == ("ended", 50, None)
-    assert asked.pages < 12
+            walking.end_of_list()
+    assert (walking.outcome, walking.listed, walking.problem) == ("ended", 50, None)
+    assert walking.pages < 12
 
 
 def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:
-    """A page in the middle that is refused or empty once costs a step back, not the rest."""
+    """A page in the middle that is refused or empty once is read again, and the walk continues."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(1_000)
     for failing in range(2, 11):
@@ -435,9 +443,9 @@ def test_a_growing_list_that_ignores_offset_is_a_list_of_the_newest(
     assert "the list returns the same rows at offset" in (walking.problem or "")
     assert walking.listed in (99, 100, len(show(rows, PageRequest(0, 100))))
     # From the oldest to the newest listed run.
-    places = sorted(rows.index(row) for row in listed if row in rows)
-    assert places == list(range(places[0], places[-1] + 1))
-    assert len(places) >= 99
+    positions = sorted(rows.index(row) for row in listed if row in rows)
+    assert positions == list(range(positions[0], positions[-1] + 1))
+    assert len(positions) >= 99
 
 
 @pytest.mark.parametrize("growth", [0, 0.4, 1, 7, 13, 19, 20, 24, 25, 60])
@@ -475,8 +483,8 @@ def test_a_growing_odd_list_is_walked_in_bounded_steps(growth: float) -> None:
         answers = 700 / max(1, 20 - growth)
         assert walking.pages < 4 * answers + 70, name
         if walking.outcome == "ended":
-            places = sorted(rows.index(row) for row in listed if row in rows)
-            assert places == list(range(places[0], places[-1] + 1)), name
+            positions = sorted(rows.index(row) for row in listed if row in rows)
+            assert positions == list(range(positions[0], positions[-1] + 1)), name
         else:
             assert (walking.outcome, walking.problem is not None) == ("cut_off", True), name
 
@@ -515,8 +523,8 @@ def test_a_long_list_is_remembered_in_bounded_memory(monkeypatch: pytest.MonkeyP
     for goes_round in (False, True):
         walking, seen = RunListWalker(watermark_size=0, max_pages=1_000), set()
         while (page := walking.next_page()) is not None:
-            places = range(page.offset, page.offset + page.limit)
-            ids = [f"r{n % 2_000}" for n in places if goes_round or n < 2_000]
+            offsets = range(page.offset, page.offset + page.limit)
+            ids = [f"r{n % 2_000}" for n in offsets if goes_round or n < 2_000]
             seen.update(ids)
             walking.receive(ids, ())
         assert (walking.outcome, walking.listed, len(seen)) == ("ended", 2_000, 2_000)

@@ -342,7 +342,7 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
 
 
 @pytest.mark.parametrize(
-    ("toml", "environment", "place"),
+    ("toml", "environment", "source"),
     [
         ("[api]\nconcurrency = 3", {"ORCHESTRA_API_KEY": "a", "ORCHESTRA_API_KEY_FILE": "b"},
          "ORCHESTRA_API_KEY and ORCHESTRA_API_KEY_FILE: the key is set twice"),
@@ -377,10 +377,10 @@ def test_a_wrong_variable_is_named_and_its_value_is_not(
     ],
 )  # fmt: skip
 def test_a_conflict_names_its_sources(
-    tmp_path: Path, toml: str, environment: dict[str, str], place: str
+    tmp_path: Path, toml: str, environment: dict[str, str], source: str
 ) -> None:
     """A conflict between two sources, variables or the file, names exactly these sources."""
-    assert refusal(tmp_path, toml, **environment).startswith(place)
+    assert refusal(tmp_path, toml, **environment).startswith(source)
 
 
 def test_a_section_in_json_goes_with_single_variables_and_the_file(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def read(outputs: Any, inputs: Any = None) -> Generation:
     return read_generation(Raw(json.dumps(inputs).encode()), Raw(json.dumps(outputs).encode()))
 
 
-def told(usage: Usage) -> dict[str, Any]:
+def known(usage: Usage) -> dict[str, Any]:
     """Return the fields of a usage that are not None."""
     fields = msgspec.structs.asdict(usage)
     kinds = fields.pop("usage_kinds")
@@ -42,7 +42,7 @@ def told(usage: Usage) -> dict[str, Any]:
 def test_every_shape(sample: ProviderBody) -> None:
     """Each provider's body gives the documented usage, model and finish reason, without drift."""
     seen = read(sample.body)
-    assert told(seen.usage) == sample.usage
+    assert known(seen.usage) == sample.usage
     assert (seen.response_model, seen.finish_reason) == (sample.model, sample.finish_reason)
     assert seen.deviations == ()
 
@@ -105,7 +105,7 @@ def test_as_genai_prices_reads_it(sample: ProviderBody) -> None:
     ],
 )  # fmt: skip
 def test_reasoning_inside_or_beside(usage: dict[str, Any], expected: tuple[int, int]) -> None:
-    """The total tells whether reasoning is part of the completion or beside it."""
+    """The total shows whether reasoning is part of the completion or beside it."""
     used = read(
         {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, **usage}}
     ).usage
@@ -139,7 +139,7 @@ def test_several_responses_without_ids(response: dict[str, Any]) -> None:
     """
     assert read([response]).usage.input_tokens in (8, 26)
     several = read({"result": {"data": [response, response]}})
-    assert told(several.usage) == {"unread_quantities": 2}
+    assert known(several.usage) == {"unread_quantities": 2}
     assert [(one.path, one.kind) for one in several.deviations] == [
         ("outputs.result.data[].usage", "unknown_usage")
     ]
@@ -150,7 +150,7 @@ def test_unexplained_tokens_of_a_total_are_other() -> None:
     used = read(
         {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 40}}
     ).usage
-    assert told(used) == {
+    assert known(used) == {
         "input_tokens": 10,
         "output_tokens": 5,
         "other_tokens": 25,
@@ -188,7 +188,7 @@ def test_events_of_a_stream_under_a_name(name: str) -> None:
     ]
     for outputs in ({name: events}, {"result": {"data": {name: events}}}):
         seen = read(outputs)
-        assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
+        assert known(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}
         assert seen.finish_reason == "max_tokens"
 
 
@@ -232,7 +232,7 @@ def test_a_stream_as_text(events: list[Any], form: Any, wrap: Any) -> None:
 def test_an_unreadable_total_or_cost_leaves_the_parts() -> None:
     """An unreadable total or reported cost does not change what is charged."""
     usage = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": "x", "cost": "y"}
-    assert told(read({"model": "m", "choices": [], "usage": usage}).usage) == {
+    assert known(read({"model": "m", "choices": [], "usage": usage}).usage) == {
         "input_tokens": 10, "output_tokens": 5, "total_tokens": 15,
     }  # fmt: skip
 
@@ -260,7 +260,7 @@ def test_a_part_larger_than_its_whole_is_left_out(
 ) -> None:
     """A part that is larger than its whole is left out and counted as drift; the whole stays."""
     seen = read({"choices": [], "usage": usage})
-    assert told(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
+    assert known(seen.usage) == {"input_tokens": 10, "output_tokens": 5, "total_tokens": 15, **left}
     assert {(one.path, one.kind) for one in seen.deviations} == {
         (path, "implausible_number") for path in paths
     }
@@ -388,8 +388,8 @@ def test_seconds(seconds: object, expected: int | None) -> None:
 def test_a_cost_without_a_model_is_no_call() -> None:
     """An amount in `usage.cost` without a model is no call; with a model it is the call's cost."""
     bill = {"result": {"data": {"usage": {"cost": 12.5, "unit": "kWh"}}, "error": None}}
-    assert told(read(bill).usage) == {}
-    assert told(read(bill, {"model": "m"}).usage) == {"reported_cost": Decimal("12.5")}
+    assert known(read(bill).usage) == {}
+    assert known(read(bill, {"model": "m"}).usage) == {"reported_cost": Decimal("12.5")}
 
 
 def test_a_small_cost_is_exact() -> None:
@@ -467,7 +467,7 @@ def _body(random: random.Random) -> dict[str, Any]:
 
 def _check(seen: Generation) -> None:
     usage = seen.usage
-    told(usage)
+    known(usage)
     leaves = charged(usage)
     assert all(quantity > 0 for quantity in leaves.values()), usage
     whole = (usage.input_tokens or 0) + (usage.output_tokens or 0) + (usage.other_tokens or 0)
@@ -500,7 +500,7 @@ def test_any_json_is_read(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(100):
         usage = {name: _anything(chance) for name in chance.sample(_WORDS, chance.randrange(12))}
-        place = chance.choice(
+        member = chance.choice(
             [
                 "usage",
                 "usageMetadata",
@@ -514,9 +514,9 @@ def test_any_json_is_read(seed: int) -> None:
         )
         _check(
             read(
-                {"choices": _anything(chance), place: usage}
+                {"choices": _anything(chance), member: usage}
                 if chance.random() < 0.5
-                else {place: usage}
+                else {member: usage}
             )
         )
         _check(read(_anything(chance, 4)))
@@ -546,7 +546,7 @@ def test_the_usual_way_is_the_tables_way() -> None:
         usual = read({"choices": [], "usage": usage, **more})
         by_table = read({"result": {"usage": usage, **more}})
         if by_table.node_type is None:
-            assert set(told(usual.usage)) <= {"service_tier", "unread_quantities"}
+            assert set(known(usual.usage)) <= {"service_tier", "unread_quantities"}
             continue
         assert usual.usage == by_table.usage, usage
         assert [one.kind for one in usual.deviations] == [
@@ -597,7 +597,7 @@ def names_table() -> str:
     """Return the table of names as the page has it: the names in a response, by quantity."""
     lines = ["| what | where |", "|---|---|"]
     for quantity in sorted(ALL):
-        places = [f"[`{path}`]({source})" for path, one, source in NAMES if one == quantity]
-        lines.append(f"| {quantity} | {', '.join(places)} |")
-    places = [f"[`{path}`]({source})" for path, source in FINISH_REASONS]
-    return "\n".join([*lines, f"| finish_reason | {', '.join(places)} |", ""])
+        paths = [f"[`{path}`]({source})" for path, one, source in NAMES if one == quantity]
+        lines.append(f"| {quantity} | {', '.join(paths)} |")
+    paths = [f"[`{path}`]({source})" for path, source in FINISH_REASONS]
+    return "\n".join([*lines, f"| finish_reason | {', '.join(paths)} |", ""])

@@ -69,8 +69,8 @@ _COLUMNS = """
 """
 
 
-def make_trouble(url: str) -> None:
-    """Change the history."""
+def add_odd_rows(url: str) -> None:
+    """Add these rows to the history, and change some of its own."""
     now = datetime.now(UTC)
     edge = now.replace(minute=59, second=59, microsecond=0) - timedelta(days=7)
     since_edge = int((now - edge).total_seconds())

@@ -55,7 +55,7 @@ _ANTHROPIC = "https://docs.claude.com/en/api/messages"
 _GEMINI = "https://ai.google.dev/api/generate-content#UsageMetadata"
 _BEDROCK = "https://docs.aws.amazon.com/bedrock/latest/userguide"
 
-_ANTHROPIC_USED = {
+_ANTHROPIC_USAGE = {
     "input_tokens": 12,
     "cache_creation_input_tokens": 300,
     "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
@@ -201,7 +201,7 @@ SAMPLES = (
         "Anthropic messages", _ANTHROPIC,
         {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-sonnet-4-5",
          "stop_reason": "max_tokens",
-         "content": [{"type": "text", "text": "Rain."}], "usage": _ANTHROPIC_USED},
+         "content": [{"type": "text", "text": "Rain."}], "usage": _ANTHROPIC_USAGE},
         _ANTHROPIC_USED, "claude-sonnet-4-5", "max_tokens", ("anthropic", "default"),
     ),
     ProviderBody(
@@ -210,7 +210,7 @@ SAMPLES = (
             {"type": "message_start", "message": {"id": "msg_1", "type": "message",
                                                   "model": "claude-sonnet-4-5",
                                                   "stop_reason": None,
-                                                  "usage": {**_ANTHROPIC_USED,
+                                                  "usage": {**_ANTHROPIC_USAGE,
                                                             "output_tokens": 1}}},
             {"type": "content_block_delta", "index": 0,
              "delta": {"type": "text_delta", "text": "Rain."}},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pty
 import re
@@ -20,11 +19,11 @@ import pytest
 from etl import app, settings
 from etl.service.health import Health
 from etl.service.metrics import Metrics
-from etl.simulator.folder import Folder
 from etl.simulator.server import Simulator
 from etl.terminal import plain, visible
 from tests.command_line import Command, Printed, command_line
 from tests.processes import started, started_on
+from tests.served_folder import ServedRun, call_step, run_row, served_folder
 from tests.support import environment, free_port, query, slow, wait_until
 
 UNSAFE = re.compile(
@@ -42,74 +41,45 @@ WORKFLOW, RUN, FAILED = f"w{ID}", f"r{ID}", f"f{ID}"
 
 
 def _step(number: int, **more: Any) -> dict[str, Any]:
-    return {
-        "id": f"s{number}{EVIL}", "node_id": f"node{LONG}", "user_id": f"u{EVIL}",
-        "organization_id": f"o{EVIL}", "status": "completed",
-        "start_time": "2026-11-27T10:00:00Z", "end_time": "2026-11-27T10:00:01Z", "elapsed_time": 1,
-        "error": None, "inputs": {f"key{EVIL}": EVIL, "model": f"m{EVIL}"}, "tokens": 3,
-        f"new{EVIL}": EVIL,
-        "outputs": {
-            "model": f"model{LONG}",
-            "usage": {"prompt_tokens": 1, "total_tokens": 3, "completion_tokens": 2},
-            "choices": [{"finish_reason": EVIL, "message": {"content": EVIL}}],
-        },
-        **more,
-    }  # fmt: skip
+    return call_step(
+        f"s{number}{EVIL}", EVIL, model=f"model{LONG}", node_id=f"node{LONG}", user_id=f"u{EVIL}",
+        organization_id=f"o{EVIL}",
+        **{"inputs": {f"key{EVIL}": EVIL, "model": f"m{EVIL}"}, f"new{EVIL}": EVIL, **more},
+    )  # fmt: skip
 
 
 def _row(run: str, status: str, **more: Any) -> dict[str, Any]:
-    return {
-        "run_id": run,
-        "id": run,
-        "workflow_id": WORKFLOW,
-        "status": status,
-        "start_time": "2026-11-27T10:00:00Z",
-        "end_time": "2026-11-27T10:00:05Z",
-        "user_id": EVIL,
-        "organization_id": EVIL,
-        **more,
-    }
+    return run_row(run, WORKFLOW, status, user_id=EVIL, organization_id=EVIL, **more)
 
 
 @pytest.fixture(scope="module")
 def simulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulator]:
     """Provide a server whose strings all contain characters that a terminal would interpret."""
-    folder = tmp_path_factory.mktemp("hostile")
-
-    def write(value: Any, *names: str) -> None:
-        path = folder.joinpath(*names)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(value))
-
-    node = {"id": f"node{LONG}", "type": EVIL, "name": EVIL}
     described = {
         "workflow_id": WORKFLOW, "id": WORKFLOW, "name": f"name{LONG}", "description": LONG,
-        "version": EVIL, "nodes": [node],
+        "version": EVIL, "nodes": [{"id": f"node{LONG}", "type": EVIL, "name": EVIL}],
     }  # fmt: skip
-    write([described], "workflows.json")
     rows = [
         _row(RUN, "completed"),
         _row(FAILED, f"fa{EVIL}"),
         _row(f"x{EVIL}", EVIL),
         _row("gone", EVIL, error=EVIL),
+        {"run_id": 7, "status": EVIL},
     ]
-    write([*rows, {"run_id": 7, "status": EVIL}], WORKFLOW, "runs.json")
-    write([_step(1), _step(2, status=f"odd{EVIL}", error=EVIL)], WORKFLOW, RUN, "steps.json")
     failed = [
         _step(3, status="failed", error=f"boom {LONG}"),
         _step(4, start_time=EVIL),
         {"id": None, EVIL: EVIL},
     ]
-    write(failed, WORKFLOW, FAILED, "steps.json")
-    for run, status in ((RUN, "completed"), (FAILED, "failed")):
-        write(
-            [_row(run, status, error=EVIL if status == "failed" else None)],
-            WORKFLOW,
-            run,
-            "run.json",
-        )
-    with Simulator(Folder(folder)).in_thread() as serving:
-        yield serving
+    runs = [
+        ServedRun(
+            _row(RUN, "completed", error=None),
+            [_step(1), _step(2, status=f"odd{EVIL}", error=EVIL)],
+        ),
+        ServedRun(_row(FAILED, "failed", error=EVIL), failed),
+    ]
+    with served_folder(tmp_path_factory.mktemp("hostile"), [described], rows, runs) as server:
+        yield server
 
 
 @pytest.fixture

@@ -163,3 +163,19 @@ def wait_until(condition: Callable[[], bool], *, seconds: float = 120.0) -> None
     while not condition():
         assert time.monotonic() < end, "the condition did not become true in time"
         time.sleep(0.05)
+
+
+async def wait_in_loop(
+    condition: Callable[[], bool], *, seconds: float = 120.0, pause: float = 0.02
+) -> None:
+    """Wait like `wait_until`, while the event loop runs other tasks.
+
+    Args:
+        condition: what to wait for.
+        seconds: the time limit.
+        pause: seconds between two checks; 0: check in each turn of the loop.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true in time"
+        await asyncio.sleep(pause)

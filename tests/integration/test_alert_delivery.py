@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,7 +19,7 @@ from etl.alerts.delivery import Courier, Delivery, pause_after
 from etl.database import Database
 from etl.errors import DatabaseError
 from tests.receiver import Receiver, receiver
-from tests.support import free_port, query
+from tests.support import free_port, query, wait_in_loop, wait_until
 
 WINDOW = {
     "metric": "failure_rate",
@@ -71,8 +70,7 @@ async def _stopped(courier: Courier, hook: Receiver) -> list[Delivery]:
     """Deliver, and stop when the first request has arrived."""
     stop = asyncio.Event()
     running = asyncio.create_task(courier.deliver_all(stop))
-    while not hook.requests:  # noqa: ASYNC110
-        await asyncio.sleep(0.01)
+    await wait_in_loop(lambda: hook.requests != [])
     stop.set()
     return await running
 
@@ -305,8 +303,7 @@ def test_a_cancelled_delivery_leaves_no_task(
 
     async def cancelled() -> set[str]:
         running = asyncio.create_task(_courier(database, ops=hook.url()).deliver_all())
-        while not hook.requests:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await wait_in_loop(lambda: hook.requests != [])
         running.cancel()
         await asyncio.wait({running})
         return {str(one.get_coro()) for one in asyncio.all_tasks() - {asyncio.current_task()}}
@@ -325,8 +322,7 @@ def test_an_error_of_one_channel_leaves_no_other_at_work(
 
     def refused(self: Courier, connection: Connection, channel: str) -> Any:
         if channel == "broken":
-            while not hook.requests:
-                time.sleep(0.01)
+            wait_until(lambda: hook.requests != [])
             raise DatabaseError("refused")
         return claim(self, connection, channel)
 

@@ -21,7 +21,7 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from etl.transform.decode import decode_steps
 from tests.oracle import differences
-from tests.support import configuration, environment, load, query, sync
+from tests.support import configuration, environment, load, query, sync, wait_in_loop
 
 NEVER = 600.0
 """A wait that no test can survive."""
@@ -135,10 +135,8 @@ def test_runs_do_not_wait_for_a_slow_read(world: World) -> None:
     async def work(syncer: Syncer) -> None:
         stop = asyncio.Event()
         draining = asyncio.create_task(syncer.poller.drain(stop=stop))
-        end = time.monotonic() + SOON
-        while world.count("tracking = 'final' OR checks > 0") < len(world.run_ids) - 1:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.02)
+        read = "tracking = 'final' OR checks > 0"
+        await wait_in_loop(lambda: world.count(read) == len(world.run_ids) - 1, seconds=SOON)
         stop.set()
         await draining
 
@@ -221,10 +219,8 @@ def test_responses_that_wait_at_the_end_of_a_poll_are_loaded(world: World, end: 
     async def work(syncer: Syncer) -> None:
         stop = asyncio.Event()
         draining = asyncio.create_task(syncer.poller.drain(stop=stop))
-        latest = time.monotonic() + SOON
-        while len(world.simulator.steps_requests) < len(world.run_ids):
-            assert time.monotonic() < latest
-            await asyncio.sleep(0.02)
+        requests = world.simulator.steps_requests
+        await wait_in_loop(lambda: len(requests) == len(world.run_ids), seconds=SOON)
         if end == "stop":
             stop.set()
         elif end == "cancel":
@@ -261,17 +257,15 @@ def test_leases_of_responses_that_wait_are_renewed(world: World) -> None:
     async def work(syncer: Syncer) -> None:
         stop = asyncio.Event()
         draining = asyncio.create_task(syncer.poller.drain(stop=stop))
-        end = time.monotonic() + SOON
-        while len(world.simulator.steps_requests) < len(world.run_ids):
-            assert time.monotonic() < end
-            await asyncio.sleep(0.02)
+        requests = world.simulator.steps_requests
+        await wait_in_loop(lambda: len(requests) == len(world.run_ids), seconds=SOON)
         [before] = query(world.url, ends)
-        while (now := query(world.url, ends)[0])["first"] <= before["last"]:
-            assert time.monotonic() < end
-            await asyncio.sleep(0.02)
-        assert now["n"] == len(world.run_ids)
+        await wait_in_loop(
+            lambda: query(world.url, ends)[0]["first"] > before["last"], seconds=SOON
+        )
+        assert query(world.url, ends)[0]["n"] == len(world.run_ids)
         # No lease has ended, so no run was claimed and read again.
-        assert set(world.simulator.steps_requests.values()) == {1}
+        assert set(requests.values()) == {1}
         stop.set()
         await draining
 

@@ -16,7 +16,7 @@ from etl.errors import ConfigurationError
 from etl.service import http_server
 from etl.service.health import Health
 from etl.service.http_server import HttpResponse, Limits
-from tests.support import free_port
+from tests.support import free_port, wait_in_loop
 
 LARGE = b"x" * (8 << 20)
 """A body larger than the sockets' buffers."""
@@ -50,7 +50,7 @@ async def _send(port: int, request: bytes = b"GET /livez HTTP/1.1\r\nHost: x\r\n
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        return await asyncio.wait_for(reader.read(), 5)
+        return await asyncio.wait_for(reader.read(), 60)
     finally:
         writer.close()
 
@@ -90,14 +90,12 @@ def _files() -> int:
 )
 def test_connections_that_never_end_block_no_client(first: bytes) -> None:
     """150 unfinished connections delay no client, and the server holds no more than its limit."""
-    limits = Limits(connections=20, seconds=30)
+    limits = Limits(connections=20, seconds=300)  # longer than a client waits here
 
     async def talk(port: int) -> None:
         before = _files()
         async with _held(port, 150, first):
-            began = time.monotonic()
             assert (await _send(port)).endswith(b"\r\n\r\nok\n")
-            assert time.monotonic() - began < 2
             # The 150 client sockets are in this process, too.
             assert _files() - before <= 150 + limits.connections + 1
 
@@ -111,12 +109,12 @@ def test_a_connection_ends_at_its_time_limit(first: bytes) -> None:
     """A silent, slow or unread connection is closed at its time limit, and not before."""
 
     async def talk(port: int) -> None:
-        before = _files()
+        before, began = _files(), time.monotonic()
         async with _held(port, 1, first):
-            await asyncio.sleep(0.2)
-            assert _files() - before == 2
-            await asyncio.sleep(0.5)
-            assert _files() - before == 1
+            # In each turn, so that an end before the time limit is not missed.
+            await wait_in_loop(lambda: _files() - before == 2, pause=0)
+            await wait_in_loop(lambda: _files() - before == 1)
+            assert time.monotonic() - began >= 0.5
 
     _serve(talk, Limits(seconds=0.5))
 

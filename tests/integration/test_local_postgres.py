@@ -20,7 +20,7 @@ from etl.embedded.account import Account, account_for
 from etl.embedded.postgres import EmbeddedPostgres, default_home
 from etl.errors import ConfigurationError, DatabaseError
 from tests.postgres_fixture import new_home
-from tests.support import slow
+from tests.support import slow, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -104,10 +104,7 @@ def query(url: str, statement: str) -> object:
 
 def wait_until_dead(process: int) -> None:
     """Wait until no process with this id is alive."""
-    deadline = time.monotonic() + 240
-    while cmdline(process):
-        assert time.monotonic() < deadline, f"process {process} still lives"
-        time.sleep(0.005)
+    wait_until(lambda: not cmdline(process), seconds=240)
 
 
 def user_process(home: Path, **environment: str) -> subprocess.Popen[str]:
@@ -372,10 +369,7 @@ def test_a_server_started_by_hand_is_left_alone(used_home: Path) -> None:
         account, program, "-D", str(server.data), "-c", "listen_addresses=", "-k", str(sockets)
     )
     try:
-        deadline = time.monotonic() + 240
-        while not (sockets / ".s.PGSQL.5432").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until((sockets / ".s.PGSQL.5432").exists, seconds=240)
         with pytest.raises(DatabaseError, match="lock file"):
             server.start()
         assert postmaster(server) == by_hand.pid

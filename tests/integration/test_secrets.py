@@ -7,8 +7,7 @@ import io
 import logging
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -31,7 +30,7 @@ from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.conftest import FAST_SETTINGS
 from tests.postgres_fixture import new_home
-from tests.support import configuration, environment, load, query, wait_until
+from tests.support import configuration, environment, load, query, wait_in_loop, wait_until
 
 PID = text("SELECT pg_backend_pid()")
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'service'"
@@ -205,13 +204,6 @@ def logged() -> Iterator[io.StringIO]:
     structlog.reset_defaults()
 
 
-async def _until(condition: Callable[[], object], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not become true"
-        await asyncio.sleep(0.02)
-
-
 def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: io.StringIO) -> None:
     """A service without a valid password is not ready, and recovers with the new one.
 
@@ -224,20 +216,20 @@ def test_a_service_outlives_a_rotation(server: Server, tmp_path: Path, logged: i
         return health.problems.get("database", "")
 
     async def scenario() -> None:
-        await _until(
+        await wait_in_loop(
             lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 10
         )
         server.change("fourth-pass")
         query(server.admin, CUT)
-        await _until(lambda: "refuses the user or password" in database_problem())
+        await wait_in_loop(lambda: "refuses the user or password" in database_problem())
         server.file.unlink()
-        await _until(lambda: "cannot be read" in database_problem())
+        await wait_in_loop(lambda: "cannot be read" in database_problem())
         history.add_runs(history.workflow_ids[0], 5)
         server.write("fourth-pass")
-        await _until(
+        await wait_in_loop(
             lambda: query(server.admin, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"] == 15
         )
-        await _until(lambda: not health.problems)
+        await wait_in_loop(lambda: not health.problems)
 
     async def work(settings: Settings, database: Database) -> None:
         health.watch_database(lambda: database.problem, lambda: database.is_unavailable)

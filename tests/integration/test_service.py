@@ -36,7 +36,16 @@ from etl.simulator.misbehaviour import Misbehaviour
 from etl.simulator.server import Simulator
 from tests.oracle import differences
 from tests.receiver import receiver
-from tests.support import configuration, environment, free_port, load, query, slow, sync
+from tests.support import (
+    configuration,
+    environment,
+    free_port,
+    load,
+    query,
+    slow,
+    sync,
+    wait_in_loop,
+)
 
 Scenario = Callable[[Daemon, Health], Awaitable[None]]
 QUICK = Pace(tick=0.1, prepare=0.3, refresh=0.3, observe=0.1, key_pause=0.5, clock_check=1.0)
@@ -124,13 +133,6 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
         yield World(tmp_path, database_url, history, simulator)
 
 
-async def _until(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "the condition did not become true"
-        await asyncio.sleep(0.02)
-
-
 def _problems(health: Health) -> dict[str, str]:
     return health.problems
 
@@ -147,7 +149,7 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
 
     async def scenario(found: Daemon, health: Health) -> None:
         swept = "SELECT fencing_token AS n FROM orchestra_etl.sweeps WHERE workflow_id = %s"
-        await _until(lambda: [row for row in query(world.url, swept, often) if row["n"] >= 3])
+        await wait_in_loop(lambda: any(row["n"] >= 3 for row in query(world.url, swept, often)))
         assert query(world.url, swept, nightly) == []
         job = found._jobs._scheduler.get_job(f"sweep {nightly}")
         assert (
@@ -156,7 +158,7 @@ def test_workflows_are_swept_on_their_schedules(world: World) -> None:
             str(job.next_run_time.tzinfo),
         ) == (3, 30, "UTC")
         job.modify(next_run_time=job.next_run_time.now(job.next_run_time.tzinfo))
-        await _until(lambda: query(world.url, swept, nightly) and world.loaded() == 30)
+        await wait_in_loop(lambda: query(world.url, swept, nightly) != [] and world.loaded() == 30)
 
     world.serve(scenario, Schedule(often, 0.2), Schedule(nightly, 60.0, "30 3 * * *"))
     assert differences(world.url, world.history) == []
@@ -168,11 +170,11 @@ def test_a_service_is_not_ready_until_workflows_are_listed(world: World) -> None
     toml = configuration(world.workflow_ids[0], more="[api]\nall_workflows = true")
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(
+        await wait_in_loop(
             lambda: world.loaded() == 15 and "/workflows" in _problems(health).get("prepare", "")
         )
         world.simulator.misbehave()
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, Schedule(world.workflow_ids[0], 0.3), settings=world.settings(toml=toml))
     assert differences(world.url, world.history) == []
@@ -190,17 +192,17 @@ def test_one_workflow_that_is_refused_leaves_the_service_ready(world: World) -> 
     world.simulator.misbehave(Misbehaviour(body=body, endpoints=("workflows",)), unlisted)
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 15 and f"sweep {one}" in _problems(health))
-        await _until(lambda: health.ready)
+        await wait_in_loop(lambda: world.loaded() == 15 and f"sweep {one}" in _problems(health))
+        await wait_in_loop(lambda: health.ready)
         await asyncio.sleep(0.5)
         assert health.ready
         page = health._ready()
         assert (page.status, f"sweep {one}: GET" in page.body.decode()) == (200, True)
         assert "orchestra_etl_ready 1.0" in health._metrics().body.decode()
         world.simulator.misbehave(Misbehaviour(status=404, endpoints=("runs",)))
-        await _until(lambda: not health.ready)
+        await wait_in_loop(lambda: not health.ready)
         world.simulator.misbehave()
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
 
     settings = world.settings(toml="[api]\nall_workflows = true")
     world.serve(scenario, settings=settings, observed=True)
@@ -221,7 +223,7 @@ def test_a_request_in_the_queue_is_served_within_seconds(world: World) -> None:
             world.workflow_ids[0],
             run,
         )
-        await _until(lambda: world.loaded() == 1)
+        await wait_in_loop(lambda: world.loaded() == 1)
 
     world.serve(scenario, settings=world.settings(toml=toml))
     assert world.simulator.requests["runs"] == 0
@@ -236,13 +238,13 @@ def test_a_refused_key_pauses_and_a_new_one_is_used(world: World, tmp_path: Path
     settings = load(world.folder, configuration(*world.workflow_ids), variables)
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: "api key" in _problems(health))
+        await wait_in_loop(lambda: "api key" in _problems(health))
         await asyncio.sleep(0.1)  # so that the other requests in flight end
         requests = sum(world.simulator.requests.values())
         await asyncio.sleep(0.2)
         assert sum(world.simulator.requests.values()) == requests
         key.write_text("simulated-key\n")
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
@@ -271,8 +273,8 @@ def test_alerts_do_not_wait_for_the_key(world: World, tmp_path: Path) -> None:
         (tmp_path / "ops").write_text(hook.url())
 
         async def scenario(found: Daemon, health: Health) -> None:
-            await _until(lambda: "api key" in _problems(health))
-            await _until(lambda: hook.requests)
+            await wait_in_loop(lambda: "api key" in _problems(health))
+            await wait_in_loop(lambda: hook.requests != [])
 
         world.serve(scenario, settings=settings, pace=pace)
         [request] = hook.requests
@@ -299,7 +301,7 @@ def test_a_stopped_service_releases_the_message_that_it_sends(
         (tmp_path / "ops").write_text(hook.url())
 
         async def scenario(found: Daemon, health: Health) -> None:
-            await _until(lambda: hook.requests)
+            await wait_in_loop(lambda: hook.requests != [])
 
         pace = msgspec.structs.replace(QUICK, notify=0.1)
         world.serve(scenario, settings=world.settings(toml=toml), pace=pace)
@@ -319,13 +321,13 @@ def test_a_service_recovers_with_its_database(world: World) -> None:
     world.simulator.misbehave(Misbehaviour(delay=0.05, endpoints=("steps",)))
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() > 0)
+        await wait_in_loop(lambda: world.loaded() > 0)
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         query(
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: "database" in _problems(health))
+        await wait_in_loop(lambda: "database" in _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         # A run that was claimed when the outage began is due again when its lease has ended.
         query(
@@ -333,7 +335,7 @@ def test_a_service_recovers_with_its_database(world: World) -> None:
             "UPDATE orchestra_etl.run_ledger SET leased_until = now()"
             " WHERE leased_until IS NOT NULL",
         )
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
 
     world.serve(scenario, settings=settings)
     assert differences(world.url, world.history) == []
@@ -349,17 +351,17 @@ def test_readiness_follows_the_database_at_once(world: World) -> None:
     admin = world.url.replace(f"/{name}", "/postgres")
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         query(
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: "database" in _problems(health), 20.0)
+        await wait_in_loop(lambda: "database" in _problems(health), seconds=20.0)
         await asyncio.sleep(0.4)
         assert set(_problems(health)) == {"database"}
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        await _until(lambda: not _problems(health))
+        await wait_in_loop(lambda: not _problems(health))
 
     with structlog.testing.capture_logs() as events:
         world.serve(scenario, observed=True)
@@ -373,7 +375,7 @@ def test_the_service_ends_soon_without_a_database(world: World) -> None:
     admin = world.url.replace(f"/{name}", "/postgres")
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30)
+        await wait_in_loop(lambda: world.loaded() == 30)
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         query(
             admin,
@@ -393,7 +395,7 @@ def test_a_service_that_is_stopped_loads_what_it_has_read(world: World) -> None:
     world.simulator.misbehave(Misbehaviour(delay=0.1, endpoints=("steps",)))
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.simulator.requests["steps"] > 5)
+        await wait_in_loop(lambda: world.simulator.requests["steps"] > 5)
 
     assert world.serve(scenario) < 5
     assert query(world.url, CLAIMED) == []
@@ -411,13 +413,13 @@ def test_a_schema_changed_under_the_service_shows_in_readiness(world: World) -> 
     )
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
         query(world.url, version, "9999", "9999")
-        await _until(lambda: "newer than this program" in _problems(health).get("schema", ""))
+        await wait_in_loop(lambda: "newer than this program" in _problems(health).get("schema", ""))
         await asyncio.sleep(0.4)
         assert "schema" in _problems(health)
         query(world.url, version, *now.values())
-        await _until(lambda: not _problems(health))
+        await wait_in_loop(lambda: not _problems(health))
 
     world.serve(scenario, observed=True)
 
@@ -430,9 +432,9 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
     one, other = world.workflow_ids
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 30 and not _problems(health))
+        await wait_in_loop(lambda: world.loaded() == 30 and not _problems(health))
         world.simulator.misbehave(Misbehaviour(status=500, endpoints=("runs",), workflow_id=one))
-        await _until(
+        await wait_in_loop(
             lambda: (
                 "no complete sweep since" in _problems(health).get(f"workflow {one}", "")
                 and f"workflow {other}" not in _problems(health)
@@ -443,7 +445,7 @@ def test_a_workflow_that_is_overdue_shows_in_readiness(
             in health.metrics.exposition(ready=False).decode()
         )
         world.simulator.misbehave()
-        await _until(lambda: not _problems(health))
+        await wait_in_loop(lambda: not _problems(health))
 
     world.serve(scenario, Schedule(one, 0.2), Schedule(other, 0.2), observed=True)
 
@@ -457,15 +459,15 @@ def test_metrics_of_an_unavailable_database_disappear(world: World) -> None:
         def shown() -> bool:
             return "orchestra_etl_open_runs{" in health.metrics.exposition(ready=True).decode()
 
-        await _until(lambda: world.loaded() == 30 and shown())
+        await wait_in_loop(lambda: world.loaded() == 30 and shown())
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         query(
             admin,
             f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'",
         )
-        await _until(lambda: not shown())
+        await wait_in_loop(lambda: not shown())
         query(admin, f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-        await _until(shown)
+        await wait_in_loop(shown)
 
     world.serve(
         scenario, settings=world.settings(ORCHESTRA_ETL_DATABASE__PATIENCE="0.3s"), observed=True
@@ -508,10 +510,11 @@ def _hanging(run: str) -> Misbehaviour:
     return Misbehaviour(delay=60.0, endpoints=("steps",), run_id=run)
 
 
-def _add_step(world: World, run: str, step: str) -> Callable[[], object]:
-    """Make the API return this step of the run, and return a query for the stored step."""
+def _add_step(world: World, run: str, step: str) -> Callable[[], bool]:
+    """Make the API return this step of the run; return a function that says if it is stored."""
     world.simulator.steps_bodies[run] = json.dumps([{"id": step, "status": "completed"}]).encode()
-    return lambda: query(world.url, "SELECT 1 AS one FROM orchestra.steps WHERE id = %s", step)
+    stored = "SELECT 1 AS one FROM orchestra.steps WHERE id = %s"
+    return lambda: query(world.url, stored, step) != []
 
 
 def test_a_slow_read_does_not_delay_other_runs(world: World) -> None:
@@ -520,11 +523,11 @@ def test_a_slow_read_does_not_delay_other_runs(world: World) -> None:
     world.simulator.misbehave(_hanging(slow))
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 29)
+        await wait_in_loop(lambda: world.loaded() == 29)
         for turn in range(3):
             loaded = _add_step(world, other, f"late {turn}")
             world.due(other)
-            await _until(loaded, 20.0)
+            await wait_in_loop(loaded, seconds=20.0)
         assert world.simulator.steps_requests[slow] == 1
 
     assert world.serve(scenario) < 5
@@ -543,13 +546,13 @@ def test_runs_loaded_during_a_slow_read_show_at_once(world: World) -> None:
                 in health.metrics.exposition(ready=True).decode()
             )
 
-        await _until(lambda: counted(29))
+        await wait_in_loop(lambda: counted(29))
         health.fail("poll", "the API did not answer")
         await asyncio.sleep(0.4)
         assert "poll" in _problems(health)
         world.simulator.steps_bodies[other] = b'[{"id": "late", "status": "completed"}, 7]'
         world.due(other)
-        await _until(lambda: "poll" not in _problems(health), 20.0)
+        await wait_in_loop(lambda: "poll" not in _problems(health), seconds=20.0)
         assert world.simulator.steps_requests[slow] == 1
         assert counted(30)
 
@@ -566,7 +569,7 @@ def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
     world.simulator.misbehave(_hanging(slow))
 
     async def scenario(found: Daemon, health: Health) -> None:
-        await _until(lambda: world.loaded() == 29)
+        await wait_in_loop(lambda: world.loaded() == 29)
         world.simulator.misbehave(
             Misbehaviour(status=403, endpoints=("steps",), workflow_id=refused)
         )
@@ -574,11 +577,11 @@ def test_a_refused_workflow_is_retried_during_a_slow_read(world: World) -> None:
         attempts = (
             "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE run_id = %s AND attempts > 0"
         )
-        await _until(lambda: query(world.url, attempts, run), 20.0)
+        await wait_in_loop(lambda: query(world.url, attempts, run) != [], seconds=20.0)
         world.simulator.misbehave()
         loaded = _add_step(world, run, "late")
         world.due(run)
-        await _until(loaded, 20.0)
+        await wait_in_loop(loaded, seconds=20.0)
         assert world.simulator.steps_requests[slow] == 1
 
     world.serve(scenario)
@@ -754,7 +757,7 @@ def test_no_load_outlives_a_pass_that_loses_the_database(
                 for workflow_id in world.workflow_ids:
                     await jobs.syncer.sweep(workflow_id)
                 task = asyncio.create_task(jobs.poller.drain(stop=asyncio.Event()))
-                await _until(lambda: running)
+                await wait_in_loop(lambda: running != [])
 
                 def broken(unit: Any) -> Any:
                     raise DatabaseUnavailable("gone")

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from etl.admin import expired, retention
@@ -21,6 +22,7 @@ from etl.export.destination import Destination
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests import lake_reader as lake
+from tests.command_line import Command, command_line
 from tests.conftest import fresh_database
 from tests.support import configuration, environment, load, query, sync
 
@@ -44,6 +46,20 @@ class ExportedWorld:
         self.location = folder / "lake"
         # The newest first; number n ended n + 0.2 to n + 1 days ago.
         self.run_ids = history.run_ids(self.workflow)
+
+    def command(
+        self,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        *,
+        more: str = "payloads = true",
+    ) -> Command:
+        """Return the command line with the lake in its configuration, and `more` after it."""
+        section = f'[export]\nlocation = "{self.location}"\n{more}\n'
+        toml = configuration(self.workflow, more=section)
+        variables = environment(self.url, "http://127.0.0.1:9")
+        return command_line(folder, monkeypatch, capsys, toml, **variables)
 
     def export(self, *, full: bool = False) -> exporter.ExportReport:
         """Bring the lake up to date."""

@@ -23,6 +23,19 @@ def new_home() -> Path:
     return home
 
 
+def processes_in(home: Path) -> list[int]:
+    """Return the process ids of the PostgreSQL servers that keep their data in this folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            arguments = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # the process has just ended
+        if b"-D" in arguments and os.fsencode(home) in arguments[arguments.index(b"-D") + 1]:
+            found.append(int(path.parent.name))
+    return found
+
+
 def memory() -> Path | None:
     """Return a folder in memory if it has room and can hold programs."""
     folder = Path("/dev/shm")

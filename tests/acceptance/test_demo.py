@@ -8,7 +8,6 @@ import pty
 import re
 import select
 import shlex
-import shutil
 import signal
 import socket
 import struct
@@ -23,7 +22,7 @@ import pytest
 
 from etl.embedded.postgres import EmbeddedPostgres
 from tests import lake_reader
-from tests.postgres_fixture import new_home
+from tests.postgres_fixture import processes_in
 from tests.processes import Process, run, started
 from tests.support import query, wait_until
 
@@ -39,34 +38,11 @@ def _cells(line: str) -> list[str]:
 
 
 @pytest.fixture
-def home() -> Iterator[Path]:
-    """Provide a folder for the demo's data, and kill all servers in it afterwards."""
-    folder = new_home()
-    yield folder
-    for process in processes_in(folder):
-        os.kill(process, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-@pytest.fixture
 def listener() -> Iterator[socket.socket]:
     """Start a server to which nothing may connect."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.setblocking(False)
         yield server
-
-
-def processes_in(home: Path) -> list[int]:
-    """Return the process ids of the PostgreSQL servers that keep their data in this folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            arguments = path.read_bytes().split(b"\0")
-        except OSError:
-            continue  # the process has just ended
-        if b"-D" in arguments and os.fsencode(home) in arguments[arguments.index(b"-D") + 1]:
-            found.append(int(path.parent.name))
-    return found
 
 
 def _read_until(descriptor: int, words: str, *, seconds: float = 300.0) -> str:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.postgres_fixture import new_home
 
 FULL = Path("/dev/full")
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
@@ -69,14 +65,6 @@ def test_work_whose_notes_cannot_be_written_is_done() -> None:
     """A command whose notes cannot be written ends as it would otherwise."""
     done = run("--version", full="stderr")
     assert (done.returncode, done.stdout != "") == (0, True)
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """Provide an empty folder for an embedded server."""
-    folder = new_home()
-    yield folder
-    shutil.rmtree(folder)
 
 
 def test_closed_streams_change_no_status(home: Path) -> None:

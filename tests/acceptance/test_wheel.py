@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import venv
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +18,8 @@ import pytest
 
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
-from tests.acceptance.test_demo import processes_in
 from tests.conftest import ROOT
 from tests.oracle import differences
-from tests.postgres_fixture import new_home
 from tests.support import environment
 
 pytestmark = pytest.mark.slow
@@ -63,16 +59,6 @@ def installed(distributions: Distributions, tmp_path_factory: pytest.TempPathFac
     # not followed.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     return folder / "bin" / "orchestra-etl"
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """Provide a folder for an embedded server's data, and kill all servers in it afterwards."""
-    folder = new_home()
-    yield folder
-    for process in processes_in(folder):
-        os.kill(process, signal.SIGKILL)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check(command: list[str]) -> None:

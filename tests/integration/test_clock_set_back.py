@@ -104,14 +104,6 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
         yield made
 
 
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    """Provide the test's database as the program opens it."""
-    opened = Database(database_url, patience=5)
-    yield opened
-    opened.close()
-
-
 BY = pytest.mark.parametrize("seconds", [7200, 366 * 86400], ids=["hours", "a year"])
 
 

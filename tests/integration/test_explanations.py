@@ -19,6 +19,7 @@ from tests import explanation_oracle
 from tests.conftest import fresh_database
 from tests.examples import examples
 from tests.explanation_oracle import Period
+from tests.integration.test_costs import price
 from tests.support import query
 from tests.view_oracle import Facts, model
 
@@ -40,23 +41,11 @@ def history_url(postgres_server: Any, template_database: str) -> Iterator[str]:
     with fresh_database(postgres_server, template_database) as url:
         query(url, "INSERT INTO orchestra.workflows (id, labels) VALUES ('w', '{}'), ('v', '{}')")
         for name, amounts in _PRICES.items():
-            _price(url, name, **amounts)
+            price(url, name, **amounts)
         # Twice as dear from the second day on.
         query(url, "UPDATE orchestra.prices SET valid_until = %s WHERE model = 'dear'", MIDNIGHT)
-        _price(url, "dear", valid_from=MIDNIGHT, input_per_million="30", output_per_million="150")
+        price(url, "dear", valid_from=MIDNIGHT, input_per_million="30", output_per_million="150")
         yield url
-
-
-def _price(url: str, model: str, **more: Any) -> None:
-    columns = {
-        "model": model, "currency": "USD", "source": "set", "valid_from": "0001-01-01", **more
-    }  # fmt: skip
-    query(
-        url,
-        f"INSERT INTO orchestra.prices ({', '.join(columns)})"
-        f" VALUES ({', '.join(['%s'] * len(columns))})",
-        *columns.values(),
-    )
 
 
 # A few hours, so that periods, versions and runs cut each other, and the hours.

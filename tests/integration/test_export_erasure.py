@@ -63,11 +63,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """Provide the command line, with the lake in its configuration."""
-    toml = configuration(
-        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n'
-    )
-    variables = environment(world.url, "http://127.0.0.1:9")
-    return command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+    return world.command(tmp_path, monkeypatch, capsys)
 
 
 def _erase(world: ExportedWorld) -> erasure.LakeErasure:

@@ -13,9 +13,8 @@ from etl.cli import export_verify
 from etl.export.destination import Destination
 from etl.export.verify import VerifyReport, verify
 from tests import lake_reader as lake
-from tests.command_line import command_line
 from tests.exported_world import ExportedWorld
-from tests.support import configuration, environment, query, slow
+from tests.support import query, slow
 
 RUNS = 4
 
@@ -161,11 +160,7 @@ def test_the_command_says_what_differs(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """`export verify` exits with 0 if all agrees, else with 11 and a line for each difference."""
-    toml = configuration(
-        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n'
-    )
-    variables = environment(world.url, "http://127.0.0.1:9")
-    command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+    command = world.command(tmp_path, monkeypatch, capsys)
     printed = command("export", "verify", "--deep")
     assert (printed.status, printed.err) == (0, "")
     assert printed.out.endswith("every value of the lake matches the history\n")

@@ -10,9 +10,9 @@ from etl.admin import expired, retention
 from etl.export import exported_runs
 from etl.export.destination import Destination
 from tests import lake_reader
-from tests.command_line import Command, Printed, command_line
+from tests.command_line import Command, Printed
 from tests.exported_world import ExportedWorld
-from tests.support import configuration, environment, query
+from tests.support import query
 
 RUNS = 8
 
@@ -25,11 +25,7 @@ def command(
     capsys: pytest.CaptureFixture[str],
 ) -> Command:
     """Provide the command line, with the lake in its configuration."""
-    toml = configuration(
-        world.workflow, more=f'[export]\nlocation = "{world.location}"\npayloads = true\n'
-    )
-    variables = environment(world.url, "http://127.0.0.1:9")
-    return command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+    return world.command(tmp_path, monkeypatch, capsys)
 
 
 def _prune(command: Command, *more: str) -> Printed:
@@ -102,9 +98,7 @@ def test_payloads_that_are_not_exported_are_not_pruned(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     """A lake without payloads does not let payloads, or runs that have them, be removed."""
-    toml = configuration(world.workflow, more=f'[export]\nlocation = "{world.location}"\n')
-    variables = environment(world.url, "http://127.0.0.1:9")
-    command = command_line(tmp_path, monkeypatch, capsys, toml, **variables)
+    command = world.command(tmp_path, monkeypatch, capsys, more="")
     assert command("export", "run").status == 0
     printed = _prune(command)
     assert printed.status == 2

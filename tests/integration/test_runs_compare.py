@@ -10,6 +10,7 @@ import pytest
 from rich.cells import cell_len
 
 from tests.command_line import TRIAGE, WEATHER, Command
+from tests.integration.test_costs import price
 from tests.support import query
 
 A, B = "5b69669f-975a-49af-a33a-61ff9ae5a20f", "7c9e6679-7425-40de-944b-e07fc1f90ae7"
@@ -186,19 +187,10 @@ def test_steps_are_matched_by_node_and_occurrence(command: Command, database_url
     assert "note the runs belong to different workflows; nodes are matched by their ids" in words
 
 
-def _price(url: str, model: str, currency: str, amount: int) -> None:
-    query(
-        url,
-        "INSERT INTO orchestra.prices (model, currency, source, valid_from, input_per_million,"
-        " output_per_million) VALUES (%s, %s, 'set', '0001-01-01', %s, %s)",
-        model, currency, amount, amount,
-    )  # fmt: skip
-
-
 def test_an_unknown_cost_is_not_zero(command: Command, database_url: str) -> None:
     """Costs are subtracted only if both are known and in one currency; so are tokens."""
-    _price(database_url, "m", "USD", 1)
-    _price(database_url, "e", "EUR", 2)
+    price(database_url, "m", input_per_million=1, output_per_million=1)
+    price(database_url, "e", currency="EUR", input_per_million=2, output_per_million=2)
     store_run(database_url, A)
     store_run(database_url, B)
     used: dict[str, Any] = {"input_tokens": 1000, "output_tokens": 500, "total_tokens": 1500}
@@ -247,7 +239,7 @@ def test_an_unknown_cost_is_not_zero(command: Command, database_url: str) -> Non
 
 def test_a_sum_that_lacks_calls_is_not_subtracted(command: Command, database_url: str) -> None:
     """Sums of cost and tokens that lack a call say so, and their difference is unknown."""
-    _price(database_url, "m", "USD", 1)
+    price(database_url, "m", input_per_million=1, output_per_million=1)
     used: dict[str, Any] = {"input_tokens": 1000, "output_tokens": 500, "total_tokens": 1500}
     for run in (A, B):
         store_run(database_url, run)

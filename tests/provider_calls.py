@@ -39,7 +39,7 @@ _THINKING = (
 _PICTURE = "data:image/png;base64,aGk="
 
 
-def _asked(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
+def _input(*messages: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {"model": "m-1", "messages": [*messages], **more}
 
 
@@ -47,7 +47,7 @@ def _user(content: Any) -> dict[str, Any]:
     return {"role": "user", "content": content}
 
 
-def _chose(*messages: dict[str, Any]) -> dict[str, Any]:
+def _reply(*messages: dict[str, Any]) -> dict[str, Any]:
     return {
         "object": "chat.completion",
         "choices": [
@@ -74,51 +74,51 @@ def _tool(arguments: Any, name: str = "look_up") -> dict[str, Any]:
 
 _CITY = {"city": "Łódź"}
 _CITY_TEXT = json.dumps(_CITY)
-_COMPLETION = _chose({"content": "Rain."})
+_COMPLETION = _reply({"content": "Rain."})
 
 CALLS = (
     Call("Orchestra's model node", "the project's recorded sample",
-         _asked({"role": "system", "content": "Be brief."}, _user("Rain today?"), stream=False,
+         _input({"role": "system", "content": "Be brief."}, _user("Rain today?"), stream=False,
                 max_tokens=8192, temperature=0.7, top_p=1, top_k=50, repetition_penalty=0,
                 run_id="r-1", input_data={"prompt": "Rain today?", "temperature": 9}),
          _COMPLETION, "Rain today?", "Be brief.", "Rain.",
          parameters={"stream": False, "max_tokens": 8192, "temperature": 0.7, "top_p": 1,
                      "top_k": 50, "repetition_penalty": 0}),
     Call("OpenAI chat, several messages", f"{_OPENAI}/chat/create",
-         _asked({"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+         _input({"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
                 _user("Rain?"), {"role": "assistant", "content": None, "tool_calls": [
                     {"id": "t", "type": "function",
                      "function": {"name": "look_up", "arguments": _CITY_TEXT}}]},
                 {"role": "tool", "tool_call_id": "t", "content": "wet"}, _user("And tomorrow?"),
                 tools=[{"type": "function", "function": {"name": "look_up"}}], tool_choice="auto",
                 response_format={"type": "json_object"}, seed=7),
-         _chose({"content": "Rain."}, {"content": None, "refusal": "No."}),
+         _reply({"content": "Rain."}, {"content": None, "refusal": "No."}),
          "user: Rain?\n\ntool: wet\n\nuser: And tomorrow?", "Be brief.", "Rain.\n\nNo.",
          parameters={"tool_choice": "auto", "response_format": {"type": "json_object"}, "seed": 7}),
     Call("OpenAI chat, images and audio", f"{_OPENAI}/chat/create",
-         _asked(_user([{"type": "text", "text": "What is"},
+         _input(_user([{"type": "text", "text": "What is"},
                        {"type": "image_url", "image_url": {"url": _PICTURE}},
                        {"type": "input_audio", "input_audio": {"data": "aGk=", "format": "wav"}},
                        {"type": "text", "text": "this?"}])),
-         _chose({"content": None, "audio": {"id": "a", "data": "aGk=", "transcript": "Rain."}}),
+         _reply({"content": None, "audio": {"id": "a", "data": "aGk=", "transcript": "Rain."}}),
          "What is\nthis?", None, "Rain.", images=1, audio=2, parameters={}),
-    Call("OpenAI chat, tools", f"{_OPENAI}/chat/object", _asked(_user("Rain?")),
-         _chose({"content": None, "tool_calls": [
+    Call("OpenAI chat, tools", f"{_OPENAI}/chat/object", _input(_user("Rain?")),
+         _reply({"content": None, "tool_calls": [
              {"id": "1", "type": "function",
               "function": {"name": "look_up", "arguments": _CITY_TEXT}},
              {"id": "2", "type": "function", "function": {"name": "pay", "arguments": "{broken"}},
              {"id": "3", "type": "custom", "custom": {"name": "run", "input": "print(1)"}}]}),
          "Rain?", tools=[_tool(_CITY), _tool("{broken", "pay"), _tool("print(1)", "run")],
          parameters={}),
-    Call("OpenAI chat, the former function call", f"{_OPENAI}/chat/object", _asked(_user("Rain?")),
-         _chose({"content": None, "function_call": {"name": "look_up", "arguments": _CITY_TEXT}}),
+    Call("OpenAI chat, the former function call", f"{_OPENAI}/chat/object", _input(_user("Rain?")),
+         _reply({"content": None, "function_call": {"name": "look_up", "arguments": _CITY_TEXT}}),
          "Rain?", tools=[_tool(_CITY)], parameters={}),
-    Call("OpenAI chat, as chunks", f"{_OPENAI}/chat-streaming", _asked(_user("Rain?"), stream=True),
+    Call("OpenAI chat, as chunks", f"{_OPENAI}/chat-streaming", _input(_user("Rain?"), stream=True),
          [*_chunks({"role": "assistant", "content": ""}, {"content": "Ra"}),
           *_chunks({"content": "No"}, index=1), *_chunks({"content": "in."}),
           *_chunks({"content": "."}, index=1), {"id": "c-1", "choices": [], "usage": {}}],
          "Rain?", None, "Rain.\n\nNo.", parameters={"stream": True}),
-    Call("OpenAI chat, tools as chunks", f"{_OPENAI}/chat-streaming", _asked(_user("Rain?")),
+    Call("OpenAI chat, tools as chunks", f"{_OPENAI}/chat-streaming", _input(_user("Rain?")),
          _chunks(
              {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "look_up",
                                                                   "arguments": ""}}]},
@@ -191,10 +191,10 @@ CALLS = (
          answer="Rain.", tools=[_tool(_CITY)], audio=1),
     Call("OpenAI batch", "https://platform.openai.com/docs/guides/batch",
          {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions",
-          "body": _asked(_user("Rain?"), temperature=0)},
+          "body": _input(_user("Rain?"), temperature=0)},
          [{"custom_id": "a", "response": {"status_code": 200, "body": _COMPLETION}},
           {"custom_id": "b",
-           "response": {"status_code": 200, "body": _chose({"content": "Sun."})}}],
+           "response": {"status_code": 200, "body": _reply({"content": "Sun."})}}],
          "Rain?", None, "Rain.\n\nSun.", parameters={"temperature": 0}),
     Call("Anthropic", _ANTHROPIC,
          {"model": "m-1", "max_tokens": 50, "system": [{"type": "text", "text": "Be brief."},
@@ -319,11 +319,11 @@ CALLS = (
              {"type": "message.output", "content": [{"type": "text", "text": "Rain."}]}]},
          "Rain?", "Be brief.", "Rain.", [_tool(_CITY)], parameters={"temperature": 0}),
     Call("Mistral, thinking", "https://docs.mistral.ai/capabilities/reasoning",
-         _asked(_user("Rain?"), safe_prompt=True),
-         _chose({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+         _input(_user("Rain?"), safe_prompt=True),
+         _reply({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
                              {"type": "text", "text": "Rain."}]}),
          "Rain?", None, "Rain.", parameters={"safe_prompt": True}),
-    Call("Cohere", "https://docs.cohere.com/v2/reference/chat", _asked(_user("Rain?"), p=0.5),
+    Call("Cohere", "https://docs.cohere.com/v2/reference/chat", _input(_user("Rain?"), p=0.5),
          {"message": {"role": "assistant", "content": [{"type": "text", "text": "Rain."}],
                       "tool_calls": [{"id": "t", "type": "function", "function": {
                           "name": "look_up", "arguments": _CITY_TEXT}}]}},
@@ -354,15 +354,15 @@ CALLS = (
          {"query": "Rain?", "documents": ["wet", "dry"], "top_n": 1},
          {"results": [{"index": 0, "relevance_score": 0.9}]}, "Rain?", parameters={"top_n": 1}),
     Call("DeepSeek", "https://api-docs.deepseek.com/api/create-chat-completion",
-         _asked(_user("Rain?")), _chose({"reasoning_content": "Hm.", "content": "Rain."}),
+         _input(_user("Rain?")), _reply({"reasoning_content": "Hm.", "content": "Rain."}),
          "Rain?", None, "Rain.", parameters={}),
     Call("OpenRouter, an image", "https://openrouter.ai/docs/features/multimodal/image-generation",
-         _asked(_user("A cloud"), modalities=["image", "text"]),
-         _chose({"content": "Here.", "images": [{"type": "image_url",
+         _input(_user("A cloud"), modalities=["image", "text"]),
+         _reply({"content": "Here.", "images": [{"type": "image_url",
                                                  "image_url": {"url": _PICTURE}}]}),
          "A cloud", None, "Here.", images=1, parameters={"modalities": ["image", "text"]}),
     Call("Ollama, chat", "https://github.com/ollama/ollama/blob/main/docs/api.md",
-         _asked({"role": "user", "content": "Rain?", "images": ["aGk="]},
+         _input({"role": "user", "content": "Rain?", "images": ["aGk="]},
                 options={"temperature": 0, "num_ctx": 9}),
          {"model": "m-1", "message": {"role": "assistant", "content": "Rain.", "thinking": "Hm.",
                                       "tool_calls": [{"function": {"name": "look_up",
@@ -434,15 +434,15 @@ CALLS = (
                 _tool({"type": "delete_file", "path": "a.txt"}, "apply_patch_call"),
                 _tool({"query": "tea"}, "tool_search_call")], parameters={}),
     Call("Reasoning before the answer", _THINKING,
-         _asked(_user("Rain?"), reasoning_format="raw"),
-         _chose({"content": "<think>\nHm.\n</think>\n\nRain, <think>no</think>."},
+         _input(_user("Rain?"), reasoning_format="raw"),
+         _reply({"content": "<think>\nHm.\n</think>\n\nRain, <think>no</think>."},
                 {"content": " <thinking>Hm.</thinking>Sun."}, {"content": "<think>Cut of"},
                 {"content": "No <think>of it</think>"}),
          "Rain?", None, "Rain, <think>no</think>.\n\nSun.\n\nNo <think>of it</think>",
          parameters={"reasoning_format": "raw"}),
     Call("Groq, its own tools", "https://console.groq.com/docs/api-reference",
-         _asked(_user("Rain?"), compound_custom={"tools": {"enabled_tools": ["web_search"]}}),
-         _chose({"content": "Rain.", "reasoning": "Hm.", "executed_tools": [
+         _input(_user("Rain?"), compound_custom={"tools": {"enabled_tools": ["web_search"]}}),
+         _reply({"content": "Rain.", "reasoning": "Hm.", "executed_tools": [
              {"index": 0, "type": "search", "arguments": _CITY_TEXT, "output": "wet"}]}),
          "Rain?", None, "Rain.", parameters={}),
     Call("xAI by gRPC", "https://github.com/xai-org/xai-proto",
@@ -455,8 +455,8 @@ CALLS = (
                                                     "arguments": _CITY_TEXT}}]}}]},
          "user: Rain?\n\ntool: wet", "Be brief.", "Rain.", [_tool(_CITY)], parameters={}),
     Call("xAI", "https://docs.x.ai/docs/api-reference",
-         _asked(_user([{"type": "text", "text": "Rain?"}]), search_parameters={"mode": "auto"}),
-         {**_chose({"content": "Rain.", "reasoning_content": "Hm.", "refusal": None}),
+         _input(_user([{"type": "text", "text": "Rain?"}]), search_parameters={"mode": "auto"}),
+         {**_reply({"content": "Rain.", "reasoning_content": "Hm.", "refusal": None}),
           "citations": ["https://example.com"]},
          "Rain?", None, "Rain.", parameters={"search_parameters": {"mode": "auto"}}),
     Call("Gemini interactions, results of tools",
@@ -560,7 +560,7 @@ CALLS = (
              {"type": "tool-result", "toolCallId": "t", "toolName": "look_up", "result": "wet"}]}]},
          {"text": "Rain."}, "user: Rain?\n\ntool: wet", None, "Rain.", parameters={}),
     Call("A response as text", "the API's own envelope around an integration's result",
-         json.dumps(_asked(_user("Rain?"), temperature=1)),
+         json.dumps(_input(_user("Rain?"), temperature=1)),
          {"result": {"data": json.dumps(_COMPLETION)}}, "Rain?", None, "Rain.",
          parameters={"temperature": 1}),
 )  # fmt: skip

@@ -143,7 +143,7 @@ class Question(NamedTuple):
     sql: str
 
 
-class Answer(NamedTuple):
+class QueryCost(NamedTuple):
     """The cost of a query."""
 
     name: str
@@ -300,8 +300,8 @@ def make(url: str, runs: int) -> None:
     print(file=sys.stderr)
 
 
-def ask(url: str, question: Question, repetitions: int) -> Answer:
-    """Time a query."""
+def measure(url: str, question: Question, repetitions: int) -> QueryCost:
+    """Run a query repeatedly, and return what it cost."""
     times = []
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SET TimeZone = 'UTC'")
@@ -309,7 +309,7 @@ def ask(url: str, question: Question, repetitions: int) -> Answer:
             begun = time.perf_counter()
             rows = connection.execute(question.sql).fetchall()
             times.append((time.perf_counter() - begun) * 1000)
-    return Answer(question.name, len(rows), statistics.median(times[1:]), max(times[1:]))
+    return QueryCost(question.name, len(rows), statistics.median(times[1:]), max(times[1:]))
 
 
 def _build(url: str, runs: int) -> dict[str, object]:
@@ -386,7 +386,7 @@ def history(home: Path | None, runs: int) -> Iterator[tuple[str, dict[str, objec
 
 
 def show(
-    found: dict[str, object], answers: Sequence[Answer], limit: float, file: Path | None
+    found: dict[str, object], costs: Sequence[QueryCost], limit: float, file: Path | None
 ) -> None:
     """Print the result as a table, and write it to the file as JSON.
 
@@ -394,19 +394,19 @@ def show(
         SystemExit: if a query took longer than `limit` seconds.
     """
     print(json.dumps(found, default=str))
-    print_answers(answers)
+    print_costs(costs)
     if file:
-        report = {**found, "queries": [one._asdict() for one in answers]}
+        report = {**found, "queries": [one._asdict() for one in costs]}
         file.write_text(json.dumps(report, indent=2, default=str) + "\n")
-    if slow := [one.name for one in answers if one.milliseconds > limit * 1000]:
+    if slow := [one.name for one in costs if one.milliseconds > limit * 1000]:
         raise SystemExit(f"over {limit:g} s: {', '.join(slow)}")
 
 
-def print_answers(answers: Sequence[Answer]) -> None:
+def print_costs(costs: Sequence[QueryCost]) -> None:
     """Print the cost of the queries."""
-    width = max(len(one.name) for one in answers) + 1
+    width = max(len(one.name) for one in costs) + 1
     print(f"{'question':{width}}{'rows':>8}{'median ms':>11}{'slowest ms':>12}")
-    for one in answers:
+    for one in costs:
         print(
             f"{one.name:{width}}{one.rows:>8,}{one.milliseconds:>11.0f}"
             f"{one.slowest_milliseconds:>12.0f}"
@@ -417,7 +417,7 @@ def main() -> None:
     """Run the benchmark."""
     given = arguments("bench-analytics", __doc__)
     with history(given.home, given.runs) as (url, found):
-        answers = [ask(url, question, given.repetitions) for question in QUESTIONS]
+        costs = [measure(url, question, given.repetitions) for question in QUESTIONS]
         new = {"workflows": WORKFLOWS, "nodes": NODES, "days": DAYS, "runs": given.runs}
         more = min(indexes.RUNS, given.runs)
         new |= {"first": given.runs + 1, "last": given.runs + more}
@@ -427,12 +427,12 @@ def main() -> None:
             connection.execute(_STEPS, new)
 
         timed = [
-            indexes.TimedQuery(one.name, one.sql, answer.milliseconds)
-            for one, answer in zip(QUESTIONS, answers, strict=True)
+            indexes.TimedQuery(one.name, one.sql, cost.milliseconds)
+            for one, cost in zip(QUESTIONS, costs, strict=True)
         ]
         indexes.show(url, load, more, timed)
-        print_answers([ask(url, question, given.repetitions) for question in documented()])
-        show(found, answers, given.limit, given.json)
+        print_costs([measure(url, question, given.repetitions) for question in documented()])
+        show(found, costs, given.limit, given.json)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from playwright.sync_api import Page, Response
 from etl.admin import roles
 from etl.database import Database
 from etl.privileges import ANALYST
-from tests.benchmarks.analytics import DAYS, Question, arguments, ask, history, show
+from tests.benchmarks.analytics import DAYS, Question, arguments, history, measure, show
 from tests.browser.dashboards import DASHBOARDS, Superset, chromium, open_dashboard, served, sign_in
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -112,8 +112,8 @@ def main() -> None:
         database.close()
         questions = collect(url)
         as_login = login_url(url)
-        answers = [ask(as_login, question, given.repetitions) for question in questions]
-        show(found, answers, given.limit, given.json)
+        costs = [measure(as_login, question, given.repetitions) for question in questions]
+        show(found, costs, given.limit, given.json)
 
 
 if __name__ == "__main__":

@@ -369,7 +369,7 @@ def draw(
         f"{superset.address}/api/v1/dashboard/orchestra-{name}/charts"
     ).json()["result"]
     titles = {chart["id"]: chart["slice_name"] for chart in charts}
-    asking = {chart for chart, title in titles.items() if title not in unfiltered}
+    awaited = {chart for chart, title in titles.items() if title not in unfiltered}
     drawn = {
         str(chart["id"]): DRAWN.get(chart["form_data"]["viz_type"], "canvas") for chart in charts
     }
@@ -381,24 +381,24 @@ def draw(
         if (chart := _chart_of(request.url)) in titles:
             requests[titles[chart]] += 1
 
-    def ask(request: Request) -> None:
+    def note_host(request: Request) -> None:
         parts = urlsplit(request.url)
         if parts.scheme.startswith("http") and "csp" not in (request.failure or "").lower():
             hosts.add(f"{parts.scheme}://{parts.netloc}")
 
     def receive(response: Response) -> None:
-        if (chart := _chart_of(response.url)) in asking:
+        if (chart := _chart_of(response.url)) in awaited:
             answers[chart] = response
 
     page.on("request", count)
     page.on("response", receive)
-    page.on("requestfinished", ask)
-    page.on("requestfailed", ask)
+    page.on("requestfinished", note_host)
+    page.on("requestfailed", note_host)
     try:
         act()
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while undrawn := (
-            asking - answers.keys()
+            awaited - answers.keys()
             or set(map(int, page.evaluate(UNDRAWN, [drawn, TROUBLE.pattern])))
         ):
             assert time.monotonic() < deadline, f"not drawn: {[titles[one] for one in undrawn]}"
@@ -411,8 +411,8 @@ def draw(
     finally:
         page.remove_listener("request", count)
         page.remove_listener("response", receive)
-        page.remove_listener("requestfinished", ask)
-        page.remove_listener("requestfailed", ask)
+        page.remove_listener("requestfinished", note_host)
+        page.remove_listener("requestfailed", note_host)
     results, errors = {}, []
     for chart, answer in answers.items():
         if answer.status == 200:

@@ -629,7 +629,7 @@ CHARTS = (
 )
 
 
-def _ask(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[str, Any]]:
+def _run_sql(url: str, shown: Shown, title: str, run: str, sql: str) -> list[dict[str, Any]]:
     since = shown.since[title] or "-infinity"
     usage = ", ".join(f"t.{kind.name}" for kind in KINDS)
     rows = query(
@@ -711,7 +711,7 @@ def test_a_big_number_is_that_of_the_tables(
 ) -> None:
     """A big number equals SQL over the tables for exactly the dashboard's time range."""
     dashboard = shown(tile.dashboard)
-    [row] = _ask(history_url, dashboard, tile.title, failed_run, tile.sql)
+    [row] = _run_sql(history_url, dashboard, tile.title, failed_run, tile.sql)
     [value] = row.values()
     written = dashboard.number(tile.title)
     if tile.format == "passes":
@@ -736,7 +736,7 @@ def test_a_chart_is_that_of_the_tables(
     """Every row or bucket of a chart equals SQL over the tables, and a table shows as many rows."""
     dashboard = shown(chart.dashboard)
     rows = dashboard.rows[chart.title]
-    expected = _ask(history_url, dashboard, chart.title, failed_run, chart.sql)
+    expected = _run_sql(history_url, dashboard, chart.title, failed_run, chart.sql)
 
     if written := dashboard.tables[chart.title]:
         assert len(written) == len(rows)

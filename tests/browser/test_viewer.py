@@ -270,7 +270,7 @@ CONTEXT: Mapping[str, Callable[[Body], Body]] = {
     "a table by another name": lambda body: {**body, "datasource": {"type": "sl_table", "id": 1}},
     "rows after the shaping of a chart": lambda body: {**body, "result_type": "post_processed"},
     "an answer that is kept for a year": lambda body: {**body, "custom_cache_timeout": 31_536_000},
-    "an answer that is kept for ever": lambda body: {**body, "custom_cache_timeout": 0},
+    "a response that is cached for ever": lambda body: {**body, "custom_cache_timeout": 0},
     "a second query": lambda body: {
         **body,
         "queries": [*body["queries"], {"columns": [_sql(LOCK)]}],

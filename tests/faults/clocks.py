@@ -45,13 +45,13 @@ def install() -> None:
     )
     requests = itertools.count(1)
     jumped = 0.0
-    ask = OrchestraClient.steps
+    read_steps = OrchestraClient.steps
 
-    async def jump_and_ask(self: OrchestraClient, workflow_id: str, run_id: str) -> ApiResponse:
+    async def jump_and_read(self: OrchestraClient, workflow_id: str, run_id: str) -> ApiResponse:
         nonlocal jumped
         if next(requests) == jump_at:
             jumped = jump
-        return await ask(self, workflow_id, run_id)
+        return await read_steps(self, workflow_id, run_id)
 
     def shift() -> float:
         return off if monotonic() - born >= off_after else 0.0
@@ -67,7 +67,7 @@ def install() -> None:
 
     time.time = lambda: wall() + shift()
     time.monotonic = lambda: monotonic() + jumped
-    OrchestraClient.steps = jump_and_ask  # type: ignore[method-assign]
+    OrchestraClient.steps = jump_and_read  # type: ignore[method-assign]
     for name in MODULES:
         module = importlib.import_module(name)
         if hasattr(module, "datetime"):

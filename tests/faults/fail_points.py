@@ -68,16 +68,16 @@ def install(*, lake: bool = False) -> None:
         return committed
 
     def requesting(name: str) -> Callable[..., Awaitable[Any]]:
-        ask = getattr(OrchestraClient, name)
+        request = getattr(OrchestraClient, name)
 
-        @functools.wraps(ask)
-        async def asking(self: OrchestraClient, *arguments: Any, **options: Any) -> Any:
+        @functools.wraps(request)
+        async def passing(self: OrchestraClient, *arguments: Any, **options: Any) -> Any:
             point(f"before request of {name}")
-            answer = await ask(self, *arguments, **options)
+            response = await request(self, *arguments, **options)
             point(f"after request of {name}")
-            return answer
+            return response
 
-        return asking
+        return passing
 
     def around(owner: Any, method: str) -> None:
         step = getattr(owner, method)

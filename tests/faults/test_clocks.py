@@ -128,7 +128,7 @@ def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0)
 def test_a_clock_set_back_under_the_service(
     fault: Fault, database_url: str, tmp_path: Path, log: Path
 ) -> None:
-    """A service whose clock is set back by a day goes on within seconds instead of a day later."""
+    """A service whose clock is set back by a day continues within seconds, not a day later."""
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         install(database_url)
         assert _goes_on(found) == [], output_of(log)

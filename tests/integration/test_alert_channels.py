@@ -113,7 +113,7 @@ def test_a_webhook_may_request_a_pause(hook: Receiver) -> None:
 def test_a_receiver_that_drips_costs_only_the_deadline(
     hook: Receiver, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An endless response blocks nobody: a webhook needs no body, and Apprise has a deadline.
+    """An endless response blocks no delivery: a webhook needs no body, and Apprise has a deadline.
 
     While Apprise's thread is stuck, the channel starts no second one.
     """

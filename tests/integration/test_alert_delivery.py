@@ -141,7 +141,7 @@ def test_a_failed_message_is_retried_with_the_same_key(
 
 
 def test_the_pause_grows_to_a_limit_and_respects_the_receiver() -> None:
-    """The pause doubles up to ten minutes; a receiver may ask for more, but not for days."""
+    """The pause doubles up to ten minutes; a receiver may request more, but not days."""
     assert 2.5 <= pause_after(1, None) <= 5.0
     assert 300.0 <= pause_after(60, None) <= 600.0
     assert pause_after(1, 77.0) == 77.0
@@ -297,7 +297,7 @@ def test_a_stop_releases_the_claim_of_a_message_that_is_being_sent(
 def test_a_cancelled_delivery_leaves_no_task(
     database: Database, database_url: str, hook: Receiver
 ) -> None:
-    """If a delivery is cancelled while it sends a message, no task of it goes on."""
+    """If a delivery is cancelled while it sends a message, none of its tasks continues."""
     _queue(database_url, "k1")
     hook.delay = 30.0
 

@@ -229,7 +229,7 @@ def test_silence_of_the_pipeline_is_not_silence_of_the_workflow(
 def test_a_clock_that_was_set_back_stops_no_evaluation(
     database: Database, database_url: str
 ) -> None:
-    """If the last times are in the future, rules are evaluated, and a pending alert goes on."""
+    """If the last times are in the future, rules are evaluated; a pending alert stays pending."""
     alert_rows.run(database_url, "r", "a", ago(5), "failed")
     pending = rule(hold=60.0)
     assert evaluate(database, database_url, pending).firing == 0

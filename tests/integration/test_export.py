@@ -610,7 +610,7 @@ def test_another_lake_is_refused(world: World) -> None:
 
 
 def test_a_place_that_cannot_be_written_changes_nothing(world: World, tmp_path: Path) -> None:
-    """A wrong new location is an error; the lake at the right one goes on without a new start."""
+    """A wrong new location is an error; with the right one, nothing needs to be exported again."""
     world.run("r")
     world.export()
     right, world.location = world.location, tmp_path / "file" / "lake"
@@ -637,7 +637,7 @@ def test_a_new_place_gets_a_whole_lake(world: World, tmp_path: Path) -> None:
 
 
 def test_a_restored_database_finds_its_lake(world: World) -> None:
-    """When the catalog is older than the lake, the lake goes on from its newest state."""
+    """If the catalog is older than the lake, the export continues from the lake's newest state."""
     world.run("first")
     world.export()
     backup = query(world.url, "SELECT * FROM orchestra_etl.iceberg_tables")

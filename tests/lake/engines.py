@@ -71,7 +71,7 @@ def of_clickhouse(given: Mapping[str, Any]) -> dict[str, Any]:
     os.chdir(given["lake"])
     with session.Session() as engine:
 
-        def ask(sql: str) -> Any:
+        def run_query(sql: str) -> Any:
             text = str(engine.query(sql, "JSONCompactStrings"))
             return json.loads(text)["data"]
 
@@ -80,14 +80,14 @@ def of_clickhouse(given: Mapping[str, Any]) -> dict[str, Any]:
             source = f"icebergLocal('{table}', SETTINGS iceberg_use_version_hint = 1)"
             kinds = [
                 (name, kind.removeprefix("Nullable(").lower())
-                for name, kind, *_ in ask(f"DESCRIBE TABLE {source}")
+                for name, kind, *_ in run_query(f"DESCRIBE TABLE {source}")
             ]
             found[table] = _by_sql(
                 kinds,
                 source,
                 "`",
                 {"time": "toUnixTimestamp64Micro({0})", "length": "lengthUTF8({0})"},
-                lambda sql: ask(sql)[0],
+                lambda sql: run_query(sql)[0],
             )
         return {"columns": found}
 
@@ -125,7 +125,7 @@ def _by_sql(
     source: str,
     quote: str,
     functions: Mapping[str, str],
-    ask: Callable[[str], Any],
+    run_query: Callable[[str], Any],
 ) -> dict[str, list[Any]]:
     """Return the figures of a table's columns.
 
@@ -134,7 +134,7 @@ def _by_sql(
         source: the table, as SQL.
         quote: the character around names.
         functions: SQL for the microseconds of a time, and for the length of a text.
-        ask: runs a query and returns its only row.
+        run_query: runs a query and returns its only row.
     """
     selected, widths = [], []
     for name, kind in kinds:
@@ -150,7 +150,7 @@ def _by_sql(
             values += [f"min({column})", f"max({column})"]
         selected += values
         widths.append((name, len(values)))
-    row = list(ask(f"SELECT {', '.join(selected)} FROM {source}"))
+    row = list(run_query(f"SELECT {', '.join(selected)} FROM {source}"))
     found = {}
     for name, count in widths:
         found[name] = row[:count]

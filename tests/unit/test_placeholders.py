@@ -26,7 +26,7 @@ _STORED: dict[str, Any] = {
     "start_time": None,
     "end_time": None, "api_elapsed_seconds": None, "api_tokens": 0, "error": None,
     "step_metadata": None, "extra": None,
-    "reported_error": None, "request_model": "asked", "response_model": "answered",
+    "reported_error": None, "request_model": "requested", "response_model": "answered",
     "finish_reason": "stop", **_USAGE,
 }  # fmt: skip
 _STORED["usage_kinds"] = sum(BITS[name] for name in charged(Usage(**_USAGE)))
@@ -79,7 +79,7 @@ def test_texts_are_masked_and_other_places_untouched() -> None:
         for name, value in everything.items()
         if name in (*Usage.__struct_fields__, "response_model")
     } == {None}
-    assert everything["request_model"] == "asked"
+    assert everything["request_model"] == "requested"
 
 
 @pytest.mark.parametrize("name", ["model", "modelVersion", "model_version", "modelId"])

@@ -282,7 +282,7 @@ def _bomb(megabytes: int, limit: int) -> tuple[float, int, bool]:
 
 
 @pytest.mark.fault(21, "gzip bomb, stacked encodings", "B", guard="limit on the inflated size")
-def test_a_bomb_costs_no_memory(fault: Fault) -> None:
+def test_a_bomb_needs_little_memory(fault: Fault) -> None:
     """A megabyte that inflates to a gigabyte is refused and adds less than 64 MB of memory.
 
     The limit is the default one.

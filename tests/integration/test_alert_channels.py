@@ -110,7 +110,7 @@ def test_a_webhook_may_request_a_pause(hook: Receiver) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["webhook", "apprise"])
-def test_a_receiver_that_drips_costs_only_the_deadline(
+def test_a_receiver_that_drips_delays_until_the_deadline_only(
     hook: Receiver, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An endless response blocks no delivery: a webhook needs no body, and Apprise has a deadline.

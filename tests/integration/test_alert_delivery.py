@@ -1,4 +1,4 @@
-"""The outbox of alerts: at least once, in order, by one replica, and never in another's way."""
+"""The outbox of alerts delivers at least once, in order, by one replica; no channel delays others."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def test_resolved_never_overtakes_firing(
 def test_a_slow_channel_delays_no_other(
     database: Database, database_url: str, hook: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A channel that fails costs one attempt of its own; another delivers everything meanwhile."""
+    """A channel that fails makes one attempt; another channel delivers everything meanwhile."""
     monkeypatch.setattr(channels, "DEADLINE", 2.0)
     for number in range(3):
         _queue(database_url, f"slow {number}", channel="slow", subject=f"w{number}")

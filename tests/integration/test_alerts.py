@@ -308,7 +308,9 @@ def test_a_gap_elsewhere_hides_nothing(database: Database, database_url: str) ->
     assert state_of(database_url) == [("firing", None)]
 
 
-def test_an_alert_fires_on_while_nothing_is_known(database: Database, database_url: str) -> None:
+def test_an_alert_keeps_firing_while_nothing_is_known(
+    database: Database, database_url: str
+) -> None:
     """An alert that fires is neither resolved nor repeated while the window is not complete."""
     alert_rows.run(database_url, "bad", "a", ago(5), "failed")
     repeated = rule(repeat=1.0)

@@ -163,7 +163,7 @@ def test_every_number_and_time_arrives_as_it_is_stored(world: World) -> None:
     assert all(row["out_of_range"] is None for row in rows.values())
 
 
-def test_values_that_iceberg_cannot_hold_stand_in_a_column_of_their_own(world: World) -> None:
+def test_values_that_iceberg_cannot_hold_are_in_a_column_of_their_own(world: World) -> None:
     """Infinite, BC and late times, NaN and too long decimals are not lost, and stop no export."""
     world.run("late", start_time="infinity")
     world.run("early", start_time="0044-03-15 12:00:00+00 BC", end_time="-infinity")

@@ -103,7 +103,7 @@ def test_config_check_accepts_a_base_url_only_if_the_api_confirms_it(
 def test_config_check_reads_a_list_as_tolerantly_as_a_load(
     make: Command, database_url: str, tmp_path: Path
 ) -> None:
-    """A lone surrogate or NaN in a list, which costs a load nothing, is no problem of the API."""
+    """A lone surrogate or NaN in a list, which a load accepts, is no problem of the API."""
     served = tmp_path / "served"
     (served / "w").mkdir(parents=True)
     (served / "workflows.json").write_text(r'[{"workflow_id": "w", "name": "a \ud800"}]')

@@ -195,19 +195,19 @@ def test_a_rebuild_writes_what_a_load_writes(world: World) -> None:
         "complete": True,
     }
     assert world.steps() == before
-    telling = {id for id in old if any(before[id][name] for name in COLUMNS)}
-    assert world.rewritten() == telling
-    assert len(telling) == done["changed"] > 5
+    restored = {id for id in old if any(before[id][name] for name in COLUMNS)}
+    assert world.rewritten() == restored
+    assert len(restored) == done["changed"] > 5
     (noted,) = query(world.url, "SELECT * FROM orchestra_etl.rebuilds")
     assert (noted["steps"], noted["changed"], noted["after_step_id"]) == (
         len(before),
-        len(telling),
+        len(restored),
         None,
     )
     assert noted["started_at"] <= noted["finished_at"]
     assert world.command("rollups", "verify", "--json").json["waiting"] == 0
     assert "nothing to do" in world.run("rebuild")
-    assert world.rewritten() == telling
+    assert world.rewritten() == restored
 
 
 def test_every_shape_of_a_response(world: World) -> None:

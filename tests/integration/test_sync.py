@@ -1,4 +1,4 @@
-"""Syncs with the simulator: which runs they find, when runs become final, and what errors cost."""
+"""Syncs with the simulator: which runs they find, when runs become final, and what errors do."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_live_runs_are_followed_to_their_end(moving: World, syncs: int) -> None:
 
 
 def test_a_final_run_is_requested_once(world: World) -> None:
-    """A finished run costs one request for its steps and none for its own row."""
+    """A finished run needs one request for its steps and none for its own row."""
     report = world.sync()
     assert (report.load.runs, report.load.runs_inserted) == (24, 24)
     assert (world.simulator.requests["steps"], world.simulator.requests["run"]) == (24, 0)

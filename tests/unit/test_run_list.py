@@ -176,7 +176,7 @@ def test_a_quiet_list_is_read_once_and_no_more(
 
 
 def test_a_second_walk_requests_the_head_only() -> None:
-    """With a watermark, an unchanged list of any length costs one page."""
+    """With a watermark, an unchanged list of any length needs one page."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(2_000)
     assert walk(server, ledger, walker(ledger, 100)) == "ended"
@@ -194,7 +194,7 @@ def test_the_whole_list_is_walked_past_the_watermark() -> None:
     assert server.requests == 2 * 5
 
 
-def test_a_stranger_among_the_members_keeps_the_walk_going() -> None:
+def test_an_unknown_row_among_the_members_continues_the_walk() -> None:
     """Only consecutive members end the walk; any other row restarts the count, across pages too."""
     members = {f"r{n}" for n in range(200)} - {"r20"}
     walking = RunListWalker(watermark_size=ENOUGH, max_pages=50, page_size=10)
@@ -219,8 +219,8 @@ def test_a_walk_thrown_back_to_the_head_restarts_the_member_count() -> None:
     assert walking.outcome is None
 
 
-def test_rows_deleted_above_cost_a_step_back_and_no_restart() -> None:
-    """If rows vanish during a long walk, the walk finds its place again with a page or two."""
+def test_rows_deleted_above_cause_a_step_back_and_no_restart() -> None:
+    """If rows vanish during a long walk, it finds its position again with a few more pages."""
     server, ledger = ServerList(random.Random(1)), Ledger()
     server.grow(1_000)
     walking = walker(ledger, 100)
@@ -374,7 +374,7 @@ def test_a_page_in_the_middle_that_fails_once_is_not_the_end() -> None:
         )
 
 
-def test_rows_that_nobody_can_read_do_not_go_on_for_ever() -> None:
+def test_a_walk_over_unreadable_rows_is_given_up() -> None:
     """A walk is given up if every row is too large, or if the same rows come without ids."""
     large = RunListWalker(watermark_size=0, max_pages=1_000_000)
     while large.next_page() is not None:

@@ -138,7 +138,7 @@ def _doubled(found: World, *without: str) -> list[str]:
     "C Q",
     guard="one row per id",
 )
-def test_doubles(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
+def test_duplicated_ids(fault: Fault, database_url: str, tmp_path: Path, log: Path) -> None:
     """Each duplicated id is stored once with its last value; the others become dead letters.
 
     The database refuses no batch.

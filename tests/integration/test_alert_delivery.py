@@ -1,4 +1,4 @@
-"""The outbox of alerts delivers at least once, in order, by one replica; no channel delays others."""
+"""Delivery of alerts: at least once, in order, by one replica; no channel delays another one."""
 
 from __future__ import annotations
 

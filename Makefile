@@ -76,7 +76,7 @@ run: $(VENV)/running
 
 # Otherwise each process of the tests would compile all modules again.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),4) --dist worksteal
+PYTEST = $(BIN)/python -m pytest --numprocesses $(or $(WORKERS),5) --dist worksteal
 
 test: $(VENV)/installed
 	$(PYTEST) -m "not slow" $(ARGS)

@@ -81,6 +81,7 @@ def _stored(url: str) -> int:
     return int(query(url, "SELECT count(*) AS n FROM orchestra.runs")[0]["n"])
 
 
+@pytest.mark.slow
 def test_upgrading_the_schema_first(
     this: Program, variables: dict[str, str], history: History, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from tests.support import query
 RUNS = 6
 
 
+@pytest.mark.slow
 def test_pruned_runs_stay_in_the_lake(world: ExportedWorld) -> None:
     """A pruned run stays in every table with every value, marked, however often it is exported."""
     before = world.rows()

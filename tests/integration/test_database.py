@@ -681,6 +681,7 @@ def test_two_upgrades_that_create_the_schema_at_once(empty_database_url: str) ->
     check_drift(empty_database_url)
 
 
+@pytest.mark.slow
 def test_an_upgrade_that_is_cut_off_is_completed_by_the_next(empty_database_url: str) -> None:
     """An upgrade whose session is terminated leaves no table; the next upgrade succeeds."""
     process = _upgrading(empty_database_url)

@@ -70,6 +70,7 @@ def _erase(world: ExportedWorld) -> erasure.LakeErasure:
     return erasure.erase(world.database, Destination(str(world.location), payloads=True))
 
 
+@pytest.mark.slow
 def test_no_file_of_the_lake_keeps_an_erased_run(
     world: ExportedWorld, command: Command, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from etl.transform.generation import REMOVED_ERROR
 from tests.command_line import Command, command_line
 from tests.integration.test_search import always_indexed, found, prefer_the_index, used
 from tests.redacted_world import KEY, RedactedWorld
-from tests.support import configuration, environment, load, query
+from tests.support import configuration, environment, load, query, slow
 
 CANARY = "canary-7f3a"
 
@@ -115,7 +115,9 @@ def _load_and_forget(world: World) -> None:
     query(world.url, "ANALYZE")
 
 
-@pytest.mark.parametrize("command", [("redact", "apply"), ("backfill", "--reread")], ids=" ".join)
+@pytest.mark.parametrize(
+    "command", [("redact", "apply"), *slow(("backfill", "--reread"))], ids=" ".join
+)
 def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) -> None:
     """New rules remove the canary everywhere, also from what the API no longer has.
 
@@ -163,7 +165,9 @@ def test_later_rules_remove_every_trace(world: World, command: tuple[str, ...]) 
     assert world.command("rollups", "verify").status == 0
 
 
-@pytest.mark.parametrize("indexed", [False, True], ids=["without an index", "with the index"])
+@pytest.mark.parametrize(
+    "indexed", [False, *slow(True)], ids=["without an index", "with the index"]
+)
 def test_what_later_rules_remove_is_not_found(world: World, indexed: bool) -> None:
     """A search finds nothing that rules have removed, and everything that they have left."""
     world.run("sync")

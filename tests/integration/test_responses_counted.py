@@ -16,7 +16,7 @@ from etl.database import Database
 from etl.schema import upgrade
 from tests.conftest import ROOT
 from tests.rollup_oracle import counted_rows, stored
-from tests.support import query
+from tests.support import query, slow
 
 OLD = datetime(2026, 3, 1, 10, 30, tzinfo=UTC)
 YOUNG = datetime.now(UTC).replace(minute=30) - timedelta(hours=2)
@@ -182,7 +182,7 @@ def test_responses_that_differ_are_found(database: Database, database_url: str) 
     assert shown(database_url) == [(2, 2, 1)]
 
 
-@pytest.mark.parametrize("revision", ["0001", "0005"])
+@pytest.mark.parametrize("revision", [*slow("0001"), "0005"])
 def test_before_the_revision(empty_database_url: str, revision: str) -> None:
     """This program works with the schema of an earlier revision, and counts all after the upgrade.
 

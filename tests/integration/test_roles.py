@@ -34,7 +34,7 @@ from etl.transform.states import StateMap
 from tests.command_line import command_line
 from tests.conftest import ROOT
 from tests.later_revision import bring_later_revision
-from tests.support import configuration, environment, load, query
+from tests.support import configuration, environment, load, query, slow
 
 GROUPS = {
     "test_loader": LOADER,
@@ -596,7 +596,7 @@ def test_creating_roles_needs_createrole(cluster: EmbeddedPostgres, database_url
     query(mine, "ALTER TABLE orchestra.runs OWNER TO orchestra_migrator")
 
 
-@pytest.mark.parametrize("attributes", ["", "NOINHERIT"])
+@pytest.mark.parametrize("attributes", ["", *slow("NOINHERIT")])
 def test_a_former_owner_keeps_working(
     cluster: EmbeddedPostgres,
     empty_database_url: str,

@@ -89,6 +89,7 @@ def _badly_broken(lines: list[str]) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_every_line_for_people_fits(world: World) -> None:
     """Results and errors are wrapped between words, for every command."""
     [first, second] = world.history.workflow_ids

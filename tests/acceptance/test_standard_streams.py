@@ -67,6 +67,7 @@ def test_work_whose_notes_cannot_be_written_is_done() -> None:
     assert (done.returncode, done.stdout != "") == (0, True)
 
 
+@pytest.mark.slow
 def test_closed_streams_change_no_status(home: Path) -> None:
     """A command whose parent has closed all standard streams can start the embedded server.
 

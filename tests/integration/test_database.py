@@ -668,6 +668,7 @@ def _upgrading(url: str, migrations: Path = ROOT / "migrations") -> subprocess.P
     )
 
 
+@pytest.mark.slow
 def test_two_upgrades_that_create_the_schema_at_once(empty_database_url: str) -> None:
     """An upgrade continues if another process creates the schema at the same moment."""
     with psycopg.connect(empty_database_url) as other:

@@ -315,6 +315,7 @@ def test_since_leaves_earlier_days_queued(world: World) -> None:
     assert len(world.rows("runs")) == 2
 
 
+@pytest.mark.slow
 def test_days_written_without_payloads_stay_queued(world: World) -> None:
     """An export without payloads leaves their tables alone; the next one writes the days whole."""
     days = [TODAY, TODAY - timedelta(days=1)]

@@ -200,6 +200,7 @@ def test_the_end_of_a_process_does_not_wait_for_a_frozen_server(server: Freezer)
         opened.close()
 
 
+@pytest.mark.slow
 def test_health_pages_follow_a_frozen_server(server: Freezer, tmp_path: Path) -> None:
     """The health pages report within seconds that a database is frozen, or responds again.
 

@@ -290,6 +290,7 @@ def test_the_server_of_a_killed_process_is_adopted_and_stopped(used_home: Path) 
     assert not cmdline(process)
 
 
+@pytest.mark.slow
 def test_a_start_killed_at_any_moment_does_no_harm(home: Path) -> None:
     """A start succeeds after earlier starts were killed before, during and after initdb."""
     unfinished = "postgres-18.new-*"

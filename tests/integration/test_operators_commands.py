@@ -78,6 +78,7 @@ def _psql(url: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.slow
 def test_db_psql_passes_arguments_and_status_through(tmp_path: Path, database_url: str) -> None:
     """`db psql` passes its arguments to psql on the configured database, and returns its status."""
     good = _psql(database_url, tmp_path, "-X", "-At", "-c", "SELECT count(*) FROM orchestra.runs")

@@ -150,6 +150,7 @@ OTHERS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_database_with_hostile_settings(
     empty_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

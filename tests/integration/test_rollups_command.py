@@ -56,6 +56,7 @@ def test_a_refresh_is_reported(command: Command, database_url: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_runs_are_counted_during_a_long_sync(
     tmp_path: Path,
     database_url: str,

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from etl.simulator.history import History
 from etl.simulator.server import Simulator
 from tests.processes import environment_of, run
@@ -76,6 +78,7 @@ def test_a_command_imports_no_other_command() -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_sync_imports_only_what_it_uses(database_url: str, tmp_path: Path) -> None:
     """A `sync` with nothing new imports no optional parts of libraries, and no other commands."""
     history = History(seed=7, workflows=1, runs_per_workflow=3, live=0, arrivals_per_minute=0)

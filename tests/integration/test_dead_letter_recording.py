@@ -328,8 +328,9 @@ def test_a_database_that_is_slow_for_every_run(
 ) -> None:
     """If every run exceeds the timeout, the error names the database and no dead letter is made."""
     monkeypatch.setattr(loading, "SLOW", 2)
-    # Both runs are in one batch, however late the second one is read.
+    # Both runs are in one batch: the second one is requested before the first one has been read.
     monkeypatch.setattr(batches, "BATCH_WAIT", 600)
+    world.simulator.misbehave(Misbehaviour(delay=3.0, endpoints=("steps",)))
     query(world.url, SLOW.replace("WHEN (NEW.node_id = 'slow') ", ""))
     with pytest.raises(DatabaseUnavailable, match="takes too long for any run"):
         world.sync(**IMPATIENT)

@@ -190,10 +190,10 @@ listed below.
   developer messages are in `system`. A message with nothing but results of tools has the role
   `tool`, even if the API sends it as the user's.
 - **Answer**: the visible text. Reasoning is left out, even if the answer starts with it as
-  `<think>…</think>` or `<thinking>…</thinking>`. A generated object is JSON. If the
-  outputs are a state with messages, the last message is the answer. Parts of a message and events
-  of a stream are joined without a separator, several choices with a blank line. If a stream also
-  reports the whole answer, the view shows the whole answer.
+  `<think>…</think>` or `<thinking>…</thinking>`. A generated object is JSON. If the outputs
+  are a state with messages, the last message is the answer. Parts of a message and events of a
+  stream are joined without a separator, several choices with a blank line. If a stream also reports
+  the whole answer, the view shows the whole answer.
 - **Limits**: with more than 10,000 messages or events, or a JSON text of more than 2^20 characters
   or 100 levels, the result is null, never a part of the text.
 - **Unknown shapes** give null. The load counts them as drift: `unknown_prompt` if the inputs of a

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,32 +37,33 @@ def changed(simulator: Simulator, change: Change) -> Iterator[None]:
 
 
 class Held:
-    """A response that has been built and is not sent yet."""
+    """Responses that have been built and are not sent yet."""
 
     def __init__(self) -> None:
-        self.requested = threading.Lock()
-        self.made = threading.Event()
+        self.built = threading.Semaphore(0)
         self.sent = threading.Event()
 
-    def wait(self) -> None:
-        """Wait until the response has been built from the state at that moment."""
-        assert self.made.wait(30), "no request has arrived"
+    def wait(self, count: int = 1) -> None:
+        """Wait until this many responses have been built, each from the state at that moment."""
+        for _ in range(count):
+            assert self.built.acquire(timeout=30), "too few requests have arrived"
 
     def send(self) -> None:
-        """Send the response."""
+        """Send the responses."""
         self.sent.set()
 
 
 @contextmanager
-def held(simulator: Simulator, endpoint: str) -> Iterator[Held]:
-    """Hold back the first response of this endpoint; later ones pass."""
+def held(simulator: Simulator, endpoint: str, limit: int = 1) -> Iterator[Held]:
+    """Hold back the first responses of this endpoint, at most `limit`; later ones pass."""
     barrier = Held()
     honest = simulator._respond
+    numbers = itertools.count(1)
 
     async def respond(request: web.Request, call: Any, wrong: Any) -> web.Response:
         response = await honest(request, call, wrong)
-        if call.endpoint == endpoint and barrier.requested.acquire(blocking=False):
-            barrier.made.set()
+        if call.endpoint == endpoint and next(numbers) <= limit:
+            barrier.built.release()
             await asyncio.to_thread(barrier.sent.wait)
         return response
 

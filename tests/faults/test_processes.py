@@ -15,6 +15,7 @@ import psycopg
 import pytest
 
 from etl.simulator.misbehaviour import Misbehaviour
+from tests.faults.responses import held
 from tests.faults.suite import Fault
 from tests.faults.watch import install, moved_back
 from tests.faults.workers import PATIENCE, Worker, output_of
@@ -204,6 +205,24 @@ def test_stopped_while_the_database_hangs(
         )
 
 
+def _pause(found: World, worker: Worker) -> None:
+    """Stop a worker between two transactions, so that no other one waits for its locks."""
+    in_transaction = """
+        SELECT pid FROM pg_stat_activity
+        WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND backend_type = 'client backend' AND xact_start IS NOT NULL
+    """
+
+    def paused() -> bool:
+        worker.send(signal.SIGSTOP)
+        if query(found.url, in_transaction) == []:
+            return True
+        worker.send(signal.SIGCONT)
+        return False
+
+    wait_until(paused)
+
+
 def _stopped_past_its_lease(
     found: World, chance: random.Random, without: tuple[str, ...] = ()
 ) -> tuple[int, list[str]]:
@@ -216,14 +235,15 @@ def _stopped_past_its_lease(
     for workflow_id in history.workflow_ids:
         history.add_runs(workflow_id, 2 + chance.randrange(3))
     history.advance(timedelta(seconds=chance.uniform(3.0, 6.0)))  # Runs take longer than that.
-    simulator.misbehave(Misbehaviour(delay=0.3, endpoints=("steps",)))
     own = replace(found, log=found.log.with_suffix(f".{simulator.requests['steps']}.log"))
-    reads = _steps(found)
-    with own.started("sync", "--json", without=without) as stopped:
-        wait_until(lambda: _steps(found) >= reads + 6)
-        stopped.send(signal.SIGSTOP)
+    with (
+        held(simulator, "steps", limit=100) as old,
+        own.started("sync", "--json", without=without) as stopped,
+    ):
+        old.wait(6)
+        _pause(found, stopped)
+        old.send()
         wait_until(lambda: sum(simulator.responses.values()) == _requests(found))
-        simulator.misbehave()
         history.advance(timedelta(minutes=5))
         time.sleep(0.4)  # The first worker's lease ends.
         problems = [
@@ -251,9 +271,6 @@ def test_stopped_past_its_lease(fault: Fault, database_url: str, tmp_path: Path,
     chance, refused = random.Random(4), 0
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         found.variables.update(QUICK)
-        # The server ends a transaction of the paused worker after a minute, and another one that
-        # waited for it a minute later. The usual patience of both workers would then be over.
-        found.variables["ORCHESTRA_ETL_DATABASE__PATIENCE"] = "1h"
         install(database_url)
         for _ in range(5):
             superseded, problems = _stopped_past_its_lease(found, chance)

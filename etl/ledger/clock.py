@@ -17,9 +17,9 @@ class DatabaseClock:
     """A translation of this process's monotonic clock into database time.
 
     One clock, the database's, orders the observations of all replicas. Reading it before every
-    request would cost a round trip each. This machine's monotonic clock does not jump, and it
-    drifts by far less than the duration of a lease. So every claim and every sweep anchors it to
-    the database's clock. The translated time is early by at most the round trip of the anchoring
+    request would cost a round trip each. This machine's monotonic clock drifts by far less than the
+    duration of a lease, and it jumps only if the machine is suspended (see `at`). So every claim
+    and every sweep anchors it to the database's clock. The translated time is early by at most the round trip of the anchoring
     statement, and never late. For `KEEP` seconds after an anchor, no other anchor sets the clock
     back: otherwise a slow statement would set it behind times that the database has already
     returned.
@@ -34,19 +34,30 @@ class DatabaseClock:
     def anchor(self, database_time: datetime) -> None:
         """Anchor the clock to a database time that a statement has just returned."""
         arrived_at = time.monotonic()
-        if database_time < self.at(arrived_at) and arrived_at < self._kept_until:
+        if database_time < self._at(arrived_at) and arrived_at < self._kept_until:
             return
         self._monotonic = arrived_at
         self._kept_until = arrived_at + KEEP
         self._database = database_time
 
-    def at(self, monotonic: float) -> datetime:
-        """Return the database's time at an instant of `time.monotonic()`."""
-        return self._database + timedelta(seconds=monotonic - self._monotonic)
+    def at(self, monotonic: float, *, after: datetime) -> datetime:
+        """Return the database's time at an instant of `time.monotonic()`.
+
+        Args:
+            monotonic: an instant that may precede the last anchor. If the monotonic clock has
+                jumped in between, as on a suspended machine, the translated time is early by the
+                length of the jump.
+            after: a database time that certainly precedes the instant, such as that of the claim;
+                the result is never earlier.
+        """
+        return max(self._at(monotonic), after)
 
     def now(self) -> datetime:
         """Return the database's time now."""
-        return self.at(time.monotonic())
+        return self._at(time.monotonic())
+
+    def _at(self, monotonic: float) -> datetime:
+        return self._database + timedelta(seconds=monotonic - self._monotonic)
 
 
 def database_time(connection: Connection) -> datetime:

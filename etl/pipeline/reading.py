@@ -161,7 +161,7 @@ class Reader:
         )
         reading = Reading(
             claim,
-            self._clock.at(response.requested_at),
+            self._requested_at(response, claim),
             server_time=response.server_time,
             steps=steps if steps.readable else None,
             run=listed.run if listed else None,
@@ -205,8 +205,12 @@ class Reader:
             states=self._states,
             node_types=self._node_types.get(claim.workflow_id, {}),
             policy=policy,
-            now=self._clock.at(response.requested_at),
+            now=self._requested_at(response, claim),
         )
+
+    def _requested_at(self, response: ApiResponse, claim: Claim) -> datetime:
+        """Return the database time at which the response was requested."""
+        return self._clock.at(response.requested_at, after=claim.claimed_at)
 
     def _wants_own_row(self, reading: Reading, policy: Policy | None) -> bool:
         """Return whether the run's own row must be requested.
@@ -243,7 +247,7 @@ class Reader:
             return reading
 
         def decode() -> tuple[ListedRun, DecodedRun] | None:
-            now = self._clock.at(response.requested_at)
+            now = self._requested_at(response, claim)
             listed = decode_single_run(response.body, claim.run_id, policy=policy, now=now)
             if listed is None:
                 return None
@@ -256,7 +260,7 @@ class Reader:
         return msgspec.structs.replace(
             reading,
             run=own.run,
-            run_observed_at=self._clock.at(response.requested_at),
+            run_observed_at=self._requested_at(response, claim),
             listing_hash=listed.listing_hash,
             rejected=(*reading.rejected, *own.rejected),
             drift=(*reading.drift, *own.drift),

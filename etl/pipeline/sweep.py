@@ -229,7 +229,7 @@ class Sweeper:
                 else:
                     raise await self._advised(error) from None
             else:
-                requested_at = self._clock.at(response.requested_at)
+                requested_at = self._clock.at(response.requested_at, after=begun.begun_at)
                 policy = self._redaction.policy(begun.workflow_id)
                 decode = partial(decode_page, response.body, policy=policy, now=requested_at)
                 page = await decoded(len(response.body), decode)

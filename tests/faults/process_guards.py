@@ -105,6 +105,9 @@ def naive_walk() -> None:
 def own_clock() -> None:
     """Date observations by the worker's clock instead of the database's."""
     DatabaseClock.anchor = lambda self, database_time: None  # type: ignore[method-assign]
+    DatabaseClock.at = (  # type: ignore[method-assign]
+        lambda self, monotonic, *, after: self._at(monotonic)
+    )
 
 
 def no_limit_to_dates() -> None:

@@ -27,7 +27,7 @@ def test_it_goes_on_from_its_anchor(instant: list[float]) -> None:
     found.anchor(NOON)
     instant[0] += 7.5
     assert found.now() == NOON + timedelta(seconds=7.5)
-    assert found.at(998.0) == NOON - timedelta(seconds=2)
+    assert found.at(998.0, after=NOON - timedelta(hours=1)) == NOON - timedelta(seconds=2)
 
 
 def test_a_slow_statement_does_not_turn_it_back(instant: list[float]) -> None:
@@ -48,3 +48,14 @@ def test_a_clock_set_back_is_followed_after_a_minute(instant: list[float]) -> No
     instant[0] += clock.KEEP + 1
     found.anchor(NOON - timedelta(hours=1))
     assert found.now() == NOON - timedelta(hours=1)
+
+
+def test_a_jump_dates_no_request_before_its_claim(instant: list[float]) -> None:
+    """A request precedes a jump of the monotonic clock and a new anchor, and follows its claim."""
+    found = DatabaseClock()
+    found.anchor(NOON)
+    instant[0] += 1
+    requested_at = instant[0]
+    instant[0] += 3600
+    found.anchor(NOON + timedelta(seconds=2))
+    assert found.at(requested_at, after=NOON) == NOON

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from superset.config import DISALLOWED_SQL_FUNCTIONS as USUAL
+from superset import config as usual
 from superset.exceptions import SupersetDisallowedSQLFunctionException
 from superset.sql.parse import SQLScript
 from viewer import ViewerSecurityManager
@@ -33,8 +33,8 @@ RATELIMIT_STORAGE_URI = "memory://"
 # SQL_QUERY_MUTATOR. In PostgreSQL every role can call most of them, and a list of names can be
 # evaded: the grants of the login decide what it can read and lock.
 DISALLOWED_SQL_FUNCTIONS = {
-    **USUAL,
-    "postgresql": USUAL["postgresql"]
+    **usual.DISALLOWED_SQL_FUNCTIONS,
+    "postgresql": usual.DISALLOWED_SQL_FUNCTIONS["postgresql"]
     | {
         f"{what}_to_xml{kind}"
         for what in ("cursor", "database", "query", "schema", "table")
@@ -185,6 +185,11 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
         ],
     }
 ]
+# While a dashboard refreshes itself, a chart's new options are merged into the old ones. A waterfall
+# leaves out which of its series are shown, and would then fail until the page is loaded again.
+_WATERFALLS = {"waterfall": {"legend": {"selected": {}}}}
+THEME_DEFAULT = {**usual.THEME_DEFAULT, "echartsOptionsOverridesByChartType": _WATERFALLS}
+THEME_DARK = {**usual.THEME_DARK, "echartsOptionsOverridesByChartType": _WATERFALLS}
 
 
 def FLASK_APP_MUTATOR(_: Any) -> None:

@@ -54,6 +54,15 @@ STILL = """{
 
 Without a graphics card, each frame of a spinner or of a growing bar takes CPU time.
 """
+MINUTELY = """{
+    const later = window.setTimeout;
+    window.minutely = [];
+    window.setTimeout = (act, delay, ...rest) => {
+        if (delay === 60000) minutely.push(act);
+        return later.call(window, act, delay, ...rest);
+    };
+}"""
+"""Keeps what a page does after a minute, so that a test need not wait for it."""
 CHART = ".dashboard-component-chart-holder"
 TROUBLE = re.compile(
     r"^(Data error|Unexpected error|Timeout error|No results|Add required control values"
@@ -162,6 +171,7 @@ def chromium(*, sharp: bool = False) -> Iterator[BrowserContext]:
             device_scale_factor=1 if sharp else 0.25,
         )
         browser.add_init_script(STILL)
+        browser.add_init_script(MINUTELY)
         yield browser
         browser.close()
 
@@ -244,6 +254,12 @@ def apply(page: Page) -> None:
             return
         except TimeoutError:
             assert time.monotonic() < deadline, "no chart follows the filters"
+
+
+def refresh(page: Page) -> None:
+    """Let the dashboard begin to refresh itself, as it does every other minute, for a minute."""
+    assert page.evaluate("minutely.length") > 0, "the dashboard does not refresh itself"
+    page.evaluate("minutely.splice(0).forEach(act => act())")
 
 
 class Shown(msgspec.Struct, frozen=True):

@@ -19,10 +19,10 @@ class DatabaseClock:
     One clock, the database's, orders the observations of all replicas. Reading it before every
     request would cost a round trip each. This machine's monotonic clock drifts by far less than the
     duration of a lease, and it jumps only if the machine is suspended (see `at`). So every claim
-    and every sweep anchors it to the database's clock. The translated time is early by at most the round trip of the anchoring
-    statement, and never late. For `KEEP` seconds after an anchor, no other anchor sets the clock
-    back: otherwise a slow statement would set it behind times that the database has already
-    returned.
+    and every sweep anchors it to the database's clock. The translated time is early by at most the
+    round trip of the anchoring statement, and never late. For `KEEP` seconds after an anchor, no
+    other anchor sets the clock back: otherwise a slow statement would set it behind times that the
+    database has already returned.
     """
 
     def __init__(self) -> None:

@@ -336,8 +336,8 @@ def _build(url: str, runs: int) -> dict[str, object]:
     }
 
 
-def arguments(target: str, description: str | None) -> argparse.Namespace:
-    """Parse the command line of a target of make: the size of the history and the repetitions."""
+def parser_of(target: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of a target of make, with the size of the history and the repetitions."""
     parser = argparse.ArgumentParser(
         prog=f"make {target}",
         description=description,
@@ -352,7 +352,7 @@ def arguments(target: str, description: str | None) -> argparse.Namespace:
         "--home", type=Path, help="keep the database in this folder, and reuse an existing one"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
-    return parser.parse_args()
+    return parser
 
 
 @contextmanager
@@ -415,7 +415,7 @@ def print_costs(costs: Sequence[QueryCost]) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    given = arguments("bench-analytics", __doc__)
+    given = parser_of("bench-analytics", __doc__).parse_args()
     with history(given.home, given.runs) as (url, found):
         costs = [measure(url, question, given.repetitions) for question in QUESTIONS]
         new = {"workflows": WORKFLOWS, "nodes": NODES, "days": DAYS, "runs": given.runs}

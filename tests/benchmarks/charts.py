@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +20,7 @@ from playwright.sync_api import Page, Response
 from etl.admin import roles
 from etl.database import Database
 from etl.privileges import ANALYST
-from tests.benchmarks.analytics import DAYS, Question, arguments, history, measure, show
+from tests.benchmarks.analytics import DAYS, Question, history, measure, parser_of, show
 from tests.browser.dashboards import DASHBOARDS, Superset, chromium, open_dashboard, served, sign_in
 from tests.postgres_fixture import new_home
 from tests.support import query
@@ -69,8 +70,8 @@ def queries_of(page: Page, superset: Superset, dashboard: str, run: str | None) 
     return list(questions.values())
 
 
-def collect(url: str) -> list[Question]:
-    """Return every dashboard's queries over all days of the history."""
+def collect(url: str, dashboards: Sequence[str]) -> list[Question]:
+    """Return the queries of these dashboards over all days of the history."""
     # For a failed run every chart has something to show.
     [failed] = query(
         url, "SELECT min(run_id) AS run FROM orchestra.step_failures WHERE outcome = 'failed'"
@@ -84,7 +85,7 @@ def collect(url: str) -> list[Question]:
             page = sign_in(browser, superset)
             return [
                 question
-                for dashboard in DASHBOARDS
+                for dashboard in dashboards
                 for question in queries_of(
                     page, superset, dashboard, failed["run"] if dashboard == "run" else None
                 )
@@ -105,12 +106,14 @@ def login_url(url: str) -> str:
 
 def main() -> None:
     """Run the benchmark."""
-    given = arguments("bench-dashboards", __doc__)
+    parser = parser_of("bench-dashboards", __doc__)
+    parser.add_argument("--dashboard", choices=DASHBOARDS, help="measure only this dashboard")
+    given = parser.parse_args()
     with history(given.home, given.runs) as (url, found):
         database = Database(url)
         roles.apply(database)
         database.close()
-        questions = collect(url)
+        questions = collect(url, [given.dashboard] if given.dashboard else DASHBOARDS)
         as_login = login_url(url)
         costs = [measure(as_login, question, given.repetitions) for question in questions]
         show(found, costs, given.limit, given.json)

@@ -20,7 +20,9 @@ from tests.conftest import ROOT
 TESTS = ROOT / "tests"
 TINY: Mapping[str, Sequence[str]] = {
     # The slowest module comes first, because other processes run the rest meanwhile.
-    "tests.benchmarks.charts": ["--runs=300", "--repetitions=1", "--limit=600"],
+    "tests.benchmarks.charts": [
+        "--runs=300", "--repetitions=1", "--limit=600", "--dashboard=run",
+    ],
     "tests.benchmarks.growth": [
         "--runs=100", "--repetitions=1", "--large-bytes=100000", "--plot=load.svg",
         "--json=growth.json",

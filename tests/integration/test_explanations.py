@@ -289,7 +289,7 @@ def test_the_critical_path(
 def test_versions_are_those_of_run_summary(history_url: str, versions: list[Any]) -> None:
     """A run belongs to the stretch of its version, as in `run_summary`."""
     step = {"workflow_id": "w", "started": True, "seconds": 1, "state": "succeeded", "steps": []}
-    _replace(history_url, [{**step, "start": 2 * one} for one in range(-75, 75)], versions)
+    _replace(history_url, [{**step, "start": 5 * one} for one in range(-30, 30)], versions)
     database = Database(history_url, patience=5)
     rollups.drain(database)
     database.close()

@@ -185,8 +185,8 @@ EXTRA_CATEGORICAL_COLOR_SCHEMES = [
         ],
     }
 ]
-# While a dashboard refreshes itself, a chart's new options are merged into the old ones. A waterfall
-# leaves out which of its series are shown, and would then fail until the page is loaded again.
+# While a dashboard refreshes itself, the new options of a chart are merged into the old ones. A
+# waterfall leaves out which series are shown, and would then fail until the page is loaded again.
 _WATERFALLS = {"waterfall": {"legend": {"selected": {}}}}
 THEME_DEFAULT = {**usual.THEME_DEFAULT, "echartsOptionsOverridesByChartType": _WATERFALLS}
 THEME_DARK = {**usual.THEME_DARK, "echartsOptionsOverridesByChartType": _WATERFALLS}

@@ -9,6 +9,7 @@ from typing import Any
 from superset import config as usual
 from superset.exceptions import SupersetDisallowedSQLFunctionException
 from superset.sql.parse import SQLScript
+from superset.utils.log import AbstractEventLogger
 from viewer import ViewerSecurityManager
 
 _HOME = Path(os.environ["ORCHESTRA_DASHBOARDS_HOME"])
@@ -26,6 +27,23 @@ DATA_CACHE_CONFIG = {
     "CACHE_DEFAULT_TIMEOUT": 30,
 }
 DASHBOARD_AUTO_REFRESH_MODE = "fetch"
+
+
+class NoEventLogger(AbstractEventLogger):
+    """Stores no event.
+
+    Superset stores a row for each request of each chart and deletes none, so that an overview that
+    is left open would fill the disk.
+    """
+
+    def log(self, *_: Any, **__: Any) -> None:
+        """Forget the event."""
+
+    def log_with_context(self, *_: Any, **__: Any) -> None:
+        """Forget the event, without collecting what belongs to it."""
+
+
+EVENT_LOGGER = NoEventLogger()
 RATELIMIT_STORAGE_URI = "memory://"
 
 # Functions that run SQL from a text, hold locks that others wait for, change the session, or

@@ -632,6 +632,12 @@ def test_the_start_names_its_steps(superset: Superset) -> None:
     assert tuple(timed) == steps
 
 
+def test_no_event_is_stored(superset: Superset, failures: Shown) -> None:
+    """Opening a dashboard adds no row to Superset's log, from which nothing would be deleted."""
+    with closing(sqlite3.connect(superset.home / "superset.db")) as connection:
+        assert connection.execute("SELECT count(*) FROM logs").fetchall() == [(0,)]
+
+
 def test_secrets_are_kept(superset: Superset) -> None:
     """Keys are in files of the user alone, no default password works, and no log holds a key."""
     names = ("admin-password", "viewer-password", "database-password", "secret-key")

@@ -228,18 +228,27 @@ def become(page: Page, superset: Superset, user: str) -> None:
 
 
 def choose(page: Page, filter_: str, option: str) -> None:
-    """Choose an option in the filter bar; `apply` updates the charts."""
+    """Choose an option in the filter bar, or take it back; `apply` updates the charts."""
     combobox = page.get_by_role("combobox", name=filter_)
     offered = page.locator(".ant-select-item-option-content").get_by_text(option, exact=True)
-    # The bar may be drawn again while its options arrive, and then closes its list.
+    chosen = page.locator(".ant-select-item-option-selected", has=offered)
+    # The bar may be drawn again while its options arrive, and then closes its list or loses the
+    # click.
     deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not offered.is_visible():
-        assert time.monotonic() < deadline, f"{filter_} does not offer {option}"
-        combobox.click()
-        with suppress(TimeoutError):
-            offered.wait_for(timeout=2_000)
-    offered.click()
-    page.keyboard.press("Escape")
+    while True:
+        while not offered.is_visible():
+            assert time.monotonic() < deadline, f"{filter_} does not offer {option}"
+            combobox.click()
+            with suppress(TimeoutError):
+                offered.wait_for(timeout=2_000)
+        before = chosen.count()
+        offered.click()
+        for _ in range(50):
+            if chosen.count() != before:
+                page.keyboard.press("Escape")
+                return
+            page.wait_for_timeout(100)
+        assert time.monotonic() < deadline, f"{filter_} does not take {option}"
 
 
 def apply(page: Page) -> None:

@@ -74,7 +74,7 @@ def service(found: World, **more: str) -> int:
             workflow_id,
             run_id,
         )
-    found.simulator.misbehave(Misbehaviour(delay=2.0, endpoints=("steps",), workflow_id=slow))
+    found.simulator.misbehave(Misbehaviour(delay=10.0, endpoints=("steps",), workflow_id=slow))
     half_done = (
         "SELECT 1 AS one FROM orchestra_etl.run_ledger WHERE tracking = 'open'"
         f" AND workflow_id = '{workflow_id}'"

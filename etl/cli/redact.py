@@ -12,7 +12,14 @@ from msgspec import Raw
 from etl.cli.context import AsJson, RunId, WorkflowIds, console, examples, invocation, print_json
 from etl.cli.display import fields, listing, say
 from etl.cli.ids import bare_id
-from etl.errors import ApiError, ConfigurationError, NotFound, RequestRefused
+from etl.errors import (
+    ApiError,
+    ConfigurationError,
+    NotFound,
+    RequestRefused,
+    ResponseTooLarge,
+    WorkflowRefused,
+)
 from etl.exit_status import ExitStatus
 from etl.terminal import counted, first_plain, plain
 
@@ -23,6 +30,7 @@ if TYPE_CHECKING:
     from etl.settings import Settings
     from etl.transform.redact import Policy, Redaction
     from etl.transform.scanner import Split
+    from etl.transform.tolerant_json import Members
 
 
 class Removal(msgspec.Struct, frozen=True):
@@ -78,7 +86,7 @@ class RedactionPreview(msgspec.Struct, frozen=True):
     not_redactable: int = 0
     """Unreadable elements, which would become dead letters without their bytes."""
     run_row: bool = False
-    """Whether the API returned the run's own row."""
+    """Whether the API returned the run's own row, and it could be read."""
     steps_under_other_rules: int = 0
     """Stored steps of the workflow that were written under other rules or none."""
 
@@ -216,9 +224,12 @@ async def _apply_stored(
         return report, stop.number
 
 
-async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Split, Split | None]:
-    """Read the run's steps, and its own row; None if the server does not return the row."""
+async def _read(
+    settings: Settings, workflow_id: str, run_id: str
+) -> tuple[Split, tuple[Raw, Members] | None]:
+    """Read the run's steps and its own row; None if the server returns no row that can be read."""
     from etl import app
+    from etl.transform.runs import split_single_run
     from etl.transform.scanner import split
 
     async with app.open_client(settings) as client:
@@ -230,15 +241,20 @@ async def _read(settings: Settings, workflow_id: str, run_id: str) -> tuple[Spli
             )
         try:
             body = (await client.run(workflow_id, run_id)).body
-        except (NotFound, RequestRefused):
+        except (NotFound, RequestRefused, WorkflowRefused, ResponseTooLarge):
             return steps, None
-    return steps, split(body if body.lstrip().startswith(b"[") else b"[" + body + b"]")
+    return steps, split_single_run(body, run_id)
 
 
 def _apply(
-    policy: Policy, run_id: str, workflow_id: str, steps: Split, rows: Split | None, others: int
+    policy: Policy,
+    run_id: str,
+    workflow_id: str,
+    steps: Split,
+    row: tuple[Raw, Members] | None,
+    others: int,
 ) -> RedactionPreview:
-    from etl.transform.fields import object_of, text_of
+    from etl.transform.fields import text_of
     from etl.transform.redact import NotRedactable
     from etl.transform.remaining_copies import find_copies
 
@@ -247,11 +263,8 @@ def _apply(
     removed: Counter[int] = Counter()
     not_redactable = 0
     elements = [(own, members, False) for own, members in steps.elements]
-    for own, members in rows.elements if rows is not None else ():
-        if members is not None and members.pop("all_outputs", None) is not None:
-            # `all_outputs` repeats the steps' outputs, and is not stored.
-            own = Raw(object_of(members))
-        elements.append((own, members, True))
+    if row is not None:
+        elements.append((*row, True))
     for own, members, of_run in elements:
         try:
             if members is None:
@@ -303,7 +316,7 @@ def _apply(
         searched_all=copies.complete,
         rules=tuple(uses),
         not_redactable=not_redactable,
-        run_row=rows is not None,
+        run_row=row is not None,
         steps_under_other_rules=others,
     )
 
@@ -356,7 +369,8 @@ def _print(found: RedactionPreview) -> None:
         rows.append(
             (
                 "run",
-                "the API does not return the run's own row: the rules were tried on its steps only",
+                "the API returns no row of the run that can be read: the rules were tried on its"
+                " steps only",
             )
         )
     rows += [

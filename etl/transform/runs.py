@@ -20,7 +20,14 @@ from etl.transform.fields import (
 )
 from etl.transform.payloads import may_be_refused
 from etl.transform.redact import NotRedactable, Policy
-from etl.transform.scanner import ALWAYS_READ, REFUSALS, check_utf8, elements, members_of
+from etl.transform.scanner import (
+    ALWAYS_READ,
+    REFUSALS,
+    check_utf8,
+    elements,
+    members_of,
+    split,
+)
 from etl.transform.states import StateMap
 from etl.transform.step_columns import Usual, json_of, payload_of
 from etl.transform.tolerant_json import Malformed, Members
@@ -102,11 +109,32 @@ def decode_single_run(
 
     None if the response does not contain a run with this id.
     """
+    page = decode_page(_as_array(body), policy=policy, now=now)
+    return next((run for run in page.runs if run.id == run_id), None)
+
+
+def split_single_run(body: bytes, run_id: str) -> tuple[Raw, Members] | None:
+    """Return the bytes and the members of the run that `decode_single_run` decodes.
+
+    None if the response does not contain a run with this id. `all_outputs` is left out.
+    """
+    found = split(_as_array(body))
+    for own, members in reversed(found.elements) if found is not None else ():
+        if members is not None and usable_id(members.get("id")) == run_id:
+            if members.pop("all_outputs", None) is not None:
+                own = Raw(object_of(members))
+            return own, members
+    return None
+
+
+def _as_array(body: bytes) -> bytes:
+    """Return the array that is the response to a request for a single run, or that has its object.
+
+    A body that is neither is returned as it is.
+    """
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
-        body = b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
-    return next(
-        (run for run in decode_page(body, policy=policy, now=now).runs if run.id == run_id), None
-    )
+        return b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
+    return body
 
 
 def decode_run(

@@ -515,6 +515,38 @@ def test_preview(world: World, command: Command) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, None), (403, None), (200, b"[]"), (200, b'[{"id": "8c862c02'),
+        (200, b"<h1>Wait</h1>"), (200, b'[{"id": "another", "secret": 1}]'),
+        (200, b'{"detail": "not here"}'),
+    ],
+)  # fmt: skip
+def test_preview_without_the_run_row(
+    world: World, command: Command, status: int, body: bytes | None
+) -> None:
+    """`redact preview` says if it tried the rules only on the steps, without the run's own row."""
+    run_id = world.history.run_ids(world.first)[0]
+    preview = ("redact", "preview", run_id, "--workflow", world.first)
+    said = "the API returns no row of the run that can be read"
+    world.simulator.misbehave(Misbehaviour(status=status, body=body, endpoints=("run",)))
+    shown = command(*preview)
+    assert (shown.status, shown.err) == (0, "")
+    assert said in " ".join(shown.out.split())
+    found = command(*preview, "--json").json
+    assert (found["run_row"], found["not_redactable"]) == (False, 0)
+    nodes = {step["node_id"] for step in world.history.steps(run_id)}
+    assert {one["node_id"] for one in found["removals"]} == nodes
+    row = json.dumps(world.history.run(run_id)).encode()
+    for body in (row, b"\xef\xbb\xbf" + row, b'[{"id": "another"}, ' + row + b"]"):
+        world.simulator.misbehave(Misbehaviour(body=body, endpoints=("run",)))
+        assert said not in " ".join(command(*preview).out.split())
+        found = command(*preview, "--json").json
+        assert found["run_row"]
+        assert {one["node_id"] for one in found["removals"]} == {None, *nodes}
+
+
 def test_preview_counts_steps_under_other_rules(world: World, command: Command) -> None:
     """`redact preview` counts steps stored under other rules until a command rewrites them.
 

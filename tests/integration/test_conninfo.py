@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +12,7 @@ from etl import conninfo, database_diagnosis
 from etl.database import Database
 from etl.errors import ConnectionRefused
 from tests.command_line import command_line
+from tests.listener import listener
 from tests.support import configuration, environment, free_port
 
 
@@ -113,36 +110,11 @@ def test_a_setting_of_a_service_file_is_named(
     assert "sslmode in the service file is wrong" in _refused(database_url)
 
 
-@contextmanager
-def _server_with_tls() -> Iterator[int]:
-    """Open a port whose server agrees to TLS and then stays silent."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    one = server.accept()[0]
-                except OSError:
-                    return
-                taken.append(one)
-                one.recv(8)
-                one.sendall(b"S")
-
-        accepting = threading.Thread(target=accept, daemon=True)
-        accepting.start()
-        yield int(server.getsockname()[1])
-        server.shutdown(socket.SHUT_RDWR)
-        accepting.join()  # Otherwise it could still take a client, which nobody would close.
-        for one in taken:
-            one.close()
-
-
 def test_a_root_certificate_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """An error names the variable with the missing root certificate file."""
     monkeypatch.setenv("PGSSLROOTCERT", "/no/such/root.crt")
     monkeypatch.setenv("PGSSLMODE", "verify-full")
-    with _server_with_tls() as port:
+    with listener(b"S") as port:  # The server agrees to TLS.
         line = _refused(f"postgresql://u@127.0.0.1:{port}/d")
     assert (
         "the root certificate's file cannot be read: correct PGSSLROOTCERT in the environment"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psycopg
@@ -19,6 +17,7 @@ from etl import database_diagnosis, outage
 from etl.database import Database
 from etl.errors import DatabaseError, DatabaseUnavailable
 from tests.command_line import Command, command_line
+from tests.listener import listener
 from tests.support import configuration, environment, free_port, query, slow, wait_until
 
 Make = Callable[..., Command]
@@ -40,32 +39,6 @@ def make(
         return command_line(tmp_path, monkeypatch, capsys, toml, **variables)
 
     return made
-
-
-@contextmanager
-def _listener(response: bytes | None) -> Iterator[int]:
-    """Open a port whose server sends `response` to each client, or stays silent if it is None."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken: list[socket.socket] = []
-
-        def accept() -> None:
-            while True:
-                try:
-                    one = server.accept()[0]
-                except OSError:
-                    return
-                taken.append(one)
-                if response is not None:
-                    one.recv(1)
-                    one.sendall(response)
-
-        accepting = threading.Thread(target=accept, daemon=True)
-        accepting.start()
-        yield int(server.getsockname()[1])
-        server.shutdown(socket.SHUT_RDWR)
-        accepting.join()  # Otherwise it could still take a client, which nobody would close.
-        for one in taken:
-            one.close()
 
 
 def _first_line(command: Command, *arguments: str) -> tuple[str, float]:
@@ -117,7 +90,7 @@ def test_why_a_connection_fails(make: Make, url: str, words: str) -> None:
 
 def test_a_silent_server(make: Make) -> None:
     """A host that accepts the connection and stays silent is given up within seconds."""
-    with _listener(None) as port:
+    with listener(None) as port:
         line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "status")
     assert "does not respond in time" in line
     assert seconds < SECONDS
@@ -125,7 +98,7 @@ def test_a_silent_server(make: Make) -> None:
 
 def test_a_server_other_than_postgresql(make: Make) -> None:
     """A web server at the port is reported at once as not being PostgreSQL."""
-    with _listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
+    with listener(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         line, seconds = _first_line(make(f"postgresql://u:secret@127.0.0.1:{port}/d"), "sync")
     assert "is not PostgreSQL" in line
     assert seconds < SECONDS
@@ -133,7 +106,7 @@ def test_a_server_other_than_postgresql(make: Make) -> None:
 
 def test_a_server_without_tls(make: Make) -> None:
     """If sslmode requires TLS and the server has none, each command says so at once."""
-    with _listener(b"N") as port:
+    with listener(b"N") as port:
         command = make(f"postgresql://u:secret@127.0.0.1:{port}/d?sslmode=require")
         for arguments in (("status",), ("sync",), ("db", "upgrade")):
             line, seconds = _first_line(command, *arguments)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import psycopg.conninfo
 from playwright.sync_api import Page, Response
@@ -21,7 +22,15 @@ from etl.admin import roles
 from etl.database import Database
 from etl.privileges import ANALYST
 from tests.benchmarks.analytics import DAYS, Question, history, measure, parser_of, show
-from tests.browser.dashboards import DASHBOARDS, Superset, chromium, open_dashboard, served, sign_in
+from tests.browser.dashboards import (
+    DASHBOARDS,
+    TIMEOUT_SECONDS,
+    Superset,
+    chromium,
+    open_dashboard,
+    served,
+    sign_in,
+)
 from tests.postgres_fixture import new_home
 from tests.support import query
 
@@ -32,21 +41,35 @@ def queries_of(page: Page, superset: Superset, dashboard: str, run: str | None) 
     """Return the queries that a dashboard sends when it is opened for this run.
 
     Raises:
-        SystemExit: if a chart shows an error.
+        SystemExit: if a chart shows an error, or a filter does not request its values.
     """
-    charts = page.request.get(
-        f"{superset.address}/api/v1/dashboard/orchestra-{dashboard}/charts"
-    ).json()["result"]
+    address = f"{superset.address}/api/v1/dashboard/orchestra-{dashboard}"
+    charts = page.request.get(f"{address}/charts").json()["result"]
     titles = {chart["id"]: chart["slice_name"] for chart in charts}
-    answers: list[Response] = []
+    metadata = json.loads(page.request.get(address).json()["result"]["json_metadata"])
+    filters = {
+        one["id"]: f"filter {one['name']}"
+        for one in metadata["native_filter_configuration"]
+        if one["filterType"] == "filter_select"
+    }
+    answers: list[tuple[str, Response]] = []
 
     def receive(response: Response) -> None:
         if urlsplit(response.url).path == "/api/v1/chart/data" and response.status == 200:
-            answers.append(response)
+            form = (response.request.post_data_json or {})["form_data"]
+            name = titles.get(form.get("slice_id")) or filters.get(form.get("native_filter_id"))
+            # The other requests are for the choice of a time grain, which queries no database.
+            if name is not None:
+                answers.append((name, response))
 
     page.on("response", receive)
     # A page that has loaded Superset opens the next dashboard faster.
     shown = open_dashboard(page, superset, dashboard, run=run, reload=run is not None)
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while missing := set(filters.values()) - {name for name, _ in answers}:
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{dashboard}: no values of the filters {sorted(missing)}")
+        page.wait_for_timeout(100)
     page.remove_listener("response", receive)
     # A table may have more rows than its page shows.
     # A chart without rows has sent its query: a small history has no data for some charts.
@@ -54,18 +77,13 @@ def queries_of(page: Page, superset: Superset, dashboard: str, run: str | None) 
     if errors := [error for error in shown.errors if not error.endswith(expected)]:
         raise SystemExit(f"{dashboard}: {errors}")
     questions: dict[str, Question] = {}
-    for answer in answers:
-        form = json.loads(parse_qs(urlsplit(answer.url).query).get("form_data", ["{}"])[0])
-        name = titles.get(form.get("slice_id"), "a filter")
+    for name, answer in answers:
         # Superset leaves the SQL out of a response with data.
         body = {**(answer.request.post_data_json or {}), "result_type": "query"}
         response = page.request.post(
             answer.url, data=body, headers={"X-CSRFToken": answer.request.headers["x-csrftoken"]}
         )
         for result in response.json()["result"]:
-            # This is the choice of a time grain, which does not query the database.
-            if "query" not in result:
-                continue
             questions.setdefault(result["query"], Question(f"{dashboard}: {name}", result["query"]))
     return list(questions.values())
 

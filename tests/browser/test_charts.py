@@ -569,10 +569,10 @@ CHARTS = (
     ),
     Chart(
         "models",
-        "Answers cut off",
+        "Responses cut off",
         ("model_label",),
-        """SELECT model AS model_label, count(*) AS total_answers,
-                  count(*) FILTER (WHERE orchestra.is_cut_off(finish_reason)) AS answers_cut_off,
+        """SELECT model AS model_label, count(*) AS total_responses,
+                  count(*) FILTER (WHERE orchestra.is_cut_off(finish_reason)) AS responses_cut_off,
                   avg(CASE WHEN orchestra.is_cut_off(finish_reason) THEN 1.0
                            ELSE 0 END) AS cut_off_share, 0 AS calls_uncounted
            FROM calls WHERE finish_reason IS NOT NULL GROUP BY 1""",

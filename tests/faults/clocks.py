@@ -4,6 +4,7 @@
 
     CLOCK_OFF          offset of the worker's wall clock, in seconds
     CLOCK_SET_AFTER    seconds after the start at which the offset begins; 0: from the start
+    CLOCK_SET_WHEN     a path: the offset begins when a file has this name
     MONOTONIC_JUMP     size of the jump of the monotonic clock, in seconds
     MONOTONIC_JUMP_AT  number of the request for steps just before which it jumps
 """
@@ -39,6 +40,7 @@ def install() -> None:
         float(os.environ.pop("CLOCK_OFF", 0)),
         float(os.environ.pop("CLOCK_SET_AFTER", 0)),
     )
+    signal = os.environ.pop("CLOCK_SET_WHEN", None)
     jump, jump_at = (
         float(os.environ.pop("MONOTONIC_JUMP", 0)),
         int(os.environ.pop("MONOTONIC_JUMP_AT", 0)),
@@ -54,7 +56,8 @@ def install() -> None:
         return await read_steps(self, workflow_id, run_id)
 
     def shift() -> float:
-        return off if monotonic() - born >= off_after else 0.0
+        is_set = monotonic() - born >= off_after and (signal is None or os.path.exists(signal))
+        return off if is_set else 0.0
 
     class AnyDatetime(type):
         def __instancecheck__(cls, instance: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -101,23 +102,32 @@ def test_a_monotonic_clock_that_jumps(
         fault.control(_wrong(found, chance, *jumps, guards=without))
 
 
-def _goes_on(found: World, guards: tuple[str, ...] = (), seconds: float = 120.0) -> list[str]:
-    """Return a problem if the service ignores a new run after its clock was set back by a day."""
+def _goes_on(
+    found: World, signal: Path, guards: tuple[str, ...] = (), seconds: float = 120.0
+) -> list[str]:
+    """Return a problem if the service ignores a new run after its clock was set back by a day.
+
+    Its clock is set back, by making this file, when it has swept and loaded everything.
+    """
+
+    def sweeps_after(pause: timedelta) -> Callable[[], bool]:
+        """Return a function: has a sweep begun this long after now, or later?"""
+        [now] = query(found.url, "SELECT now() AS time")
+        began = "SELECT 1 AS one FROM orchestra_etl.sweeps WHERE started_at > %s"
+        return lambda: query(found.url, began, now["time"] + pause) != []
+
     found.swept_every("500ms")
+    started = sweeps_after(timedelta())
     with found.started(
         "serve",
         without=(CLOCKS, f"{GUARDS}quick_ticks", *guards),
         CLOCK_OFF=str(-DAY),
-        CLOCK_SET_AFTER="2",
+        CLOCK_SET_WHEN=str(signal),
     ):
-        wait_until(lambda: found.complete() == [])
-        sweeps = query(found.url, "SELECT now() AS now")[0]["now"]
-        began = (
-            "SELECT 1 AS one FROM orchestra_etl.sweeps"
-            " WHERE started_at > %s::timestamptz + interval '2.5 seconds'"
-        )
+        wait_until(lambda: started() and found.complete() == [])
+        signal.touch()
         try:
-            wait_until(lambda: query(found.url, began, sweeps) != [], seconds=seconds)
+            wait_until(sweeps_after(timedelta(seconds=2.5)), seconds=seconds)
         except AssertionError:
             return ["the service does no more work"]
         found.history.add_runs(found.history.workflow_ids[0], 3)
@@ -133,6 +143,7 @@ def test_a_clock_set_back_under_the_service(
     """A service whose clock is set back by a day continues within seconds, not a day later."""
     with world(database_url, tmp_path, log, runs_per_workflow=5) as found:
         install(database_url)
-        assert _goes_on(found) == [], output_of(log)
+        assert _goes_on(found, tmp_path / "set") == [], output_of(log)
         fault.injected(1)
-        fault.control(_goes_on(found, (f"{GUARDS}no_look_at_the_clock",), seconds=8.0))
+        without = (f"{GUARDS}no_look_at_the_clock",)
+        fault.control(_goes_on(found, tmp_path / "set again", without, seconds=8.0))

@@ -128,10 +128,7 @@ def split_single_run(body: bytes, run_id: str) -> tuple[Raw, Members] | None:
 
 
 def _as_array(body: bytes) -> bytes:
-    """Return the array that is the response to a request for a single run, or that has its object.
-
-    A body that is neither is returned as it is.
-    """
+    """Put a bare object into an array; return any other body as it is."""
     if body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{"):
         return b"[" + body.removeprefix(b"\xef\xbb\xbf") + b"]"
     return body

@@ -111,7 +111,7 @@ def _goes_on(
     """
 
     def sweeps_after(pause: timedelta) -> Callable[[], bool]:
-        """Return a function: has a sweep begun this long after now, or later?"""
+        """Return a function that says whether a sweep has begun at least this long after now."""
         [now] = query(found.url, "SELECT now() AS time")
         began = "SELECT 1 AS one FROM orchestra_etl.sweeps WHERE started_at > %s"
         return lambda: query(found.url, began, now["time"] + pause) != []
